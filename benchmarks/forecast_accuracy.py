@@ -24,7 +24,7 @@ from benchmarks.peer_mlforecast import KEY, VARIANTS
 from benchmarks.processes import PASSIVE_THREADS, PROJECT, Timing, measure
 from config_spark import Settings
 from database.connections.engine import make_engine
-from forecasting.evaluation.scores import FORECASTS, restricted, score
+from forecasting.evaluation.scores import FORECASTS, investable, score
 from forecasting.publishing.forecast_history import scored_rows
 
 PEER = "mlforecast"
@@ -203,7 +203,7 @@ def score_methods(
         "persistence": naive,
         **{name: without.assign(forecast=forecast) for name, forecast in others.items()},
     }
-    chosen = {"restricted": restricted(first), "all": pd.Series(True, index=first.index)}
+    chosen = {"restricted": investable(first), "all": pd.Series(True, index=first.index)}
     return {
         str(target): {
             name: _scores(methods, chosen[name] & (first["target"] == target), level)

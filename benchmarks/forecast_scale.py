@@ -34,10 +34,10 @@ from database.db_utils_spark import exported_snapshot, get_spark_session
 from database.ledger.runs import open_run
 from forecasting.engines.choose import choose_engine
 from forecasting.engines.engine import FittedModel, Objective, without_threads
-from forecasting.engines.folds import DaySpan, night_folds
+from forecasting.engines.folds import DaySpan, refit_folds
 from forecasting.engines.lightgbm_engine import LightgbmRows, native_parameters
 from forecasting.models.stacked_model import fit_stacked
-from forecasting.run.dataset import held_rows
+from forecasting.run.dataset import cached_dataset
 from local_runtime import jars as spark_runtime
 
 JOB = "benchmark_scale"
@@ -48,7 +48,7 @@ ENGINE = "lightgbm"
 class Fit:
     """What the product fitted: rows of these days with a label, a model for each objective."""
 
-    held: LightgbmRows
+    dataset: LightgbmRows
     objectives: Sequence[Objective]
     days: DaySpan
     models: Sequence[FittedModel]
@@ -61,9 +61,9 @@ def remembered_fits() -> Iterator[list[Fit]]:
     fit = LightgbmRows.fit
 
     def remember(
-        held: LightgbmRows, objectives: Sequence[Objective], days: DaySpan
+        dataset: LightgbmRows, objectives: Sequence[Objective], days: DaySpan
     ) -> list[FittedModel]:
-        fits.append(Fit(held, objectives, days, fit(held, objectives, days)))
+        fits.append(Fit(dataset, objectives, days, fit(dataset, objectives, days)))
         return list(fits[-1].models)
 
     with patch.object(LightgbmRows, "fit", remember):
@@ -74,24 +74,24 @@ def fit_natively(fit: Fit) -> tuple[float, int]:
     """Seconds that LightGBM takes for the same models, bins included and made once; and how many of
     them have the same text.
     """
-    date, label = fit.held.frame["date"], fit.held.frame[fit.objectives[0].label]
+    date, label = fit.dataset.frame["date"], fit.dataset.frame[fit.objectives[0].label]
     rows = (
         (date >= pd.Timestamp(fit.days.start)) & (date < pd.Timestamp(fit.days.end)) & label.notna()
     ).to_numpy()
-    matrix = fit.held.matrix[rows]
+    matrix = fit.dataset.matrix[rows]
     labels = [
-        fit.held.frame.loc[rows, objective.label].to_numpy(np.float32)
+        fit.dataset.frame.loc[rows, objective.label].to_numpy(np.float32)
         for objective in fit.objectives
     ]
     parameters = [
-        dict(native_parameters(fit.held.parameters, objective)) for objective in fit.objectives
+        dict(native_parameters(fit.dataset.parameters, objective)) for objective in fit.objectives
     ]
     began = monotonic()
-    data = lightgbm.Dataset(matrix, feature_name=list(fit.held.features), params=parameters[0])
+    data = lightgbm.Dataset(matrix, feature_name=list(fit.dataset.features), params=parameters[0])
     boosters = []
     for values, wanted in zip(labels, parameters, strict=True):
         data.set_label(values)
-        boosters.append(lightgbm.train(wanted, data, fit.held.parameters.rounds))
+        boosters.append(lightgbm.train(wanted, data, fit.dataset.parameters.rounds))
     seconds = monotonic() - began
     return seconds, sum(
         without_threads(booster.model_to_string()) == model.text
@@ -103,8 +103,8 @@ def compare(spark: SparkSession, settings: Settings, as_of: dt.date) -> dict[str
     """status, seconds (the product's), stages and rows as a ledger row has them; `rows` counts
     models, and those that are the same natively.
     """
-    folds = night_folds(
-        as_of, horizon=settings.horizon_days, train_days=settings.train_days, judged_days=0
+    folds = refit_folds(
+        as_of, horizon=settings.horizon_days, train_days=settings.train_days, validation_days=0
     )
     opened = open_run(
         make_engine(settings),
@@ -116,10 +116,10 @@ def compare(spark: SparkSession, settings: Settings, as_of: dt.date) -> dict[str
     )
     with remembered_fits() as fits, opened as run, exported_snapshot(settings) as snapshot:
         began = monotonic()
-        with held_rows(
+        with cached_dataset(
             spark, settings, choose_engine(ENGINE, settings, spark), folds, run, snapshot
-        ) as (held, _):
-            sample = fit_stacked(held, folds, settings.interval_level, run.stage)
+        ) as (dataset, _):
+            sample = fit_stacked(dataset, folds, settings.interval_level, run.stage)
         seconds = monotonic() - began
     native = [fit_natively(fit) for fit in fits]
     return {
@@ -128,8 +128,8 @@ def compare(spark: SparkSession, settings: Settings, as_of: dt.date) -> dict[str
         "stages": run.stages | {NATIVE: round(sum(taken for taken, _ in native), 2)},
         "rows": {
             "read": run.rows["read"],
-            "feature rows": len(fits[-1].held.frame),
-            "features": len(fits[-1].held.features),
+            "feature rows": len(fits[-1].dataset.frame),
+            "features": len(fits[-1].dataset.features),
             "forecast": len(sample.rows),
             "models": sum(len(fit.models) for fit in fits),
             "same models": sum(same for _, same in native),

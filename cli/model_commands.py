@@ -53,7 +53,7 @@ def list_versions(engine: Engine = None, horizon: Horizon = None, as_json: AsJso
         horizon,
         changes=False,
     )
-    rows = [versions.shown(one, today) for one in found]
+    rows = [versions.version_summary(one, today) for one in found]
     if as_json:
         print_json(rows)
         return

@@ -1,14 +1,13 @@
-"""Two versions judged on the same rows: days that neither was fitted on, up to the newest that has
-come true.
+"""Comparison of two model versions on the same rows, by the rule that promotes a challenger.
 
-In: two versions, a Spark session. Out: the numbers of `judgement.judge`, the first as challenger
-and the second as champion. It moves nothing.
+Reads both versions and the metrics up to the newest day; returns the decision and its numbers.
+Moves no alias and records no decision.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -20,13 +19,13 @@ from database.db_utils_spark import exported_snapshot
 from database.ledger.runs import open_run
 from forecasting.engines.choose import choose_engine
 from forecasting.engines.folds import ONE_DAY, DaySpan, FoldPlan
-from forecasting.features.feature_frame import feature_names
+from forecasting.features.feature_names import feature_names
 from forecasting.models.stacked_model import forecast_by
-from forecasting.registry.model_archive import require_features
+from forecasting.registry.model_archive import ModelArchive, require_features
 from forecasting.registry.versions import load_version
-from forecasting.run.dataset import held_rows
+from forecasting.run.dataset import cached_dataset
 from forecasting.run.plan import newest_day
-from forecasting.run.serving_model import judged, stacked_of
+from forecasting.run.serving_model import decide_promotion, load_stacked_model
 from spark.interrupt import interruptible
 
 JOB = "compare_models"
@@ -35,26 +34,28 @@ JOB = "compare_models"
 def compare_versions(
     settings: Settings, first: str, second: str, *, session: Callable[[], SparkSession]
 ) -> dict[str, Any]:
-    """Returns: first, second, first_day, last_day, decision and reason as a night would have them,
-    and `numbers`.
+    """Compares two model versions on days that neither was fitted on.
 
-    Raises: ModelRefused, RegistryUnreachable; NotEnoughHistory where no day has come that neither
-    had seen.
+    Args:
+        first: the challenger: a version's name, number or alias.
+        second: the champion it is measured against.
+        session: makes the Spark session.
+
+    Returns:
+        first, second, first_day, last_day, decision and reason as a forecast run would record
+        them, and `numbers` (see `PromotionDecision`).
+
+    Raises:
+        ModelRefused: a version is unknown, damaged or has other features than the code.
+        RegistryUnreachable: the model registry does not answer.
+        NotEnoughHistory: there is no day that neither version was fitted on.
     """
     database = make_engine(settings)
     archives = [load_version(settings, database, name)[1] for name in (first, second)]
     for archive in archives:
         require_features(archive.card, feature_names(market=settings.market_features))
     as_of = newest_day(settings, as_of=None, complete=dt.datetime.now(dt.UTC).date() - ONE_DAY)
-    start = max(
-        as_of - dt.timedelta(days=settings.validation_days),
-        *(archive.card.origin for archive in archives),
-    )
-    if start >= as_of:
-        raise NotEnoughHistory(
-            f"both versions know everything up to {start}, and the newest metrics are of {as_of}:"
-            " compare them some days later"
-        )
+    start = _first_common_day(settings, archives, as_of)
     span = DaySpan(start, as_of + ONE_DAY)
     folds = FoldPlan(as_of, settings.horizon_days, (), (), span)
     with open_run(
@@ -71,21 +72,35 @@ def compare_versions(
         with (
             interruptible(spark),
             exported_snapshot(settings) as snapshot,
-            held_rows(spark, settings, engine, folds, run, snapshot) as (held, _),
+            cached_dataset(spark, settings, engine, folds, run, snapshot) as (dataset, _),
         ):
-            one, other = (
-                forecast_by(held, stacked_of(engine, archive, span)) for archive in archives
+            challenger, champion = (
+                forecast_by(dataset, load_stacked_model(engine, archive, span))
+                for archive in archives
             )
-        judgement = judged(one, other, settings)
-    names = {
+        promotion = decide_promotion(challenger, champion, settings)
+    return {
         "first": archives[0].card.version,
         "second": archives[1].card.version,
         "first_day": start,
         "last_day": as_of,
+        "decision": promotion.decision,
+        "reason": promotion.reason,
+        "numbers": dict(promotion.numbers),
     }
-    return {
-        **names,
-        "decision": judgement.decision,
-        "reason": judgement.reason,
-        "numbers": dict(judgement.numbers),
-    }
+
+
+def _first_common_day(
+    settings: Settings, archives: Sequence[ModelArchive], as_of: dt.date
+) -> dt.date:
+    """The first validation day that neither version was fitted on."""
+    start = max(
+        as_of - dt.timedelta(days=settings.validation_days),
+        *(archive.card.origin for archive in archives),
+    )
+    if start >= as_of:
+        raise NotEnoughHistory(
+            f"both versions were fitted on data up to {start}, and the newest metrics are of"
+            f" {as_of}: compare them after more days have been loaded"
+        )
+    return start

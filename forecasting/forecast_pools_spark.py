@@ -1,12 +1,9 @@
-"""The forecast job: next day's APY and TVL of every active pool with an interval, and how the last
-weeks' forecasts did beside persistence.
+"""The forecast job: next day's APY and TVL of every active pool, with intervals.
 
-Reads the metrics table, `yieldspark.value_staleness`, `pools`, the ledger of forecasts and the
-model registry. Writes, in one commit: `yieldspark.forecasts`, the forecast columns of the metrics
-table at (pool, D + 1), `yieldspark.forecast_evaluation`, and for a version of
-tonight `yieldspark.promotion` and `yieldspark.model_outbox`, from where it goes to the registry.
-Units: APY percent, TVL USD, UTC days. Runs as `python forecasting/forecast_pools_spark.py`, under
-spark-submit with the code on the path, and from the command line of the product.
+Reads the metrics table, the staleness of its values, `pools`, the forecast history and the model
+registry. Writes `yieldspark.forecasts`, the forecast columns of the metrics table at (pool, D + 1),
+`yieldspark.forecast_evaluation` and the decision on a new model version in one commit. Units: APY
+percent, TVL USD, UTC days.
 """
 
 from __future__ import annotations
@@ -21,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spark.py").is_file():
-    # started by path in the checkout, Python puts this folder on the path and not the root that
-    # absolute imports begin at
+    # a script that is started by its path has its own folder on the path, not the checkout's root
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pandas as pd
@@ -35,28 +31,28 @@ from database.connections.engine import make_engine
 from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot, get_spark_session
 from database.ledger.runs import Run, ledger_row, open_run
 from database.schema.metrics_table import metrics_table
-from forecasting.backtest_spark import past_evaluation
 from forecasting.engines.choose import ENGINES, choose_engine
-from forecasting.evaluation.backtest import evaluation_rows, publish_days
-from forecasting.evaluation.scores import score_table, sentence
+from forecasting.evaluation.backtest import backtest_rows
+from forecasting.evaluation.scores import score_table, summary_line
 from forecasting.features.targets import Target, targets_of
-from forecasting.publishing.fallbacks import apply_rules, join_targets
+from forecasting.publishing.fallbacks import apply_fallbacks, join_targets
 from forecasting.publishing.forecast_history import (
     BACKTEST,
     PRODUCTION,
-    as_past,
-    past_rows,
-    score_what_came_true,
+    history_by_target,
     scored_rows,
+    to_past_rows,
+    update_actuals,
 )
 from forecasting.publishing.intervals import relative_quantiles
 from forecasting.publishing.past_forecasts import past_forecasts
-from forecasting.run.dataset import held_rows, known_pools
+from forecasting.publishing.publish import evaluation_rows, publish_days
+from forecasting.run.dataset import active_pools, cached_dataset
 from forecasting.run.forecast_rows import evaluation_staging, forecast_staging
-from forecasting.run.health_checks import explained, watch
+from forecasting.run.health_checks import forecast_explanations, model_health_checks
 from forecasting.run.plan import ForecastPlan, plan_forecast
-from forecasting.run.registration import record_refit, register, registry_checks
-from forecasting.run.serving_model import model_of_tonight
+from forecasting.run.registration import model_checks, record_refit, register_versions
+from forecasting.run.serving_model import ServingModel, select_or_fit_model
 from spark.interrupt import interruptible
 from spark.jar_sets import JDBC, SYNAPSEML
 
@@ -67,10 +63,8 @@ EXAMPLE = (
     "Example: python forecasting/forecast_pools_spark.py --as-of 2025-09-30 --engine lightgbm"
     " --json"
 )
+# target days of the score check, without the run's own forecasts
 SCORED_DAYS = 30
-"""What the ledger's entry of a night is scored on: the last month, tonight's own forecasts not
-among it.
-"""
 
 
 def run_forecast(
@@ -81,38 +75,45 @@ def run_forecast(
     dry_run: bool = False,
     session: Callable[[], SparkSession],
 ) -> dict[str, Any]:
-    """Forecast the day after the as-of day (default: the last complete UTC day, or the newest day
-    with data before it).
+    """Forecasts the day HORIZON_DAYS after the as-of day.
 
-    Args: engine wins over the settings' one; session is called only when there is work; dry_run
-    returns the plan and writes nothing.
-    Returns: the ledger row, or the plan's document. Raises: NotEnoughHistory, EnvironmentNotReady,
-    RunInProgress, DatabaseError.
+    Args:
+        as_of: last day whose values may be used; default: the last complete UTC day, or the newest
+            day with data before it.
+        engine: overrides the setting ENGINE.
+        dry_run: returns the plan and writes nothing.
+        session: makes the Spark session; called only if there is work.
+
+    Returns:
+        The row of the run ledger; of a dry run `job`, `status` and `plan`.
+
+    Raises:
+        NotEnoughHistory: no metrics exist, or none of the as-of day.
+        EnvironmentNotReady: the engine's runtime is missing.
+        RunInProgress: another run of the job is active.
+        DatabaseError: the database does not answer or refuses a statement.
     """
-    name = engine or settings.engine
+    engine_name = engine or settings.engine
     today = dt.datetime.now(dt.UTC).date()
     if dry_run:
-        return {
-            "job": JOB,
-            "status": "planned",
-            "plan": plan_forecast(settings, as_of=as_of, engine=name, today=today).document(),
-        }
+        plan = plan_forecast(settings, as_of=as_of, engine=engine_name, today=today)
+        return {"job": JOB, "status": "planned", "plan": plan.summary()}
     database = make_engine(settings)
-    mode = "as_of" if as_of else "daily"
     with open_run(
         database,
         job=JOB,
-        mode=mode,
-        engine_name=name,
+        mode="as_of" if as_of else "daily",
+        engine_name=engine_name,
         as_of=as_of,
         code_version=settings.code_version,
         batch_id=settings.batch_id,
     ) as run:
+        # before the plan: gate and interval learn from the newest actual values
         with run.stage("evaluate"), run.connection.begin():
-            came_true = score_what_came_true(run.connection)
+            updated_actuals = update_actuals(run.connection)
         with run.stage("plan"):
-            plan = plan_forecast(settings, as_of=as_of, engine=name, today=today)
-        run.as_of, run.plan = plan.as_of, plan.document() | {"came_true": came_true}
+            plan = plan_forecast(settings, as_of=as_of, engine=engine_name, today=today)
+        run.as_of, run.plan = plan.as_of, plan.summary() | {"came_true": updated_actuals}
         if plan.age_days:
             log.warning(
                 "the newest metrics are of %s: %d days behind the last complete day",
@@ -124,122 +125,124 @@ def run_forecast(
             run.jvm_started = True
         with interruptible(spark):
             _forecast(spark, settings, database, plan, run)
-    register(settings, database, plan)
+    register_versions(settings, database, plan)
     return ledger_row(database, run.run_id)
 
 
 def _forecast(
     spark: SparkSession, settings: Settings, database: Engine, plan: ForecastPlan, run: Run
 ) -> None:
-    folds, level = plan.folds, settings.interval_level
     engine = choose_engine(plan.engine, settings, spark)
     with exported_snapshot(settings) as snapshot:
-        with held_rows(spark, settings, engine, folds, run, snapshot, first_day=plan.first_day) as (
-            held,
-            facts,
-        ):
-            night = model_of_tonight(held, facts, plan, engine, settings, run)
-        known = known_pools(settings, plan.as_of, snapshot)
-    run.checks += registry_checks(plan, night)
+        with cached_dataset(
+            spark, settings, engine, plan.folds, run, snapshot, first_day=plan.first_day
+        ) as (dataset, summary):
+            serving = select_or_fit_model(dataset, summary, plan, engine, settings, run)
+        pools = active_pools(settings, plan.as_of, snapshot)
+    run.checks += model_checks(plan, serving)
     with run.stage("publish"):
-        made = (
-            [past_evaluation(settings, plan.engine, night.refit.sample, folds, run)]
-            if night.refit and plan.makes_up
-            else []
-        )
-        past = _past(database, plan, made)
-        publish = partial(
-            publish_days,
-            horizon=folds.horizon,
-            level=level,
-            serves=night.serves or night.model is None,
-        )
-        evaluated = partial(
-            evaluation_rows,
-            engine=plan.engine,
-            horizon=folds.horizon,
-            level=level,
-            source=PRODUCTION,
-            run_id=run.run_id,
-        )
-        tonight = {
-            target: publish(night.sample.rows, target, [plan.as_of], ledger=past[target.name])
-            for target in targets_of(settings)
-        }
-        ledger = pd.concat(
-            [evaluated(rows, night.sample, target) for target, rows in tonight.items()],
+        backfill = _backfill(settings, plan, serving, run)
+        history = _history(database, plan, backfill)
+        published = _published(settings, plan, serving, history)
+        evaluation = pd.concat(
+            [
+                evaluation_rows(
+                    rows,
+                    serving.sample,
+                    target,
+                    engine=plan.engine,
+                    horizon=plan.folds.horizon,
+                    level=settings.interval_level,
+                    source=PRODUCTION,
+                    run_id=run.run_id,
+                )
+                for target, rows in published.items()
+            ],
             ignore_index=True,
         )
-        forecasts = _forecasts(settings, plan, known, tonight, past)
+        forecasts = _forecasts(settings, plan, pools, published, history)
         forecasts = forecasts.assign(
-            model_version=night.sample.version(plan.as_of), run_id=run.run_id
+            model_version=serving.sample.version(plan.as_of), run_id=run.run_id
         )
+        reasons = forecasts["apy_fallback_reason"][forecasts["apy"].notna()].tolist()
         run.checks += [
-            _score_check(database, plan, made, level),
-            *watch(
-                night,
-                known,
-                forecasts["apy_fallback_reason"][forecasts["apy"].notna()].tolist(),
-                settings,
-            ),
+            _score_check(database, plan, backfill, settings.interval_level),
+            *model_health_checks(serving, pools, reasons, settings),
         ]
     with run.stage("explain"):
-        apy, _ = tonight.values()
-        forecasts["explanation"] = (
-            forecasts["pool_id"].map(explained(night, apy, settings)).astype(object)
-        )
+        apy, _ = published.values()
+        explanations = forecast_explanations(serving, apy, settings)
+        forecasts["explanation"] = forecasts["pool_id"].map(explanations).astype(object)
+    metrics = metrics_table(settings.metrics_table)
     staged = [
         StagedFrame(
-            *forecast_staging(
-                spark,
-                forecasts,
-                horizon=folds.horizon,
-                metrics=metrics_table(settings.metrics_table),
-            )
+            *forecast_staging(spark, forecasts, horizon=plan.folds.horizon, metrics=metrics)
         ),
-        StagedFrame(*evaluation_staging(spark, ledger, PRODUCTION)),
-        *(StagedFrame(*evaluation_staging(spark, rows, BACKTEST)) for rows in made),
+        StagedFrame(*evaluation_staging(spark, evaluation, PRODUCTION)),
+        *(StagedFrame(*evaluation_staging(spark, rows, BACKTEST)) for rows in backfill),
     ]
-    commit_run(
-        run,
-        settings,
-        staged,
-        in_transaction=partial(record_refit, plan=plan, night=night, run_id=run.run_id),
-    )
+    record = partial(record_refit, plan=plan, serving=serving, run_id=run.run_id)
+    commit_run(run, settings, staged, in_transaction=record)
 
 
-def _past(
-    database: Engine, plan: ForecastPlan, made: Sequence[pd.DataFrame]
+def _backfill(
+    settings: Settings, plan: ForecastPlan, serving: ServingModel, run: Run
+) -> list[pd.DataFrame]:
+    """Evaluation rows of a refit's validation days, if the forecast history is too short."""
+    if not serving.refit or not plan.backfills_history:
+        return []
+    return [backtest_rows(settings, plan.engine, serving.refit.sample, plan.folds, run)]
+
+
+def _history(
+    database: Engine, plan: ForecastPlan, backfill: Sequence[pd.DataFrame]
 ) -> dict[str, pd.DataFrame]:
-    """What gate and interval of the as-of day learn from, by target: the ledger, and what was made
-    up for where it has nothing itself.
-    """
-    ledger = past_rows(database, plan.engine, horizon=plan.folds.horizon, as_of=plan.as_of)
-    for rows in map(as_past, made):
-        for target, known in ledger.items():
-            both = pd.concat([known, rows[rows["target"] == target]], ignore_index=True)
-            ledger[target] = both.drop_duplicates(["pool_id", "target_day"]).sort_values(
+    """PAST_COLUMNS by target, of the forecast history and, for days it lacks, of the backfill."""
+    history = history_by_target(database, plan.engine, horizon=plan.folds.horizon, as_of=plan.as_of)
+    for rows in map(to_past_rows, backfill):
+        for target, past in history.items():
+            both = pd.concat([past, rows[rows["target"] == target]], ignore_index=True)
+            history[target] = both.drop_duplicates(["pool_id", "target_day"]).sort_values(
                 ["target_day", "pool_id"], ignore_index=True
             )
-    return ledger
+    return history
+
+
+def _published(
+    settings: Settings,
+    plan: ForecastPlan,
+    serving: ServingModel,
+    history: Mapping[str, pd.DataFrame],
+) -> dict[Target, pd.DataFrame]:
+    """PUBLISHED_COLUMNS of the as-of day, by target; APY first."""
+    return {
+        target: publish_days(
+            serving.sample.rows,
+            target,
+            [plan.as_of],
+            horizon=plan.folds.horizon,
+            level=settings.interval_level,
+            history=history[target.name],
+            is_shadow=serving.is_shadow,
+        )
+        for target in targets_of(settings)
+    }
 
 
 def _forecasts(
     settings: Settings,
     plan: ForecastPlan,
-    known: pd.DataFrame,
-    tonight: Mapping[Target, pd.DataFrame],
-    past: Mapping[str, pd.DataFrame],
+    pools: pd.DataFrame,
+    published: Mapping[Target, pd.DataFrame],
+    history: Mapping[str, pd.DataFrame],
 ) -> pd.DataFrame:
-    """A row of `yieldspark.forecasts` for each active pool, but for model_version, explanation and
-    run_id.
-    """
+    """Rows of `yieldspark.forecasts` without model_version, explanation and run_id."""
     rows = []
-    for target, published in tonight.items():
+    for target, rows_of_target in published.items():
         relative = relative_quantiles(
-            past_forecasts(target, past[target.name], plan.as_of), settings.interval_level
+            past_forecasts(target, history[target.name], plan.as_of), settings.interval_level
         )
-        rows.append(apply_rules(known, published, target, relative, plan.as_of))
+        rows.append(apply_fallbacks(pools, rows_of_target, target, relative, plan.as_of))
     return join_targets(*rows).assign(
         target_date=plan.as_of + dt.timedelta(days=plan.folds.horizon),
         horizon_days=plan.folds.horizon,
@@ -250,33 +253,32 @@ def _forecasts(
 
 
 def _score_check(
-    database: Engine, plan: ForecastPlan, made: Sequence[pd.DataFrame], level: float
+    database: Engine, plan: ForecastPlan, backfill: Sequence[pd.DataFrame], level: float
 ) -> dict[str, Any]:
-    """How the last month's forecasts did, as an entry of the ledger's checks; it informs and never
-    blocks.
-    """
-    known = scored_rows(
+    """The score of the last SCORED_DAYS target days, as a check that never blocks."""
+    scored = scored_rows(
         database, plan.engine, horizon=plan.folds.horizon, last=plan.as_of, days=SCORED_DAYS
     )
     first = plan.as_of - dt.timedelta(days=SCORED_DAYS - 1)
-    key = ["pool_id", "target_date", "target"]
-    rows = pd.concat(
-        [known, *(rows[rows["target_date"] >= first] for rows in made)], ignore_index=True
-    ).drop_duplicates(key)
+    recent = [rows[rows["target_date"] >= first] for rows in backfill]
+    # stored rows come first: they win over the backfill of the same day
+    rows = pd.concat([scored, *recent], ignore_index=True).drop_duplicates(
+        ["pool_id", "target_date", "target"]
+    )
     table = score_table(rows, level)
-    found = sentence(table)
-    log.info("the last %d days: %s", SCORED_DAYS, found)
+    line = summary_line(table)
+    log.info("the last %d days: %s", SCORED_DAYS, line)
     return {
         "name": "rolling_origin_score",
         "passed": True,
         "severity": "info",
-        "found": found,
+        "found": line,
         "scores": table,
     }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The job's own command line; returns the exit code."""
+    """Runs the job's own command line and returns its exit code."""
     parser = argparse.ArgumentParser(
         prog=JOB,
         description="Forecast tomorrow's APY and TVL of every active pool.",
@@ -292,33 +294,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
-    session = _session(settings, options.engine)
     return run_forecast(
         settings,
         as_of=options.as_of,
         engine=options.engine,
         dry_run=options.dry_run,
-        session=session,
+        session=_session(settings, options.engine),
     )
 
 
 def _session(settings: Settings, engine: str | None) -> Callable[[], SparkSession]:
-    jar_sets = (JDBC, SYNAPSEML) if (engine or settings.engine) == "synapseml" else (JDBC,)
+    needs_synapseml = (engine or settings.engine) == "synapseml"
+    jar_sets = (JDBC, SYNAPSEML) if needs_synapseml else (JDBC,)
     return lambda: get_spark_session(settings, JOB, jar_sets=jar_sets)
 
 
-def _lines(document: dict[str, Any]) -> str:
-    """The document for a reader: one line for each key, those of a dry run's plan among them, and
-    of a check what it found.
-    """
-    flat = {key: value for key, value in document.items() if key != "plan"} | document.get(
-        "plan", {}
-    )
-    shown = {
-        key: [f"{check['name']}: {check['found']}" for check in value] if key == "checks" else value
-        for key, value in flat.items()
-    }
-    return "\n".join(f"{key}: {value}" for key, value in shown.items())
+def _lines(payload: dict[str, Any]) -> str:
+    """The payload as text: one line for each key, a plan's keys among them."""
+    flat = {key: value for key, value in payload.items() if key != "plan"}
+    flat |= payload.get("plan", {})
+    if "checks" in flat:
+        flat["checks"] = [f"{check['name']}: {check['found']}" for check in flat["checks"]]
+    return "\n".join(f"{key}: {value}" for key, value in flat.items())
 
 
 if __name__ == "__main__":

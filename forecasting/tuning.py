@@ -1,12 +1,8 @@
-"""LightGBM's settings searched on this panel: what a person looks at and checks in, and a nightly
-job never does.
+"""Search of LightGBM parameters on the metrics of a database, for a person to review.
 
-In: the metrics of a database, a budget in minutes. Out: a file of model parameters with the scores
-that speak for and against them. Folds are in the order of time, each trained on what came before
-the days it is scored on; the last is kept out of the search, to say what the choice is worth on
-days it has not seen. The loss is the judgement's: mean of min(|came true - move|, LOSS_LIMIT) in
-scales, of one median APY model without TVL's forecast, as a ratio to persistence. Source of the
-search: tree-structured Parzen estimator (Bergstra et al. 2011), by Optuna.
+Writes a file of parameters with their scores; no scheduled job runs it. Folds are in time order;
+the last one is not searched and scores the result on new days. The search is a tree-structured
+Parzen estimator (Bergstra et al. 2011) by Optuna.
 """
 
 from __future__ import annotations
@@ -35,34 +31,40 @@ from forecasting.engines.engine import FeatureRows, Objective
 from forecasting.engines.folds import EXPANDING_DAYS, ONE_DAY, DaySpan, Fold, FoldPlan
 from forecasting.engines.model_parameters import TUNED, ModelParameters, model_parameters
 from forecasting.evaluation.day_bootstrap import mean_ratio_interval
-from forecasting.evaluation.error_measures import Numbers
-from forecasting.evaluation.scores import numbered
+from forecasting.evaluation.error_measures import Integers
+from forecasting.evaluation.scores import category_codes
 from forecasting.features.targets import Values
 from forecasting.publishing.persistence_gate import LOSS_LIMIT
-from forecasting.run.dataset import held_rows
+from forecasting.run.dataset import cached_dataset
 from forecasting.run.plan import newest_day
 from spark.interrupt import interruptible
 
 log = logging.getLogger(__name__)
 
 JOB = "tune"
+# all folds but the last are searched on; each is scored on FOLD_DAYS days
 FOLDS, FOLD_DAYS = 4, 30
-"""Folds that are searched on, all but the last; each is scored on so many days."""
+# one median APY model without the TVL forecast: the search fits it hundreds of times
 OBJECTIVE = Objective("apy_label")
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Of the scored rows: losses of the model and of persistence, and the number of each
-    row's day.
+    """Losses of the scored rows, in scales, each limited to LOSS_LIMIT as in the promotion policy.
+
+    Attributes:
+        model: losses of the model.
+        persistence: losses of persistence.
+        days: number of each row's day, from 0.
     """
 
     model: Values
     persistence: Values
-    days: Numbers
+    days: Integers
 
     @property
     def ratio(self) -> float:
+        """Mean loss of the model to that of persistence."""
         return float(self.model.sum() / self.persistence.sum())
 
 
@@ -74,40 +76,51 @@ def tune(
     engine: str | None = None,
     session: Callable[[], SparkSession],
 ) -> dict[str, Any]:
-    """Search for `minutes`, and write the best parameters to `output`. Returns: the ledger row with
-    `tuned`, the file's contents.
+    """Searches for `minutes` and writes the best parameters.
 
-    Raises: ConfigurationError where the file can't be written; NotEnoughHistory; RunInProgress,
-    DatabaseError.
+    Args:
+        minutes: duration of the search.
+        output: file of the parameters.
+        engine: overrides the setting ENGINE.
+        session: makes the Spark session.
+
+    Returns:
+        The row of the run ledger with `tuned` (contents of the file) and `output`.
+
+    Raises:
+        ConfigurationError: the file can't be written.
+        NotEnoughHistory: a fold has no rows to train on or to score.
+        RunInProgress: another run of the job is active.
+        DatabaseError: the database does not answer or refuses a statement.
     """
     _require_writable(output)
-    name = engine or settings.engine
+    engine_name = engine or settings.engine
     as_of = newest_day(settings, as_of=None, complete=dt.datetime.now(dt.UTC).date() - ONE_DAY)
     folds = tuning_folds(as_of, settings.horizon_days, settings.train_days)
     with open_run(
         make_engine(settings),
         job=JOB,
         mode="tune",
-        engine_name=name,
+        engine_name=engine_name,
         as_of=as_of,
         code_version=settings.code_version,
     ) as run:
         with run.stage("session"):
             spark = session()
             run.jvm_started = True
-        chosen = choose_engine(name, settings, spark)
+        forecaster = choose_engine(engine_name, settings, spark)
         with (
             interruptible(spark),
             exported_snapshot(settings) as snapshot,
-            held_rows(spark, settings, chosen, folds, run, snapshot) as (held, facts),
+            cached_dataset(spark, settings, forecaster, folds, run, snapshot) as (dataset, summary),
         ):
             with run.stage("search"):
-                found = search(held, folds.apy, model_parameters(settings), minutes)
-        tuned = found | {
-            "engine": name,
+                result = search(dataset, folds.apy, model_parameters(settings), minutes)
+        tuned = result | {
+            "engine": engine_name,
             "as_of": as_of,
-            "data_rows": facts.rows,
-            "data_hash": facts.hash,
+            "data_rows": summary.rows,
+            "data_hash": summary.hash,
             "code_version": settings.code_version,
         }
         output.write_text(json.dumps(tuned, indent=2, default=str) + "\n", encoding="utf-8")
@@ -116,8 +129,12 @@ def tune(
 
 
 def tuning_folds(as_of: dt.date, horizon: int, train_days: int) -> FoldPlan:
-    """FOLDS origins, FOLD_DAYS apart; each is scored on the days up to the next, whose targets are
-    known by `as_of`.
+    """Returns FOLDS folds, FOLD_DAYS apart; each is scored on the days up to the next origin.
+
+    Args:
+        as_of: last day whose values are read.
+        horizon: days from an as-of day to its target day.
+        train_days: training window; 0 for all days.
     """
     end = as_of - dt.timedelta(days=horizon - 1)
     origins = [end - dt.timedelta(days=FOLD_DAYS * number) for number in range(FOLDS, 0, -1)]
@@ -134,11 +151,21 @@ def tuning_folds(as_of: dt.date, horizon: int, train_days: int) -> FoldPlan:
 
 
 def search(
-    held: FeatureRows, folds: Sequence[Fold], present: ModelParameters, minutes: float
+    dataset: FeatureRows, folds: Sequence[Fold], present: ModelParameters, minutes: float
 ) -> dict[str, Any]:
-    """parameters, trials, and `ratio`: to persistence, of the present parameters and the best ones,
-    on the searched folds and on the last; `best_to_present` on the last fold with its bootstrap
-    interval, and `is_better`: whether all of it is under 1.
+    """Searches parameters on all folds but the last.
+
+    Args:
+        dataset: feature rows in the engine.
+        folds: the folds, in time order.
+        present: parameters in use; the first trial, and the ones that are compared with.
+        minutes: duration of the search.
+
+    Returns:
+        For JSON: parameters, trials and `ratio` (to persistence, of the present and the best
+            parameters, on the searched folds and on the last one); `best_to_present` on the last
+            fold with its bootstrap interval; `is_better`, whether all of the interval is under 1;
+            present.
     """
     searched, last = folds[:-1], folds[-1:]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -147,34 +174,38 @@ def search(
     deadline = monotonic() + 60.0 * minutes
 
     def loss(trial: optuna.Trial) -> float:
-        found = losses(
-            held,
-            searched,
-            replace(present, **{name: suggest(trial) for name, suggest in SPACE.items()}),
-        ).ratio
+        suggested = {name: suggest(trial) for name, suggest in SPACE.items()}
+        ratio = losses(dataset, searched, replace(present, **suggested)).ratio
         log.info(
             "trial %d: %.5f of persistence, %.0f s left",
             trial.number,
-            found,
+            ratio,
             max(deadline - monotonic(), 0.0),
         )
-        return found
+        return ratio
 
     study.optimize(loss, timeout=60.0 * minutes)
     best = replace(present, **study.best_params)
-    both = {"present": present, "best": best}
-    unseen = {name: losses(held, last, of) for name, of in both.items()}
+    candidates = {"present": present, "best": best}
+    on_last = {name: losses(dataset, last, parameters) for name, parameters in candidates.items()}
     ratios = {
-        name: {"searched": losses(held, searched, of).ratio, "last": unseen[name].ratio}
-        for name, of in both.items()
+        name: {
+            "searched": losses(dataset, searched, parameters).ratio,
+            "last": on_last[name].ratio,
+        }
+        for name, parameters in candidates.items()
     }
-    now, then = unseen["best"], unseen["present"]
-    low, high = mean_ratio_interval(now.model, then.model, now.days)
+    best_losses, present_losses = on_last["best"], on_last["present"]
+    low, high = mean_ratio_interval(best_losses.model, present_losses.model, best_losses.days)
     return {
         "parameters": {name: getattr(best, name) for name in TUNED},
         "trials": len(study.trials),
         "ratio": ratios,
-        "best_to_present": [float(now.model.sum() / then.model.sum()), low, high],
+        "best_to_present": [
+            float(best_losses.model.sum() / present_losses.model.sum()),
+            low,
+            high,
+        ],
         "is_better": high is not None and high < 1.0,
         "present": {name: getattr(present, name) for name in TUNED},
     }
@@ -191,26 +222,32 @@ SPACE: dict[str, Callable[[optuna.Trial], Any]] = {
 }
 
 
-def losses(held: FeatureRows, folds: Sequence[Fold], parameters: ModelParameters) -> Losses:
-    """Raises: NotEnoughHistory where a fold has nothing to train on or to score."""
+def losses(dataset: FeatureRows, folds: Sequence[Fold], parameters: ModelParameters) -> Losses:
+    """Fits each fold with these parameters and computes the losses of its forecasts.
+
+    Raises:
+        NotEnoughHistory: a fold has no rows to train on or to score.
+    """
     model, persistence, dates = [], [], []
     for fold in folds:
         if not (
-            held.labelled(OBJECTIVE.label, fold.train)
-            and held.labelled(OBJECTIVE.label, fold.forecast)
+            dataset.labelled_rows(OBJECTIVE.label, fold.train)
+            and dataset.labelled_rows(OBJECTIVE.label, fold.forecast)
         ):
             raise NotEnoughHistory(
-                f"nothing to learn from before {fold.origin}, or to score after it: `tune` needs"
-                f" more than {FOLDS * FOLD_DAYS} days"
+                f"no rows to train on before {fold.origin}, or to score after it: `tune` needs"
+                f" more than {FOLDS * FOLD_DAYS} days; load more history"
             )
-        fitted = replace(held, parameters=parameters).fit([OBJECTIVE], fold.train)  # type: ignore[type-var]
-        rows = held.forecast(fold.forecast, fitted, (OBJECTIVE.label,))
+        fitted = replace(dataset, parameters=parameters).fit([OBJECTIVE], fold.train)  # type: ignore[type-var]
+        rows = dataset.forecast(fold.forecast, fitted, (OBJECTIVE.label,))
         rows = rows[rows[OBJECTIVE.label].notna()]
         label = rows[OBJECTIVE.label].to_numpy(float)
         model.append(np.minimum(np.abs(label - rows["0"].to_numpy(float)), LOSS_LIMIT))
         persistence.append(np.minimum(np.abs(label), LOSS_LIMIT))
         dates.append(rows["date"])
-    return Losses(np.concatenate(model), np.concatenate(persistence), numbered(pd.concat(dates)))
+    return Losses(
+        np.concatenate(model), np.concatenate(persistence), category_codes(pd.concat(dates))
+    )
 
 
 def _require_writable(output: Path) -> None:
@@ -220,6 +257,6 @@ def _require_writable(output: Path) -> None:
             pass
     except OSError as error:
         raise ConfigurationError(
-            f"the parameters can't be written to {output}: {error.strerror}; give --output a file"
-            " you may write"
+            f"the parameters can't be written to {output}: {error.strerror}; set --output to a"
+            " file that you may write"
         ) from error

@@ -1,4 +1,4 @@
-"""Which engine a run uses, checked before any row is read."""
+"""Selects the forecasting engine and checks its runtime before any row is read."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ ENGINES = ("synapseml", "lightgbm")
 
 
 def choose_engine(name: str, settings: Settings, spark: SparkSession) -> Engine:
-    """The named engine with the settings' parameters. Raises: ConfigurationError for another name,
-    EnvironmentNotReady without its runtime.
+    """Returns the named engine with the parameters of the settings.
+
+    Raises:
+        ConfigurationError: the name is none of ENGINES.
+        EnvironmentNotReady: the engine's runtime is missing.
     """
     parameters = model_parameters(settings)
     if name == "synapseml":

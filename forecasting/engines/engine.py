@@ -1,10 +1,7 @@
-"""What every forecasting engine is: a holder of feature rows that fits LightGBM on spans of days
-and forecasts others.
+"""The interface of a forecasting engine: LightGBM fitted on spans of days of a dataset.
 
-In: feature rows (one per pool and as-of day) as a Spark frame. Out: models and pandas rows of the
-few days that are scored or published. An engine knows nothing of APY or TVL: features and labels
-are column names. Both engines are LightGBM with one set of parameters, but of two native versions,
-so their scores agree and their forecasts need not.
+An engine knows columns only, neither APY nor TVL. Both engines have the same parameters and
+different native versions of LightGBM: their scores agree, their forecasts differ.
 """
 
 from __future__ import annotations
@@ -14,14 +11,16 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pyspark.sql import DataFrame
 
 from forecasting.engines.folds import DaySpan
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 KEY = ("pool_id", "date")
 Features = npt.NDArray[np.float32]
@@ -29,19 +28,27 @@ Features = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Objective:
-    """What one model is fitted for: the median of a label (mean absolute error), or its quantile
-    `alpha` (pinball loss). `draw` varies the seed.
+    """The label and the loss of one model.
+
+    Attributes:
+        label: column of the label.
+        alpha: quantile (pinball loss); None for the median (absolute loss).
+        seed_offset: added to the seed of the parameters.
     """
 
     label: str
     alpha: float | None = None
-    draw: int = 0
+    seed_offset: int = 0
 
 
 @dataclass(frozen=True)
 class FittedModel:
-    """A model's native LightGBM text, which any LightGBM can read, the features in the order it was
-    fitted with, and the engine's own object.
+    """A fitted model.
+
+    Attributes:
+        text: native LightGBM text, readable by any LightGBM.
+        features: names in the order of the matrix.
+        native: the engine's own object.
     """
 
     text: str
@@ -50,57 +57,70 @@ class FittedModel:
 
     @property
     def fingerprint(self) -> str:
-        """First 8 hexadecimal digits of the text's SHA-256: equal data, settings and engine give an
-        equal model version.
+        """First 8 hexadecimal digits of the text's SHA-256: equal for equal data, settings and
+        engine.
         """
         return hashlib.sha256(self.text.encode()).hexdigest()[:8]
 
 
 def without_threads(text: str) -> str:
-    """A model's text with the number of threads it was fitted with taken out: it changes the
-    seconds of a fit and nothing else, and a version's fingerprint must not depend on the machine.
+    """Returns a model's text with the number of threads set to 0.
+
+    The number changes the duration of a fit only; a version's fingerprint must not depend on it.
     """
     return re.sub(r"(?m)^\[num_threads: \d+\]$", "[num_threads: 0]", text)
 
 
 class FeatureRows(Protocol):
-    """Feature rows in the engine's own memory, made once a run. Immutable: a new feature gives a
-    new object.
-    """
+    """Feature rows in an engine's memory, one for each pool and as-of day; immutable."""
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of the features, in the order of a model's."""
+        """Names of the features, in the order of a model's matrix."""
 
-    def labelled(self, label: str, days: DaySpan) -> int:
-        """Rows of these as-of days whose label is known."""
+    def labelled_rows(self, label: str, days: DaySpan) -> int:
+        """Counts the rows of these as-of days that have the label."""
 
     def fit(self, objectives: Sequence[Objective], days: DaySpan) -> list[FittedModel]:
-        """A model for each objective, fitted on the rows of these as-of days whose label is known;
-        there must be at least one, and all labels must be known on the same rows. Null and NaN
-        features are missing values.
+        """Fits a model for each objective on the rows of these as-of days that have a label.
+
+        Args:
+            objectives: their labels must be known on the same rows, and on one row at least.
+            days: as-of days. Null and NaN features are missing values.
         """
 
-    def with_forecasts(self, name: str, parts: Sequence[Part]) -> FeatureRows:
-        """Add the feature `name`: each model's forecast on its span, null elsewhere."""
+    def with_feature(self, name: str, spans: Sequence[ModelSpan]) -> FeatureRows:
+        """Adds the feature `name`: each model's forecast on its span, null elsewhere.
+
+        Args:
+            spans: models and as-of days that do not overlap.
+        """
 
     def forecast(
         self, days: DaySpan, models: Sequence[FittedModel], columns: Sequence[str]
     ) -> pd.DataFrame:
-        """KEY, `columns`, and a column "0", "1", .. for each model's forecasts, of these as-of
-        days, sorted by KEY; NaN for null numbers.
+        """Forecasts these as-of days.
+
+        Returns:
+            KEY, `columns` and a column "0", "1", .. for each model, sorted by KEY; NaN for null.
         """
 
     def feature_matrix(
         self, days: DaySpan, columns: Sequence[str], *, at_most: int | None = None
     ) -> tuple[pd.DataFrame, Features]:
-        """KEY and `columns` of the rows of these as-of days, sorted by KEY, and their features
-        (rows x features, NaN where unknown) in this process. Of more than `at_most` rows, all days
-        of a part of the pools, of about that size and the same at every call.
+        """Returns the features of these as-of days in this process.
+
+        Args:
+            at_most: approximate number of rows. With more, all days of a part of the pools are
+                returned, the same part at every call.
+
+        Returns:
+            KEY and `columns`, sorted by KEY, and their features, shape (rows, features), NaN where
+            unknown.
         """
 
     def release(self) -> None:
-        """Give back what was kept in memory."""
+        """Frees the memory of the rows."""
 
 
 class Engine(Protocol):
@@ -109,29 +129,41 @@ class Engine(Protocol):
     @property
     def name(self) -> str: ...
 
-    def hold(self, rows: DataFrame, features: Sequence[str], labels: Sequence[str]) -> FeatureRows:
-        """Compute the frame once and keep it. Raises: EnvironmentNotReady where the engine's
-        runtime is missing.
+    def prepare(
+        self, rows: DataFrame, features: Sequence[str], labels: Sequence[str]
+    ) -> FeatureRows:
+        """Computes the frame once and keeps it in memory.
+
+        Args:
+            rows: feature rows in Spark.
+            features: columns of the model's matrix.
+            labels: columns of the labels.
+
+        Raises:
+            EnvironmentNotReady: the engine's runtime is missing.
         """
 
     def load(self, text: str, features: Sequence[str]) -> FittedModel:
-        """A model from its native text and the features it was fitted with. Raises: ValueError for
-        a text that is no model.
+        """Loads a model from its native text.
+
+        Raises:
+            ValueError: the text is no LightGBM model.
         """
 
 
-Part = tuple[FittedModel, DaySpan]
-"""A model and the as-of days it forecasts; the spans of one list do not overlap."""
+# a model and the as-of days that it forecasts
+ModelSpan = tuple[FittedModel, DaySpan]
 
 LabelCounts = Mapping[str, Mapping[dt.date, int]]
 
 
 def count_labels(counts: LabelCounts, label: str, days: DaySpan) -> int:
+    """Returns the number of rows of these days that have the label."""
     return sum(rows for day, rows in counts[label].items() if day in days)
 
 
 def collect(rows: DataFrame) -> pd.DataFrame:
-    """The rows in this process, sorted by KEY, `date` as a UTC midnight."""
+    """Returns the rows in this process, sorted by KEY, with `date` as a UTC midnight."""
     frame = rows.toPandas()
     frame["date"] = pd.to_datetime(frame["date"])
     return frame.sort_values(list(KEY), ignore_index=True)

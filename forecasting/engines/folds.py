@@ -1,9 +1,8 @@
-"""Folds in time: which as-of days a model is trained on and which it forecasts. Days are UTC, spans
-are half-open, and nothing is ever split by row.
+"""Folds in time: as-of days that a model is trained on and as-of days that it forecasts.
 
-A model of origin O knows what was known at the end of day O: its training rows have their target
-day on or before O, and it forecasts as-of days from O on. This is rolling-origin evaluation
-(Tashman 2000) with refits at chosen origins.
+Days are UTC, spans are half-open, and rows of one day are never split. A model of origin O is
+trained on rows whose target day is on or before O, and forecasts as-of days from O on
+(rolling-origin evaluation, Tashman 2000).
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ class DaySpan:
 
     @property
     def days(self) -> list[dt.date]:
+        """All days, in order."""
         return [
             self.start + dt.timedelta(days=offset) for offset in range((self.end - self.start).days)
         ]
@@ -32,7 +32,7 @@ class DaySpan:
 
 @dataclass(frozen=True)
 class Fold:
-    """One fit: origin, the as-of days it is trained on, the as-of days it forecasts."""
+    """One fit: origin, as-of days to train on, as-of days to forecast."""
 
     origin: dt.date
     train: DaySpan
@@ -41,14 +41,17 @@ class Fold:
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """The fits of one run, and the as-of days that they forecast out of sample; nothing after
-    `known` is read.
+    """The fits of one run.
 
-    `tvl` is a forward chain whose forecasts are a feature of APY; `apy` begins later, where that
-    feature exists for enough training days.
+    Attributes:
+        as_of: last day whose values are read.
+        horizon: days from an as-of day to its target day.
+        tvl: a forward chain, whose forecasts are a feature of APY.
+        apy: folds that start where that feature exists for enough training days.
+        forecast: as-of days that are forecast out of sample.
     """
 
-    known: dt.date
+    as_of: dt.date
     horizon: int
     tvl: tuple[Fold, ...]
     apy: tuple[Fold, ...]
@@ -56,52 +59,60 @@ class FoldPlan:
 
     @property
     def first_day(self) -> dt.date:
-        """First as-of day a model is trained on or forecasts; its features look back further."""
+        """First as-of day that is trained on or forecast; its features look back further."""
         return min(
             [fold.train.start for fold in (*self.tvl, *self.apy)], default=self.forecast.start
         )
 
-    @property
-    def fits(self) -> int:
-        return len(self.tvl) + len(self.apy)
 
-
+# Days before the first origin at which coarse TVL folds start: each fit gives APY 90 more days of
+# out-of-fold TVL forecasts to learn from.
 COARSE_DAYS = (270, 180, 90)
-"""Days before the first origin at which the coarse TVL folds begin: each fit buys 90 more days of
-out-of-fold TVL for APY to learn from.
-"""
 
+# training days of an expanding window: ten years
 EXPANDING_DAYS = 3650
 ONE_DAY = dt.timedelta(days=1)
 
 
-def night_folds(as_of: dt.date, *, horizon: int, train_days: int, judged_days: int) -> FoldPlan:
-    """One origin `judged_days` before the as-of day, which forecasts what has come true since, and
-    the as-of day.
+def refit_folds(as_of: dt.date, *, horizon: int, train_days: int, validation_days: int) -> FoldPlan:
+    """Returns the folds of a forecast run that fits a version.
 
-    `train_days` 0 trains on all there is (an expanding window).
+    Args:
+        as_of: the as-of day.
+        horizon: days to the target day.
+        train_days: training window; 0 for all days (an expanding window).
+        validation_days: days from the origin to the as-of day. The version forecasts them and the
+            as-of day.
     """
-    origin = as_of - dt.timedelta(days=judged_days + horizon - 1)
+    origin = as_of - dt.timedelta(days=validation_days + horizon - 1)
     return _plan(as_of, [origin], DaySpan(origin, as_of + ONE_DAY), horizon, train_days)
 
 
-def served_folds(as_of: dt.date, *, horizon: int) -> FoldPlan:
-    """Nothing is fitted: the as-of day is forecast by a model there is."""
+def inference_folds(as_of: dt.date, *, horizon: int) -> FoldPlan:
+    """Returns the plan of a run that fits nothing and forecasts the as-of day."""
     return FoldPlan(as_of, horizon, (), (), DaySpan(as_of, as_of + ONE_DAY))
 
 
-def past_folds(
-    known: dt.date, *, days: int, horizon: int, train_days: int, refit_days: int
+def backtest_folds(
+    as_of: dt.date, *, days: int, horizon: int, train_days: int, refit_days: int
 ) -> FoldPlan:
-    """An origin each `refit_days` of the `days` as-of days whose target days end with `known`."""
+    """Returns the folds of a backtest.
+
+    Args:
+        as_of: last target day.
+        days: number of target days up to it.
+        horizon: days to the target day.
+        train_days: training window; 0 for all days (an expanding window).
+        refit_days: days between two origins.
+    """
     forecast = DaySpan(
-        known - dt.timedelta(days=days + horizon - 1), known - dt.timedelta(days=horizon - 1)
+        as_of - dt.timedelta(days=days + horizon - 1), as_of - dt.timedelta(days=horizon - 1)
     )
-    return _plan(known, forecast.days[::refit_days], forecast, horizon, train_days)
+    return _plan(as_of, forecast.days[::refit_days], forecast, horizon, train_days)
 
 
 def _plan(
-    known: dt.date, origins: Sequence[dt.date], forecast: DaySpan, horizon: int, train_days: int
+    as_of: dt.date, origins: Sequence[dt.date], forecast: DaySpan, horizon: int, train_days: int
 ) -> FoldPlan:
     window = train_days or EXPANDING_DAYS
     coarse = [origins[0] - dt.timedelta(days=days) for days in COARSE_DAYS if days < window]
@@ -110,7 +121,7 @@ def _plan(
         _folds(chain, forecast.end, horizon, window, earliest)
         for chain in ([*coarse, *origins], origins)
     )
-    return FoldPlan(known, horizon, tvl, apy, forecast)
+    return FoldPlan(as_of, horizon, tvl, apy, forecast)
 
 
 def _folds(
@@ -124,8 +135,7 @@ def _folds(
 
 
 def _training_span(origin: dt.date, horizon: int, train_days: int, earliest: dt.date) -> DaySpan:
-    """As-of days whose target day is on or before the origin, `train_days` of them; coarse folds
-    take what lies in the days read for the others.
-    """
+    """The `train_days` as-of days whose target day is on or before the origin."""
     end = origin - dt.timedelta(days=horizon - 1)
+    # coarse folds train on the days that are read for the others
     return DaySpan(max(end - dt.timedelta(days=train_days), earliest), end)

@@ -1,8 +1,7 @@
-"""The `lightgbm` engine: feature rows are collected once through Arrow into this process, and
-native LightGBM fits and forecasts there.
+"""The `lightgbm` engine: native LightGBM on rows that are collected once into this process.
 
-The supported alternative where SynapseML's runtime can't be had. Memory: 4 bytes for each feature
-of each row, on the driver.
+The supported alternative where SynapseML's runtime is not available. Needs 4 bytes of driver memory
+for each feature of each row.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from forecasting.engines.engine import (
     Features,
     FittedModel,
     LabelCounts,
+    ModelSpan,
     Objective,
-    Part,
     collect,
     count_labels,
     without_threads,
@@ -32,15 +31,14 @@ from forecasting.engines.folds import DaySpan
 from forecasting.engines.model_parameters import ModelParameters
 from forecasting.engines.native import lightgbm
 
-MOST_AT_ONCE = 4
-"""Fits side by side with few threads each end sooner than one after another with all: a tree of a
-small model is too little work to share. Each takes a copy of the binned rows, a byte for each
-value.
-"""
+# A tree of a small model has too little work to share among threads: parallel fits with few threads
+# end sooner than a sequence of fits with all. Each needs a copy of the binned rows, a byte for each
+# value.
+MAX_PARALLEL_FITS = 4
 
 
 def native_parameters(parameters: ModelParameters, objective: Objective) -> Mapping[str, object]:
-    """The shared settings under native LightGBM's names."""
+    """Returns the shared parameters under native LightGBM's names."""
     return {
         **(
             {"objective": "regression_l1"}
@@ -55,7 +53,7 @@ def native_parameters(parameters: ModelParameters, objective: Objective) -> Mapp
         "bagging_freq": 1,
         "lambda_l2": parameters.lambda_l2,
         "max_bin": parameters.max_bin,
-        "seed": parameters.seed + objective.draw,
+        "seed": parameters.seed + objective.seed_offset,
         "num_threads": parameters.threads,
         "deterministic": True,
         "force_row_wise": True,
@@ -65,7 +63,7 @@ def native_parameters(parameters: ModelParameters, objective: Objective) -> Mapp
 
 @dataclass(frozen=True)
 class LightgbmRows:
-    """Rows as one pandas frame sorted by KEY, and their features as one float32 matrix."""
+    """Feature rows as a pandas frame sorted by KEY and a float32 matrix; see `FeatureRows`."""
 
     frame: pd.DataFrame
     matrix: Features
@@ -73,16 +71,16 @@ class LightgbmRows:
     counts: LabelCounts
     parameters: ModelParameters
 
-    def labelled(self, label: str, days: DaySpan) -> int:
+    def labelled_rows(self, label: str, days: DaySpan) -> int:
         return count_labels(self.counts, label, days)
 
     def fit(self, objectives: Sequence[Objective], days: DaySpan) -> list[FittedModel]:
         rows = self._within(days) & self.frame[objectives[0].label].notna().to_numpy()
-        at_once = max(1, min(self.parameters.threads, len(objectives), MOST_AT_ONCE))
-        parameters = replace(self.parameters, threads=self.parameters.threads // at_once)
+        parallel_fits = max(1, min(self.parameters.threads, len(objectives), MAX_PARALLEL_FITS))
+        parameters = replace(self.parameters, threads=self.parameters.threads // parallel_fits)
         free: SimpleQueue[lightgbm.Dataset] = SimpleQueue()
         for data in self._binned(
-            self.matrix[rows], at_once, native_parameters(parameters, objectives[0])
+            self.matrix[rows], parallel_fits, native_parameters(parameters, objectives[0])
         ):
             free.put(data)
 
@@ -95,19 +93,17 @@ class LightgbmRows:
             free.put(data)
             return FittedModel(without_threads(booster.model_to_string()), self.features, booster)
 
-        pool = ThreadPoolExecutor(at_once)
+        pool = ThreadPoolExecutor(parallel_fits)
         try:
             return list(pool.map(fit_one, objectives))
         finally:
-            # after Ctrl-C the run closes its ledger row while the last fits still compute
+            # no waiting: after Ctrl-C the run closes its ledger row while the last fits still run
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _binned(
         self, matrix: Features, copies: int, parameters: Mapping[str, object]
     ) -> list[lightgbm.Dataset]:
-        """What bins depend on is the same for all objectives: they are found once, and each of
-        those fitted at once has a copy for its label.
-        """
+        """Binned rows, one copy for each parallel fit; bins are the same for all objectives."""
         first = lightgbm.Dataset(
             matrix, feature_name=list(self.features), params=dict(parameters)
         ).construct()
@@ -119,9 +115,9 @@ class LightgbmRows:
             ),
         ]
 
-    def with_forecasts(self, name: str, parts: Sequence[Part]) -> LightgbmRows:
+    def with_feature(self, name: str, spans: Sequence[ModelSpan]) -> LightgbmRows:
         forecasts = np.full(len(self.frame), np.nan, dtype=np.float32)
-        for model, days in parts:
+        for model, days in spans:
             within = self._within(days)
             forecasts[within] = self._forecast(model, within)
         return replace(
@@ -138,7 +134,7 @@ class LightgbmRows:
         forecasts = {number: self._forecast(model, within) for number, model in enumerate(models)}
         return (
             self.frame.loc[within, [*KEY, *columns]]
-            .assign(**{str(number): found for number, found in forecasts.items()})
+            .assign(**{str(number): values for number, values in forecasts.items()})
             .reset_index(drop=True)
         )
 
@@ -147,21 +143,23 @@ class LightgbmRows:
     ) -> tuple[pd.DataFrame, Features]:
         within = self._within(days)
         parts = max(1, -(-int(within.sum()) // at_most)) if at_most else 1
-        chosen = within & (pd.factorize(self.frame["pool_id"])[0] % parts == 0)
-        return self.frame.loc[chosen, [*KEY, *columns]].reset_index(drop=True), self.matrix[chosen]
+        selected = within & (pd.factorize(self.frame["pool_id"])[0] % parts == 0)
+        rows = self.frame.loc[selected, [*KEY, *columns]].reset_index(drop=True)
+        return rows, self.matrix[selected]
 
     def release(self) -> None:
-        """Nothing is kept outside this object."""
+        """Does nothing: the rows are in this object only."""
 
     def _forecast(
         self, model: FittedModel, within: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.float64]:
         if not within.any():
             return np.zeros(0)
-        found: npt.NDArray[np.float64] = model.native.predict(
+        # a model that was fitted before `with_feature` has the first columns only
+        forecasts: npt.NDArray[np.float64] = model.native.predict(
             self.matrix[within, : len(model.features)], num_threads=self.parameters.threads
         )
-        return found
+        return forecasts
 
     def _within(self, days: DaySpan) -> npt.NDArray[np.bool_]:
         date = self.frame["date"]
@@ -170,10 +168,14 @@ class LightgbmRows:
 
 @dataclass(frozen=True)
 class LightgbmEngine:
+    """Native LightGBM in this process; see `Engine`."""
+
     parameters: ModelParameters
     name: str = "lightgbm"
 
-    def hold(self, rows: DataFrame, features: Sequence[str], labels: Sequence[str]) -> LightgbmRows:
+    def prepare(
+        self, rows: DataFrame, features: Sequence[str], labels: Sequence[str]
+    ) -> LightgbmRows:
         collected = collect(rows)
         matrix = collected[list(features)].to_numpy(np.float32)
         frame = collected.drop(columns=[name for name in features if name not in labels])

@@ -1,7 +1,6 @@
-"""LightGBM's settings that both engines share, and the file that may give others: what `tune` wrote
-and a person has looked at.
+"""LightGBM parameters of both engines, and the file that overrides them (MODEL_PARAMETERS_FILE).
 
-In: a JSON file with `parameters`. Out: `ModelParameters`.
+Reads a JSON file with `parameters`, as `tune` writes it; returns `ModelParameters`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,10 @@ from config_spark import Settings
 
 @dataclass(frozen=True)
 class ModelParameters:
-    """A small model with absolute loss: squared loss and more trees lost to "tomorrow = today"."""
+    """A small model with absolute loss.
+
+    Squared loss and more trees did worse than persistence.
+    """
 
     seed: int
     threads: int
@@ -41,22 +43,24 @@ LIMITS: dict[str, tuple[float, float]] = {
     "bagging_fraction": (0.01, 1.0),
     "lambda_l2": (0.0, 10_000.0),
 }
+# parameters of the file; the bins are not among them, because all fits of a fold share them
 TUNED = tuple(LIMITS)
-"""What a file may say; the bins stay, for all fits of a fold share them."""
 
 
 def model_parameters(settings: Settings) -> ModelParameters:
-    """The settings' seed and threads, and what MODEL_PARAMETERS_FILE says. Raises:
-    ConfigurationError naming the file and what is wrong in it.
+    """Returns the settings' seed and threads, with the parameters of MODEL_PARAMETERS_FILE.
+
+    Raises:
+        ConfigurationError: the file can't be read, or a parameter is outside its limits.
     """
-    own = ModelParameters(settings.model_seed, settings.model_threads)
+    parameters = ModelParameters(settings.model_seed, settings.model_threads)
     path = settings.model_parameters_file
-    return replace(own, **_read(path)) if path else own
+    return replace(parameters, **_read(path)) if path else parameters
 
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        given = json.loads(path.read_text(encoding="utf-8"))["parameters"].items()
+        entries = json.loads(path.read_text(encoding="utf-8"))["parameters"].items()
     except (
         OSError,
         ValueError,
@@ -66,14 +70,15 @@ def _read(path: Path) -> Mapping[str, Any]:
         RecursionError,
     ) as error:
         raise ConfigurationError(
-            f"MODEL_PARAMETERS_FILE={path} can't be read ({type(error).__name__}): it holds"
+            f"MODEL_PARAMETERS_FILE={path} can't be read ({type(error).__name__}): it must contain"
             ' {"parameters": {..}}, as `tune` writes it'
         ) from error
     kinds = {
         field.name: {"int": int, "float": (int, float)}[str(field.type)]
         for field in fields(ModelParameters)
     }
-    for name, value in given:
+    for name, value in entries:
+        # the limits of an unknown name allow no value
         low, high = LIMITS.get(name, (1.0, 0.0))
         if (
             isinstance(value, bool)
@@ -81,9 +86,9 @@ def _read(path: Path) -> Mapping[str, Any]:
             or not low <= value <= high
         ):
             allowed = ", ".join(
-                f"{one} {least:g} to {most:g}" for one, (least, most) in LIMITS.items()
+                f"{parameter} {least:g} to {most:g}" for parameter, (least, most) in LIMITS.items()
             )
             raise ConfigurationError(
                 f"MODEL_PARAMETERS_FILE={path}: {name}={value!r} is wrong; allowed are {allowed}"
             )
-    return dict(given)
+    return dict(entries)

@@ -1,14 +1,15 @@
-"""Native LightGBM, as every module here takes it: `from forecasting.engines.native import
-lightgbm`, where it is first needed.
+"""Native LightGBM with its environment: import it as `from forecasting.engines.native import
+lightgbm`.
 
-The package needs the system's libgomp1, so that whoever needs none of it must not import it.
+Import it where it is used: the package needs the system library libgomp1, which other commands do
+not have to have.
 """
 
 from __future__ import annotations
 
 import os
 
-# OpenMP reads it when the library is loaded: spinning threads on busy cores cost minutes
+# OpenMP reads it when the library is loaded; spinning threads on busy cores cost minutes
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import lightgbm

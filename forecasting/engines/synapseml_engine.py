@@ -1,8 +1,7 @@
-"""The `synapseml` engine: LightGBM on Spark. Feature rows stay in Spark, persisted once in a fixed
-layout, so that a second run gives the same bits.
+"""The `synapseml` engine: LightGBM on Spark, on rows that stay in Spark in a fixed layout.
 
-Needs SynapseML's Scala 2.12 jars on the session's class path and an x86_64 machine;
-EnvironmentNotReady says how to go on without them.
+Needs SynapseML's Scala 2.12 jars on the session's class path and an x86_64 machine. A second run on
+the same data gives the same bits.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from forecasting.engines.engine import (
     Features,
     FittedModel,
     LabelCounts,
+    ModelSpan,
     Objective,
-    Part,
     collect,
     count_labels,
     without_threads,
@@ -40,23 +39,24 @@ from forecasting.engines.model_parameters import ModelParameters
 ESTIMATOR_CLASS = "com.microsoft.azure.synapse.ml.lightgbm.LightGBMRegressor"
 VECTOR = "features_vector"
 FORECAST = "forecast"
-LAYOUT = 8
-"""Partitions of the rows, whatever the session has: a model follows their order, and a laptop and a
-cluster must make the same one.
-"""
+# the same in every session: a model follows the order of its rows, and a laptop and a cluster must
+# fit the same model
+PARTITIONS = 8
 
-NEXT_STEP = "take `--engine lightgbm`, which needs no jars"
+ALTERNATIVE = "use `--engine lightgbm`, which needs no jars"
 
 
 def check_runtime(spark: SparkSession) -> None:
-    """Raises: EnvironmentNotReady on a machine without SynapseML's natives, or in a session without
-    its jars.
+    """Checks that SynapseML can run in this session.
+
+    Raises:
+        EnvironmentNotReady: the machine is not x86_64, or the session has no SynapseML jars.
     """
     machine = platform.machine()
     if machine not in ("x86_64", "AMD64"):
         raise EnvironmentNotReady(
             f"SynapseML's LightGBM has native code for x86_64 only, and this machine is {machine}:"
-            f" {NEXT_STEP}"
+            f" {ALTERNATIVE}"
         )
     try:
         spark.sparkContext._jvm.java.lang.Class.forName(  # type: ignore[union-attr]
@@ -67,20 +67,16 @@ def check_runtime(spark: SparkSession) -> None:
     except Exception as error:
         raise EnvironmentNotReady(
             f"the Spark session has no SynapseML jars ({ESTIMATOR_CLASS} is not on its class path):"
-            f" `doctor` says how to get them, or {NEXT_STEP}"
+            f" `doctor` says how to get them, or {ALTERNATIVE}"
         ) from error
 
 
 def estimator(parameters: ModelParameters, objective: Objective, features: Sequence[str]) -> Any:
-    """A fresh regressor with the shared settings: one that was fitted before keeps state of its
-    former target.
-
-    One task, because two workers have crashed natively. Sampling over all rows and a deterministic
-    learner, because bins and sums must not depend on timing. Early stopping is off by having no
-    validation column. Bulk transfer gave the same model as streaming in four fifths of the time.
-    """
+    """Returns a new regressor with the shared parameters."""
     from synapse.ml.lightgbm import LightGBMRegressor
 
+    # Always a new object: a fitted one keeps state of its former target. Without a validation
+    # column there is no early stopping.
     return LightGBMRegressor(
         **(
             {"objective": "regression_l1"}
@@ -100,11 +96,11 @@ def estimator(parameters: ModelParameters, objective: Objective, features: Seque
         baggingFreq=1,
         lambdaL2=parameters.lambda_l2,
         maxBin=parameters.max_bin,
-        seed=parameters.seed + objective.draw,
+        seed=parameters.seed + objective.seed_offset,
         numThreads=parameters.threads,
-        numTasks=1,
-        dataTransferMode="bulk",
-        samplingMode="global",
+        numTasks=1,  # two workers have crashed natively
+        dataTransferMode="bulk",  # the same model as by streaming, in four fifths of the time
+        samplingMode="global",  # bins must not depend on timing
         matrixType="dense",
         deterministic=True,
         passThroughArgs="force_row_wise=true",
@@ -114,8 +110,10 @@ def estimator(parameters: ModelParameters, objective: Objective, features: Seque
 
 @dataclass(frozen=True)
 class SynapsemlRows:
-    """Rows as a persisted Spark frame, partitioned by pool and sorted by KEY; the features stand in
-    one vector.
+    """Feature rows as a persisted Spark frame, partitioned by pool and sorted by KEY; see
+    `FeatureRows`.
+
+    The features are one vector column.
     """
 
     frame: DataFrame
@@ -123,15 +121,17 @@ class SynapsemlRows:
     counts: LabelCounts
     parameters: ModelParameters
 
-    def labelled(self, label: str, days: DaySpan) -> int:
+    def labelled_rows(self, label: str, days: DaySpan) -> int:
         return count_labels(self.counts, label, days)
 
     def fit(self, objectives: Sequence[Objective], days: DaySpan) -> list[FittedModel]:
         labels = sorted({objective.label for objective in objectives})
-        known = self.frame.where(_within(days) & F.col(labels[0]).isNotNull())
-        rows = known.select(VECTOR, *(F.col(label).cast("float").alias(label) for label in labels))
+        labelled = self.frame.where(_within(days) & F.col(labels[0]).isNotNull())
+        rows = labelled.select(
+            VECTOR, *(F.col(label).cast("float").alias(label) for label in labels)
+        )
         models = []
-        with fixed_plans(self.frame.sparkSession):
+        with adaptive_execution_disabled(self.frame.sparkSession):
             for objective in objectives:
                 model = estimator(self.parameters, objective, self.features).fit(rows)
                 models.append(
@@ -139,23 +139,22 @@ class SynapsemlRows:
                 )
         return models
 
-    def with_forecasts(self, name: str, parts: Sequence[Part]) -> SynapsemlRows:
-        with fixed_plans(self.frame.sparkSession):
-            named = (
-                self._forecasts(self.frame, parts)
+    def with_feature(self, name: str, spans: Sequence[ModelSpan]) -> SynapsemlRows:
+        with adaptive_execution_disabled(self.frame.sparkSession):
+            forecasts = (
+                self._forecasts(self.frame, spans)
                 .withColumn(name, F.col(FORECAST).cast("float"))
                 .drop(FORECAST)
             )
-            extended = _assembled(named.withColumnRenamed(VECTOR, "known"), ["known", name]).drop(
-                "known"
-            )
+            renamed = forecasts.withColumnRenamed(VECTOR, "former_features")
+            extended = _assembled(renamed, ["former_features", name]).drop("former_features")
             return replace(self, frame=_persisted(extended), features=(*self.features, name))
 
     def forecast(
         self, days: DaySpan, models: Sequence[FittedModel], columns: Sequence[str]
     ) -> pd.DataFrame:
         rows = self.frame.where(_within(days)).select(*KEY, *columns, VECTOR)
-        with fixed_plans(self.frame.sparkSession):
+        with adaptive_execution_disabled(self.frame.sparkSession):
             for number, model in enumerate(models):
                 rows = model.native.transform(rows).withColumnRenamed(FORECAST, str(number))
             return collect(rows.drop(VECTOR))
@@ -166,55 +165,56 @@ class SynapsemlRows:
         rows = self.frame.where(_within(days)).select(
             *KEY, *columns, vector_to_array(F.col(VECTOR), "float32").alias(VECTOR)
         )
-        with fixed_plans(self.frame.sparkSession):
+        with adaptive_execution_disabled(self.frame.sparkSession):
             parts = max(1, -(-rows.count() // at_most)) if at_most else 1
-            # by name and not by chance: another layout of the rows gives the same part
-            found = collect(rows.where(F.pmod(F.xxhash64("pool_id"), F.lit(parts)) == 0))
-        vectors = found.pop(VECTOR)
-        return found, (
-            np.stack(vectors.to_list())
-            if len(vectors)
-            else np.empty((0, len(self.features)), np.float32)
-        )
+            # by a hash of the pool and not at random: every layout of the rows gives the same part
+            selected = collect(rows.where(F.pmod(F.xxhash64("pool_id"), F.lit(parts)) == 0))
+        vectors = selected.pop(VECTOR)
+        if not len(vectors):
+            return selected, np.empty((0, len(self.features)), np.float32)
+        return selected, np.stack(vectors.to_list())
 
     def release(self) -> None:
         self.frame.unpersist()
 
-    def _forecasts(self, rows: DataFrame, parts: Sequence[Part]) -> DataFrame:
+    def _forecasts(self, rows: DataFrame, spans: Sequence[ModelSpan]) -> DataFrame:
         uncovered = reduce(
-            lambda rest, part: rest.where(~_within(part[1])), parts, rows
+            lambda rest, span: rest.where(~_within(span[1])), spans, rows
         ).withColumn(FORECAST, F.lit(None).cast("double"))
-        covered = (model.native.transform(rows.where(_within(days))) for model, days in parts)
+        covered = (model.native.transform(rows.where(_within(days))) for model, days in spans)
         return reduce(DataFrame.unionByName, covered, uncovered)
 
 
 @dataclass(frozen=True)
 class SynapsemlEngine:
+    """LightGBM on Spark; see `Engine`."""
+
     parameters: ModelParameters
     name: str = "synapseml"
 
-    def hold(
+    def prepare(
         self, rows: DataFrame, features: Sequence[str], labels: Sequence[str]
     ) -> SynapsemlRows:
         check_runtime(rows.sparkSession)
-        with fixed_plans(rows.sparkSession):
-            kept = _persisted(
-                _assembled(rows, features).drop(*(name for name in features if name not in labels))
-            )
+        with adaptive_execution_disabled(rows.sparkSession):
+            unused = [name for name in features if name not in labels]
+            frame = _persisted(_assembled(rows, features).drop(*unused))
             by_day = (
-                kept.groupBy("date")
+                frame.groupBy("date")
                 .agg(*(F.count(label).alias(label) for label in labels))
                 .collect()
             )
-        counts = {label: {row["date"]: int(row[label]) for row in by_day} for label in labels}
-        return SynapsemlRows(kept, tuple(features), counts, self.parameters)
+        counts = {}
+        for label in labels:
+            counts[label] = {row["date"]: int(row[label]) for row in by_day}
+        return SynapsemlRows(frame, tuple(features), counts, self.parameters)
 
     def load(self, text: str, features: Sequence[str]) -> FittedModel:
         from synapse.ml.lightgbm import LightGBMRegressionModel
 
         native = LightGBMRegressionModel.loadNativeModelFromString(text)
         try:
-            # the text is parsed when it is first used
+            # the text is parsed on first use
             native.getBoosterNumTotalModel()
         except Py4JJavaError as error:
             raise ValueError(f"no LightGBM model: {summarize_error(error)}") from error
@@ -224,9 +224,10 @@ class SynapsemlEngine:
 
 
 @contextmanager
-def fixed_plans(spark: SparkSession) -> Iterator[None]:
-    """Adaptive execution off: it merges partitions by their size, and the order of rows would
-    follow.
+def adaptive_execution_disabled(spark: SparkSession) -> Iterator[None]:
+    """Disables adaptive execution inside the block.
+
+    It merges partitions by their size, which would change the order of the rows.
     """
     key = "spark.sql.adaptive.enabled"
     before = spark.conf.get(key)
@@ -238,7 +239,7 @@ def fixed_plans(spark: SparkSession) -> Iterator[None]:
 
 
 def _persisted(rows: DataFrame) -> DataFrame:
-    return rows.repartition(LAYOUT, "pool_id").sortWithinPartitions(*KEY).persist()
+    return rows.repartition(PARTITIONS, "pool_id").sortWithinPartitions(*KEY).persist()
 
 
 def _assembled(rows: DataFrame, columns: Sequence[str]) -> DataFrame:

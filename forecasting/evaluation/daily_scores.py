@@ -1,13 +1,7 @@
-"""The same scores day by day, and over four weeks with their noise: is the model still as good as
-it was?
+"""Scores of one target day by day, and over four weeks with their noise.
 
-In: evaluation rows of one target (columns of `yieldspark.forecast_evaluation`). Out: a frame with a
-row for each target day, sorted; NaN where a score has no value.
-
-A day's MAE is the error of its wildest pool, so its ratio to persistence's jumps from 0.2 to 2.6.
-`capped_ratio` compares errors in each pool's own scales instead, none counted as more than
-SPIKE_SCALES: every pool has a say (winsorised mean, Tukey 1962). Pools without a scale are not in
-it.
+Reads evaluation rows (columns of `yieldspark.forecast_evaluation`); returns one row for each target
+day, sorted, with NaN where a score has no value.
 """
 
 from __future__ import annotations
@@ -20,58 +14,67 @@ from forecasting.evaluation.error_measures import errors_in_scales, inside, valu
 from forecasting.features.pool_features import SPIKE_SCALES
 from forecasting.features.targets import Values
 
+# four blocks of the bootstrap
 RECENT_DAYS = 28
-"""Four blocks of the bootstrap."""
+# each measure is the sum of the first column divided by the sum of the second
 MEASURES = {
     "mae_ratio": ("forecast", "persistence"),
     "capped_ratio": ("capped_forecast", "capped_persistence"),
     "coverage": ("inside", "has_interval"),
 }
-"""Each is the sum of the first over the rows divided by that of the second."""
 
 
 def daily_scores(rows: pd.DataFrame) -> pd.DataFrame:
-    """target_date, rows, and for each of MEASURES its value on that day, and of the RECENT_DAYS
-    scored days that end with it `<name>_recent` with its interval `<name>_low`, `<name>_high` (see
-    `day_bootstrap`); NaN on the first days, which have not so many before them.
+    """Computes the scores of each target day.
+
+    Args:
+        rows: evaluation rows of one target.
+
+    Returns:
+        target_date, rows and, for each of MEASURES, its value on that day and of the RECENT_DAYS
+            scored days up to it: `<name>_recent` with its bootstrap interval `<name>_low`,
+            `<name>_high`; these are NaN on the first days.
     """
     absolute = {
         name: np.abs(values(rows, "actual") - values(rows, name))
         for name in ("forecast", "persistence")
     }
+    # A day's MAE is the error of its wildest pool: its ratio to persistence jumps from 0.2 to 2.6.
+    # Errors in each pool's own scales, capped at SPIKE_SCALES, give every pool a say (winsorised
+    # mean, Tukey 1962); pools without a scale are left out.
     capped = {
         f"capped_{name}": np.minimum(errors_in_scales(rows, name), SPIKE_SCALES)
         for name in absolute
     }
-    held = inside(rows)
+    is_inside = inside(rows)
     by_row = pd.DataFrame(
         {
             "target_date": rows["target_date"].to_numpy(),
             **absolute,
             **capped,
-            "inside": held,
-            "has_interval": np.isfinite(held),
+            "inside": is_inside,
+            "has_interval": np.isfinite(is_inside),
         }
     )
     days = by_row.groupby("target_date", sort=True)
-    sums = {name: found.to_numpy(float) for name, found in days.sum().items()}
-    measured: dict[str, Values] = {}
+    sums = {name: column.to_numpy(float) for name, column in days.sum().items()}
+    measures: dict[str, Values] = {}
     for name, (above, below) in MEASURES.items():
-        measured |= _measure(name, sums[above], sums[below])
+        measures |= _measure(name, sums[above], sums[below])
     return pd.DataFrame(
-        {"target_date": list(days.groups), "rows": days.size().to_numpy(), **measured}
+        {"target_date": list(days.groups), "rows": days.size().to_numpy(), **measures}
     )
 
 
 def _measure(name: str, above: Values, below: Values) -> dict[str, Values]:
-    """Of the sums of each day: the ratio of the day, and of the days up to it."""
+    """Ratios of daily sums: of each day, and of the RECENT_DAYS days up to it."""
     recent = np.full((3, len(above)), np.nan)
     for end in range(RECENT_DAYS, len(above) + 1):
         part = slice(end - RECENT_DAYS, end)
         ends = mean_ratio_interval(above[part], below[part], np.arange(RECENT_DAYS))
         recent[:, end - 1] = [
             _ratio(above[part].sum(), below[part].sum()),
-            *(np.nan if one is None else one for one in ends),
+            *(np.nan if bound is None else bound for bound in ends),
         ]
     return {
         name: _ratio(above, below),

@@ -1,8 +1,7 @@
-"""Yesterday's forecasts beside today's values: what the forecast job does first every night, as a
-command of its own.
+"""Scores of past forecasts against their actual values, as a command of its own.
 
-In: the ledger of forecasts and the metrics table. Out: `actual` filled in, and the scores of the
-newest days. SQL and pandas, no Spark.
+Reads the forecast history and the metrics table; writes newly observed actual values. Uses SQL and
+pandas, no Spark.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from sqlalchemy import Engine
 from config_spark import Settings
 from database.connections.engine import make_engine
 from database.ledger.runs import ledger_row, open_run
-from forecasting.evaluation.scores import score_table, sentence
-from forecasting.evaluation.segments import score_groups
+from forecasting.evaluation.scores import score_table, summary_line
+from forecasting.evaluation.segments import segment_scores
 from forecasting.publishing.forecast_history import (
     describe_pools,
     engine_to_score,
     newest_scored_day,
-    score_what_came_true,
     scored_rows,
+    update_actuals,
 )
 
 log = logging.getLogger(__name__)
@@ -35,15 +34,21 @@ JOB = "evaluate"
 def evaluate(
     settings: Settings, *, days: int, end: dt.date | None = None, engine: str | None = None
 ) -> dict[str, Any]:
-    """Take in what came true, and score the `days` target days that end with `end`, whether a night
-    or a backtest made them.
+    """Updates actual values and scores the forecasts of the last target days.
 
-    Args: end is by default the newest target day that has come true. engine is by default the one
-    that has forecasts in those days, the settings' one where both have.
+    Args:
+        days: number of target days that are scored.
+        end: last of them; default: the newest target day with an actual value.
+        engine: forecasting engine whose forecasts are scored; default: the one that has forecasts
+            in these days, or the setting ENGINE if both have.
 
-    Returns: the ledger row (updated: target days that came true or were corrected) with `targets`
-    and `groups` as `backtest` has them.
-    Raises: RunInProgress, DatabaseError.
+    Returns:
+        The row of the run ledger (`updated`: actual values that were added or corrected) with
+        `targets` and `groups` as `backtest` has them.
+
+    Raises:
+        RunInProgress: another run of the job is active.
+        DatabaseError: the database does not answer or refuses a statement.
     """
     database, horizon = make_engine(settings), settings.horizon_days
     with open_run(
@@ -55,14 +60,14 @@ def evaluate(
         code_version=settings.code_version,
     ) as run:
         with run.stage("evaluate"), run.connection.begin():
-            run.rows["updated"] = score_what_came_true(run.connection)
+            run.rows["updated"] = update_actuals(run.connection)
         with run.stage("score"):
             name = engine or engine_to_score(
                 database, settings.engine, horizon=horizon, end=end, days=days
             )
             if name not in (engine, settings.engine):
                 log.info(
-                    "engine %s: the settings' engine, %s, has no forecasts in these days",
+                    "scoring engine %s: engine %s of the settings has no forecasts in these days",
                     name,
                     settings.engine,
                 )
@@ -76,7 +81,7 @@ def evaluate(
                 "name": "scores",
                 "passed": True,
                 "severity": "info",
-                "found": sentence(table),
+                "found": summary_line(table),
                 "scores": table,
             }
         )
@@ -84,8 +89,13 @@ def evaluate(
 
 
 def scores_of(database: Engine, rows: pd.DataFrame, level: float) -> dict[str, Any]:
-    """Of evaluation rows that have come true: `targets` (scores by target and by restricted or all
-    rows) and `groups`.
+    """Scores evaluation rows that have actual values.
+
+    Args:
+        level: nominal coverage of the intervals, 0 to 1.
+
+    Returns:
+        `targets` (see `score_table`) and `groups` (see `segment_scores`).
     """
     described = describe_pools(database, rows)
-    return {"targets": score_table(described, level), "groups": score_groups(described, level)}
+    return {"targets": score_table(described, level), "groups": segment_scores(described, level)}

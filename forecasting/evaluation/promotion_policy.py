@@ -1,11 +1,8 @@
-"""Which model version may publish: challenger, champion and persistence judged on the same rows,
-which none of them had seen.
+"""The promotion policy: challenger, champion and persistence compared on the same rows.
 
-In: feature rows of the judged days with the moves of both. Out: `Judgement`, the decision with its
-numbers. A loss is min(|came true - move|, LOSS_LIMIT) in the pool's scales, the gate's own: a move
-of the model itself, before any gate, against no move. So it does not depend on what was published,
-and one absurd pool can't decide it. Ratios come with the block bootstrap's interval over days: what
-lies inside it is noise.
+Reads rows of days that no version was fitted on, with the moves of each; returns a
+`PromotionDecision`. Decides by the model's own moves before any gate, so the decision does not
+depend on what was published.
 """
 
 from __future__ import annotations
@@ -19,30 +16,33 @@ import numpy.typing as npt
 import pandas as pd
 
 from forecasting.evaluation.day_bootstrap import LEVEL, mean_ratio_interval
-from forecasting.evaluation.error_measures import Numbers
-from forecasting.evaluation.scores import numbered
-from forecasting.evaluation.segments import groups_of
+from forecasting.evaluation.error_measures import Integers
+from forecasting.evaluation.scores import category_codes
+from forecasting.evaluation.segments import segments_of
 from forecasting.features.targets import Target, Values
 from forecasting.publishing.persistence_gate import LOSS_LIMIT
 
-MIN_GROUP_SHARE = 0.1
-"""A group with fewer of the judged rows is too small to stop a version."""
+# a segment with a smaller share of the rows is too small to stop a version
+MIN_SEGMENT_SHARE = 0.1
 
 PROMOTED, KEPT, REFUSED = "promoted", "kept", "refused"
+# ratio of two mean losses and the ends of its interval
 Ratio = tuple[float | None, float | None, float | None]
-"""And the ends of its interval."""
 CHALLENGER, CHAMPION, PERSISTENCE = "challenger", "champion", "persistence"
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """`decision`: the challenger serves (promoted), the champion goes on (kept), or nothing passes
-    and persistence is served (refused); `passed`: the challenger would serve if there were no
-    champion.
+class PromotionDecision:
+    """The decision on a challenger.
 
-    `numbers`: days, rows; `loss`, mean by candidate, in scales; `ratio`, {"challenger/persistence":
-    [ratio, low, high], ..}; `groups`, rows of {by, group, rows, ratio} of the challenger to the one
-    it was measured against.
+    Attributes:
+        decision: PROMOTED (the challenger serves), KEPT (the champion continues) or REFUSED (no
+            version passes: persistence is published).
+        reason: the decision in a sentence, with its ratios.
+        passed: the challenger would serve if there were no champion.
+        numbers: for JSON: days, rows, `loss` (mean by candidate, in scales), `ratio`
+            ({"challenger/persistence": [ratio, low, high], ..}) and `groups` (rows of {by, group,
+            rows, ratio} of the challenger to its rival).
     """
 
     decision: str
@@ -51,26 +51,32 @@ class Judgement:
     numbers: Mapping[str, Any]
 
 
-def judge(
+def evaluate_challenger(
     target: Target, rows: pd.DataFrame, moves: Mapping[str, Values], max_segment_regression: float
-) -> Judgement:
-    """Args: rows are `OutOfSample.rows` of the judged days; moves has CHALLENGER, and CHAMPION
-    where there is one, in scales and in the rows' order; max_segment_regression is the share by
-    which the challenger may be worse than the champion in any big group.
+) -> PromotionDecision:
+    """Decides whether a challenger serves.
+
+    A loss is min(|actual move - move|, LOSS_LIMIT) in the pool's scales, as the gate's. The upper
+    end of a ratio's bootstrap interval must be under 1: a difference inside the interval is noise.
+
+    Args:
+        target: the target whose moves are compared.
+        rows: `OutOfSample.rows` of the validation days.
+        moves: moves by candidate, in scales and in the rows' order: CHALLENGER, and CHAMPION if
+            there is one.
+        max_segment_regression: share by which the challenger may be worse than the champion in any
+            large segment.
     """
-    losses, days, known = _losses(target, rows, moves)
+    losses, days, is_compared = _losses(target, rows, moves)
     ratios = {
         name: _ratio(losses[first], losses[second], days) for name, first, second in _pairs(losses)
     }
     champion_passes = CHAMPION in losses and _under_one(ratios["champion/persistence"][0])
     rival = CHAMPION if champion_passes else PERSISTENCE
-    groups = _group_ratios(target, rows[known], losses[CHALLENGER], losses[rival])
-    # beside persistence the gate sees to it: a group whose moves lose is published as today
-    worse = (
-        [one for one in groups if one["ratio"] > 1.0 + max_segment_regression]
-        if rival == CHAMPION
-        else []
-    )
+    segments = _segment_ratios(target, rows[is_compared], losses[CHALLENGER], losses[rival])
+    # against persistence the gate does this: it publishes today's value for a segment that loses
+    limit = 1.0 + max_segment_regression if rival == CHAMPION else np.inf
+    worse = [segment for segment in segments if segment["ratio"] > limit]
     beaten = {
         name: _under_one(high)
         for name, (_, _, high) in ratios.items()
@@ -79,23 +85,27 @@ def judge(
     numbers = {
         "target": target.name,
         "days": int(days.max(initial=-1)) + 1,
-        "rows": int(known.sum()),
+        "rows": int(is_compared.sum()),
         "interval_level": LEVEL,
         "loss": {
             name: round(float(loss.mean()), 6) if loss.size else None
             for name, loss in losses.items()
         },
         "ratio": ratios,
-        "groups": groups,
+        "groups": segments,
     }
     passes = (
         beaten["challenger/persistence"]
         and (not champion_passes or beaten["challenger/champion"])
         and not worse
     )
-    decision = PROMOTED if passes else KEPT if champion_passes else REFUSED
+    decision = REFUSED
+    if passes:
+        decision = PROMOTED
+    elif champion_passes:
+        decision = KEPT
     passed = passes or (decision == KEPT and beaten["challenger/persistence"])
-    return Judgement(decision, _reason(decision, ratios, rival, worse), passed, numbers)
+    return PromotionDecision(decision, _reason(decision, ratios, rival, worse), passed, numbers)
 
 
 def _under_one(ratio: float | None) -> bool:
@@ -104,23 +114,22 @@ def _under_one(ratio: float | None) -> bool:
 
 def _losses(
     target: Target, rows: pd.DataFrame, moves: Mapping[str, Values]
-) -> tuple[dict[str, Values], Numbers, npt.NDArray[np.bool_]]:
-    """Loss of each candidate on the rows that all of them have a move for and whose day came true,
-    those rows' days, and which rows they are.
-    """
+) -> tuple[dict[str, Values], Integers, npt.NDArray[np.bool_]]:
+    """Losses of each candidate on the rows that all have a move for, their days, and which rows."""
     now, after = (
         target.level(rows[name].to_numpy(float)) for name in (target.name, f"{target.name}_next")
     )
-    came_true = (after - now) / rows[f"{target.name}_scale"].to_numpy(float)
+    actual_move = (after - now) / rows[f"{target.name}_scale"].to_numpy(float)
     all_moves = dict(moves) | {PERSISTENCE: np.zeros(len(rows))}
-    known = np.logical_and.reduce(
-        [np.isfinite(values) for values in (came_true, *all_moves.values())]
+    is_compared = np.logical_and.reduce(
+        [np.isfinite(values) for values in (actual_move, *all_moves.values())]
     )
+    # the limit keeps one absurd pool from deciding
     losses = {
-        name: np.minimum(np.abs(came_true - move), LOSS_LIMIT)[known]
+        name: np.minimum(np.abs(actual_move - move), LOSS_LIMIT)[is_compared]
         for name, move in all_moves.items()
     }
-    return losses, numbered(rows["date"][known]), known
+    return losses, category_codes(rows["date"][is_compared]), is_compared
 
 
 def _pairs(losses: Mapping[str, Values]) -> list[tuple[str, str, str]]:
@@ -132,18 +141,18 @@ def _pairs(losses: Mapping[str, Values]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _ratio(first: Values, second: Values, days: Numbers) -> Ratio:
-    """None where there is none."""
+def _ratio(first: Values, second: Values, days: Integers) -> Ratio:
+    """The ratio of two candidates' losses with its interval; Nones without any loss."""
     if not first.size or not second.sum():
         return None, None, None
     low, high = mean_ratio_interval(first, second, days)
     return float(first.sum() / second.sum()), low, high
 
 
-def _group_ratios(
+def _segment_ratios(
     target: Target, rows: pd.DataFrame, first: Values, second: Values
 ) -> list[dict[str, Any]]:
-    """Big groups only; one in which the rival lost nothing has no ratio, and is left out."""
+    """Ratios by large segment, without segments in which the rival lost nothing."""
     described = pd.DataFrame(
         {
             "volatility_scale": rows[f"{target.name}_scale"],
@@ -151,32 +160,34 @@ def _group_ratios(
             "apy_percent": rows["apy"],
         }
     )
-    found = []
-    for by, groups in groups_of(described, target.name):
-        for group in groups.categories:
-            members = np.asarray(groups == group)
-            if members.sum() >= MIN_GROUP_SHARE * len(rows) and second[members].sum() > 0.0:
+    ratios = []
+    for by, segments in segments_of(described, target.name):
+        for segment in segments.categories:
+            members = np.asarray(segments == segment)
+            if members.sum() >= MIN_SEGMENT_SHARE * len(rows) and second[members].sum() > 0.0:
                 ratio = round(float(first[members].sum() / second[members].sum()), 5)
-                found.append(
-                    {"by": by, "group": str(group), "rows": int(members.sum()), "ratio": ratio}
+                ratios.append(
+                    {"by": by, "group": str(segment), "rows": int(members.sum()), "ratio": ratio}
                 )
-    return found
+    return ratios
 
 
 def _reason(
     decision: str, ratios: Mapping[str, Ratio], rival: str, worse: list[dict[str, Any]]
 ) -> str:
-    said = ", ".join(f"{name} {_words(*found)}" for name, found in ratios.items())
+    values = ", ".join(f"{name} {_ratio_text(*ratio)}" for name, ratio in ratios.items())
     if decision == PROMOTED:
-        return f"the challenger loses less than {rival} outside the noise: {said}"
-    named = ", ".join(f"{one['by']} {one['group']} ({one['ratio']:.3f})" for one in worse)
-    groups = f"; worse in {named}" if worse else ""
+        return f"the challenger loses less than {rival} outside the noise: {values}"
+    names = ", ".join(
+        f"{segment['by']} {segment['group']} ({segment['ratio']:.3f})" for segment in worse
+    )
+    regressions = f"; worse in {names}" if worse else ""
     if decision == KEPT:
-        return f"the challenger does not beat the champion outside the noise: {said}{groups}"
-    return f"no version beats persistence outside the noise: {said}{groups}"
+        return f"the challenger does not beat the champion outside the noise: {values}{regressions}"
+    return f"no version beats persistence outside the noise: {values}{regressions}"
 
 
-def _words(ratio: float | None, low: float | None, high: float | None) -> str:
+def _ratio_text(ratio: float | None, low: float | None, high: float | None) -> str:
     if ratio is None:
         return "unknown"
     return (

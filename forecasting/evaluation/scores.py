@@ -1,9 +1,8 @@
-"""Scores of out-of-sample forecasts beside persistence, the 7-day median and the pool's shrunk mean
-reversion, on the same rows.
+"""Scores of out-of-sample forecasts, compared with persistence, the 7-day median and mean
+reversion.
 
-In: evaluation rows (columns of `yieldspark.forecast_evaluation`). Out: plain numbers for JSON; None
-where a score has no value. `restricted` rows are what a large investor looks at: TVL over 1 M USD
-and APY under 100 % on the as-of day. Units: APY points or USD.
+Reads evaluation rows (columns of `yieldspark.forecast_evaluation`); returns plain numbers for JSON,
+None where a score has no value. Errors are in APY points or USD.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import pandas as pd
 from forecasting.evaluation.day_bootstrap import LEVEL, mean_ratio_interval, median_ratio_interval
 from forecasting.evaluation.error_measures import (
     MAPE_FLOOR,
-    Numbers,
+    Integers,
     interval_scores,
     mase,
     mean_changes,
@@ -26,8 +25,9 @@ from forecasting.evaluation.error_measures import (
 )
 from forecasting.features.targets import Values
 
-RESTRICTED_TVL_USD = 1_000_000.0
-RESTRICTED_APY_PERCENT = 100.0
+# the class `restricted`: pools that a large investor considers
+INVESTABLE_TVL_USD = 1_000_000.0
+INVESTABLE_APY_PERCENT = 100.0
 FORECASTS = {
     "model": "forecast",
     "persistence": "persistence",
@@ -37,37 +37,49 @@ FORECASTS = {
 
 
 def score_table(rows: pd.DataFrame, level: float) -> dict[str, Any]:
-    """`{target: {"restricted" | "all": score}}` of evaluation rows of any targets."""
-    chosen = {"restricted": restricted(rows), "all": pd.Series(True, index=rows.index)}
-    return {
-        str(target): {
-            name: score(rows[mask & (rows["target"] == target)], level)
-            for name, mask in chosen.items()
+    """Scores evaluation rows of any targets.
+
+    Args:
+        level: nominal coverage of the intervals, 0 to 1.
+
+    Returns:
+        `{target: {"restricted" | "all": score}}`, see `score`.
+    """
+    masks = {"restricted": investable(rows), "all": pd.Series(True, index=rows.index)}
+    table = {}
+    for target in sorted(rows["target"].unique()):
+        of_target = rows["target"] == target
+        table[str(target)] = {
+            name: score(rows[mask & of_target], level) for name, mask in masks.items()
         }
-        for target in sorted(rows["target"].unique())
-    }
+    return table
 
 
-def restricted(rows: pd.DataFrame) -> pd.Series[bool]:
+def investable(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Returns which rows have a TVL over 1 M USD and an APY under 100 % on the as-of day."""
     large, plausible = (
-        values(rows, "tvl_usd") > RESTRICTED_TVL_USD,
-        values(rows, "apy_percent") < RESTRICTED_APY_PERCENT,
+        values(rows, "tvl_usd") > INVESTABLE_TVL_USD,
+        values(rows, "apy_percent") < INVESTABLE_APY_PERCENT,
     )
     return pd.Series(large & plausible, index=rows.index)
 
 
 def score(rows: pd.DataFrame, level: float) -> dict[str, Any]:
-    """Scores of one target's rows, with the interval published at `level`.
+    """Scores one target's rows.
 
-    rows, pools, days (as-of days); mase_pools, the pools that MASE is a mean of; for each of
-    FORECASTS mae, median_ae, rmse, mape (a share) and mase; `ratio`, the model's errors to
-    persistence's, with the bootstrap's interval of the first two; `interval`, see
-    `interval_scores`.
+    Args:
+        level: nominal coverage of the published interval, 0 to 1.
+
+    Returns:
+        rows, pools, days (as-of days); mase_pools, the pools of MASE; for each of FORECASTS mae,
+        median_ae, rmse, mape (a share) and mase; `ratio`, the model's errors to persistence's, the
+        first two with a bootstrap interval; `interval`, see `interval_scores`. Without rows only
+        rows, pools and days.
     """
     if rows.empty:
         return {"rows": 0, "pools": 0, "days": 0}
     actual, floor = values(rows, "actual"), MAPE_FLOOR[rows["target"].iloc[0]]
-    pools, days = numbered(rows["pool_id"]), numbered(rows["as_of"])
+    pools, days = category_codes(rows["pool_id"]), category_codes(rows["as_of"])
     changes = mean_changes(values(rows, "mean_abs_change"), pools)
     absolute = {name: np.abs(actual - values(rows, column)) for name, column in FORECASTS.items()}
     errors = {
@@ -87,29 +99,30 @@ def score(rows: pd.DataFrame, level: float) -> dict[str, Any]:
     }
 
 
-def sentence(table: dict[str, Any]) -> str:
-    """One line for the ledger and the terminal: ratio to persistence (MAE with its interval,
-    median) and coverage on restricted rows.
+def summary_line(table: dict[str, Any]) -> str:
+    """Returns a score table as one line: errors relative to persistence and coverage by target.
+
+    Uses the class `restricted` where it has rows.
     """
     parts = []
     for target, classes in table.items():
-        found = classes["restricted"] if classes["restricted"]["rows"] else classes["all"]
-        errors = found["ratio"]
-        between = (
-            f" ({LEVEL:.0%} interval {_words(errors['mae_low'])} to {_words(errors['mae_high'])})"
+        scores = classes["restricted"] if classes["restricted"]["rows"] else classes["all"]
+        errors = scores["ratio"]
+        interval = (
+            f" ({LEVEL:.0%} interval {_text(errors['mae_low'])} to {_text(errors['mae_high'])})"
             if errors["mae_low"] is not None
             else ""
         )
         parts.append(
-            f"{target}: MAE {_words(errors['mae'])}{between}, median error"
-            f" {_words(errors['median_ae'])} of persistence, coverage"
-            f" {_words(found['interval']['coverage'])} on {found['rows']} rows"
+            f"{target}: MAE {_text(errors['mae'])}{interval}, median error"
+            f" {_text(errors['median_ae'])} of persistence, coverage"
+            f" {_text(scores['interval']['coverage'])} on {scores['rows']} rows"
         )
     return "; ".join(parts) or "no day could be scored"
 
 
-def numbered(labels: pd.Series[Any]) -> Numbers:
-    """Each row's label as a number from 0, in the order of the labels."""
+def category_codes(labels: pd.Series[Any]) -> Integers:
+    """Returns each label as a number from 0, in the sorted order of the labels."""
     return np.asarray(pd.factorize(labels, sort=True)[0], dtype=np.int64)
 
 
@@ -119,7 +132,7 @@ def _ratios(errors: dict[str, dict[str, float | None]]) -> dict[str, float | Non
     }
 
 
-def _ratio_intervals(model: Values, persistence: Values, days: Numbers) -> dict[str, float | None]:
+def _ratio_intervals(model: Values, persistence: Values, days: Integers) -> dict[str, float | None]:
     mae, median_ae = (
         mean_ratio_interval(model, persistence, days),
         median_ratio_interval(model, persistence, days),
@@ -132,5 +145,5 @@ def _ratio_intervals(model: Values, persistence: Values, days: Numbers) -> dict[
     }
 
 
-def _words(value: float | None) -> str:
+def _text(value: float | None) -> str:
     return "not defined" if value is None else f"{value:.3f}"

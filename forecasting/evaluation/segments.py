@@ -1,8 +1,8 @@
-"""The same scores by group of pools: where the model helps, and where it does not.
+"""Scores by segment of pools: by volatility, size, age, chain and project.
 
-In: evaluation rows (columns of `yieldspark.forecast_evaluation`, with `chain` and `project` where
-the caller joined them). Out: flat dicts of plain numbers, None where a score has no value; errors
-in APY points or USD, shares and ratios between 0 and 1. Groups are of the as-of day.
+Reads evaluation rows (columns of `yieldspark.forecast_evaluation`); returns flat dicts of plain
+numbers, None where a score has no value. Errors are in APY points or USD, shares and ratios between
+0 and 1. Segments are of the as-of day.
 """
 
 from __future__ import annotations
@@ -15,20 +15,18 @@ import pandas as pd
 
 from forecasting.evaluation.day_bootstrap import mean_ratio_interval
 from forecasting.evaluation.error_measures import interval_scores, mean, median, ratio, values
-from forecasting.evaluation.scores import numbered
+from forecasting.evaluation.scores import category_codes
 from forecasting.features.targets import Values, apy_size
 
-INSTABILITY_LIMITS = {"apy": (0.01, 0.05), "tvl": (0.005, 0.02)}
-"""Calm below the first, wild from the second: the pool's usual step as a share of its size. Fixed,
-so that a group means the same on every panel.
-"""
-INSTABILITY = ("calm", "medium", "wild")
+# the pool's scale as a share of its size; fixed, so that a segment means the same on every panel
+VOLATILITY_LIMITS = {"apy": (0.01, 0.05), "tvl": (0.005, 0.02)}
+VOLATILITY_CLASSES = ("calm", "medium", "wild")
 TVL_LIMITS_USD = (100_000.0, 1_000_000.0, 10_000_000.0)
 TVL_CLASSES = ("<100k", "100k-1M", "1M-10M", "10M+")
 AGE_LIMITS_DAYS = (30.0, 90.0, 365.0)
 AGE_CLASSES = ("<30", "30-90", "90-365", "365+")
+# chains and projects with a segment of their own
 LARGEST = 10
-"""Chains and projects shown by name."""
 
 SCORED = (
     "pool_id",
@@ -43,37 +41,51 @@ SCORED = (
 )
 
 
-def score_groups(rows: pd.DataFrame, level: float) -> list[dict[str, Any]]:
-    """One dict for each target and group that has rows.
+def segment_scores(rows: pd.DataFrame, level: float) -> list[dict[str, Any]]:
+    """Scores each segment of each target that has rows.
 
-    by: instability (INSTABILITY), tvl_class, age_class (days), chain or project; group: its name;
-    then rows, pools, mae, persistence_mae, mae_ratio and the bootstrap's interval of it,
-    mae_ratio_low, mae_ratio_high, median_ae_ratio, coverage and pinball_ratio. A class is left out
-    where the rows have not its column; in it, rows without a value are `unknown`.
+    Args:
+        rows: evaluation rows, with age_days, chain and project if the caller joined them.
+        level: nominal coverage of the intervals, 0 to 1.
+
+    Returns:
+        Dicts of target; by: instability (VOLATILITY_CLASSES), tvl_class, age_class (days), chain or
+        project; group: the segment's name; rows, pools, mae, persistence_mae, mae_ratio with its
+        bootstrap interval mae_ratio_low and mae_ratio_high, median_ae_ratio, coverage and
+        pinball_ratio. A class is left out if the rows lack its column; rows without a value are in
+        the segment `unknown`.
     """
     scores = []
     for target, of_target in rows.groupby("target"):
         scored = of_target[[column for column in SCORED if column in rows]]
-        for by, groups in groups_of(of_target, str(target)):
-            members = {str(group): scored[groups == group] for group in groups.categories}
-            scores += [
-                {"target": str(target), "by": by, "group": group, **_group_score(of, level)}
-                for group, of in members.items()
-                if len(of)
-            ]
+        for by, segments in segments_of(of_target, str(target)):
+            for segment in segments.categories:
+                members = scored[segments == segment]
+                if len(members):
+                    key = {"target": str(target), "by": by, "group": str(segment)}
+                    scores.append(key | _segment_score(members, level))
     return scores
 
 
-def groups_of(rows: pd.DataFrame, target: str) -> Iterator[tuple[str, pd.Categorical]]:
-    """Name of the class and each row's group in it, in the order in which groups are shown, of rows
-    with tvl_usd, apy_percent and what else is known: volatility_scale, age_days, chain, project.
+def segments_of(rows: pd.DataFrame, target: str) -> Iterator[tuple[str, pd.Categorical]]:
+    """Yields each class of segments and the segment of each row.
+
+    Args:
+        rows: rows with tvl_usd and apy_percent; volatility_scale, age_days, chain and project are
+            optional.
+        target: `apy` or `tvl`.
+
+    Yields:
+        Name of the class, and a categorical in the order in which segments are listed.
     """
     if "volatility_scale" in rows:
         size = apy_size(values(rows, "apy_percent")) if target == "apy" else 1.0
         yield (
             "instability",
             _classes(
-                values(rows, "volatility_scale") / size, INSTABILITY_LIMITS[target], INSTABILITY
+                values(rows, "volatility_scale") / size,
+                VOLATILITY_LIMITS[target],
+                VOLATILITY_CLASSES,
             ),
         )
     yield "tvl_class", _classes(values(rows, "tvl_usd"), TVL_LIMITS_USD, TVL_CLASSES)
@@ -84,37 +96,31 @@ def groups_of(rows: pd.DataFrame, target: str) -> Iterator[tuple[str, pd.Categor
             yield column, _largest(rows[column])
 
 
-def _classes(measured: Values, limits: tuple[float, ...], names: tuple[str, ...]) -> pd.Categorical:
-    """A value at a limit is of the class above it."""
-    shown = np.array([*names, "unknown"])
-    return pd.Categorical(
-        shown[
-            np.where(
-                np.isnan(measured), len(names), np.searchsorted(limits, measured, side="right")
-            )
-        ],
-        shown,
-    )
+def _classes(numbers: Values, limits: tuple[float, ...], names: tuple[str, ...]) -> pd.Categorical:
+    """Names by class of value; a value at a limit belongs to the class above it."""
+    labels = np.array([*names, "unknown"])
+    position = np.searchsorted(limits, numbers, side="right")
+    return pd.Categorical(labels[np.where(np.isnan(numbers), len(names), position)], labels)
 
 
 def _largest(labels: pd.Series[str]) -> pd.Categorical:
-    """Labels with the most rows, the first of the alphabet among equals; then `other`."""
-    known = labels.fillna("unknown")
+    """The LARGEST labels by rows, the first of the alphabet among equals; then `other`."""
+    filled = labels.fillna("unknown")
     largest = (
-        known.value_counts()
+        filled.value_counts()
         .sort_index()
         .sort_values(ascending=False, kind="stable")
         .index[:LARGEST]
     )
     order = [*(name for name in largest if name != "other"), "other"]
-    return pd.Categorical(known.where(known.isin(order), "other"), order)
+    return pd.Categorical(filled.where(filled.isin(order), "other"), order)
 
 
-def _group_score(rows: pd.DataFrame, level: float) -> dict[str, Any]:
+def _segment_score(rows: pd.DataFrame, level: float) -> dict[str, Any]:
     model, persistence = (
         np.abs(values(rows, "actual") - values(rows, name)) for name in ("forecast", "persistence")
     )
-    low, high = mean_ratio_interval(model, persistence, numbered(rows["as_of"]))
+    low, high = mean_ratio_interval(model, persistence, category_codes(rows["as_of"]))
     interval = interval_scores(rows, level)
     return {
         "rows": len(rows),

@@ -1,10 +1,7 @@
-"""Feature rows of all pools: one row a pool and as-of day, with features, labels and baselines,
-made in Spark's tasks and used for training and prediction alike.
+"""Feature rows in Spark: one row for each pool and as-of day, with features, labels and baselines.
 
-In: the metrics of `metrics_query`. Out: `ROW_COLUMNS` and FEATURES (float32, null where unknown);
-APY in percent, TVL in USD, labels in scales or in asinh space. One shuffle brings each pool's days
-together; numpy works on a batch of pools at a time. Why not window functions: SQL has no
-exponential mean, and evaluates a frame of 90 rows anew for each row and statistic.
+Reads the metrics of `metrics_query`; returns ROW_COLUMNS and the features (float32, null where
+unknown). The computation itself is numpy, in `labelled_features`, on a batch of pools at a time.
 """
 
 from __future__ import annotations
@@ -12,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -21,34 +18,23 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from database.schema.metrics_table import finite
-from forecasting.features.cross_section import CROSS_SECTION, add_cross_section
-from forecasting.features.market_features import MARKET, add_market
-from forecasting.features.pool_features import (
-    BASELINES,
-    LEVELS,
-    POOL_FEATURES,
-    SCALES,
-    pool_features,
-)
-from forecasting.features.pool_history import Observed, PoolHistory, pool_history
-from forecasting.features.rolling_windows import Days, lag
-from forecasting.features.targets import LABEL_LIMIT, asinh_level
+from forecasting.features.cross_section import add_cross_section
+from forecasting.features.feature_names import FLAGS, LABELS, NUMBERS
+from forecasting.features.labelled_features import FeatureSpec, labelled_features
+from forecasting.features.market_features import add_market
+from forecasting.features.observed_values import staleness_column, staleness_join
+from forecasting.features.pool_features import POOL_FEATURES
+from forecasting.features.pool_history import PoolHistory, pool_history
 from spark.arrow_groups import Batches, iter_groups
 
 _METRICS = f"""
 SELECT m.pool_id, m.date, {finite("m.actual_apy")} AS apy, {finite("m.actual_tvl")} AS tvl,
-    m.pool_group::text AS pool_group, a.apy_staleness_days, a.tvl_staleness_days
+    m.pool_group::text AS pool_group, a.{staleness_column("apy")}, a.{staleness_column("tvl")}
 FROM {{metrics}} m
-LEFT JOIN yieldspark.value_staleness a ON a.pool_id = m.pool_id AND a.date = m.date
+{staleness_join()}
 WHERE m.date BETWEEN DATE '{{first_day}}' AND DATE '{{as_of}}'
     AND (m.actual_apy IS NOT NULL OR m.actual_tvl IS NOT NULL)
 """
-
-LABELS = ("apy_label", "apy_asinh_label", "tvl_label")
-NUMBERS = ("apy", "tvl", "apy_next", "tvl_next", *SCALES, *LEVELS, *BASELINES)
-FLAGS = ("apy_observed", "tvl_observed")
-ROW_COLUMNS = ("pool_id", "date", "pool_group", *FLAGS, *NUMBERS, *LABELS)
-FEATURES = (*POOL_FEATURES, *CROSS_SECTION)
 
 SCHEMA = T.StructType(
     [
@@ -62,58 +48,46 @@ SCHEMA = T.StructType(
 )
 
 
-@dataclass(frozen=True)
-class FeatureSpec:
-    """Which rows: as-of days of [first_day, as_of].
-
-    `horizon` days lie between a row and its label; `level` is the coverage of the naive interval. A
-    pool that has been observed on fewer than `min_history_days` days by then has no scale, and so
-    neither labels nor a forecast.
-    """
-
-    first_day: dt.date
-    as_of: dt.date
-    horizon: int
-    level: float
-    min_history_days: int
-
-
 def metrics_query(metrics: str, first_day: dt.date, as_of: dt.date) -> str:
-    """SQL for the rows of `[first_day, as_of]` of the table `metrics` (its quoted name); rows that
-    hold nothing but a forecast (the day after an as-of day) stay out.
+    """Returns SQL for the metrics of `[first_day, as_of]`.
+
+    Rows with nothing but a forecast (the day after an as-of day) are left out.
+
+    Args:
+        metrics: quoted name of the metrics table.
     """
     return _METRICS.format(
         metrics=metrics, first_day=first_day.isoformat(), as_of=as_of.isoformat()
     )
 
 
-def feature_names(*, market: bool) -> tuple[str, ...]:
-    return (*FEATURES, *MARKET) if market else FEATURES
-
-
 @contextmanager
 def feature_rows(
     metrics: DataFrame, spec: FeatureSpec, market: DataFrame | None = None
 ) -> Iterator[DataFrame]:
-    """ROW_COLUMNS and the features, those of MARKET among them where a market is given. Use the
-    frame inside the block.
+    """Yields ROW_COLUMNS and the features; the frame is valid inside the block only.
 
-    The rows are kept that long: the cross-section is made of the very rows it is joined to.
+    Args:
+        metrics: rows of `metrics_query`.
+        market: daily prices of `market_query`; adds the features of MARKET.
     """
+    # one shuffle brings each pool's days together; window functions would evaluate a frame of 90
+    # rows anew for each row and statistic, and SQL has no exponential mean
     pools = metrics.repartition("pool_id").sortWithinPartitions("pool_id", "date")
-    # the first day's rows have a yesterday too: what a model sees of a day must not depend on which
-    # other days are asked for
+    # the first day's rows need a yesterday too: a model's view of a day must not depend on which
+    # other days are requested
     with_yesterday = replace(spec, first_day=spec.first_day - dt.timedelta(days=1))
+    # persisted because the cross-section is computed from the very rows that it is joined to
     rows = pools.mapInArrow(rows_of_pools(with_yesterday), SCHEMA).persist()
     try:
-        found = add_cross_section(rows).where(F.col("date") >= F.lit(spec.first_day))
-        yield add_market(found, market) if market is not None else found
+        complete = add_cross_section(rows).where(F.col("date") >= F.lit(spec.first_day))
+        yield add_market(complete, market) if market is not None else complete
     finally:
         rows.unpersist()
 
 
 def rows_of_pools(spec: FeatureSpec) -> Callable[[Batches], Batches]:
-    """For `mapInArrow` over rows sorted by pool and day: batches of SCHEMA."""
+    """Returns the function for `mapInArrow`: rows sorted by pool and day to batches of SCHEMA."""
 
     def compute(batches: Batches) -> Iterator[pa.RecordBatch]:
         for pools in iter_groups(batches, "pool_id"):
@@ -123,10 +97,10 @@ def rows_of_pools(spec: FeatureSpec) -> Callable[[Batches], Batches]:
 
 
 def _rows(history: PoolHistory, spec: FeatureSpec) -> Iterator[pa.RecordBatch]:
-    columns = _columns(history, spec)
+    columns = labelled_features(history, spec)
     first = (spec.first_day - dt.date(1970, 1, 1)).days
-    is_known = ~(np.isnan(history.apy) & np.isnan(history.tvl))
-    pool, day = np.nonzero(is_known & (history.days >= first)[None, :])
+    has_value = ~(np.isnan(history.apy) & np.isnan(history.tvl))
+    pool, day = np.nonzero(has_value & (history.days >= first)[None, :])
     if not pool.size:
         return
     arrays = [
@@ -141,33 +115,3 @@ def _rows(history: PoolHistory, spec: FeatureSpec) -> Iterator[pa.RecordBatch]:
         ),
     ]
     yield pa.RecordBatch.from_arrays(arrays, names=SCHEMA.names)
-
-
-def _columns(history: PoolHistory, spec: FeatureSpec) -> dict[str, Days | Observed]:
-    features = pool_features(history, spec.level)
-    is_new = np.cumsum(history.apy_observed | history.tvl_observed, axis=1) < spec.min_history_days
-    features |= {name: np.where(is_new, np.nan, features[name]) for name in SCALES}
-    apy_next = _next(history.apy, history.apy_observed, spec.horizon)
-    tvl_next = _next(history.tvl, history.tvl_observed, spec.horizon)
-    labels = {
-        "apy_label": (apy_next - history.apy) / features["apy_scale"],
-        # known on the rows of the other label: they are fitted together
-        "apy_asinh_label": np.where(
-            np.isnan(features["apy_scale"]),
-            np.nan,
-            asinh_level(apy_next) - asinh_level(history.apy),
-        ),
-        "tvl_label": (np.log1p(tvl_next) - np.log1p(history.tvl)) / features["tvl_scale"],
-    }
-    return {
-        **{name: getattr(history, name) for name in ("apy", "tvl", *FLAGS)},
-        **{"apy_next": apy_next, "tvl_next": tvl_next},
-        **features,
-        **{name: np.clip(values, -LABEL_LIMIT, LABEL_LIMIT) for name, values in labels.items()},
-    }
-
-
-def _next(values: Days, observed: Observed, horizon: int) -> Days:
-    """The value of D + horizon where both days are observed."""
-    known = np.where(observed, values, np.nan)
-    return np.where(observed, lag(known, -horizon), np.nan)

@@ -1,52 +1,52 @@
-"""Moves of ETH, BTC and gas as features, for those who set MARKET_FEATURES.
+"""Market features: changes of ETH, BTC and gas prices, used if MARKET_FEATURES is set.
 
-In: rows with `date`, and one row a day of eth, btc (USD) and gas (gwei). Out: the rows with MARKET,
-log ratios over 1 and 7 days.
+Reads feature rows with `date` and one row a day of eth, btc (USD) and gas (gwei); returns the rows
+with MARKET, log ratios over 1 and 7 days.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+from itertools import product
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-SERIES, SPANS = ("eth", "btc", "gas"), (1, 7)
-MARKET = tuple(f"{series}_change_{days}" for series in SERIES for days in SPANS)
+from forecasting.features.feature_names import MARKET_SERIES, MARKET_SPANS
 
 _MARKET = """
 SELECT date, max(eth_open) AS eth, max(btc_open) AS btc, max(gas_price_gwei) AS gas
-FROM {metrics} WHERE date BETWEEN DATE '{first_day}' AND DATE '{as_of}' GROUP BY date
+FROM {metrics}
+WHERE date BETWEEN DATE '{first_day}' AND DATE '{as_of}'
+GROUP BY date
 """
 
 
 def market_query(metrics: str, first_day: dt.date, as_of: dt.date) -> str:
-    """SQL for the market of `[first_day, as_of]` as the table `metrics` (its quoted name) has
-    it.
+    """Returns SQL for the daily prices of `[first_day, as_of]`: date, eth, btc (USD), gas (gwei).
+
+    Args:
+        metrics: quoted name of the metrics table.
     """
     return _MARKET.format(metrics=metrics, first_day=first_day.isoformat(), as_of=as_of.isoformat())
 
 
 def add_market(rows: DataFrame, market: DataFrame) -> DataFrame:
-    """Null where a day of the span has no price."""
+    """Adds the columns of MARKET (float32), null where a day of the span has no price."""
     days = market.select(
         F.unix_date("date").alias("day"),
         "date",
-        *(F.col(name).cast("double").alias(name) for name in SERIES),
+        *(F.col(name).cast("double").alias(name) for name in MARKET_SERIES),
     )
-    before = {
-        span: days.select(
-            (F.col("day") + span).alias("day"),
-            *(F.col(name).alias(f"{name}_{span}") for name in SERIES),
-        )
-        for span in SPANS
-    }
     joined = days
-    for span in SPANS:
-        joined = joined.join(F.broadcast(before[span]), on="day", how="left")
+    for span in MARKET_SPANS:
+        before = days.select(
+            (F.col("day") + span).alias("day"),
+            *(F.col(name).alias(f"{name}_{span}") for name in MARKET_SERIES),
+        )
+        joined = joined.join(F.broadcast(before), on="day", how="left")
     changes = [
         F.log(F.col(name) / F.col(f"{name}_{span}")).cast("float").alias(f"{name}_change_{span}")
-        for name in SERIES
-        for span in SPANS
+        for name, span in product(MARKET_SERIES, MARKET_SPANS)
     ]
     return rows.join(F.broadcast(joined.select("date", *changes)), on="date", how="left")

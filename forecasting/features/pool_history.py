@@ -1,10 +1,7 @@
-"""Pools as dense arrays: what Arrow rows of the metrics table say of each pool and UTC day up to
-the as-of day.
+"""Pools as dense numpy arrays: one row a pool, one column a UTC day up to the as-of day.
 
-In: rows sorted by pool and day (pool_id, date, apy percent, tvl USD, apy_staleness_days,
-tvl_staleness_days, pool_group), each pool whole. Out: `PoolHistory`, arrays of shape (pools, days),
-NaN where nothing is known. A carried value stands as a level, and is not observed: nothing is
-learned from it or scored by it. It fills nothing.
+Reads Arrow rows of the metrics (pool_id, date, APY in percent, TVL in USD, their staleness in days,
+pool_group), sorted by pool and day, every pool complete. Imports no Spark and fills nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from forecasting.features.observed_values import staleness_column
 from forecasting.features.rolling_windows import Days
 from spark.arrow_groups import group_starts
 
@@ -24,8 +22,16 @@ Observed = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class PoolHistory:
-    """Pool ids of shape (pools,); `first_day` counts days since 1970-01-01; the last column is the
-    as-of day.
+    """Dense history of a batch of pools.
+
+    Attributes:
+        pool_ids: shape (pools,).
+        groups: the pool's group as of each day, or None; shape (pools, days).
+        first_day: first column's day, in days since 1970-01-01; the last column is the as-of day.
+        apy: percent, carried values too; shape (pools, days), NaN where unknown.
+        tvl: USD, likewise.
+        apy_observed: the value was observed that day; nothing is learned from a carried value.
+        tvl_observed: likewise.
     """
 
     pool_ids: npt.NDArray[np.object_]
@@ -38,16 +44,19 @@ class PoolHistory:
 
     @property
     def days(self) -> npt.NDArray[np.int64]:
-        """Each column's day, since 1970-01-01."""
+        """Day of each column, in days since 1970-01-01."""
         return self.first_day + np.arange(self.apy.shape[1])
 
 
 def pool_history(rows: pa.Table, as_of: dt.date) -> PoolHistory:
-    """Dense days from the first of any of these pools to `as_of`; later rows are left out before
-    anything is looked at.
+    """Converts metrics rows into dense arrays.
 
-    A value without an age (another system wrote it) counts as observed. A pool's group on a day is
-    the last one its rows have said by then, or None.
+    Args:
+        rows: the columns named above.
+        as_of: last day; later rows are dropped before anything else.
+
+    Returns:
+        Days from the first day of any of these pools to `as_of`.
     """
     last = (as_of - dt.date(1970, 1, 1)).days
     day = rows["date"].cast(pa.int32()).to_numpy()
@@ -58,12 +67,13 @@ def pool_history(rows: pa.Table, as_of: dt.date) -> PoolHistory:
     shape = (starts.size, last - first + 1)
     values, observed = {}, {}
     for name in ("apy", "tvl"):
-        found, age = (
-            rows[column].to_numpy().astype(float) for column in (name, f"{name}_staleness_days")
+        value, staleness = (
+            rows[column].to_numpy().astype(float) for column in (name, staleness_column(name))
         )
         values[name], observed[name] = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
-        values[name][pool, day - first] = found
-        observed[name][pool, day - first] = ~np.isnan(found) & ~(age > 0)
+        values[name][pool, day - first] = value
+        # NaN compares false: a value without a staleness (another system's row) is observed
+        observed[name][pool, day - first] = ~np.isnan(value) & ~(staleness > 0)
     return PoolHistory(
         rows["pool_id"].take(starts).to_numpy(),
         _groups_so_far(rows, pool, day - first, shape),
@@ -81,9 +91,11 @@ def _groups_so_far(
     column: npt.NDArray[np.int64],
     shape: tuple[int, int],
 ) -> npt.NDArray[np.object_]:
-    said = rows["pool_group"].is_valid().to_numpy()
+    """The last group of each pool up to each day, or None."""
+    has_group = rows["pool_group"].is_valid().to_numpy()
     row = np.full(shape, -1)
-    row[pool[said], column[said]] = np.flatnonzero(said)
+    row[pool[has_group], column[has_group]] = np.flatnonzero(has_group)
+    # index -1, no group yet, selects the None at the end
     names = np.array([*rows["pool_group"].to_pylist(), None], dtype=object)
-    found: npt.NDArray[np.object_] = names[np.maximum.accumulate(row, axis=1)]
-    return found
+    groups: npt.NDArray[np.object_] = names[np.maximum.accumulate(row, axis=1)]
+    return groups

@@ -1,16 +1,8 @@
-"""Why an APY forecast is what it is: the contributions of tonight's features to the published step,
-in APY points.
+"""SHAP values: contributions of the features to an APY forecast, in APY points.
 
-In: tonight's feature matrix, the native texts of APY's median models, APY (percent) and scale (APY
-points), and the published steps. Out: each row's strongest contributions. They are those of
-TreeSHAP (Lundberg et al. 2020), as LightGBM itself makes them: over all features and the base, the
-models' expected value, they sum up to the forecast. They name no causes, and of features that say
-the same each gets a part.
-
-The base is part of every sum and never shown. But for scale and level it is the same for all pools,
-and would take one of three places nearly everywhere (on real pools it is a fifth of the size of all
-contributions) to say nothing about the row: what is shown is how this row differs from an average
-row of the training span.
+Reads the feature matrix, native texts of the APY median models and the published steps; returns
+each row's strongest contributions. TreeSHAP (Lundberg et al. 2020) by LightGBM itself.
+Contributions name no causes, and features that say the same share theirs.
 """
 
 from __future__ import annotations
@@ -22,14 +14,14 @@ import numpy as np
 
 from forecasting.engines.engine import Features
 from forecasting.features.targets import ASINH_UNIT, Values, asinh_level
-from forecasting.models.stacked_model import ASINH_DRAWS, SCALED_DRAWS
+from forecasting.models.stacked_model import ASINH_SEEDS, SCALED_SEEDS
 
 if TYPE_CHECKING:
     import lightgbm
 
 STRONGEST = 3
+# one model's contributions of a chunk need 3 MB with 87 features
 CHUNK_ROWS = 4096
-"""One model's contributions of a chunk are 3 MB with 87 features."""
 
 Explanation = list[dict[str, Any]]
 
@@ -44,45 +36,62 @@ def explanations(
     steps: Values,
     threads: int,
 ) -> list[Explanation | None]:
-    """Up to STRONGEST contributions of each row, `{"feature": .., "points": ..}`, strongest first;
-    None where a rule publishes today's APY.
+    """Explains published APY steps.
 
-    All contributions of a row, with the base, sum up to its published step: the gate's weight and
-    the limits of what may be published make each of them larger or smaller by the same factor.
-    Args: matrix (rows, features); texts as `stacked_model.apy_objectives` orders them; steps are
-    forecast minus today in APY points, 0 or NaN where there is none.
+    All contributions of a row, with the base, add up to its published step: the gate's weight and
+    the publishing limits scale each of them by the same factor.
+
+    Args:
+        matrix: features, shape (rows, features).
+        features: names of the columns.
+        texts: native texts in the order of `apy_objectives`.
+        apy: today's APY, percent.
+        scale: the pools' scales, APY points.
+        steps: forecast minus today in APY points; 0 or NaN without a model's forecast.
+        threads: threads of LightGBM.
+
+    Returns:
+        Up to STRONGEST entries `{"feature": .., "points": ..}` for each row, strongest first; None
+            for a fallback.
     """
     from forecasting.engines.native import lightgbm
 
-    found: list[Explanation | None] = [None] * len(matrix)
-    stepped = np.flatnonzero(np.nan_to_num(steps))
-    boosters = [lightgbm.Booster(model_str=text) for text in texts[: SCALED_DRAWS + ASINH_DRAWS]]
-    for rows in (
-        stepped[first : first + CHUNK_ROWS] for first in range(0, stepped.size, CHUNK_ROWS)
-    ):
+    results: list[Explanation | None] = [None] * len(matrix)
+    forecast_rows = np.flatnonzero(np.nan_to_num(steps))
+    boosters = [lightgbm.Booster(model_str=text) for text in texts[: SCALED_SEEDS + ASINH_SEEDS]]
+    for first in range(0, forecast_rows.size, CHUNK_ROWS):
+        rows = forecast_rows[first : first + CHUNK_ROWS]
         points = move_contributions(matrix[rows], boosters, apy[rows], scale[rows], threads)
         points *= (steps[rows] / points.sum(axis=1))[:, None]
+        # The base is nearly the same for all pools and a fifth of the size of all contributions: it
+        # would fill one of three places everywhere and say nothing about the row.
         for row, strongest in zip(rows, _strongest(points[:, :-1], features), strict=True):
-            found[row] = strongest
-    return found
+            results[row] = strongest
+    return results
 
 
 def move_contributions(
     matrix: Features, boosters: Sequence[lightgbm.Booster], apy: Values, scale: Values, threads: int
 ) -> Values:
-    """The model's own move in APY points, (rows, features + 1), the base last. Rows sum up to
-    `mean_of_spaces` x scale.
+    """Computes the contributions to the model's own move.
 
-    Contributions in asinh space become points by the secant from today's APY to the forecast one,
-    so that none is favoured by the curve.
+    Args:
+        matrix: features, shape (rows, features).
+        boosters: APY median models, those of the scaled space first.
+        apy: today's APY, percent.
+        scale: the pools' scales, APY points.
+        threads: threads of LightGBM.
+
+    Returns:
+        APY points, shape (rows, features + 1), the base last; rows add up to `mean_of_spaces` x
+        scale.
     """
-    scaled, asinh = (
-        np.mean(
-            [booster.predict(matrix, pred_contrib=True, num_threads=threads) for booster in drawn],
-            axis=0,
-        )
-        for drawn in (boosters[:SCALED_DRAWS], boosters[SCALED_DRAWS:])
-    )
+    by_seed = [
+        booster.predict(matrix, pred_contrib=True, num_threads=threads) for booster in boosters
+    ]
+    scaled = np.mean(by_seed[:SCALED_SEEDS], axis=0)
+    asinh = np.mean(by_seed[SCALED_SEEDS:], axis=0)
+    # the secant from today's APY to the forecast treats all contributions in asinh space alike
     points: Values = (
         scaled * scale[:, None] + asinh * secant_slope(apy, asinh.sum(axis=1))[:, None]
     ) / 2.0
@@ -90,11 +99,14 @@ def move_contributions(
 
 
 def secant_slope(apy: Values, asinh_move: Values) -> Values:
-    """APY points for one unit of asinh space, on average over the move: (u sinh(a + m) - u sinh(a))
-    / m, where a is asinh(APY / u).
+    """Returns APY points for one unit of asinh space, on average over the move.
 
-    As u cosh(a + m/2) sinh(m/2) / (m/2), it does not cancel where m is small; for m = 0 it is the
-    derivative sqrt(APY^2 + u^2).
+    Computes (u sinh(a + m) - u sinh(a)) / m with a = asinh(APY / u) as u cosh(a + m/2) sinh(m/2) /
+    (m/2), which does not cancel for a small m; for m = 0 it is the derivative sqrt(APY^2 + u^2).
+
+    Args:
+        apy: today's APY, percent.
+        asinh_move: the forecast move m, in asinh space.
     """
     half = asinh_move / 2.0
     slope: Values = (
@@ -106,21 +118,23 @@ def secant_slope(apy: Values, asinh_move: Values) -> Values:
 
 
 def _strongest(points: Values, features: Sequence[str]) -> list[Explanation]:
-    """Largest first by size, the earlier feature among equals; a contribution of nothing is
-    none.
-    """
+    """The STRONGEST contributions of each row by size, without zeros."""
+    # a stable sort: the earlier feature comes first among equals
     order = np.argsort(-np.abs(points), axis=1, kind="stable")[:, :STRONGEST]
-    chosen = np.take_along_axis(points, order, axis=1)
-    return [
-        [
-            {"feature": features[column], "points": _rounded(value)}
-            for column, value in zip(columns, values, strict=True)
-            if value
-        ]
-        for columns, values in zip(order.tolist(), chosen.tolist(), strict=True)
-    ]
+    strongest = np.take_along_axis(points, order, axis=1)
+    entries = []
+    for columns, values in zip(order.tolist(), strongest.tolist(), strict=True):
+        pairs = zip(columns, values, strict=True)
+        entries.append(
+            [
+                {"feature": features[column], "points": _rounded(value)}
+                for column, value in pairs
+                if value
+            ]
+        )
+    return entries
 
 
 def _rounded(points: float) -> float:
-    """Three significant digits: steps go from thousandths of a point to thousands of them."""
+    """Three significant digits: steps range from thousandths of a point to thousands."""
     return float(f"{points:.3g}")

@@ -1,10 +1,8 @@
-"""The stacked model: TVL first, by a forward chain of fits; its out-of-fold forecast is a feature
-of APY, whose move is the mean of eight models.
+"""The stacked model: a TVL model, and APY models that have its out-of-fold forecast as a feature.
 
-In: feature rows held by an engine and a plan of folds. Out: out-of-sample rows of the days that the
-plan forecasts, with each target's move and outer quantiles in scales (NaN where no fold had rows
-enough), and which models forecast which days. It does not turn moves into values, and it knows
-neither gate nor published interval.
+Reads a dataset and a plan of folds; returns out-of-sample rows with each target's move and outer
+quantiles in scales (NaN where a fold had too few rows), and the fitted models. Gate, intervals and
+values are left to `publishing`.
 """
 
 from __future__ import annotations
@@ -24,13 +22,12 @@ from forecasting.features.pool_features import BASELINES, LEVELS, SCALES
 from forecasting.features.targets import Values, mean_of_spaces
 
 TVL_FORECAST = "tvl_forecast_move"
+# with fewer labelled rows no model is fitted: five leaves of the smallest size are no model
 MIN_TRAINING_ROWS = 300
-"""Fewer labelled rows than this are not fitted: five leaves of the smallest size are no model."""
 
-SCALED_DRAWS, ASINH_DRAWS = 5, 3
-"""Fits of the same rows with other seeds: their mean is a little better than each, and steadier
-from day to day.
-"""
+# Fits of the same rows with other seeds: their mean is slightly better than each, and more stable
+# from day to day.
+SCALED_SEEDS, ASINH_SEEDS = 5, 3
 
 READ_COLUMNS = (
     "apy",
@@ -50,8 +47,13 @@ Stage = Callable[[str], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class StackedModel:
-    """The models fitted at one origin, to forecast as-of days of `days`; a target's in the order of
-    its objectives, none where rows were too few.
+    """Models fitted at one origin.
+
+    Attributes:
+        origin: last UTC day of the training data.
+        days: as-of days that the models forecast.
+        apy: models in the order of `apy_objectives`; empty if there were too few rows.
+        tvl: models in the order of `tvl_objectives`; empty if there were too few rows.
     """
 
     origin: dt.date
@@ -61,34 +63,41 @@ class StackedModel:
 
     @property
     def version(self) -> str:
-        """Origin, and a fingerprint of all models; `none` without any."""
-        prints = "".join(model.fingerprint for model in (*self.apy, *self.tvl))
-        return (
-            f"{self.origin:%Y%m%d}-{hashlib.sha256(prints.encode()).hexdigest()[:8]}"
-            if prints
-            else NO_VERSION
-        )
+        """Origin and a fingerprint of all models; NO_VERSION without any."""
+        fingerprints = "".join(model.fingerprint for model in (*self.apy, *self.tvl))
+        if not fingerprints:
+            return NO_VERSION
+        return f"{self.origin:%Y%m%d}-{hashlib.sha256(fingerprints.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
 class OutOfSample:
-    """`rows` has KEY, READ_COLUMNS, and {target}_move, _move_low, _move_high; `models` made them,
-    an origin each.
+    """Forecasts of days that the models were not fitted on.
+
+    Attributes:
+        rows: KEY, READ_COLUMNS and {target}_move, _move_low, _move_high in scales.
+        models: the models that made them, one for each origin.
     """
 
     rows: pd.DataFrame
     models: tuple[StackedModel, ...]
 
     def version(self, day: dt.date) -> str:
-        """The models that forecast from this as-of day, `none` without any."""
+        """Returns the version that forecasts from this as-of day, or NO_VERSION."""
         return next((model.version for model in self.models if day in model.days), NO_VERSION)
 
 
 def apy_objectives(level: float) -> list[Objective]:
-    """Medians of both spaces, and the outer quantiles of an interval with coverage `level`."""
+    """Returns medians of both spaces and the outer quantiles of an interval.
+
+    Args:
+        level: nominal coverage of the interval, 0 to 1.
+    """
     tail = (1.0 - level) / 2.0
-    scaled = [Objective("apy_label", draw=draw) for draw in range(SCALED_DRAWS)]
-    asinh = [Objective("apy_asinh_label", draw=SCALED_DRAWS + draw) for draw in range(ASINH_DRAWS)]
+    scaled = [Objective("apy_label", seed_offset=offset) for offset in range(SCALED_SEEDS)]
+    asinh = [
+        Objective("apy_asinh_label", seed_offset=SCALED_SEEDS + draw) for draw in range(ASINH_SEEDS)
+    ]
     return [
         *scaled,
         *asinh,
@@ -98,6 +107,7 @@ def apy_objectives(level: float) -> list[Objective]:
 
 
 def tvl_objectives(level: float) -> list[Objective]:
+    """Returns the median and the outer quantiles of an interval with coverage `level`."""
     tail = (1.0 - level) / 2.0
     return [
         Objective("tvl_label"),
@@ -106,24 +116,31 @@ def tvl_objectives(level: float) -> list[Objective]:
     ]
 
 
-def fit_stacked(held: FeatureRows, plan: FoldPlan, level: float, stage: Stage) -> OutOfSample:
-    """Fit every fold of both targets and forecast the out-of-sample days. Args: stage times what it
-    is wrapped around.
+def fit_stacked(dataset: FeatureRows, plan: FoldPlan, level: float, stage: Stage) -> OutOfSample:
+    """Fits every fold of both targets and forecasts the out-of-sample days.
+
+    Args:
+        dataset: feature rows in the engine.
+        plan: the folds.
+        level: nominal coverage of the interval, 0 to 1.
+        stage: context manager that times a stage of the run.
     """
     with stage("fit_tvl"):
         coarse = [fold for fold in plan.tvl if fold.origin < plan.forecast.start]
         chain = [
-            (held.fit([Objective("tvl_label")], fold.train)[0], fold.forecast)
+            (dataset.fit([Objective("tvl_label")], fold.train)[0], fold.forecast)
             for fold in coarse
-            if _can_fit(held, "tvl_label", fold.train)
+            if _can_fit(dataset, "tvl_label", fold.train)
         ]
         tvl = [
-            _fit(held, "tvl_label", fold, tvl_objectives(level)) for fold in plan.tvl[len(coarse) :]
+            _fit(dataset, "tvl_label", fold, tvl_objectives(level))
+            for fold in plan.tvl[len(coarse) :]
         ]
+        # the TVL folds after the coarse ones have the origins of the APY folds
         fitted = [
             (models[0], fold.forecast) for models, fold in zip(tvl, plan.apy, strict=True) if models
         ]
-        stacked = held.with_forecasts(TVL_FORECAST, [*chain, *fitted])
+        stacked = dataset.with_feature(TVL_FORECAST, [*chain, *fitted])
     try:
         with stage("fit_apy"):
             apy = [_fit(stacked, "apy_label", fold, apy_objectives(level)) for fold in plan.apy]
@@ -134,7 +151,7 @@ def fit_stacked(held: FeatureRows, plan: FoldPlan, level: float, stage: Stage) -
         with stage("predict"):
             return OutOfSample(
                 _with_moves(
-                    stacked.forecast(plan.forecast, [], READ_COLUMNS), held, stacked, models
+                    stacked.forecast(plan.forecast, [], READ_COLUMNS), dataset, stacked, models
                 ),
                 models,
             )
@@ -142,12 +159,12 @@ def fit_stacked(held: FeatureRows, plan: FoldPlan, level: float, stage: Stage) -
         stacked.release()
 
 
-def forecast_by(held: FeatureRows, model: StackedModel) -> OutOfSample:
-    """What a model that was fitted before says of its days."""
-    stacked = held.with_forecasts(TVL_FORECAST, [(model.tvl[0], model.days)] if model.tvl else [])
+def forecast_by(dataset: FeatureRows, model: StackedModel) -> OutOfSample:
+    """Forecasts a model's days by the model."""
+    stacked = dataset.with_feature(TVL_FORECAST, [(model.tvl[0], model.days)] if model.tvl else [])
     try:
         return OutOfSample(
-            _with_moves(stacked.forecast(model.days, [], READ_COLUMNS), held, stacked, [model]),
+            _with_moves(stacked.forecast(model.days, [], READ_COLUMNS), dataset, stacked, [model]),
             (model,),
         )
     finally:
@@ -155,59 +172,60 @@ def forecast_by(held: FeatureRows, model: StackedModel) -> OutOfSample:
 
 
 def _with_moves(
-    rows: pd.DataFrame, held: FeatureRows, stacked: FeatureRows, models: Sequence[StackedModel]
+    rows: pd.DataFrame, dataset: FeatureRows, stacked: FeatureRows, models: Sequence[StackedModel]
 ) -> pd.DataFrame:
-    found = {
+    moves_by_target = {
         "apy": [_apy_moves(stacked, model) for model in models if model.apy],
-        "tvl": [_tvl_moves(held, model) for model in models if model.tvl],
+        "tvl": [_tvl_moves(dataset, model) for model in models if model.tvl],
     }
-    for target, moves in found.items():
-        known = (
-            pd.concat(moves)
-            if moves
-            else pd.DataFrame(columns=[*KEY, *_names(target)]).astype(
-                rows.dtypes[list(KEY)].to_dict()
-            )
-        )
-        rows = rows.merge(known, on=list(KEY), how="left")
+    for target, moves in moves_by_target.items():
+        if moves:
+            all_moves = pd.concat(moves)
+        else:
+            # a merge needs keys of the same types
+            all_moves = pd.DataFrame(columns=[*KEY, *_names(target)])
+            all_moves = all_moves.astype(rows.dtypes[list(KEY)].to_dict())
+        rows = rows.merge(all_moves, on=list(KEY), how="left")
     return rows
 
 
 def _fit(
-    held: FeatureRows, label: str, fold: Fold, objectives: Sequence[Objective]
+    dataset: FeatureRows, label: str, fold: Fold, objectives: Sequence[Objective]
 ) -> tuple[FittedModel, ...]:
-    return tuple(held.fit(objectives, fold.train)) if _can_fit(held, label, fold.train) else ()
+    return (
+        tuple(dataset.fit(objectives, fold.train)) if _can_fit(dataset, label, fold.train) else ()
+    )
 
 
-def _can_fit(held: FeatureRows, label: str, days: DaySpan) -> bool:
-    return held.labelled(label, days) >= MIN_TRAINING_ROWS
+def _can_fit(dataset: FeatureRows, label: str, days: DaySpan) -> bool:
+    return dataset.labelled_rows(label, days) >= MIN_TRAINING_ROWS
 
 
 def _names(target: str) -> tuple[str, str, str]:
     return (f"{target}_move", f"{target}_move_low", f"{target}_move_high")
 
 
-def _apy_moves(held: FeatureRows, model: StackedModel) -> pd.DataFrame:
-    found = held.forecast(model.days, model.apy, ("apy", "apy_scale"))
-    scaled = [str(number) for number in range(SCALED_DRAWS)]
-    asinh = [str(SCALED_DRAWS + number) for number in range(ASINH_DRAWS)]
-    known = (
-        found["apy"],
-        found["apy_scale"],
-        found[scaled].mean(axis=1),
-        found[asinh].mean(axis=1),
+def _apy_moves(dataset: FeatureRows, model: StackedModel) -> pd.DataFrame:
+    # columns "0", "1", .. are forecasts in the order of `apy_objectives`
+    rows = dataset.forecast(model.days, model.apy, ("apy", "apy_scale"))
+    scaled = [str(number) for number in range(SCALED_SEEDS)]
+    asinh = [str(SCALED_SEEDS + number) for number in range(ASINH_SEEDS)]
+    move = mean_of_spaces(
+        rows["apy"].to_numpy(float),
+        rows["apy_scale"].to_numpy(float),
+        rows[scaled].mean(axis=1).to_numpy(float),
+        rows[asinh].mean(axis=1).to_numpy(float),
     )
-    move = mean_of_spaces(*(values.to_numpy(float) for values in known))
-    low, high = (found[str(SCALED_DRAWS + ASINH_DRAWS + number)] for number in (0, 1))
-    return _moves("apy", found, move, low, high)
+    low, high = (rows[str(SCALED_SEEDS + ASINH_SEEDS + number)] for number in (0, 1))
+    return _moves("apy", rows, move, low, high)
 
 
-def _tvl_moves(held: FeatureRows, model: StackedModel) -> pd.DataFrame:
-    found = held.forecast(model.days, model.tvl, ())
-    return _moves("tvl", found, found["0"], found["1"], found["2"])
+def _tvl_moves(dataset: FeatureRows, model: StackedModel) -> pd.DataFrame:
+    rows = dataset.forecast(model.days, model.tvl, ())
+    return _moves("tvl", rows, rows["0"], rows["1"], rows["2"])
 
 
-def _moves(target: str, found: pd.DataFrame, *columns: Values | pd.Series[float]) -> pd.DataFrame:
-    rows = found[list(KEY)].copy()
-    rows[list(_names(target))] = np.column_stack(columns)
-    return rows
+def _moves(target: str, rows: pd.DataFrame, *columns: Values | pd.Series[float]) -> pd.DataFrame:
+    moves = rows[list(KEY)].copy()
+    moves[list(_names(target))] = np.column_stack(columns)
+    return moves

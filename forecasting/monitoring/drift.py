@@ -1,13 +1,8 @@
-"""How far tonight's features are from those that the model was trained on.
+"""Feature drift: the distance between the as-of day's features and those of the training days.
 
-In: feature rows of the training span, once a model version; tonight's rows. Out: a reference that
-is kept with the model as JSON, and each feature's PSI and Kolmogorov-Smirnov statistic. Both are of
-rows chosen alike: observed pools with a scale. It says that values have moved, not that forecasts
-are worse: `rolling_origin_score` says that.
-
-A night is judged beside nights. Pools move together: any one day is far from a year of days (PSI
-0.1 to 0.5, 2 on a stormy day), and a fixed limit would warn every night. So the reference keeps the
-highest PSI that a training day itself has beside the whole span, and tonight may go that far.
+Reads feature rows of observed pools with a scale; returns a reference that is stored with the model
+as JSON, and each feature's PSI and Kolmogorov-Smirnov statistic. Drift says that values have moved,
+not that forecasts are worse; `rolling_origin_score` says that.
 """
 
 from __future__ import annotations
@@ -21,22 +16,28 @@ import numpy.typing as npt
 
 from forecasting.engines.engine import Features
 from forecasting.features.targets import Values
-from forecasting.models.feature_groups import SHARED_BY_A_DAY
+from forecasting.models.feature_groups import SAME_FOR_ALL_POOLS
 
+# An entry for each feature, in the matrix's order: feature, edges, counts of rows (the last bin is
+# missing values), and usual, the highest PSI of a training day. Pools move together: any one day is
+# far from a year of days (PSI 0.1 to 0.5, 2 on a volatile day), so a fixed limit would warn on
+# every run.
 Reference = list[dict[str, Any]]
-"""An entry for each feature, in the matrix's order: feature, edges, counts of rows (the last bin is
-missing), usual (PSI).
-"""
 
 DECILES = np.arange(1, 10) / 10.0
+# with fewer rows a day's PSI is chance: it is not checked and does not count as usual
 MIN_ROWS = 20
-"""A day of fewer rows neither is judged nor says what is usual: the PSI of a handful is chance."""
 
 
 @dataclass(frozen=True)
 class FeatureDrift:
-    """One feature tonight. `beyond` is its PSI above chance and above the usual; `all_missing`
-    where no row has a value.
+    """Drift of one feature on the as-of day.
+
+    Attributes:
+        psi: population stability index.
+        ks: Kolmogorov-Smirnov statistic, 0 to 1.
+        beyond: PSI above chance and above the usual PSI.
+        all_missing: no row has a value.
     """
 
     feature: str
@@ -46,12 +47,15 @@ class FeatureDrift:
     all_missing: bool
 
 
-def reference_of(matrix: Features, names: Sequence[str], days: npt.NDArray[Any]) -> Reference:
-    """The training rows in bins. Args: matrix (rows, features); days has each row's day.
+def reference_distribution(
+    matrix: Features, names: Sequence[str], days: npt.NDArray[Any]
+) -> Reference:
+    """Counts the training rows in bins.
 
-    Edges are the deciles, and two fences as far outside the span's range as that is wide, for a
-    change of units. Features that a day's pools share have the fences alone, as one value a day
-    fills one bin on any night: they are judged by leaving the range, and by missing.
+    Args:
+        matrix: features, shape (rows, features).
+        names: names of the features.
+        days: day of each row.
     """
     _, number = np.unique(days, return_inverse=True)
     return [
@@ -60,34 +64,39 @@ def reference_of(matrix: Features, names: Sequence[str], days: npt.NDArray[Any])
     ]
 
 
-def drift(reference: Reference, matrix: Features) -> list[FeatureDrift]:
-    """Every feature of tonight's rows (rows, features), most drifted first; none of fewer than
-    MIN_ROWS rows.
+def measure_drift(reference: Reference, matrix: Features) -> list[FeatureDrift]:
+    """Measures the drift of every feature.
+
+    Args:
+        reference: the model's `reference_distribution`.
+        matrix: features of the as-of day, shape (rows, features).
+
+    Returns:
+        All features, most drifted first; none for fewer than MIN_ROWS rows.
     """
     if len(matrix) < MIN_ROWS:
         return []
-    found = [
-        _drift_of(known, column.astype(float))
-        for known, column in zip(reference, matrix.T, strict=True)
+    features = [
+        _drift_of(entry, column.astype(float))
+        for entry, column in zip(reference, matrix.T, strict=True)
     ]
-    return sorted(found, key=lambda one: (not one.all_missing, -one.beyond))
+    return sorted(features, key=lambda feature: (not feature.all_missing, -feature.beyond))
 
 
 def _describe(name: str, column: Values, day: npt.NDArray[np.int64]) -> dict[str, Any]:
-    known = column[~np.isnan(column)]
-    edges = _edges(known, shared=name in SHARED_BY_A_DAY)
+    edges = _edges(column[~np.isnan(column)], shared=name in SAME_FOR_ALL_POOLS)
     bins = edges.size + 2
     counts = (
         np.bincount(day * bins + _bin_of(column, edges), minlength=bins * (day.max() + 1))
         .reshape(-1, bins)
         .astype(float)
     )
-    # a day on which no pool has the feature is of a time before it, and no distribution
+    # a day on which no pool has the feature lies before its history, and is no distribution
     counts = counts[counts[:, :-1].any(axis=1)]
     total = counts.sum(axis=0)
-    # what is usual is a matter of values: a day with a hole is no measure for tonight
+    # only values count as usual: a training day with missing values must not excuse others
     valued = counts[counts[:, :-1].sum(axis=1) >= MIN_ROWS, :-1]
-    usual = beyond_chance(total[:-1], valued).max(initial=0.0) if len(valued) else 0.0
+    usual = excess_psi(total[:-1], valued).max(initial=0.0) if len(valued) else 0.0
     return {
         "feature": name,
         "edges": edges.tolist(),
@@ -96,38 +105,50 @@ def _describe(name: str, column: Values, day: npt.NDArray[np.int64]) -> dict[str
     }
 
 
-def _edges(known: Values, *, shared: bool) -> Values:
-    if not known.size:
+def _edges(values: Values, *, shared: bool) -> Values:
+    """Deciles, and an edge on either side as far outside the range as that is wide."""
+    if not values.size:
         return np.zeros(0)
-    low, high = known.min(), known.max()
+    low, high = values.min(), values.max()
+    # the outer edges detect a change of units
     reach = high - low or 1.0
-    edges: Values = np.unique(
-        [low - reach, *([] if shared else np.quantile(known, DECILES)), high + reach]
-    )
+    # a feature that all pools of a day share fills one bin a day: it can only leave its range
+    deciles: Values = np.zeros(0) if shared else np.quantile(values, DECILES)
+    edges: Values = np.unique([low - reach, *deciles, high + reach])
     return edges
 
 
 def _bin_of(column: Values, edges: Values) -> npt.NDArray[np.int64]:
-    """Bins are open below and closed above; the last one holds what is missing."""
+    """Bins are open below and closed above; the last one is for missing values."""
     return np.where(np.isnan(column), edges.size + 1, np.searchsorted(edges, column, side="left"))
 
 
 def population_stability(expected: Values, counts: Values) -> Values:
-    """PSI, sum((a - e) ln(a / e)) over bins (Siddiqi 2006), of each row of counts (nights, bins)
-    beside the expected counts (bins).
+    """Returns the PSI, sum((a - e) ln(a / e)) over bins (Siddiqi 2006).
 
-    Shares are at least half a row's of the night, so that an empty bin is neither infinite nor
-    worth more than the night can say.
+    Args:
+        expected: counts by bin.
+        counts: counts of each day, shape (days, bins).
+
+    Returns:
+        One PSI for each day.
     """
     rows = counts.sum(axis=1, keepdims=True)
+    # a share is at least half a row of the day: an empty bin is neither infinite nor worth more
+    # than the day's rows can say
     e, a = (np.maximum(share, 0.5 / rows) for share in (expected / expected.sum(), counts / rows))
     psi: Values = ((a - e) * np.log(a / e)).sum(axis=1)
     return psi
 
 
-def beyond_chance(expected: Values, counts: Values) -> Values:
-    """PSI less what rows drawn like the expected ones have on average: (bins - 1)(1 / rows + 1 /
-    expected rows) (Yurdakul and Naranjo 2020).
+def excess_psi(expected: Values, counts: Values) -> Values:
+    """Returns the PSI less the mean PSI of rows drawn from the expected ones.
+
+    That mean is (bins - 1)(1 / rows + 1 / expected rows) (Yurdakul and Naranjo 2020).
+
+    Args:
+        expected: counts by bin.
+        counts: counts of each day, shape (days, bins).
     """
     bins, rows = np.count_nonzero(expected), counts.sum(axis=1)
     excess: Values = population_stability(expected, counts) - (bins - 1) * (
@@ -137,26 +158,30 @@ def beyond_chance(expected: Values, counts: Values) -> Values:
 
 
 def binned_ks(expected: Values, counts: Values) -> float:
-    """The two-sample Kolmogorov-Smirnov statistic of two distributions in bins, missing above all
-    values; both are counts.
+    """Returns the two-sample Kolmogorov-Smirnov statistic of two binned distributions.
 
-    The largest distance at the edges: a lower bound of the largest anywhere.
+    The largest distance at the edges is a lower bound of the largest anywhere. Missing values are
+    above all others.
+
+    Args:
+        expected: counts by bin.
+        counts: counts by bin.
     """
     return float(np.abs(np.cumsum(counts / counts.sum() - expected / expected.sum())).max())
 
 
-def _drift_of(known: Mapping[str, Any], column: Values) -> FeatureDrift:
-    edges, expected = np.array(known["edges"]), np.array(known["counts"])
+def _drift_of(entry: Mapping[str, Any], column: Values) -> FeatureDrift:
+    edges, expected = np.array(entry["edges"]), np.array(entry["counts"])
     if not expected.any():
-        # the model has never seen it either
-        return FeatureDrift(known["feature"], psi=0.0, ks=0.0, beyond=0.0, all_missing=False)
+        # the training days had no value either
+        return FeatureDrift(entry["feature"], psi=0.0, ks=0.0, beyond=0.0, all_missing=False)
     counts = np.bincount(_bin_of(column, edges), minlength=expected.size)[None, :].astype(float)
     valued = 1.0 - counts[0, -1] / column.size
     return FeatureDrift(
-        known["feature"],
+        entry["feature"],
         psi=float(population_stability(expected, counts)[0]),
         ks=binned_ks(expected, counts[0]),
-        # by the chain rule of the divergence, values weigh as much in it as there are rows with one
-        beyond=float(beyond_chance(expected, counts)[0] - valued * known["usual"]),
+        # chain rule of the divergence: the values' part weighs as much as the rows that have one
+        beyond=float(excess_psi(expected, counts)[0] - valued * entry["usual"]),
         all_missing=bool(valued == 0.0),
     )

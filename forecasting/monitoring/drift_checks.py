@@ -1,8 +1,7 @@
-"""A night's warnings that it is unlike the training span, as entries of the ledger's checks:
-features, new pools, rules instead of the model.
+"""Checks that compare a run's data with the training data: features, new pools and fallbacks.
 
-In: tonight's `drift`, its pools and rules, and the limits. Out: entries of level batch and severity
-warn; none of them blocks a run.
+Reads drift, pools and fallback reasons; returns checks of level batch and severity warn, which
+never block a run.
 """
 
 from __future__ import annotations
@@ -12,77 +11,92 @@ from typing import Any
 
 from forecasting.monitoring.drift import MIN_ROWS, FeatureDrift
 
+# features in the check and in its message
 LISTED = 10
 
 
 def drift_checks(
-    found: Sequence[FeatureDrift],
+    features: Sequence[FeatureDrift],
     *,
     pools: Collection[str],
     trained_pools: Collection[str],
-    rules: Sequence[str | None],
+    reasons: Sequence[str | None],
     max_feature_psi: float,
     max_new_pools_share: float,
     max_fallback_share: float,
 ) -> list[dict[str, Any]]:
-    """The ledger's entries `feature_drift`, `new_pools_share` and `rule_share`.
+    """Returns the checks `feature_drift`, `new_pools_share` and `rule_share`.
 
-    Args: found is tonight's `drift`; pools are tonight's observed ones, trained_pools those with a
-    day in the training span; rules are APY's of tonight's published rows, None where the model
-    forecast.
+    Args:
+        features: drift of the as-of day's features.
+        pools: observed pools of the as-of day.
+        trained_pools: pools with a day in the training span.
+        reasons: fallback reasons of the published APY forecasts; None for a model's.
+        max_feature_psi: limit of `FeatureDrift.beyond`.
+        max_new_pools_share: limit of the share of pools that are not in `trained_pools`, 0 to 1.
+        max_fallback_share: limit of the share of fallbacks, 0 to 1.
     """
-    new, by_rule = (
-        sum(pool not in trained_pools for pool in pools),
-        sum(rule is not None for rule in rules),
-    )
+    new = sum(pool not in trained_pools for pool in pools)
+    fallbacks = sum(reason is not None for reason in reasons)
     return [
-        _drift_check(found, max_feature_psi),
+        _drift_check(features, max_feature_psi),
         _share_check(
             "new_pools_share",
             new,
             len(pools),
-            "observed pools have no day in the training span",
+            "observed pools have no training day",
+            "MAX_NEW_POOLS_SHARE",
             max_new_pools_share,
         ),
         _share_check(
-            "rule_share", by_rule, len(rules), "APY forecasts are a rule's", max_fallback_share
+            "rule_share",
+            fallbacks,
+            len(reasons),
+            "APY forecasts are fallbacks",
+            "MAX_FALLBACK_SHARE",
+            max_fallback_share,
         ),
     ]
 
 
-def _drift_check(found: Sequence[FeatureDrift], limit: float) -> dict[str, Any]:
-    far = [one for one in found if one.all_missing or one.beyond > limit]
+def _drift_check(features: Sequence[FeatureDrift], limit: float) -> dict[str, Any]:
+    drifted = [feature for feature in features if feature.all_missing or feature.beyond > limit]
     listed = [
         {
-            "feature": one.feature,
-            **{name: round(getattr(one, name), 4) for name in ("psi", "ks", "beyond")},
+            "feature": feature.feature,
+            "psi": round(feature.psi, 4),
+            "ks": round(feature.ks, 4),
+            "beyond": round(feature.beyond, 4),
         }
-        for one in found[:LISTED]
+        for feature in features[:LISTED]
     ]
-    return _check("feature_drift", not far, _drift_sentence(found, far, limit)) | {
-        "features": listed
-    }
+    check = _check("feature_drift", not drifted, _drift_line(features, drifted, limit))
+    return check | {"features": listed}
 
 
-def _drift_sentence(
-    found: Sequence[FeatureDrift], far: Sequence[FeatureDrift], limit: float
+def _drift_line(
+    features: Sequence[FeatureDrift], drifted: Sequence[FeatureDrift], limit: float
 ) -> str:
-    if not found:
-        return f"fewer than {MIN_ROWS} pools: not judged"
-    if not far:
+    if not features:
+        return f"fewer than {MIN_ROWS} pools: not checked"
+    if not drifted:
         return (
-            f"none of {len(found)} features is further from the training span than its worst day by"
-            f" a PSI of {limit:g}"
+            f"none of {len(features)} features is further from the training days than the most"
+            f" unusual of them by a PSI of {limit:g}"
         )
-    missing = [one.feature for one in far if one.all_missing]
-    moved = [f"{one.feature} (PSI {one.psi:.2f})" for one in far if not one.all_missing]
-    said = [f"no pool has a value of {_listed(missing)}"] if missing else []
+    missing = [feature.feature for feature in drifted if feature.all_missing]
+    moved = [
+        f"{feature.feature} (PSI {feature.psi:.2f})"
+        for feature in drifted
+        if not feature.all_missing
+    ]
+    parts = [f"no pool has a value of {_listed(missing)}"] if missing else []
     if moved:
-        said.append(
-            "further from the training span than its worst day, by a PSI of more than"
+        parts.append(
+            "further from the training days than the most unusual of them, by a PSI of more than"
             f" MAX_FEATURE_PSI ({limit:g}): {_listed(moved)}"
         )
-    return f"{len(far)} of {len(found)} features: {'; '.join(said)}"
+    return f"{len(drifted)} of {len(features)} features: {'; '.join(parts)}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -90,11 +104,13 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + more
 
 
-def _share_check(name: str, part: int, whole: int, what: str, limit: float) -> dict[str, Any]:
+def _share_check(
+    name: str, part: int, whole: int, subject: str, setting: str, limit: float
+) -> dict[str, Any]:
     share = part / whole if whole else 0.0
-    found = f"{part} of {whole} {what} ({share:.0%}); {f'MAX_{name}'.upper()} is {limit:.0%}"
-    return _check(name, share <= limit, found) | {"share": round(share, 4)}
+    line = f"{part} of {whole} {subject} ({share:.0%}); {setting} is {limit:.0%}"
+    return _check(name, share <= limit, line) | {"share": round(share, 4)}
 
 
-def _check(name: str, passed: bool, found: str) -> dict[str, Any]:
-    return {"name": name, "level": "batch", "severity": "warn", "passed": passed, "found": found}
+def _check(name: str, passed: bool, line: str) -> dict[str, Any]:
+    return {"name": name, "level": "batch", "severity": "warn", "passed": passed, "found": line}

@@ -1,9 +1,7 @@
-"""The ledger of forecasts, `yieldspark.forecast_evaluation`: what was published before it came
-true, and what came.
+"""The forecast history, `yieldspark.forecast_evaluation`: past forecasts with their actual values.
 
-In: the database. Out: scored rows, and what gate and interval learn from. A target day counts when
-its value was observed that day; a later correction of it is taken over as long as the day is looked
-at. No Spark: it is SQL and pandas.
+Reads and updates the table by SQL; returns pandas rows. A target day has an actual value if it was
+observed on that day. Imports no Spark.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from sqlalchemy import Connection, Double, Engine, text
 from database.connections.engine import checked_connection
 from database.schema.metrics_table import finite, metrics_name, require_same_metrics_table
 from database.schema.tables import forecast_evaluation
+from forecasting.features.observed_values import is_observed, staleness_join
 from forecasting.publishing.past_forecasts import PAST_COLUMNS, PAST_DAYS
 
 NUMBERS = {column.name for column in forecast_evaluation.columns if isinstance(column.type, Double)}
@@ -24,7 +23,7 @@ NUMBERS = {column.name for column in forecast_evaluation.columns if isinstance(c
 PRODUCTION, BACKTEST = "production", "backtest"
 TARGETS = ("apy", "tvl")
 
-LEARNT_FROM = """
+_PAST_ROWS = """
 FROM yieldspark.forecast_evaluation
 WHERE engine = :engine
     AND horizon_days = :horizon
@@ -33,46 +32,43 @@ WHERE engine = :engine
     AND target_date <= :as_of
 """
 
+# condition that a row `m` of the metrics was computed after its day was over, for every pool
 DAY_IS_OVER = (
     "m.date < (SELECT coalesce(min(p.date), 'infinity') FROM yieldspark.provisional_days AS p)"
 )
-"""Condition on a row `m` of the metrics: computed when its day was over, and so was that of every
-other pool.
-"""
 
-CAME_TRUE = f"""
+_UPDATE_ACTUALS = f"""
 UPDATE yieldspark.forecast_evaluation AS e
 SET actual = {finite("m.actual_{target}")}
 FROM (SELECT max(target_date) AS day FROM yieldspark.forecast_evaluation) AS newest,
     {{metrics}} AS m
-    LEFT JOIN yieldspark.value_staleness AS a ON a.pool_id = m.pool_id AND a.date = m.date
+    {staleness_join()}
 WHERE e.target = '{{target}}'
     AND {DAY_IS_OVER}
     AND m.pool_id = e.pool_id
     AND m.date = e.target_date
     AND (e.actual IS NULL OR e.target_date > newest.day - :days)
-    AND {finite("m.actual_{target}")} IS NOT NULL
-    AND coalesce(a.{{target}}_staleness_days, 0) = 0
+    AND {is_observed("{target}")}
     AND e.actual IS DISTINCT FROM {finite("m.actual_{target}")}
 """
 
-# in this order, whatever the database's own is: sums of doubles depend on it
-PAST = f"""
-SELECT pool_id, target_date, target, persistence, actual, volatility_scale, model_change,
-    model_change_low, model_change_high
-{LEARNT_FROM}
+# sums of doubles depend on the order of the rows: this one does not depend on the database's
+_HISTORY = f"""
+SELECT pool_id, target_date, target, persistence, actual, volatility_scale,
+    model_change, model_change_low, model_change_high
+{_PAST_ROWS}
 ORDER BY target, target_date, pool_id COLLATE "C"
 """
-PAST_NAMES = {"persistence": "now", "actual": "next"}
+_PAST_NAMES = {"persistence": "now", "actual": "next"}
 
-KNOWN_DAYS = f"""
+_HISTORY_DAYS = f"""
 SELECT target, count(DISTINCT target_date) AS days
-{LEARNT_FROM}
+{_PAST_ROWS}
     AND model_change IS NOT NULL
 GROUP BY target
 """
 
-SCORED = """
+_SCORED = """
 SELECT *
 FROM yieldspark.forecast_evaluation
 WHERE engine = :engine
@@ -83,7 +79,7 @@ WHERE engine = :engine
 ORDER BY target, target_date, pool_id
 """
 
-NEWEST_SCORED = """
+_NEWEST_SCORED = """
 SELECT max(target_date)
 FROM yieldspark.forecast_evaluation
 WHERE engine = coalesce(:engine, engine)
@@ -91,7 +87,7 @@ WHERE engine = coalesce(:engine, engine)
     AND actual IS NOT NULL
 """
 
-ENGINES = """
+_ENGINES = """
 SELECT engine, count(actual) AS scored
 FROM yieldspark.forecast_evaluation
 WHERE horizon_days = :horizon
@@ -101,23 +97,29 @@ GROUP BY engine
 ORDER BY max(target_date) DESC, engine
 """
 
-POOLS = """
+_POOLS = """
 SELECT coalesce(p.pool_id, c.pool_id) AS pool_id, p.chain, p.protocol AS project, c.first_day
-FROM pools AS p FULL JOIN yieldspark.pool_coverage AS c ON c.pool_id = p.pool_id
+FROM pools AS p
+FULL JOIN yieldspark.pool_coverage AS c ON c.pool_id = p.pool_id
 """
 
 
-def score_what_came_true(connection: Connection) -> int:
-    """Write the actual values of target days observed since, inside the caller's transaction;
-    returns the rows changed.
+def update_actuals(connection: Connection) -> int:
+    """Writes the actual values of target days that have been observed since, without a commit.
 
-    Values of the newest PAST_DAYS target days are looked at again, for they may have been
-    corrected. Raises: ConfigurationError where the metrics were last written to another table.
+    Values of the newest PAST_DAYS target days are compared again, because they may have been
+    corrected.
+
+    Returns:
+        The number of rows that changed.
+
+    Raises:
+        ConfigurationError: the metrics were last written to another table.
     """
     require_same_metrics_table(connection)
     metrics = metrics_name(connection)
     return sum(
-        _rows_changed(connection, CAME_TRUE.format(target=target, metrics=metrics))
+        _rows_changed(connection, _UPDATE_ACTUALS.format(target=target, metrics=metrics))
         for target in TARGETS
     )
 
@@ -126,84 +128,120 @@ def _rows_changed(connection: Connection, statement: str) -> int:
     return int(connection.execute(text(statement), {"days": PAST_DAYS}).rowcount)
 
 
-def known_days(engine: Engine, name: str, *, horizon: int, as_of: dt.date) -> int:
-    """Target days of the last PAST_DAYS up to `as_of` that the engine's models forecast and that
-    came true; of the target that has fewer.
+def history_days(database: Engine, engine: str, *, horizon: int, as_of: dt.date) -> int:
+    """Counts the target days that gate and interval of `as_of` can learn from.
+
+    Args:
+        engine: name of the forecasting engine.
+        horizon: days from the as-of day to the target day.
+        as_of: last target day that counts; the PAST_DAYS days up to it do.
+
+    Returns:
+        Days with a model's forecast and an actual value, of the target that has fewer.
     """
-    with checked_connection(engine) as connection:
-        found = {
-            row.target: row.days
-            for row in connection.execute(text(KNOWN_DAYS), _span(name, horizon, as_of))
-        }
-    return min(int(found.get(target, 0)) for target in TARGETS)
+    with checked_connection(database) as connection:
+        rows = connection.execute(text(_HISTORY_DAYS), _past_span(engine, horizon, as_of))
+        days = {row.target: row.days for row in rows}
+    return min(int(days.get(target, 0)) for target in TARGETS)
 
 
-def past_rows(
-    engine: Engine, name: str, *, horizon: int, as_of: dt.date
+def history_by_target(
+    database: Engine, engine: str, *, horizon: int, as_of: dt.date
 ) -> dict[str, pd.DataFrame]:
-    """PAST_COLUMNS by target: what gate and interval of `as_of` may learn from."""
-    rows = as_past(_read(engine, PAST, _span(name, horizon, as_of)))
+    """Reads the past forecasts that gate and interval of `as_of` learn from.
+
+    Args:
+        engine: name of the forecasting engine.
+        horizon: days from the as-of day to the target day.
+        as_of: last target day.
+
+    Returns:
+        PAST_COLUMNS by target, `apy` and `tvl`.
+    """
+    rows = to_past_rows(_read(database, _HISTORY, _past_span(engine, horizon, as_of)))
     return {target: rows[rows["target"] == target] for target in TARGETS}
 
 
-def as_past(rows: pd.DataFrame) -> pd.DataFrame:
-    """Evaluation rows under the names of PAST_COLUMNS, with their target."""
-    named = rows.rename(columns=PAST_NAMES).assign(target_day=pd.to_datetime(rows["target_date"]))
-    return named[["target", *PAST_COLUMNS]]
+def to_past_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Renames columns of evaluation rows to `target` and PAST_COLUMNS."""
+    renamed = rows.rename(columns=_PAST_NAMES)
+    renamed = renamed.assign(target_day=pd.to_datetime(rows["target_date"]))
+    return renamed[["target", *PAST_COLUMNS]]
 
 
-def newest_scored_day(engine: Engine, name: str | None, *, horizon: int) -> dt.date | None:
-    """The newest target day of the engine's (None: of any engine's) forecasts that has come true;
-    None where none has.
+def newest_scored_day(database: Engine, engine: str | None, *, horizon: int) -> dt.date | None:
+    """Returns the newest target day with an actual value, or None.
+
+    Args:
+        engine: name of the forecasting engine; None for any.
+        horizon: days from the as-of day to the target day.
     """
-    with checked_connection(engine) as connection:
-        found: dt.date | None = connection.execute(
-            text(NEWEST_SCORED), {"engine": name, "horizon": horizon}
+    with checked_connection(database) as connection:
+        newest: dt.date | None = connection.execute(
+            text(_NEWEST_SCORED), {"engine": engine, "horizon": horizon}
         ).scalar_one()
-    return found
+    return newest
 
 
 def engine_to_score(
-    engine: Engine, preferred: str, *, horizon: int, end: dt.date | None, days: int
+    database: Engine, preferred: str, *, horizon: int, end: dt.date | None, days: int
 ) -> str:
-    """The engine with forecasts in the `days` target days that end with `end` (None: with the
-    newest one that has come true): `preferred` where it has some, or where no engine has any.
-    Forecasts that have come true count before those that have not.
+    """Selects the engine whose forecasts are scored.
+
+    Args:
+        preferred: engine that is returned if it has forecasts, or if no engine has any.
+        horizon: days from the as-of day to the target day.
+        end: last target day; default: the newest with an actual value.
+        days: number of target days up to `end`.
+
+    Returns:
+        An engine with actual values in these days, or else one with forecasts in them.
     """
-    last = end or newest_scored_day(engine, None, horizon=horizon)
-    with checked_connection(engine) as connection:
-        found = connection.execute(
-            text(ENGINES), {"horizon": horizon, "last": last, "days": days}
+    last = end or newest_scored_day(database, None, horizon=horizon)
+    with checked_connection(database) as connection:
+        rows = connection.execute(
+            text(_ENGINES), {"horizon": horizon, "last": last, "days": days}
         ).all()
-    names = [row.engine for row in found if row.scored] or [row.engine for row in found]
+    names = [row.engine for row in rows if row.scored] or [row.engine for row in rows]
     return preferred if preferred in names or not names else str(names[0])
 
 
 def scored_rows(
-    engine: Engine, name: str, *, horizon: int, last: dt.date | None, days: int
+    database: Engine, engine: str, *, horizon: int, last: dt.date | None, days: int
 ) -> pd.DataFrame:
-    """Rows that have come true, of the `days` target days that end with `last`; none for None."""
-    return _read(engine, SCORED, {"engine": name, "horizon": horizon, "last": last, "days": days})
+    """Reads the forecasts with an actual value of `days` target days.
 
+    Args:
+        engine: name of the forecasting engine.
+        horizon: days from the as-of day to the target day.
+        last: last target day; None gives no rows.
+        days: number of target days up to `last`.
 
-def describe_pools(engine: Engine, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with the pool's chain and project, and its age in days on the as-of day; None and
-    NaN where not known.
+    Returns:
+        The columns of `yieldspark.forecast_evaluation`.
     """
-    pools = _read(engine, POOLS, {})
+    parameters = {"engine": engine, "horizon": horizon, "last": last, "days": days}
+    return _read(database, _SCORED, parameters)
+
+
+def describe_pools(database: Engine, rows: pd.DataFrame) -> pd.DataFrame:
+    """Adds chain, project and age_days (the pool's age on the as-of day) to evaluation rows.
+
+    Unknown values are None and NaN.
+    """
+    pools = _read(database, _POOLS, {})
     described = rows.merge(pools, on="pool_id", how="left")
-    age = (
-        pd.to_datetime(described["as_of"]) - pd.to_datetime(described.pop("first_day"))
-    ).dt.days + 1
+    first_day = pd.to_datetime(described.pop("first_day"))
+    age = (pd.to_datetime(described["as_of"]) - first_day).dt.days + 1
     return described.assign(age_days=age)
 
 
-def _span(name: str, horizon: int, as_of: dt.date) -> dict[str, Any]:
-    return {"engine": name, "horizon": horizon, "as_of": as_of, "days": PAST_DAYS}
+def _past_span(engine: str, horizon: int, as_of: dt.date) -> dict[str, Any]:
+    return {"engine": engine, "horizon": horizon, "as_of": as_of, "days": PAST_DAYS}
 
 
-def _read(engine: Engine, statement: str, parameters: dict[str, Any]) -> pd.DataFrame:
-    with checked_connection(engine) as connection:
+def _read(database: Engine, statement: str, parameters: dict[str, Any]) -> pd.DataFrame:
+    with checked_connection(database) as connection:
         rows = pd.read_sql(text(statement), connection, params=parameters)
-    # a column in which everything is null has no type of its own
+    # a column whose values are all null has no type of its own
     return rows.astype(dict.fromkeys(NUMBERS & set(rows.columns), "float64"))

@@ -1,8 +1,7 @@
-"""What was forecast before and has come true since: what gate and interval learn from.
+"""Past forecasts of one target as arrays: the input of gate and intervals.
 
-In: published rows of one target, of the days before the day that is decided about. Out:
-`PastForecasts`, plain arrays. Moves are in scales: the change of level (APY percent, TVL
-log1p(USD)) divided by the pool's scale on its as-of day. It decides nothing.
+Reads published rows in pandas; returns `PastForecasts`. Moves are in scales: the change of level
+(APY percent, TVL log1p(USD)) divided by the pool's scale on its as-of day.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ import pandas as pd
 
 from forecasting.features.targets import Target, Values
 
+# `now` and `next` are in percent or USD, `volatility_scale` in level, model changes in scales;
+# `target_day` is a UTC midnight
 PAST_COLUMNS = (
     "pool_id",
     "target_day",
@@ -27,24 +28,24 @@ PAST_COLUMNS = (
     "model_change_low",
     "model_change_high",
 )
-"""Of a past forecast of one target: values in percent or USD, volatility_scale in level, model
-changes in scales; target_day a UTC midnight.
-"""
 
+# target days that are used: after four and a half half-lives of the gate a day counts a twentieth
 PAST_DAYS = 90
-"""Target days that are looked at: after four and a half half-lives of the gate a day counts for a
-twentieth.
-"""
 
 
 @dataclass(frozen=True)
 class PastForecasts:
-    """One row a forecast that has come true. `age`: days since its target day, 0 for the day that
-    is decided about.
+    """Past forecasts of one target with an actual value, one element each.
 
-    `move` was forecast between `low` and `high`, the model's own quantiles, and `came_true`
-    followed; all in scales. `change` is what followed relative to the value's size
-    (`Target.size`); `is_cold` where the pool had no scale yet. `pool_id` may be any key of a pool.
+    Attributes:
+        pool_id: any key of the pool.
+        age: days from the target day to the day that is forecast from; 0 is that day.
+        move: the model's move, in scales; NaN without a model.
+        low: the model's lower quantile, in scales.
+        high: the model's upper quantile, in scales.
+        actual_move: the move that followed, in scales.
+        change: the change that followed, relative to the value's size (`Target.size`).
+        is_cold: the pool had no scale yet.
     """
 
     pool_id: npt.NDArray[Any]
@@ -52,47 +53,57 @@ class PastForecasts:
     move: Values
     low: Values
     high: Values
-    came_true: Values
+    actual_move: Values
     change: Values
     is_cold: npt.NDArray[np.bool_]
 
     @property
     def days(self) -> int:
+        """Target days with a model's move."""
         return int(np.unique(self.age[np.isfinite(self.move)]).size)
 
     @property
     def pools(self) -> int:
+        """Pools with a model's move."""
         return int(pd.unique(self.pool_id[np.isfinite(self.move)]).size)
 
 
 @dataclass(frozen=True)
 class ForecastHistory:
-    """The same of all forecasts of one target, come true or not; computed once for the days of a
-    backtest, which each look at a part of it.
+    """All forecasts of one target, computed once for all days of a backtest.
+
+    Attributes:
+        target_day: days since 1970-01-01.
+        has_actual: the target day's value was observed.
+        columns: arrays by field of `PastForecasts`, without `age`.
     """
 
     target_day: npt.NDArray[np.int64]
-    """Days since 1970-01-01."""
-    is_known: npt.NDArray[np.bool_]
+    has_actual: npt.NDArray[np.bool_]
     columns: dict[str, npt.NDArray[Any]]
-    """Those of `PastForecasts` but for `age`."""
 
-    def come_true(self, day: dt.date) -> PastForecasts:
-        """Those whose value of the target day was known on `day`, of the last PAST_DAYS target
-        days.
+    def observed_by(self, day: dt.date) -> PastForecasts:
+        """Selects forecasts whose target day is one of the PAST_DAYS days up to `day`.
+
+        Returns:
+            The forecasts that have an actual value; none of a target day after `day`.
         """
         age = np.datetime64(day, "D").astype(np.int64) - self.target_day
-        found = np.flatnonzero((age >= 0) & (age < PAST_DAYS) & self.is_known)
+        # a target day after `day` has a negative age: nothing is learned from the future
+        selected = np.flatnonzero((age >= 0) & (age < PAST_DAYS) & self.has_actual)
         return PastForecasts(
-            age=age[found], **{name: values[found] for name, values in self.columns.items()}
+            age=age[selected], **{name: values[selected] for name, values in self.columns.items()}
         )
 
 
 def forecast_history(
     target: Target, rows: pd.DataFrame, pools: npt.NDArray[Any] | None = None
 ) -> ForecastHistory:
-    """Args: rows have PAST_COLUMNS. pools are keys of the rows' pools that take the place of
-    `pool_id`.
+    """Converts rows of PAST_COLUMNS into arrays.
+
+    Args:
+        rows: PAST_COLUMNS.
+        pools: keys of the rows' pools; default: `pool_id`.
     """
     now, after, scale = (_column(rows, name) for name in ("now", "next", "volatility_scale"))
     change = target.level(after) - target.level(now)
@@ -104,7 +115,7 @@ def forecast_history(
             "move": _column(rows, "model_change"),
             "low": _column(rows, "model_change_low"),
             "high": _column(rows, "model_change_high"),
-            "came_true": change / scale,
+            "actual_move": change / scale,
             "change": change / target.size(now),
             "is_cold": np.isnan(scale),
         },
@@ -112,12 +123,16 @@ def forecast_history(
 
 
 def past_forecasts(target: Target, rows: pd.DataFrame, day: dt.date) -> PastForecasts:
-    """PAST_COLUMNS that had come true by `day`, as gate and interval look at them."""
-    return forecast_history(target, rows).come_true(day)
+    """Returns the past forecasts that gate and interval use on `day`.
+
+    Args:
+        rows: PAST_COLUMNS.
+    """
+    return forecast_history(target, rows).observed_by(day)
 
 
-def no_past() -> pd.DataFrame:
-    """PAST_COLUMNS without a row."""
+def empty_history() -> pd.DataFrame:
+    """Returns PAST_COLUMNS without a row."""
     kinds = {"pool_id": "object", "target_day": "datetime64[ns]"}
     return pd.DataFrame(
         {name: pd.Series(dtype=kinds.get(name, "float64")) for name in PAST_COLUMNS}
@@ -125,6 +140,7 @@ def no_past() -> pd.DataFrame:
 
 
 def decay(age: npt.NDArray[np.int64], half_life: float) -> Values:
+    """Returns weights that halve every `half_life` days."""
     weights: Values = 0.5 ** (age / half_life)
     return weights
 

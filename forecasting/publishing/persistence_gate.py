@@ -1,9 +1,7 @@
-"""How much of the model's move is published for each pool: a weight, learned from what was forecast
-before and has come true since.
+"""The persistence gate: a weight for each pool between persistence (0) and the model's move (1).
 
-In: past forecasts. Out: a weight for each pool; 0 is persistence, 1 the model's own move. A pool's
-own losses say what suits it, and the panel's mean loss stands in as so many further days of it, so
-that a pool with a short past follows the panel. It knows no dates: the caller gives it past rows.
+Learns from past forecasts. A pool's own losses decide, and the panel's mean loss counts as a number
+of further days, so that a pool with a short history follows the panel.
 """
 
 from __future__ import annotations
@@ -18,21 +16,20 @@ from forecasting.features.targets import Values
 from forecasting.publishing.past_forecasts import PastForecasts, decay
 
 WEIGHTS = np.arange(13) / 10.0
+# scales: a larger error says nothing more about the weight
 LOSS_LIMIT = 8.0
-"""Scales: beyond it a miss says no more about the weight."""
 POOL_HALF_LIFE_DAYS, PANEL_HALF_LIFE_DAYS = 20.0, 30.0
+# decides between weights of equal loss for the model's own move; any difference in loss outweighs
+# it
 MODEL_PREFERENCE = 0.002
-"""Where all weights lose the same, the model's own move is taken: so little that any loss outweighs
-it.
-"""
 MIN_DAYS, MIN_POOLS = 40, 10
 
 NO_LEDGER, FEW_POOLS, GATE = "no_ledger", "few_pools", "gate"
 
 
 def refusal(past: PastForecasts) -> str | None:
-    """Why nothing can be learned from this past: NO_LEDGER under MIN_DAYS days, FEW_POOLS under
-    MIN_POOLS pools; None where it can.
+    """Returns the reason why nothing can be learned: NO_LEDGER with fewer than MIN_DAYS days,
+    FEW_POOLS with fewer than MIN_POOLS pools; otherwise None.
     """
     if past.days < MIN_DAYS:
         return NO_LEDGER
@@ -40,33 +37,50 @@ def refusal(past: PastForecasts) -> str | None:
 
 
 def gate_weights(past: PastForecasts, pool_ids: npt.NDArray[Any], panel_days: float) -> Values:
-    """One weight for each of `pool_ids`; 0.0 for all where nothing can be learned.
+    """Computes a weight for each pool.
 
-    A loss is min(|error|, LOSS_LIMIT) in scales. A pool's is the sum of its decayed losses plus
-    `panel_days` times the panel's mean loss (the decayed mean of each day's mean).
+    A loss is min(|error|, LOSS_LIMIT) in scales. A pool's loss is the sum of its decayed losses
+    plus `panel_days` times the panel's mean loss (the decayed mean of each day's mean).
+
+    Args:
+        past: past forecasts with actual moves.
+        pool_ids: keys of the pools, as in `past.pool_id`.
+        panel_days: days that the panel's mean loss counts for.
+
+    Returns:
+        One of WEIGHTS for each of `pool_ids`; 0.0 for all if nothing can be learned.
     """
     if refusal(past):
         return np.zeros(pool_ids.size)
-    known = np.isfinite(past.move) & np.isfinite(past.came_true)
-    age, move, came_true = past.age[known], past.move[known], past.came_true[known]
-    losses = np.minimum(np.abs(came_true[:, None] - move[:, None] * WEIGHTS), LOSS_LIMIT)
+    is_complete = np.isfinite(past.move) & np.isfinite(past.actual_move)
+    age, move = past.age[is_complete], past.move[is_complete]
+    actual_move = past.actual_move[is_complete]
+    losses = np.minimum(np.abs(actual_move[:, None] - move[:, None] * WEIGHTS), LOSS_LIMIT)
     panel = _panel_loss(losses, age)
-    own = _sums(losses * decay(age, POOL_HALF_LIFE_DAYS)[:, None], past.pool_id[known], pool_ids)
-    chosen: Values = WEIGHTS[
-        np.argmin(own + panel_days * panel + MODEL_PREFERENCE * np.abs(WEIGHTS - 1.0), axis=1)
-    ]
-    return chosen
+    decayed = losses * decay(age, POOL_HALF_LIFE_DAYS)[:, None]
+    own = _sums(decayed, past.pool_id[is_complete], pool_ids)
+    total = own + panel_days * panel + MODEL_PREFERENCE * np.abs(WEIGHTS - 1.0)
+    weights: Values = WEIGHTS[np.argmin(total, axis=1)]
+    return weights
 
 
 def gated_steps(weights: Values, moves: Values, least: float) -> Values:
-    """The published steps in scales; 0.0 (persistence) where there is no move, or a step smaller
-    than `least`.
+    """Returns the published steps, in scales.
+
+    Args:
+        weights: weights of the gate.
+        moves: the model's moves, in scales; NaN without a model.
+        least: smallest step that is published, in scales.
+
+    Returns:
+        weight x move; 0.0 (persistence) without a move or below `least`.
     """
     steps = weights * np.nan_to_num(moves)
     return np.where(np.abs(steps) < least, 0.0, steps)
 
 
 def _panel_loss(losses: Values, age: npt.NDArray[np.int64]) -> Values:
+    """The decayed mean of each day's mean loss, by weight."""
     days, number = np.unique(age, return_inverse=True)
     daily = (
         np.column_stack(
@@ -79,12 +93,13 @@ def _panel_loss(losses: Values, age: npt.NDArray[np.int64]) -> Values:
     return mean
 
 
-def _sums(losses: Values, pools: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Values:
-    number = pd.Index(wanted).get_indexer(pools)
-    found = number >= 0
+def _sums(losses: Values, pools: npt.NDArray[Any], pool_ids: npt.NDArray[Any]) -> Values:
+    """Sums of the losses of each of `pool_ids`, shape (pools, weights)."""
+    number = pd.Index(pool_ids).get_indexer(pools)
+    is_requested = number >= 0
     return np.column_stack(
         [
-            np.bincount(number[found], losses[found, column], wanted.size)
+            np.bincount(number[is_requested], losses[is_requested, column], pool_ids.size)
             for column in range(losses.shape[1])
         ]
     )

@@ -1,7 +1,6 @@
-"""The record of decisions, `yieldspark.promotion`: a row for each, whether it said yes or no, by a
-night's judgement or by hand.
+"""Decisions on model versions, `yieldspark.promotion`: one row each, of a run or of a person.
 
-In and out: rows of the table. It decides nothing and moves no alias.
+Reads and writes the table; decides nothing and moves no alias.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from database.schema.tables import promotion
 BY_HAND, ROLLED_BACK = "by_hand", "rolled_back"
 
 
-def record(
+def record_decision(
     connection: Connection,
     *,
     engine: str,
@@ -33,7 +32,20 @@ def record(
     as_of: dt.date | None = None,
     run_id: str | None = None,
 ) -> None:
-    """Inside the caller's transaction."""
+    """Inserts a decision, inside the caller's transaction.
+
+    Args:
+        engine: name of the forecasting engine.
+        horizon: days from the as-of day to the target day.
+        decision: PROMOTED, KEPT, REFUSED, BY_HAND or ROLLED_BACK.
+        challenger: version that was decided on.
+        champion: serving version before the decision; None for persistence.
+        serving_version: serving version after it; None for persistence.
+        reason: shown by `models show` and the report.
+        numbers: numbers of the decision, for JSON.
+        as_of: as-of day of the run.
+        run_id: id of the run; None for a person's decision.
+    """
     row = {
         "decided_by": current_user(),
         "engine": engine,
@@ -52,8 +64,8 @@ def record(
     connection.execute(insert(promotion).values(row))
 
 
-def decisions(database: Engine, *, engine: str, horizon: int) -> list[dict[str, Any]]:
-    """All of one model, the newest first."""
+def list_decisions(database: Engine, *, engine: str, horizon: int) -> list[dict[str, Any]]:
+    """Returns all decisions on one model, the newest first."""
     rows = (
         select(promotion)
         .where(promotion.c.engine == engine, promotion.c.horizon_days == horizon)
@@ -63,17 +75,20 @@ def decisions(database: Engine, *, engine: str, horizon: int) -> list[dict[str, 
         return [dict(row) for row in connection.execute(rows).mappings()]
 
 
-def served_before(
+def previous_champion(
     database: Engine, version: str | None, *, engine: str, horizon: int
 ) -> str | None:
-    """The version that served before `version` (None: persistence) came to; None where none did.
-    Going back is no coming.
+    """Returns the version that served before `version`, or None.
+
+    Args:
+        version: serving version; None for persistence.
     """
-    came = [
+    # a rollback to `version` does not count: else a second rollback would undo the first
+    arrivals = [
         row
-        for row in decisions(database, engine=engine, horizon=horizon)
+        for row in list_decisions(database, engine=engine, horizon=horizon)
         if row["serving_version"] == version and row["decision"] != ROLLED_BACK
     ]
     return next(
-        (str(row["champion"]) for row in came if row["champion"] not in (None, version)), None
+        (str(row["champion"]) for row in arrivals if row["champion"] not in (None, version)), None
     )

@@ -1,12 +1,8 @@
-"""The model registry: MLflow's, in a SQLite file of YIELDSPARK_HOME, or by MLFLOW_TRACKING_URI in a
-PostgreSQL database beside the product's, or on a server.
+"""The model registry: MLflow, in a SQLite file of YIELDSPARK_HOME or at MLFLOW_TRACKING_URI.
 
-In: model archives. Out: versions with their aliases, archives again. A version is an MLflow run
-(settings, scores, data interval and hash, hash of the features, engine, code version, native texts
-as artifacts) and a registered version, with the alias `champion` (serves) or `challenger` (the
-newest that does not). Its own name stands in its tags, and registering it twice makes one.
-Credentials are never part of the URI: a database takes those of DB_USER (`mlflow_tables`), a server
-MLflow's own variables (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD, MLFLOW_TRACKING_TOKEN).
+Stores and loads model archives. A version is an MLflow run (settings, scores, data interval, texts
+as artifacts) and a registered version, with the alias `champion` (it serves) or `challenger` (the
+newest that does not). Registering a version twice makes one. Credentials are never part of the URI.
 """
 
 from __future__ import annotations
@@ -23,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import ModelRefused, RegistryUnreachable
 from common.google.clients import client_options, credentials
 from config_spark import Settings
+from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION
 from forecasting.registry.mlflow_tables import (
     LATER,
     has_tables,
@@ -35,21 +32,19 @@ from forecasting.registry.model_archive import ModelArchive, ModelCard, from_fil
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-CHAMPION, CHALLENGER = "champion", "challenger"
 EXPERIMENT = "yieldspark"
 STORAGE = "https://storage.googleapis.com"
 FOLDER = "model"
 TAGS = ("version", "origin", "known", "features_hash", "interval_level", "passed", "code_version")
 
 
-def _reach_stand_in(settings: Settings) -> None:
-    """Let MLflow ask for files in a bucket by the product's client, with the address and the token
-    of what stands in for Google: its own client knows the machine's credentials alone.
-    """
+def _use_product_storage_client(settings: Settings) -> None:
+    """Makes MLflow read buckets by the product's client, for an emulator's address and token."""
     from google.cloud import storage
     from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
     from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
 
+    # MLflow's own client knows the machine's credentials only
     client = storage.Client(
         project=None,
         credentials=credentials(settings),
@@ -62,8 +57,13 @@ def _reach_stand_in(settings: Settings) -> None:
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """A version as lists show it, and as the night chooses by. `number` is MLflow's; None while it
-    waits in the outbox.
+    """A version in lists and for the selection of a run.
+
+    Attributes:
+        number: MLflow's number; None while the version is only in the outbox.
+        origin: last UTC day of the training data.
+        known: as-of day of the run that fitted it.
+        passed: it beat persistence in its validation.
     """
 
     version: str
@@ -77,8 +77,8 @@ class RegisteredVersion:
     code_version: str
 
 
-def waiting_version(card: ModelCard, alias: str | None) -> RegisteredVersion:
-    """A version that is not registered yet."""
+def unregistered_version(card: ModelCard, alias: str | None) -> RegisteredVersion:
+    """Returns the list entry of a version that is not registered yet."""
     return RegisteredVersion(
         card.version,
         None,
@@ -93,72 +93,71 @@ def waiting_version(card: ModelCard, alias: str | None) -> RegisteredVersion:
 
 
 class Registry:
-    """The versions of one database's engine and horizon. Every method raises RegistryUnreachable
-    where the server, database or file does not answer.
+    """The versions of one database's engine and horizon.
+
+    Every method raises RegistryUnreachable if the server, database or file does not answer.
     """
 
     def __init__(self, settings: Settings, *, engine: str, horizon: int) -> None:
-        # a database's pools are what its models learn from: two databases may share a server, but
-        # no champion
+        # models learn from the pools of one database: two databases may share a server, but no
+        # champion
         self.name = f"yieldspark-{settings.db_name}-{engine}-{horizon}d"
         self._settings, self._uri = settings, registry_uri(settings)
 
     def versions(self) -> list[RegisteredVersion]:
-        """All of them, the newest first. Looking makes no file and no table."""
-        with self._reached():
+        """Returns all versions, the newest first; creates no file and no table."""
+        with self._translated_errors():
             if not has_tables(self._settings, make=False):
                 return []
             aliases = self._aliases()
-            found = self._client.search_model_versions(
+            entries = self._client.search_model_versions(
                 f"name='{self.name}'", order_by=["version_number DESC"]
             )
-            return [self._version(one.tags, int(one.version), aliases) for one in found]
+            return [self._version(entry.tags, int(entry.version), aliases) for entry in entries]
 
     def load(self, version: str) -> ModelArchive:
-        """Raises: ModelRefused for a version that is unknown or damaged."""
-        with self._reached():
-            found = self._find(version)
-            if found is None:
-                raise ModelRefused(
-                    f"no model version {version} in {self.name}: `models list` shows those"
-                    " there are"
-                )
+        """Loads a version.
+
+        Raises:
+            ModelRefused: the version is unknown or damaged.
+        """
+        with self._translated_errors():
+            entry = self._require(version)
             with tempfile.TemporaryDirectory(prefix="yieldspark-model-") as folder:
-                path = Path(self._client.download_artifacts(found.run_id, FOLDER, folder))
-                files = {one.name: one.read_bytes() for one in path.iterdir()}
+                path = Path(self._client.download_artifacts(entry.run_id, FOLDER, folder))
+                files = {file.name: file.read_bytes() for file in path.iterdir()}
         return from_files(files, version)
 
     def register(self, archive: ModelArchive, alias: str | None) -> int:
-        """Register a version unless it is there already, give it the alias if any, and return
-        MLflow's number of it.
+        """Registers a version unless it is registered already, and gives it the alias.
 
-        A challenger that passed its judgement is the champion of a registry that has none: it was
-        fitted while the registry did not answer.
+        Args:
+            alias: CHAMPION, CHALLENGER or None.
+
+        Returns:
+            MLflow's number of the version.
         """
-        with self._reached():
-            found = self._find(archive.card.version)
-            number = int(found.version) if found else self._register(archive)
+        with self._translated_errors():
+            entry = self._find(archive.card.version)
+            number = int(entry.version) if entry else self._register(archive)
             if alias:
-                first = archive.card.passed and CHAMPION not in self._aliases()
-                self._give(CHAMPION if first else alias, number)
+                # a version that passed while the registry did not answer is the first champion
+                is_first = archive.card.passed and CHAMPION not in self._aliases()
+                self._set_alias(CHAMPION if is_first else alias, number)
             return number
 
     def set_champion(self, version: str | None) -> None:
-        """Move the alias; None takes it away, so that persistence is served. Raises: ModelRefused
-        for an unknown version.
+        """Moves the champion's alias; None removes it, so that persistence is published.
+
+        Raises:
+            ModelRefused: the version is unknown.
         """
-        with self._reached():
+        with self._translated_errors():
             if version is None:
                 if CHAMPION in self._aliases():
                     self._client.delete_registered_model_alias(self.name, CHAMPION)
                 return
-            found = self._find(version)
-            if found is None:
-                raise ModelRefused(
-                    f"no model version {version} in {self.name}: `models list` shows those"
-                    " there are"
-                )
-            self._give(CHAMPION, int(found.version))
+            self._set_alias(CHAMPION, int(self._require(version).version))
 
     @cached_property
     def _client(self) -> MlflowClient:
@@ -166,7 +165,7 @@ class Registry:
         from mlflow import MlflowClient
 
         if self._settings.google_api_endpoint:
-            _reach_stand_in(self._settings)
+            _use_product_storage_client(self._settings)
         return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
 
     def _register(self, archive: ModelArchive) -> int:
@@ -188,14 +187,14 @@ class Registry:
             self._client.log_artifacts(run.info.run_id, folder, FOLDER)
         tags = {name: str(getattr(card, name)) for name in TAGS}
         source = f"{run.info.artifact_uri}/{FOLDER}"
-        made = self._client.create_model_version(
+        entry = self._client.create_model_version(
             self.name, source, run.info.run_id, tags=tags, await_creation_for=0
         )
         self._client.set_terminated(run.info.run_id)
-        return int(made.version)
+        return int(entry.version)
 
-    def _give(self, alias: str, number: int) -> None:
-        """A version is champion or challenger, and never both."""
+    def _set_alias(self, alias: str, number: int) -> None:
+        # a version is champion or challenger, and never both
         aliases = self._aliases()
         other = CHALLENGER if alias == CHAMPION else CHAMPION
         if aliases.get(other) == number:
@@ -205,21 +204,30 @@ class Registry:
         self._client.set_registered_model_alias(self.name, alias, str(number))
 
     def _experiment(self) -> str:
-        known = self._client.get_experiment_by_name(EXPERIMENT)
-        if known:
-            return str(known.experiment_id)
-        place = self._settings.mlflow_artifacts_uri
-        if place is None and self._settings.mlflow_tracking_uri is None:
-            place = (registry_folder(self._settings) / "artifacts").as_uri()
-        return str(self._client.create_experiment(EXPERIMENT, artifact_location=place))
+        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+        if experiment:
+            return str(experiment.experiment_id)
+        location = self._settings.mlflow_artifacts_uri
+        if location is None and self._settings.mlflow_tracking_uri is None:
+            location = (registry_folder(self._settings) / "artifacts").as_uri()
+        return str(self._client.create_experiment(EXPERIMENT, artifact_location=location))
+
+    def _require(self, version: str) -> Any:
+        entry = self._find(version)
+        if entry is None:
+            raise ModelRefused(
+                f"no model version {version} in {self.name}: `models list` shows the versions"
+            )
+        return entry
 
     def _find(self, version: str) -> Any:
-        found = (
-            self._client.search_model_versions(f"name='{self.name}' and tag.version='{version}'")
-            if version.replace("-", "").isalnum()
-            else []
+        # the name is part of a filter expression, which has no parameters
+        if not version.replace("-", "").isalnum():
+            return None
+        entries = self._client.search_model_versions(
+            f"name='{self.name}' and tag.version='{version}'"
         )
-        return found[0] if found else None
+        return entries[0] if entries else None
 
     def _aliases(self) -> dict[str, int]:
         model = self._registered_model()
@@ -239,12 +247,13 @@ class Registry:
     def _version(
         self, tags: dict[str, str], number: int, aliases: dict[str, int]
     ) -> RegisteredVersion:
-        """Raises: RegistryUnreachable, for a version whose tags are damaged may be the champion."""
+        """The list entry of MLflow's version."""
+        own_aliases = sorted(alias for alias, holder in aliases.items() if holder == number)
         try:
             return RegisteredVersion(
                 version=tags["version"],
                 number=number,
-                aliases=tuple(sorted(alias for alias, of in aliases.items() if of == number)),
+                aliases=tuple(own_aliases),
                 origin=dt.date.fromisoformat(tags["origin"]),
                 known=dt.date.fromisoformat(tags["known"]),
                 features_hash=tags["features_hash"],
@@ -253,22 +262,22 @@ class Registry:
                 code_version=tags["code_version"],
             )
         except (KeyError, ValueError) as error:
+            # the version may be the champion: without it the champion is unknown
             raise RegistryUnreachable(
                 f"version {number} of {self.name} in the model registry at {self._uri} has damaged"
-                f" tags ({type(error).__name__}: {error}). Put a copy of the registry back, or"
+                f" tags ({type(error).__name__}: {error}). Restore a backup of the registry, or"
                 f" delete that version with MLflow; {LATER}"
             ) from error
 
     @contextmanager
-    def _reached(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             with login(self._settings):
                 yield
         except (ModelRefused, RegistryUnreachable, ImportError):
             raise
-        except (
-            Exception
-        ) as error:  # MLflow passes on what its stores raise: requests', SQLAlchemy's, OSError
+        # MLflow passes on any error of its stores: of requests, of SQLAlchemy, OSError
+        except Exception as error:
             raise RegistryUnreachable(
                 f"the model registry at {self._uri} failed: {type(error).__name__}:"
                 f" {str(error).splitlines()[0][:200]}. Check MLFLOW_TRACKING_URI and that it runs;"
@@ -277,7 +286,7 @@ class Registry:
 
 
 def _parameters(card: ModelCard) -> dict[str, str]:
-    own = (
+    names = (
         "horizon_days",
         "interval_level",
         "origin",
@@ -287,7 +296,7 @@ def _parameters(card: ModelCard) -> dict[str, str]:
         "data_hash",
         "features_hash",
     )
-    return {name: str(getattr(card, name)) for name in own} | {
+    return {name: str(getattr(card, name)) for name in names} | {
         name: str(value) for name, value in card.settings.items()
     }
 

@@ -1,11 +1,7 @@
-"""MLflow's own tables, in a file of SQLite or in a PostgreSQL database: whether they are there and
-of the installed MLflow, made where they are missing, upgraded on demand.
+"""MLflow's own tables, in a SQLite file or a PostgreSQL database: check, creation and upgrade.
 
-In: settings with the login of DB_USER, whose MLFLOW_TRACKING_URI names the database. Out: nothing,
-or a RegistryUnreachable that says what to do. An MLflow server looks after its own tables.
-
-MLflow takes its address from a URI, which is logged. The login is therefore given by libpq's
-variables (https://www.postgresql.org/docs/current/libpq-envars.html), and only while MLflow works.
+Needs settings whose MLFLOW_TRACKING_URI names the database; raises RegistryUnreachable with the
+next step. The tables of an MLflow server are its own business.
 """
 
 from __future__ import annotations
@@ -45,42 +41,46 @@ FILE = "mlflow.db"
 VERSIONS = "model_versions"
 LATER = "forecasts go on without it and are registered later"
 
-
-QUIET = {
-    # a server that is down must cost seconds: MLflow's own retries take minutes
+MLFLOW_ENVIRONMENT = {
+    # a server that is down must cost seconds; MLflow's own retries take minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    # standard output is the command's, standard error our own log's
+    # standard output belongs to the command, standard error to our log
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # nor are its tracebacks: each error that it logs it raises too
+    # MLflow raises each error that it logs
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # no use of this product is anyone's business
+    # the product sends no usage data
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 
 
 def registry_uri(settings: Settings) -> str:
-    """Where MLflow keeps versions: MLFLOW_TRACKING_URI, or the file in YIELDSPARK_HOME."""
+    """Returns MLFLOW_TRACKING_URI, or the address of the file in YIELDSPARK_HOME."""
     file = registry_folder(settings) / FILE
     return settings.mlflow_tracking_uri or sqlite_uri(file)
 
 
 def registry_folder(settings: Settings) -> Path:
+    """Returns the registry's folder in YIELDSPARK_HOME."""
     return settings.yieldspark_home / "mlflow"
 
 
-def quieten_mlflow() -> None:
-    """Before MLflow is imported: it reads most of these variables then."""
-    for name, value in QUIET.items():
+def set_mlflow_environment() -> None:
+    """Sets variables of MLflow that are not set; call it before MLflow is imported."""
+    for name, value in MLFLOW_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
 @contextmanager
 def login(settings: Settings) -> Iterator[None]:
-    """Inside the block libpq's variables hold the login of DB_USER; a process that is started later
-    does not inherit them. Nothing is set for a registry that is not in PostgreSQL.
+    """Sets libpq's variables to the login of DB_USER inside the block.
+
+    Sets nothing for a registry outside PostgreSQL. Processes that start later do not inherit the
+    variables.
     """
+    # MLflow logs its URI, so the login is in variables
+    # (https://www.postgresql.org/docs/current/libpq-envars.html)
     variables = _variables(settings) if is_in_postgresql(settings.mlflow_tracking_uri) else {}
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
@@ -98,7 +98,7 @@ def _variables(settings: Settings) -> dict[str, str]:
     login = _login(settings)
     return {
         **login.libpq_variables(),
-        # the role's own limits and isolation are for people, as in every session of ours
+        # as in every session: the limits and the isolation of the role are for people
         "PGOPTIONS": login.options,
         "PGCLIENTENCODING": ENCODING,
         # a pooled connection would stay open for as long as Spark works
@@ -107,52 +107,58 @@ def _variables(settings: Settings) -> dict[str, str]:
 
 
 def _login(settings: Settings) -> ConnectionParameters:
-    """MLflow's tables are found by the search path of the database, not by DB_SCHEMA."""
     login = connection_parameters(settings)
+    # MLflow's tables follow the search path of the database, not DB_SCHEMA
     session = {name: value for name, value in login.session.items() if name in FIXED_SESSION}
     return replace(login, session=session)
 
 
 def has_tables(settings: Settings, *, make: bool) -> bool:
-    """Whether the registry has this MLflow's tables. One connection is tried before MLflow tries
-    its ten, between which it sleeps 101 s.
+    """Returns whether the registry has the tables of this MLflow.
 
-    Args: make them where they are missing.
-    Raises: RegistryUnreachable where the database does not answer, or has tables of another MLflow.
+    Args:
+        make: create missing tables.
+
+    Raises:
+        RegistryUnreachable: the database does not answer, or has tables of another MLflow.
     """
     uri = registry_uri(settings)
-    quieten_mlflow()
+    set_mlflow_environment()
     if not _is_database(uri):
         return True
     if _is_missing_file(uri) and not make:
         return False
-    with login(settings), _explained(settings), _connected(settings) as connection:
-        found = _revision(connection)
-        if found is None and make:
+    # one attempt before MLflow's ten, between which it sleeps 101 s
+    with login(settings), _translated_errors(settings), _connected(settings) as connection:
+        revision = _revision(connection)
+        if revision is None and make:
             _upgrade(uri, connection)
-        elif found is not None:
-            _require_current(uri, found)
-        return found is not None or make
+        elif revision is not None:
+            _require_current(uri, revision)
+        return revision is not None or make
 
 
 def upgrade_tables(settings: Settings) -> Change | None:
-    """Bring the tables to the installed MLflow, or make them in an empty PostgreSQL database. None
-    where there is nothing to upgrade: a server, or no file yet.
+    """Upgrades the tables to the installed MLflow, or creates them in an empty PostgreSQL database.
 
-    Raises: as `has_tables`; RegistryUnreachable for tables of a newer MLflow.
+    Returns:
+        The change; None if there is nothing to upgrade: a server, or no file yet.
+
+    Raises:
+        RegistryUnreachable: the database does not answer, or has tables of a newer MLflow.
     """
     uri = registry_uri(settings)
-    quieten_mlflow()
+    set_mlflow_environment()
     if not _is_database(uri) or _is_missing_file(uri):
         return None
-    with login(settings), _explained(settings), _connected(settings) as connection:
-        found = _revision(connection)
-        if found == _head():
+    with login(settings), _translated_errors(settings), _connected(settings) as connection:
+        revision = _revision(connection)
+        if revision == _head():
             return "current"
-        if found is not None:
-            _require_known(uri, found)
+        if revision is not None:
+            _require_known(uri, revision)
         _upgrade(uri, connection)
-        return "made" if found is None else "upgraded"
+        return "made" if revision is None else "upgraded"
 
 
 def _is_database(uri: str) -> bool:
@@ -164,7 +170,7 @@ def _is_missing_file(uri: str) -> bool:
 
 
 def _file(uri: str) -> Path:
-    """Its path, as SQLAlchemy decodes it."""
+    # decoded as SQLAlchemy does
     return Path(make_url(uri).database or "")
 
 
@@ -178,7 +184,7 @@ def _connected(settings: Settings) -> Iterator[Connection]:
 
 
 def _make_private(file: Path, own_folder: Path) -> None:
-    """Make the file where it is missing; a folder that the user chose keeps its rights."""
+    """Creates a missing file; a folder that the user chose keeps its rights."""
     if file.parent == own_folder or not file.parent.exists():
         private_folder(file.parent)
     if not file.exists():
@@ -196,22 +202,19 @@ def _engine(settings: Settings) -> Engine:
 
 
 def _revision(connection: Connection) -> str | None:
-    """None where there are no tables, also where making them was interrupted.
-
-    Raises: RegistryUnreachable for versions in tables without a revision: as an empty registry they
-    would be replaced.
-    """
+    """The revision of the tables; None without tables, or if their creation was interrupted."""
     from alembic.migration import MigrationContext
 
-    found = MigrationContext.configure(connection).get_current_revision()
-    is_lost = found is None and inspect(connection).has_table(VERSIONS)
+    revision = MigrationContext.configure(connection).get_current_revision()
+    # without this check, versions in tables without a revision would be replaced
+    is_lost = revision is None and inspect(connection).has_table(VERSIONS)
     if is_lost and connection.execute(text(f"SELECT count(*) FROM {VERSIONS}")).scalar_one():
         raise RegistryUnreachable(
             f"the model registry at {connection.engine.url} is damaged: it has model versions and"
-            " its table alembic_version is empty or gone. Put a copy of the database back, or name"
-            f" another in MLFLOW_TRACKING_URI; {LATER}"
+            " its table alembic_version is empty or missing. Restore a backup of the database, or"
+            f" set MLFLOW_TRACKING_URI to another one; {LATER}"
         )
-    return found
+    return revision
 
 
 def _head() -> str:
@@ -226,30 +229,30 @@ def _scripts() -> ScriptDirectory:
     return ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
 
 
-def _require_current(uri: str, found: str) -> None:
-    if found == (head := _head()):
+def _require_current(uri: str, revision: str) -> None:
+    if revision == (head := _head()):
         return
-    _require_known(uri, found)
+    _require_known(uri, revision)
     raise RegistryUnreachable(
-        f"the model registry at {uri} has tables of an older MLflow, revision {found}; this version"
-        f" needs {head}. Make a backup, then {MIGRATE} upgrades them; {LATER}"
+        f"the model registry at {uri} has tables of an older MLflow, revision {revision}; this"
+        f" version needs {head}. Make a backup, then {MIGRATE} upgrades them; {LATER}"
     )
 
 
-def _require_known(uri: str, found: str) -> None:
-    if found not in {script.revision for script in _scripts().walk_revisions()}:
+def _require_known(uri: str, revision: str) -> None:
+    if revision not in {script.revision for script in _scripts().walk_revisions()}:
         raise RegistryUnreachable(
-            f"the model registry at {uri} has tables of revision {found}, which this MLflow does"
-            " not know: run the newer version that made them, or name a database of its own in"
-            f" MLFLOW_TRACKING_URI where they are another application's; {LATER}"
+            f"the model registry at {uri} has tables of revision {revision}, which this MLflow does"
+            " not know: run the newer version that made them, or set MLFLOW_TRACKING_URI to a"
+            f" database of its own if they belong to another application; {LATER}"
         )
 
 
 def _upgrade(uri: str, connection: Connection) -> None:
-    """As `mlflow db upgrade`; two at once wait for each other in PostgreSQL."""
     from mlflow.db import upgrade
 
     if is_in_postgresql(uri):
+        # a second process waits, and finds the tables upgraded
         lock_in_transaction(connection, MLFLOW_LOCK)
         if _revision(connection) == _head():
             return
@@ -258,8 +261,8 @@ def _upgrade(uri: str, connection: Connection) -> None:
 
 
 @contextmanager
-def _explained(settings: Settings) -> Iterator[None]:
-    """What a driver raises inside, with the next step."""
+def _translated_errors(settings: Settings) -> Iterator[None]:
+    """Translates a driver's errors into RegistryUnreachable with the next step."""
     uri = registry_uri(settings)
     try:
         yield
@@ -278,8 +281,8 @@ def _explained(settings: Settings) -> Iterator[None]:
 def _next_step(settings: Settings, code: str | None) -> str:
     if not is_in_postgresql(settings.mlflow_tracking_uri):
         return (
-            "Check MLFLOW_TRACKING_URI and that its file is one of MLflow; put a copy of a damaged"
-            " file back, or move it away: the next forecast run makes another"
+            "Check MLFLOW_TRACKING_URI and that its file is one of MLflow; restore a backup of a"
+            " damaged file, or move it away: the next forecast run makes another"
         )
     database = make_url(str(settings.mlflow_tracking_uri)).database
     if code == "3D000":

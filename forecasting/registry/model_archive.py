@@ -1,8 +1,7 @@
-"""A model version outside any process: its native LightGBM texts, and the card that says what they
-were made of and what they were worth.
+"""A model version as files: native LightGBM texts and the card that describes them.
 
-In and out: `ModelArchive`, as files by name (`card.json`, `apy-00.txt`, .., `tvl-00.txt`, ..) for
-the registry, or packed into a zip for the database. Reading checks every text against the card's
+Converts a `ModelArchive` to and from files by name (`card.json`, `apy-00.txt`, .., `tvl-00.txt`,
+..) for the registry, or a zip for the database. Reading compares every text with the card's
 SHA-256: a damaged model is refused, never loaded.
 """
 
@@ -21,19 +20,26 @@ from common.errors import ModelRefused
 
 CARD = "card.json"
 TARGETS = ("apy", "tvl")
+# a version has 5 MB; a zip may unpack to a thousand times its own size
 MAX_UNPACKED_BYTES = 256 * 1024 * 1024
-"""A version of the product has 5 MB; a zip may unpack to a thousand times its own size."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a version is. `origin`: it knows nothing after this day; `known`: as-of day of the run
-    that fitted it and judged it on the days between.
+    """Description of a version.
 
-    `data_hash` is of the metrics that the fitting run read from `data_first_day` on; `settings` are
-    LightGBM's parameters and the training window; `scores` is the judgement
-    (`judgement.Judgement.numbers`) and `passed` whether it beat persistence then; `gain` is each
-    feature's share, by target; `reference` the training features' distribution, for drift.
+    Attributes:
+        version: origin and fingerprint, see `StackedModel.version`.
+        origin: last UTC day of the training data.
+        known: as-of day of the run that fitted it and validated it on the days between.
+        data_first_day: first day of the metrics that the run read.
+        data_rows: their number of pool-days.
+        data_hash: hash of their values.
+        settings: LightGBM's parameters and the training window.
+        passed: the version beat persistence in its validation.
+        scores: numbers of its validation, see `PromotionDecision.numbers`.
+        gain: each feature's share of the gain, by target.
+        reference: distribution of the training features, for drift.
     """
 
     version: str
@@ -55,28 +61,29 @@ class ModelCard:
 
     @property
     def features_hash(self) -> str:
+        """Hash of the names of the features."""
         return features_hash(self.features)
 
 
 @dataclass(frozen=True)
 class ModelArchive:
-    """Native texts by target, each target's in the order of its objectives."""
+    """A version's card and its native texts by target, in the order of the target's objectives."""
 
     card: ModelCard
     texts: Mapping[str, tuple[str, ...]]
 
     def files(self) -> dict[str, bytes]:
-        texts = {
-            f"{target}-{number:02d}.txt": text.encode()
-            for target in TARGETS
-            for number, text in enumerate(self.texts[target])
-        }
+        """Returns the contents of the version's files by name."""
+        texts = {}
+        for target in TARGETS:
+            for number, text in enumerate(self.texts[target]):
+                texts[f"{target}-{number:02d}.txt"] = text.encode()
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in texts.items()}
-        return {
-            CARD: json.dumps(asdict(self.card) | {"sha256": hashes}, default=str, indent=1).encode()
-        } | texts
+        card = json.dumps(asdict(self.card) | {"sha256": hashes}, default=str, indent=1)
+        return {CARD: card.encode()} | texts
 
-    def packed(self) -> bytes:
+    def pack(self) -> bytes:
+        """Returns the files as a zip."""
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in self.files().items():
@@ -85,79 +92,90 @@ class ModelArchive:
 
 
 def features_hash(features: Sequence[str]) -> str:
-    """First 12 hexadecimal digits of the SHA-256 of the names in their order."""
+    """Returns the first 12 hexadecimal digits of the SHA-256 of the names in their order."""
     return hashlib.sha256("\n".join(features).encode()).hexdigest()[:12]
 
 
 def from_files(files: Mapping[str, bytes], name: str) -> ModelArchive:
-    """Args: name is how the version is called in an error. Raises: ModelRefused where a file is
-    missing, damaged or of another version's making.
+    """Reads a version from its files.
+
+    Args:
+        files: contents by name.
+        name: the version's name in an error.
+
+    Raises:
+        ModelRefused: a file is missing, damaged or of another version of the product.
     """
     try:
-        document = json.loads(files[CARD])
-        hashes = document.pop("sha256")
+        fields = json.loads(files[CARD])
+        hashes = fields.pop("sha256")
         damaged = [
-            name
-            for name, wanted in hashes.items()
-            if hashlib.sha256(files.get(name, b"")).hexdigest() != wanted
+            file
+            for file, digest in hashes.items()
+            if hashlib.sha256(files.get(file, b"")).hexdigest() != digest
         ]
         days = {
-            key: dt.date.fromisoformat(document[key])
-            for key in ("origin", "known", "data_first_day")
+            key: dt.date.fromisoformat(fields[key]) for key in ("origin", "known", "data_first_day")
         }
-        card = ModelCard(**document | days | {"features": tuple(document["features"])})
+        card = ModelCard(**fields | days | {"features": tuple(fields["features"])})
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelRefused(
             f"model version {name} can't be read: its {CARD} is missing or damaged"
-            f" ({type(error).__name__}: {error}). {NEXT}"
+            f" ({type(error).__name__}: {error}). {NEXT_STEP}"
         ) from error
     if damaged:
         raise ModelRefused(
             f"model version {name} is damaged: {', '.join(sorted(damaged))} is not what was"
-            f" registered. {NEXT}"
+            f" registered. {NEXT_STEP}"
         )
-    texts = {
-        target: tuple(files[one].decode() for one in sorted(hashes) if one.startswith(f"{target}-"))
-        for target in TARGETS
-    }
+    texts = {}
+    for target in TARGETS:
+        names = [file for file in sorted(hashes) if file.startswith(f"{target}-")]
+        texts[target] = tuple(files[file].decode() for file in names)
     return ModelArchive(card, texts)
 
 
-def unpacked(content: bytes, name: str) -> ModelArchive:
-    """Raises: as `from_files`."""
+def unpack(content: bytes, name: str) -> ModelArchive:
+    """Reads a version from a zip.
+
+    Raises:
+        ModelRefused: the zip or a file in it is damaged.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
             if size > MAX_UNPACKED_BYTES:
                 raise ValueError(f"its files have {size:,} bytes, at most {MAX_UNPACKED_BYTES:,}")
             # zipfile reads no more of an entry than the size that it declares
-            files = {one: archive.read(one) for one in archive.namelist()}
-    # a damaged byte may be anything to zipfile: zlib's error, EOFError, an encrypted file, a
-    # negative place
+            files = {file: archive.read(file) for file in archive.namelist()}
+    # a damaged byte may raise anything in zipfile: zlib's error, EOFError, an error of encryption
+    # or of a negative position
     except Exception as error:
         raise ModelRefused(
             f"model version {name} can't be read from yieldspark.model_outbox:"
-            f" {type(error).__name__}: {error}. {NEXT}"
+            f" {type(error).__name__}: {error}. {NEXT_STEP}"
         ) from error
     return from_files(files, name)
 
 
-NEXT = "`models list` shows the others, `models rollback` goes back to the one that served before"
+NEXT_STEP = "`models list` shows the others, `models rollback` restores the one that served before"
 
 
 def require_features(card: ModelCard, features: Sequence[str]) -> None:
-    """Raises: ModelRefused, with what either list has that the other lacks, where the model was
-    fitted with other features than this code makes.
+    """Checks that a model was fitted with the features that this code computes.
+
+    Raises:
+        ModelRefused: the features differ; the message names those of either side.
     """
     if card.features == tuple(features):
         return
-    gone = [name for name in card.features if name not in features]
-    new = [name for name in features if name not in card.features]
-    parts = [
-        f"{words} {', '.join(names)}"
-        for words, names in (("it alone has", gone), ("the code alone has", new))
-        if names
-    ]
+    removed = [name for name in card.features if name not in features]
+    added = [name for name in features if name not in card.features]
+    parts = []
+    if removed:
+        parts.append(f"only the model has {', '.join(removed)}")
+    if added:
+        parts.append(f"only the code has {', '.join(added)}")
     raise ModelRefused(
         f"model version {card.version} was fitted with other features than this code makes:"
         f" {'; '.join(parts) or 'the same in another order'}. The next forecast run fits a new"

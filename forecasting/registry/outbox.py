@@ -1,11 +1,8 @@
-"""Moves that the registry has not made yet: versions to register, aliases to give or to take away.
-They are committed with the forecasts or the decision they belong to, and made when the registry
-answers.
+"""The outbox of the model registry: versions and aliases that it has not recorded yet.
 
-So a registry that is down stops no forecast, no forecast names a version that is nowhere, and a
-process that ends between the commit and the registry leaves a move that the next command or run
-makes (the transactional outbox pattern). Making a move twice is making it once. In: archives. Out:
-rows of `yieldspark.model_outbox`, which are gone once the move is made.
+Rows of `yieldspark.model_outbox` are committed with the forecasts or the decision they belong to,
+and deleted once the registry has recorded them (transactional outbox). A registry that does not
+answer therefore stops no forecast, and recording a row twice has the effect of once.
 """
 
 from __future__ import annotations
@@ -19,25 +16,32 @@ from sqlalchemy import Connection, Engine, Row, delete, insert, select
 
 from database.connections.engine import checked_connection
 from database.schema.tables import model_outbox
-from forecasting.registry.mlflow_registry import CHAMPION, RegisteredVersion, Registry
-from forecasting.registry.model_archive import ModelArchive, unpacked
+from forecasting.evaluation.promotion_policy import CHAMPION
+from forecasting.registry.mlflow_registry import RegisteredVersion, Registry
+from forecasting.registry.model_archive import ModelArchive, unpack
 
 log = logging.getLogger(__name__)
 
+# `alias` of a row without a model: after its commit there is no champion
 WITHDRAWN = "withdrawn"
-"""`alias` of a row that carries no model: from its commit on there is no champion."""
 
 
 @dataclass(frozen=True)
-class Waiting:
+class PendingVersion:
+    """A version that the registry has not recorded yet, with its future alias."""
+
     archive: ModelArchive
     alias: str | None
 
 
-def put(connection: Connection, archive: ModelArchive, alias: str | None, run_id: str) -> None:
-    """Inside the caller's transaction. A version that is registered already gets the alias alone.
+def enqueue(connection: Connection, archive: ModelArchive, alias: str | None, run_id: str) -> None:
+    """Adds a version, inside the caller's transaction.
 
-    Args: run_id is the forecast run, or the decision where it was taken by hand.
+    A version that is registered already only gets the alias.
+
+    Args:
+        alias: CHAMPION, CHALLENGER or None.
+        run_id: id of the forecast run, or the decision of a person.
     """
     card = archive.card
     row = {
@@ -48,11 +52,11 @@ def put(connection: Connection, archive: ModelArchive, alias: str | None, run_id
         "run_id": run_id,
     }
     connection.execute(delete(model_outbox).where(model_outbox.c.version == card.version))
-    connection.execute(insert(model_outbox).values(row | {"model": archive.packed()}))
+    connection.execute(insert(model_outbox).values(row | {"model": archive.pack()}))
 
 
-def put_withdrawal(connection: Connection, run_id: str, *, engine: str, horizon: int) -> None:
-    """Inside the caller's transaction: the champion loses its alias, whichever version has it."""
+def enqueue_withdrawal(connection: Connection, run_id: str, *, engine: str, horizon: int) -> None:
+    """Adds the removal of the champion's alias, inside the caller's transaction."""
     row = {
         "version": f"{WITHDRAWN} by {run_id}",
         "engine": engine,
@@ -63,25 +67,29 @@ def put_withdrawal(connection: Connection, run_id: str, *, engine: str, horizon:
     connection.execute(insert(model_outbox).values(row | {"model": b""}))
 
 
-def waiting(database: Engine, *, engine: str, horizon: int) -> list[Waiting]:
-    """Versions that are not registered yet or wait for an alias, the newest first; `champion` is
-    one of them at most. Raises: ModelRefused for a damaged one.
+def pending_versions(database: Engine, *, engine: str, horizon: int) -> list[PendingVersion]:
+    """Returns the pending versions, the newest first; one of them at most is champion.
+
+    Raises:
+        ModelRefused: a version is damaged.
     """
-    found: list[Waiting] = []
+    versions: list[PendingVersion] = []
+    # the newest decision on the champion counts
     is_decided = False
     for row in _rows(database, engine, horizon):
         alias = None if is_decided and row.alias == CHAMPION else row.alias
         is_decided |= alias in (CHAMPION, WITHDRAWN)
         if alias != WITHDRAWN:
-            found.append(Waiting(unpacked(bytes(row.model), row.version), alias))
-    return found
+            versions.append(PendingVersion(unpack(bytes(row.model), row.version), alias))
+    return versions
 
 
-def as_decided(
+def apply_pending_decisions(
     registered: Sequence[RegisteredVersion], database: Engine, *, engine: str, horizon: int
 ) -> list[RegisteredVersion]:
-    """The registry's versions; its champion is none any more where another one, or none, was
-    decided on and the alias has not moved yet.
+    """Returns the registry's versions with the decisions that wait in the outbox.
+
+    While another champion, or none, has been decided on, no registered version is champion.
     """
     moves = select(model_outbox.c.version).where(
         model_outbox.c.engine == engine,
@@ -91,17 +99,24 @@ def as_decided(
     with checked_connection(database) as connection:
         if connection.execute(moves).first() is None:
             return list(registered)
-    return [
-        replace(one, aliases=tuple(alias for alias in one.aliases if alias != CHAMPION))
-        for one in registered
-    ]
+    return [_without_champion(version) for version in registered]
 
 
-def register_waiting(
+def _without_champion(version: RegisteredVersion) -> RegisteredVersion:
+    return replace(version, aliases=tuple(alias for alias in version.aliases if alias != CHAMPION))
+
+
+def register_pending(
     database: Engine, registry: Registry, *, engine: str, horizon: int
 ) -> list[str]:
-    """Make every move that waits, the oldest first, and return the registered versions. Raises:
-    ModelRefused for a damaged version, RegistryUnreachable; what is left then waits on.
+    """Records every pending row in the registry, the oldest first.
+
+    Returns:
+        The registered versions.
+
+    Raises:
+        ModelRefused: a version is damaged; it and newer rows stay in the outbox.
+        RegistryUnreachable: the registry does not answer; the rest stays in the outbox.
     """
     registered = []
     for row in reversed(_rows(database, engine, horizon)):
@@ -109,7 +124,7 @@ def register_waiting(
             registry.set_champion(None)
             log.info("%s: %s, so that no version is champion", registry.name, row.version)
         else:
-            number = registry.register(unpacked(bytes(row.model), row.version), row.alias)
+            number = registry.register(unpack(bytes(row.model), row.version), row.alias)
             log.info(
                 "registered model version %s as %s version %d, alias %s",
                 row.version,

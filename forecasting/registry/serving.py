@@ -1,8 +1,7 @@
-"""Which model version a forecast run uses, and whether it has to fit a new one.
+"""Selection of the model versions of a forecast run.
 
-In: the versions of registry and outbox, the as-of day, and what the code makes. Out: `Serving`. No
-version that knows anything after the as-of day is ever used. It reads and decides; nothing is
-loaded or moved here.
+Reads versions of registry and outbox; returns `ServingVersions`. Never uses a version that has seen
+a day after the as-of day. Moves no alias.
 """
 
 from __future__ import annotations
@@ -11,32 +10,32 @@ import datetime as dt
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Engine
 
 from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
-from forecasting.features.feature_frame import feature_names
+from forecasting.evaluation.promotion_policy import CHAMPION
+from forecasting.features.feature_names import feature_names
 from forecasting.registry import outbox
-from forecasting.registry.mlflow_registry import (
-    CHAMPION,
-    RegisteredVersion,
-    Registry,
-    waiting_version,
-)
+from forecasting.registry.mlflow_registry import RegisteredVersion, Registry, unregistered_version
 from forecasting.registry.model_archive import ModelArchive, features_hash, require_features
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Serving:
-    """`champion` serves, None: persistence does; `newest` is the newest version that could: its
-    moves go into the ledger while persistence is served.
+class ServingVersions:
+    """The versions of a run.
 
-    `is_reached`: whether the registry answered, so that all versions are known. `is_past`: a later
-    as-of day has a version already, so that nothing that is fitted now moves an alias. `problems`:
-    what the run has to say.
+    Attributes:
+        champion: the serving version; None if persistence serves.
+        newest: the newest usable version; its moves go to the forecast history while persistence
+            serves.
+        is_reached: the registry answered, so all versions are known.
+        is_past: a version of a later as-of day exists; a version fitted now moves no alias.
+        problems: messages for the run's checks.
     """
 
     champion: ModelArchive | None
@@ -46,90 +45,112 @@ class Serving:
     problems: tuple[str, ...] = ()
 
     @property
-    def newest_known(self) -> dt.date | None:
+    def newest_as_of(self) -> dt.date | None:
+        """As-of day of the newest version's run."""
         return self.newest.card.known if self.newest else None
 
 
-def serving(settings: Settings, database: Engine, *, engine: str, as_of: dt.date) -> Serving:
-    """Never raises for a registry that does not answer or a damaged version: it says so, and goes
-    on with what there is.
+def serving_versions(
+    settings: Settings, database: Engine, *, engine: str, as_of: dt.date
+) -> ServingVersions:
+    """Selects and loads the versions that a run of this as-of day uses.
+
+    A registry that does not answer and a damaged version become `problems`, not errors.
+
+    Args:
+        engine: name of the forecasting engine.
+        as_of: the as-of day.
     """
-    registry, problems = Registry(settings, engine=engine, horizon=settings.horizon_days), []
-    packed: dict[str, ModelArchive] = {}
-    versions: list[RegisteredVersion] = []
-    is_outbox_whole = True
-    try:
-        waiting = outbox.waiting(database, engine=engine, horizon=settings.horizon_days)
-        packed = {one.archive.card.version: one.archive for one in waiting}
-        versions = [waiting_version(one.archive.card, one.alias) for one in waiting]
-    except ModelRefused as error:
-        is_outbox_whole = False
-        problems.append(str(error))
+    model: dict[str, Any] = {"engine": engine, "horizon": settings.horizon_days}
+    registry = Registry(settings, **model)
+    problems: list[str] = []
+    versions, archives, is_outbox_intact = _pending(database, model, problems)
     is_reached = True
     try:
         registered = registry.versions()
-        if is_outbox_whole:
-            registered = outbox.as_decided(
-                registered, database, engine=engine, horizon=settings.horizon_days
-            )
-        versions += [one for one in registered if one.version not in packed]
+        if is_outbox_intact:
+            registered = outbox.apply_pending_decisions(registered, database, **model)
+        versions += [version for version in registered if version.version not in archives]
     except RegistryUnreachable as error:
         is_reached = False
         problems.append(str(error))
 
-    features, loaded = (
-        feature_names(market=settings.market_features),
-        dict[str, ModelArchive | None](),
-    )
+    features = feature_names(market=settings.market_features)
+    loaded: dict[str, ModelArchive | None] = {}
 
-    def load(one: RegisteredVersion) -> ModelArchive | None:
-        if one.version not in loaded:
+    def load(version: RegisteredVersion) -> ModelArchive | None:
+        name = version.version
+        if name not in loaded:
             try:
-                archive = packed.get(one.version) or registry.load(one.version)
+                archive = archives.get(name) or registry.load(name)
                 require_features(archive.card, features)
-                loaded[one.version] = archive
+                loaded[name] = archive
             except (ModelRefused, RegistryUnreachable) as error:
                 problems.append(str(error))
-                loaded[one.version] = None
-        return loaded[one.version]
+                loaded[name] = None
+        return loaded[name]
 
-    known = [
-        one
-        for one in versions
-        if one.known <= as_of and one.interval_level == settings.interval_level
-    ]
-    usable = [one for one in known if one.features_hash == features_hash(features)]
-    newest_first = sorted(usable, key=lambda one: one.known, reverse=True)
-    chosen = _champion(versions, known, usable, is_reached)
-    # one that can't be loaded costs no forecast: the newest other that passed serves
-    candidates = [chosen, *(one for one in newest_first if one.passed)] if chosen else []
-    champion = next((found for one in candidates if (found := load(one))), None)
+    current = _current(versions, as_of, settings.interval_level)
+    usable = [version for version in current if version.features_hash == features_hash(features)]
+    newest_first = sorted(usable, key=lambda version: version.known, reverse=True)
+    selected = _champion(versions, current, usable, is_reached)
+    # a champion that can't be loaded is replaced by the newest version that passed
+    passed = [version for version in newest_first if version.passed]
+    candidates = [selected, *passed] if selected else []
+    champion = next(filter(None, map(load, candidates)), None)
     newest = load(newest_first[0]) if newest_first else None
     for problem in problems:
         log.warning("%s", problem)
-    return Serving(
-        champion, newest, is_reached, any(one.known > as_of for one in versions), tuple(problems)
+    return ServingVersions(
+        champion=champion,
+        newest=newest,
+        is_reached=is_reached,
+        is_past=any(version.known > as_of for version in versions),
+        problems=tuple(problems),
     )
+
+
+def _pending(
+    database: Engine, model: dict[str, Any], problems: list[str]
+) -> tuple[list[RegisteredVersion], dict[str, ModelArchive], bool]:
+    """Versions of the outbox, their archives by name, and whether all are intact."""
+    try:
+        pending = outbox.pending_versions(database, **model)
+    except ModelRefused as error:
+        problems.append(str(error))
+        return [], {}, False
+    archives = {entry.archive.card.version: entry.archive for entry in pending}
+    versions = [unregistered_version(entry.archive.card, entry.alias) for entry in pending]
+    return versions, archives, True
+
+
+def _current(
+    versions: Sequence[RegisteredVersion], as_of: dt.date, level: float
+) -> list[RegisteredVersion]:
+    # a version of a later run has seen days after the as-of day
+    return [
+        version
+        for version in versions
+        if version.known <= as_of and version.interval_level == level
+    ]
 
 
 def _champion(
     versions: Sequence[RegisteredVersion],
-    known: Sequence[RegisteredVersion],
+    current: Sequence[RegisteredVersion],
     usable: Sequence[RegisteredVersion],
     is_reached: bool,
 ) -> RegisteredVersion | None:
-    """The champion where it may be used; on a past as-of day that it knows too much of, and without
-    a registry, the newest that passed judgement; where there is none, the one that waits to be the
-    first.
-    """
-    champion = next((one for one in versions if CHAMPION in one.aliases), None)
-    if champion in known:
-        # other features: loading it says which
+    """The champion as of this day; None if persistence serves."""
+    champion = next((version for version in versions if CHAMPION in version.aliases), None)
+    if champion in current:
+        # with other features too: loading it names them
         return champion
+    passed = [version for version in usable if version.passed]
     if champion is not None or not is_reached:
-        return max((one for one in usable if one.passed), key=lambda one: one.known, default=None)
-    # the registry will make it the first champion: it passed while the registry did not answer, and
-    # has served since
-    return next(
-        (one for one in reversed(usable) if one.number is None and one.aliases and one.passed), None
-    )
+        # the champion has seen later days, or is unknown without the registry
+        return max(passed, key=lambda version: version.known, default=None)
+    # The oldest pending version that passed: it has served since the registry stopped answering,
+    # and becomes the registry's first champion.
+    pending = [version for version in passed if version.number is None and version.aliases]
+    return pending[-1] if pending else None

@@ -1,8 +1,7 @@
-"""The versions of a model as a person looks at them and moves them: list, show, promote, roll back.
+"""Model versions for the command line: list, show, promote, roll back.
 
-In: the settings' engine and horizon, a version by its name, its number or an alias. Out: plain
-dicts. What is moved here, the next forecast run uses; every move is a row of `yieldspark.promotion`
-with who and why.
+Reads the settings' engine and horizon and a version by its name, number or alias; returns plain
+dicts. A change takes effect with the next forecast run, and is a row of `yieldspark.promotion`.
 """
 
 from __future__ import annotations
@@ -17,96 +16,109 @@ from sqlalchemy import Engine
 from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
 from database.connections.engine import checked_connection
-from forecasting.features.feature_frame import feature_names
+from forecasting.evaluation.promotion_policy import CHAMPION
+from forecasting.features.feature_names import feature_names
 from forecasting.registry import decisions, outbox
-from forecasting.registry.mlflow_registry import (
-    CHAMPION,
-    RegisteredVersion,
-    Registry,
-    waiting_version,
-)
+from forecasting.registry.mlflow_registry import RegisteredVersion, Registry, unregistered_version
 from forecasting.registry.model_archive import ModelArchive, require_features
 
 log = logging.getLogger(__name__)
 
-SHOWN_DECISIONS = 10
+MAX_DECISIONS = 10
 
 
 def list_versions(settings: Settings, database: Engine) -> list[RegisteredVersion]:
-    """Those that wait for the registry first, then those it has, the newest first. Raises:
-    RegistryUnreachable.
+    """Returns the pending versions, then the registered ones, each the newest first.
+
+    Raises:
+        RegistryUnreachable: the registry does not answer.
     """
-    return _listed(
+    return _merge_versions(
         settings,
         database,
-        outbox.waiting(database, **_model(settings)),
+        outbox.pending_versions(database, **_model(settings)),
         Registry(settings, **_model(settings)),
     )
 
 
-def _listed(
-    settings: Settings, database: Engine, waiting: list[outbox.Waiting], registry: Registry
+def _merge_versions(
+    settings: Settings, database: Engine, pending: list[outbox.PendingVersion], registry: Registry
 ) -> list[RegisteredVersion]:
-    names = {one.archive.card.version for one in waiting}
+    names = {entry.archive.card.version for entry in pending}
     registered = registry.versions()
-    numbers = {one.version: one.number for one in registered}
-    waits = [
+    numbers = {version.version: version.number for version in registered}
+    # a registered version is pending too while it waits for an alias
+    versions = [
         replace(
-            waiting_version(one.archive.card, one.alias),
-            number=numbers.get(one.archive.card.version),
+            unregistered_version(entry.archive.card, entry.alias),
+            number=numbers.get(entry.archive.card.version),
         )
-        for one in waiting
+        for entry in pending
     ]
-    decided = outbox.as_decided(registered, database, **_model(settings))
-    return waits + [one for one in decided if one.version not in names]
+    decided = outbox.apply_pending_decisions(registered, database, **_model(settings))
+    return versions + [version for version in decided if version.version not in names]
 
 
 def show_version(settings: Settings, database: Engine, name: str) -> dict[str, Any]:
-    """The version's card without the drift reference, its aliases and number, and the decisions
-    that named it.
+    """Returns a version's card without its drift reference, its number, aliases and decisions.
 
-    Raises: ModelRefused for one that is unknown or damaged, RegistryUnreachable.
+    Raises:
+        ModelRefused: the version is unknown or damaged.
+        RegistryUnreachable: the registry does not answer.
     """
-    found, archive = load_version(settings, database, name)
+    version, archive = load_version(settings, database, name)
     card = {key: value for key, value in asdict(archive.card).items() if key != "reference"}
-    of_it = [
+    of_version = [
         row
-        for row in decisions.decisions(database, **_model(settings))
-        if found.version in (row["challenger"], row["champion"], row["serving_version"])
+        for row in decisions.list_decisions(database, **_model(settings))
+        if version.version in (row["challenger"], row["champion"], row["serving_version"])
     ]
     return {
         **card,
         "features_hash": archive.card.features_hash,
-        "number": found.number,
-        "aliases": found.aliases,
-        "decisions": of_it[:SHOWN_DECISIONS],
+        "number": version.number,
+        "aliases": version.aliases,
+        "decisions": of_version[:MAX_DECISIONS],
     }
 
 
 def load_version(
     settings: Settings, database: Engine, name: str
 ) -> tuple[RegisteredVersion, ModelArchive]:
-    """Raises: ModelRefused, RegistryUnreachable."""
-    waiting, registry = (
-        outbox.waiting(database, **_model(settings)),
-        Registry(settings, **_model(settings)),
-    )
-    found = _find(_listed(settings, database, waiting, registry), name)
-    return found, next(
-        (one.archive for one in waiting if one.archive.card.version == found.version), None
-    ) or registry.load(found.version)
+    """Loads a version from the outbox or the registry.
+
+    Args:
+        name: its name, number or alias.
+
+    Raises:
+        ModelRefused: the version is unknown or damaged.
+        RegistryUnreachable: the registry does not answer.
+    """
+    pending = outbox.pending_versions(database, **_model(settings))
+    registry = Registry(settings, **_model(settings))
+    version = _find(_merge_versions(settings, database, pending, registry), name)
+    archives = {entry.archive.card.version: entry.archive for entry in pending}
+    return version, archives.get(version.version) or registry.load(version.version)
 
 
 def promote(settings: Settings, database: Engine, name: str, reason: str) -> dict[str, Any]:
-    """Let a version serve from the next forecast run on. Returns: decision, champion (before),
-    serving_version, reason.
+    """Makes a version the serving one from the next forecast run on.
 
-    The decision is committed first, and the alias moves after it. A process that ends in between,
-    or a registry that no longer answers, leaves the move to the next command or forecast run. The
-    decision counts from its commit on.
+    The decision is committed before the alias moves. If the process ends in between, or the
+    registry does not answer, the next command or forecast run moves the alias; the decision counts
+    from its commit on.
 
-    Raises: ModelRefused for a version that is unknown, damaged or not of the code's features and
-    the settings' interval; RegistryUnreachable.
+    Args:
+        name: the version's name, number or alias.
+        reason: stored with the decision.
+
+    Returns:
+        decision, champion (before), serving_version, reason.
+
+    Raises:
+        ModelRefused: the version is unknown, damaged, or of other features or another interval
+            level than the code and the settings.
+        RegistryUnreachable: the registry does not answer.
     """
     return _serve(settings, database, name, decisions.BY_HAND, reason)
 
@@ -114,16 +126,22 @@ def promote(settings: Settings, database: Engine, name: str, reason: str) -> dic
 def roll_back(
     settings: Settings, database: Engine, name: str | None, reason: str
 ) -> dict[str, Any]:
-    """Let the version serve that did before the present one (or `name`). Returns and raises as
-    `promote`; ModelRefused too where none did.
+    """Makes the previously serving version, or `name`, the serving one.
+
+    Returns:
+        As `promote`.
+
+    Raises:
+        ModelRefused: as `promote`, or no version served before.
+        RegistryUnreachable: the registry does not answer.
     """
     champion = _champion(list_versions(settings, database))
-    before = name or decisions.served_before(database, champion, **_model(settings))
+    before = name or decisions.previous_champion(database, champion, **_model(settings))
     if before is None:
-        said = f"before {champion}" if champion else "yet"
+        period = f"before {champion}" if champion else "yet"
         raise ModelRefused(
-            f"no version served {said}, so there is none to go back to: `models list` shows them,"
-            " `models promote VERSION` takes one"
+            f"no version served {period}, so there is none to roll back to: `models list` shows the"
+            " versions, `models promote VERSION` selects one"
         )
     return _serve(settings, database, before, decisions.ROLLED_BACK, reason)
 
@@ -132,12 +150,12 @@ def _serve(
     settings: Settings, database: Engine, name: str, decision: str, reason: str
 ) -> dict[str, Any]:
     registry = Registry(settings, **_model(settings))
-    outbox.register_waiting(database, registry, **_model(settings))
-    found, archive = load_version(settings, database, name)
+    outbox.register_pending(database, registry, **_model(settings))
+    version, archive = load_version(settings, database, name)
     require_features(archive.card, feature_names(market=settings.market_features))
     if archive.card.interval_level != settings.interval_level:
         raise ModelRefused(
-            f"model version {found.version} was fitted for intervals of"
+            f"model version {version.version} was fitted for intervals of"
             f" {archive.card.interval_level:.0%}, and INTERVAL_LEVEL is"
             f" {settings.interval_level:.0%}: the next forecast run fits a version for it"
         )
@@ -145,55 +163,52 @@ def _serve(
     row: dict[str, Any] = {
         "decision": decision,
         "champion": before,
-        "serving_version": found.version,
+        "serving_version": version.version,
         "reason": reason,
     }
     with checked_connection(database) as connection:
-        decisions.record(
+        decisions.record_decision(
             connection,
             **_model(settings),
-            challenger=found.version,
+            challenger=version.version,
             numbers=archive.card.scores,
             as_of=archive.card.known,
             **row,
         )
-        outbox.put(connection, archive, CHAMPION, decision)
+        outbox.enqueue(connection, archive, CHAMPION, decision)
     try:
-        outbox.register_waiting(database, registry, **_model(settings))
+        outbox.register_pending(database, registry, **_model(settings))
     except RegistryUnreachable as error:
         log.warning(
             "%s serves from the next forecast run on; its alias moves when the registry answers:"
             " %s",
-            found.version,
+            version.version,
             error,
         )
     return row
 
 
 def _find(versions: list[RegisteredVersion], name: str) -> RegisteredVersion:
-    found = next(
-        (one for one in versions if name in (one.version, str(one.number), *one.aliases)), None
+    for version in versions:
+        if name in (version.version, str(version.number), *version.aliases):
+            return version
+    names = ", ".join(version.version for version in versions[:5])
+    raise ModelRefused(
+        f"no model version {name!r}: there are"
+        f" {names or 'none yet: `forecast_pools` fits the first'}; `models list` shows all, and"
+        " their aliases"
     )
-    if found is None:
-        known = (
-            ", ".join(one.version for one in versions[:5])
-            or "none yet: `forecast_pools` fits the first"
-        )
-        raise ModelRefused(
-            f"no model version {name!r}: there are {known}; `models list` shows all, and their"
-            " aliases"
-        )
-    return found
 
 
 def _champion(versions: list[RegisteredVersion]) -> str | None:
-    return next((one.version for one in versions if CHAMPION in one.aliases), None)
+    return next((version.version for version in versions if CHAMPION in version.aliases), None)
 
 
 def _model(settings: Settings) -> dict[str, Any]:
     return {"engine": settings.engine, "horizon": settings.horizon_days}
 
 
-def shown(one: RegisteredVersion, today: dt.date) -> dict[str, Any]:
-    """A version as `models list` prints it; age_days is how long ago its origin is."""
-    return {**asdict(one), "aliases": list(one.aliases), "age_days": (today - one.origin).days}
+def version_summary(version: RegisteredVersion, today: dt.date) -> dict[str, Any]:
+    """Returns a version as `models list` prints it; `age_days` is counted from its origin."""
+    age_days = (today - version.origin).days
+    return {**asdict(version), "aliases": list(version.aliases), "age_days": age_days}

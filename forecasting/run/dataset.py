@@ -1,8 +1,7 @@
-"""From metrics in the database to feature rows held by an engine: what a night and a backtest have
-in common.
+"""The dataset of a run: feature rows of the plan's days in an engine's memory.
 
-In: a plan of folds, and a snapshot of the database. Out: `FeatureRows` as long as they are needed,
-what data they were made of, and what is known of each pool. It fits nothing.
+Reads the metrics at a snapshot of the database. Used by forecasts, backtests, comparisons and the
+parameter search; fits nothing.
 """
 
 from __future__ import annotations
@@ -25,27 +24,27 @@ from database.schema.merge_sql import qualified
 from database.schema.metrics_table import metrics_table
 from forecasting.engines.engine import Engine, FeatureRows
 from forecasting.engines.folds import FoldPlan
-from forecasting.features.feature_frame import (
-    LABELS,
-    FeatureSpec,
-    feature_names,
-    feature_rows,
-    metrics_query,
-)
+from forecasting.features.feature_frame import feature_rows, metrics_query
+from forecasting.features.feature_names import LABELS, feature_names
+from forecasting.features.labelled_features import FeatureSpec
 from forecasting.features.market_features import market_query
-from forecasting.publishing.fallbacks import KNOWN_COLUMNS, known_query
+from forecasting.publishing.fallbacks import POOL_COLUMNS, active_pools_query
 from forecasting.run.plan import first_read_day
 
-DATA_FACTS = (
-    "SELECT count(*) AS rows, sum(hashtextextended(metrics::text, 0)) AS hash FROM ({query}) AS"
-    " metrics"
-)
+_SUMMARY = """
+SELECT count(*) AS rows, sum(hashtextextended(metrics::text, 0)) AS hash
+FROM ({query}) AS metrics
+"""
 
 
 @dataclass(frozen=True)
-class DataFacts:
-    """The metrics that were read: their first day, how many, and a hash of all their values that
-    their order does not change.
+class DatasetSummary:
+    """Identifies the metrics that were read.
+
+    Attributes:
+        first_day: first UTC day.
+        rows: number of pool-days.
+        hash: 16 hexadecimal digits of all values; the order of the rows does not change it.
     """
 
     first_day: dt.date
@@ -54,7 +53,7 @@ class DataFacts:
 
 
 @contextmanager
-def held_rows(
+def cached_dataset(
     spark: SparkSession,
     settings: Settings,
     engine: Engine,
@@ -63,35 +62,40 @@ def held_rows(
     snapshot: str,
     *,
     first_day: dt.date | None = None,
-) -> Iterator[tuple[FeatureRows, DataFacts]]:
-    """Feature rows of the plan's days. The snapshot must outlast the block: a lost executor's
-    partitions are read again.
+) -> Iterator[tuple[FeatureRows, DatasetSummary]]:
+    """Yields the feature rows of the plan's days; the block's end releases them.
 
-    Args: first_day is the first day of metrics that is read (default: what the plan's first day
-    looks back to). Exponential means never quite forget: a night that fits nothing reads as far
-    back as one that does, so that both see the same features.
+    Args:
+        snapshot: id of an exported snapshot. It must outlive the block: partitions of a lost
+            executor are read again.
+        first_day: first day of metrics that is read; default: look-back of the plan's first day.
+
+    Raises:
+        EnvironmentNotReady: the engine's runtime is missing.
+        DatabaseError: the database does not answer or refuses a statement.
     """
     with run.stage("features"):
-        held, facts = _hold(
+        dataset, summary = _prepare(
             spark, settings, engine, folds, run, snapshot, first_day or first_read_day(folds)
         )
     try:
-        yield held, facts
+        yield dataset, summary
     finally:
-        held.release()
+        dataset.release()
 
 
-def known_pools(settings: Settings, as_of: dt.date, snapshot: str) -> pd.DataFrame:
-    """KNOWN_COLUMNS of every active pool on the as-of day."""
-    rows = _at_snapshot(settings, snapshot, known_query(_metrics(settings)), {"as_of": as_of})
-    return pd.DataFrame(rows, columns=list(KNOWN_COLUMNS))
+def active_pools(settings: Settings, as_of: dt.date, snapshot: str) -> pd.DataFrame:
+    """Returns POOL_COLUMNS of every active pool on the as-of day."""
+    query = active_pools_query(_metrics(settings))
+    rows = _at_snapshot(settings, snapshot, query, {"as_of": as_of})
+    return pd.DataFrame(rows, columns=list(POOL_COLUMNS))
 
 
 def _metrics(settings: Settings) -> str:
     return qualified(metrics_table(settings.metrics_table))
 
 
-def _hold(
+def _prepare(
     spark: SparkSession,
     settings: Settings,
     engine: Engine,
@@ -99,27 +103,29 @@ def _hold(
     run: Run,
     snapshot: str,
     first_day: dt.date,
-) -> tuple[FeatureRows, DataFacts]:
-    query = metrics_query(_metrics(settings), first_day, folds.known)
-    # the same statement at the same snapshot: these are the rows that Spark reads
-    found = _at_snapshot(settings, snapshot, DATA_FACTS.format(query=query), {})[0]
-    run.rows["read"] += found["rows"]
+) -> tuple[FeatureRows, DatasetSummary]:
+    query = metrics_query(_metrics(settings), first_day, folds.as_of)
+    # the same statement at the same snapshot: it counts and hashes the rows that Spark reads
+    read = _at_snapshot(settings, snapshot, _SUMMARY.format(query=query), {})[0]
+    run.rows["read"] += read["rows"]
     metrics = read_table_spark(spark, settings, query, partition_by="pool_id", snapshot=snapshot)
     market = (
-        _market(spark, settings, first_day, folds.known, snapshot)
+        _market(spark, settings, first_day, folds.as_of, snapshot)
         if settings.market_features
         else None
     )
     spec = FeatureSpec(
         folds.first_day,
-        folds.known,
+        folds.as_of,
         folds.horizon,
         settings.interval_level,
         settings.min_history_days,
     )
     with feature_rows(metrics, spec, market) as rows:
-        held = engine.hold(rows, feature_names(market=settings.market_features), LABELS)
-    return held, DataFacts(first_day, found["rows"], f"{int(found['hash'] or 0) % 2**64:016x}")
+        dataset = engine.prepare(rows, feature_names(market=settings.market_features), LABELS)
+    # PostgreSQL sums signed hashes; 64 bits of the sum identify the values
+    digest = f"{int(read['hash'] or 0) % 2**64:016x}"
+    return dataset, DatasetSummary(first_day, read["rows"], digest)
 
 
 def _market(

@@ -1,9 +1,6 @@
-"""The job's rows as staging takes them: a Spark frame with its schema, and the targets it is merged
-into.
+"""Staging frames of a forecast run: a Spark frame with its schema, and its merge targets.
 
-In: pandas rows of `rules` and `backtest`. Out: (frame, merge targets). NaN becomes null here. A run
-id is provenance: it is written with a new or changed row and is no change by itself, so a second
-run on the same data changes nothing.
+Reads pandas rows of `fallbacks` and `publish`; writes nothing. NaN becomes null here.
 """
 
 from __future__ import annotations
@@ -18,8 +15,8 @@ from sqlalchemy import Table
 
 from database.schema.merge_sql import MergeTarget, qualified
 from database.schema.tables import FORECAST_COLUMNS, forecast_evaluation, forecasts
-from forecasting.evaluation.backtest import DESCRIBED
 from forecasting.publishing.forecast_history import PRODUCTION
+from forecasting.publishing.publish import DESCRIPTIVE_COLUMNS
 
 TEXT, DAY, NUMBER, COUNT = T.StringType(), T.DateType(), T.DoubleType(), T.IntegerType()
 
@@ -54,7 +51,7 @@ EVALUATION_SCHEMA: dict[str, T.DataType] = {
             "model_change_low",
             "model_change_high",
             "gate_weight",
-            *DESCRIBED,
+            *DESCRIPTIVE_COLUMNS,
         ),
         NUMBER,
     ),
@@ -64,8 +61,13 @@ EVALUATION_SCHEMA: dict[str, T.DataType] = {
 def forecast_staging(
     spark: SparkSession, rows: pd.DataFrame, *, horizon: int, metrics: Table
 ) -> tuple[DataFrame, Sequence[MergeTarget]]:
-    """Rows of `yieldspark.forecasts`; those one day ahead go to the forecast columns of the
-    metrics table too.
+    """Returns the staging of `yieldspark.forecasts`.
+
+    Args:
+        rows: the table's columns.
+        horizon: days from the as-of day to the target day. Rows one day ahead go to the forecast
+            columns of the metrics table too.
+        metrics: the metrics table.
     """
     targets = [_own_target(forecasts)]
     if horizon == 1:
@@ -78,22 +80,27 @@ def forecast_staging(
 def evaluation_staging(
     spark: SparkSession, rows: pd.DataFrame, source: str
 ) -> tuple[DataFrame, Sequence[MergeTarget]]:
-    """Rows of `yieldspark.forecast_evaluation` from one source.
+    """Returns the staging of `yieldspark.forecast_evaluation`.
 
-    Tonight's leave `actual` alone: whoever runs a past day again knows less than the ledger. A
-    backtest leaves alone what a night has published.
+    Args:
+        rows: rows of `evaluation_rows`.
+        source: PRODUCTION or BACKTEST.
     """
     target = _own_target(forecast_evaluation)
     if source == PRODUCTION:
-        return _frame(spark, rows, EVALUATION_SCHEMA), [
-            replace(target, columns={name: name for name in target.columns if name != "actual"})
-        ]
+        # a repeated run of a past day has no actual values: it must not erase the stored ones
+        columns = {name: name for name in target.columns if name != "actual"}
+        return _frame(spark, rows, EVALUATION_SCHEMA), [replace(target, columns=columns)]
     key = " AND ".join(f"e.{name} = s.{name}" for name in target.key)
-    others = (
-        f"NOT EXISTS (SELECT FROM {qualified(forecast_evaluation)} AS e WHERE {key} AND e.source ="
-        f" '{PRODUCTION}')"
-    )
-    return _frame(spark, rows, EVALUATION_SCHEMA), [replace(target, rows=others)]
+    # a backtest never replaces a row that was published
+    not_published = f"""
+NOT EXISTS (
+    SELECT FROM {qualified(forecast_evaluation)} AS e
+    WHERE {key}
+        AND e.source = '{PRODUCTION}'
+)
+"""
+    return _frame(spark, rows, EVALUATION_SCHEMA), [replace(target, rows=not_published)]
 
 
 def _own_target(table: Table) -> MergeTarget:
@@ -103,14 +110,15 @@ def _own_target(table: Table) -> MergeTarget:
         for column in table.columns
         if column.name not in keys and column.name != "run_id"
     }
+    # the run id is written with a new or changed row and is no change by itself: a second run on
+    # the same data changes nothing
     return MergeTarget(table, keys, columns, provenance={"run_id": "run_id"})
 
 
 def _frame(spark: SparkSession, rows: pd.DataFrame, schema: dict[str, T.DataType]) -> DataFrame:
-    """By Arrow, which makes NaN null; should a number stay NaN, the check of staging refuses it."""
-    plain = rows[list(schema)].astype(
-        {name: "float64" for name, kind in schema.items() if kind == NUMBER}
-    )
+    numbers = {name: "float64" for name, kind in schema.items() if kind == NUMBER}
+    # Arrow makes NaN null; the staging checks refuse a number that stays NaN
     return spark.createDataFrame(
-        plain, T.StructType([T.StructField(name, kind) for name, kind in schema.items()])
+        rows[list(schema)].astype(numbers),
+        T.StructType([T.StructField(name, kind) for name, kind in schema.items()]),
     )

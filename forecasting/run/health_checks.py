@@ -1,8 +1,7 @@
-"""Why tonight's forecasts say what they say, and whether tonight is unlike what the model has
-learned from.
+"""Explanations of a run's forecasts, and checks that compare its data with the training data.
 
-In: the night's model and features, what was published. Out: explanations by pool, entries of the
-run's checks. Native LightGBM makes both for either engine: its texts are the same.
+Reads the serving model and the published rows; returns explanations by pool and checks of the run.
+Native LightGBM computes them for both engines, because its texts are the same.
 """
 
 from __future__ import annotations
@@ -19,67 +18,69 @@ from config_spark import Settings
 from forecasting.engines.engine import KEY
 from forecasting.models.shap_values import explanations
 from forecasting.models.stacked_model import TVL_FORECAST
-from forecasting.monitoring.drift import drift
+from forecasting.monitoring.drift import measure_drift
 from forecasting.monitoring.drift_checks import drift_checks
-from forecasting.run.serving_model import Tonight, watched
+from forecasting.run.serving_model import ServingModel, modelled_rows
 
 log = logging.getLogger(__name__)
 
 
-def explained(night: Tonight, published: pd.DataFrame, settings: Settings) -> dict[str, str]:
-    """JSON of the strongest contributions to the APY forecast, by pool; none for a pool that a rule
-    forecast.
+def forecast_explanations(
+    serving: ServingModel, published: pd.DataFrame, settings: Settings
+) -> dict[str, str]:
+    """Explains the APY forecasts of the as-of day.
 
-    Args: published are `backtest.publish_days` of APY tonight.
+    Args:
+        published: APY rows of `publish_days`.
+
+    Returns:
+        JSON of the strongest contributions by pool id; without pools whose forecast is a fallback.
     """
-    if not night.model:
+    if not serving.model:
         return {}
     of_pool = published.set_index("pool_id")
-    steps = (of_pool["forecast"] - of_pool["now"]).reindex(night.rows["pool_id"]).to_numpy(float)
-    # the model saw TVL's forecast as a last feature
-    tvl = night.sample.rows.set_index(list(KEY))["tvl_move"].reindex(
-        pd.MultiIndex.from_frame(night.rows[list(KEY)])
+    steps = (of_pool["forecast"] - of_pool["now"]).reindex(serving.rows["pool_id"]).to_numpy(float)
+    # the APY models have the TVL forecast as their last feature
+    tvl = serving.sample.rows.set_index(list(KEY))["tvl_move"].reindex(
+        pd.MultiIndex.from_frame(serving.rows[list(KEY)])
     )
-    matrix = np.column_stack([night.features, tvl.to_numpy(np.float32)])
-    columns = {
-        name: night.rows[column].to_numpy(float)
-        for name, column in (("apy", "apy"), ("scale", "apy_scale"))
-    }
-    names = (*night.model.card.features, TVL_FORECAST)
-    found = explanations(
-        matrix,
-        names,
-        night.model.texts["apy"],
+    contributions = explanations(
+        np.column_stack([serving.features, tvl.to_numpy(np.float32)]),
+        (*serving.model.card.features, TVL_FORECAST),
+        serving.model.texts["apy"],
+        apy=serving.rows["apy"].to_numpy(float),
+        scale=serving.rows["apy_scale"].to_numpy(float),
         steps=steps,
         threads=settings.model_threads,
-        **columns,
     )
     return {
-        str(pool): json.dumps(one)
-        for pool, one in zip(night.rows["pool_id"], found, strict=True)
-        if one
+        str(pool): json.dumps(explanation)
+        for pool, explanation in zip(serving.rows["pool_id"], contributions, strict=True)
+        if explanation
     }
 
 
-def watch(
-    night: Tonight, known: pd.DataFrame, rules: Sequence[str | None], settings: Settings
+def model_health_checks(
+    serving: ServingModel, pools: pd.DataFrame, reasons: Sequence[str | None], settings: Settings
 ) -> list[dict[str, Any]]:
-    """Drift, new pools and the share of rules, as checks that warn; none without a model. Args:
-    known has `rules.KNOWN_COLUMNS`; rules are those of the pools that have an APY.
+    """Checks feature drift and the shares of new pools and of fallbacks.
+
+    Args:
+        pools: POOL_COLUMNS of the active pools.
+        reasons: fallback reasons of the pools that have an APY; None for a model's forecast.
+
+    Returns:
+        Checks of severity warn; none without a model.
     """
-    if not night.model:
+    if not serving.model:
         return []
-    chosen = watched(night.rows)
+    card, is_modelled = serving.model.card, modelled_rows(serving.rows)
+    is_trained = pd.to_datetime(pools["first_day"]) < pd.Timestamp(card.origin)
     entries = drift_checks(
-        drift(night.model.card.reference, night.features[chosen]),
-        pools=night.rows["pool_id"][chosen].tolist(),
-        trained_pools=set(
-            known.loc[
-                pd.to_datetime(known["first_day"]) < pd.Timestamp(night.model.card.origin),
-                "pool_id",
-            ]
-        ),
-        rules=rules,
+        measure_drift(card.reference, serving.features[is_modelled]),
+        pools=serving.rows["pool_id"][is_modelled].tolist(),
+        trained_pools=set(pools.loc[is_trained, "pool_id"]),
+        reasons=reasons,
         max_feature_psi=settings.max_feature_psi,
         max_new_pools_share=settings.max_new_pools_share,
         max_fallback_share=settings.max_fallback_share,

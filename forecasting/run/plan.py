@@ -1,8 +1,7 @@
-"""The plan of a forecast run: which as-of day, how old it is, which pools, how many rows and fits,
-which model version. No Spark session exists yet.
+"""The plan of a forecast run or a backtest: as-of day, model versions, folds and row counts.
 
-It reads the metrics table, `yieldspark.value_staleness`, `pools` and the model registry, never
-raw tables, and changes nothing.
+Reads the metrics table, the staleness of its values, `pools` and the model registry; never raw
+tables. Writes nothing and starts no Spark session.
 """
 
 from __future__ import annotations
@@ -11,65 +10,82 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import text
+
 from common.errors import ConfigurationError, NotEnoughHistory
 from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine
-from database.db_utils_spark import execute_sql
 from database.schema.check import verify_tables
 from database.schema.merge_sql import qualified
-from database.schema.metrics_table import finite, metrics_table, require_same_metrics_table
+from database.schema.metrics_table import metrics_table, require_same_metrics_table
 from database.schema.table_use import FORECAST_USE
-from forecasting.engines.folds import FoldPlan, night_folds, past_folds, served_folds
+from forecasting.engines.folds import FoldPlan, backtest_folds, inference_folds, refit_folds
+from forecasting.features.observed_values import is_observed, staleness_join
 from forecasting.features.pool_features import LOOK_BACK_DAYS
-from forecasting.publishing.forecast_history import DAY_IS_OVER, known_days
+from forecasting.publishing.forecast_history import DAY_IS_OVER, history_days
 from forecasting.publishing.past_forecasts import PAST_DAYS
 from forecasting.publishing.persistence_gate import MIN_DAYS
-from forecasting.registry.serving import Serving, serving
+from forecasting.registry.serving import ServingVersions, serving_versions
 
+# days before a backtest's first scored day: their forecasts give gate and interval a history
 WARM_UP_DAYS = PAST_DAYS
-"""Days before a backtest whose forecasts are made and not scored."""
 
-_OBSERVED = f"""
+_OBSERVED_ROWS = f"""
 FROM {{metrics}} m
-LEFT JOIN yieldspark.value_staleness a ON a.pool_id = m.pool_id AND a.date = m.date
+{staleness_join()}
 WHERE {DAY_IS_OVER}
-AND (
-    ({finite("m.actual_apy")} IS NOT NULL AND coalesce(a.apy_staleness_days, 0) = 0)
-    OR ({finite("m.actual_tvl")} IS NOT NULL AND coalesce(a.tvl_staleness_days, 0) = 0)
-)
+    AND (
+        ({is_observed("apy")})
+        OR ({is_observed("tvl")})
+    )
 """
-_NEWEST_DAY = f"SELECT max(m.date) AS day {_OBSERVED} AND m.date <= :last"
-_FACTS = (
-    f"SELECT count(*) AS rows, count(DISTINCT m.pool_id) AS pools {_OBSERVED} AND m.date BETWEEN"
-    " :first AND :last"
-)
+_NEWEST_DAY = f"""
+SELECT max(m.date) AS day
+{_OBSERVED_ROWS}
+    AND m.date <= :last
+"""
+_ROW_COUNTS = f"""
+SELECT count(*) AS rows, count(DISTINCT m.pool_id) AS pools
+{_OBSERVED_ROWS}
+    AND m.date BETWEEN :first AND :last
+"""
 
 
 @dataclass(frozen=True)
 class ForecastPlan:
-    """A run as data. `age_days` is how far the as-of day lies behind the last complete UTC day;
-    `first_day` is the first that is read, and `rows` are observed pool-days from there on. A night
-    has `serving`, and `ledger_days`, past target days that gate and interval can learn from: with
-    too few, a refit's judged days make up for them.
+    """A run as data.
+
+    Attributes:
+        as_of: last UTC day whose values are used.
+        age_days: days from the as-of day to the last complete UTC day.
+        engine: name of the forecasting engine.
+        folds: days to train on and to forecast.
+        refits: the run fits models.
+        first_day: first day of metrics that is read.
+        rows: observed pool-days from `first_day` to the as-of day.
+        pools: pools with such a pool-day.
+        history_days: past target days that gate and interval can learn from; 0 for a backtest.
+        serving: model versions of a forecast run; None for a backtest.
     """
 
     as_of: dt.date
     age_days: int
     engine: str
     folds: FoldPlan
+    refits: bool
     first_day: dt.date
     rows: int
     pools: int
-    ledger_days: int = 0
-    serving: Serving | None = None
+    history_days: int = 0
+    serving: ServingVersions | None = None
 
     @property
-    def makes_up(self) -> bool:
-        """Whether a refit's judged days go into the ledger."""
-        return bool(self.folds.apy) and self.ledger_days < MIN_DAYS
+    def backfills_history(self) -> bool:
+        """Whether a refit's validation days extend a forecast history that is too short."""
+        return self.refits and self.history_days < MIN_DAYS
 
-    def document(self) -> dict[str, Any]:
-        """What `--dry-run` prints."""
+    def summary(self) -> dict[str, Any]:
+        """Returns the plan as `--dry-run` and `--json` print it."""
         return {
             "as_of": self.as_of.isoformat(),
             "age_days": self.age_days,
@@ -81,16 +97,16 @@ class ForecastPlan:
             "first_day": self.first_day.isoformat(),
             "forecast_days": len(self.folds.forecast.days),
             "refits": len(self.folds.apy),
-            **(_of_a_night(self.serving, self.ledger_days) if self.serving else {}),
+            **(_serving_summary(self.serving, self.history_days) if self.serving else {}),
         }
 
 
-def _of_a_night(serving: Serving, ledger_days: int) -> dict[str, Any]:
+def _serving_summary(serving: ServingVersions, history_days: int) -> dict[str, Any]:
     champion, newest = (
         archive.card.version if archive else None for archive in (serving.champion, serving.newest)
     )
     return {
-        "ledger_days": ledger_days,
+        "ledger_days": history_days,
         "champion": champion,
         "newest_version": newest,
         "problems": list(serving.problems),
@@ -100,76 +116,98 @@ def _of_a_night(serving: Serving, ledger_days: int) -> dict[str, Any]:
 def plan_forecast(
     settings: Settings, *, as_of: dt.date | None, engine: str, today: dt.date
 ) -> ForecastPlan:
-    """Args: today is the running UTC day, so the last complete one is the day before.
+    """Plans a forecast run.
 
-    Raises: NotEnoughHistory where no metric exists, or the wanted as-of day has none (names the
-    newest day that has); ConfigurationError for a day that is not over, or where the metrics were
-    last written to another table.
+    Args:
+        as_of: requested as-of day; default: the newest day with an observed value.
+        engine: name of the forecasting engine.
+        today: the current UTC day; the last complete one is the day before.
+
+    Raises:
+        NotEnoughHistory: no metrics exist, or the requested day has none.
+        ConfigurationError: the requested day is not over, or the metrics were last written to
+            another table.
     """
     complete = today - dt.timedelta(days=1)
     _require_over(as_of, complete)
     _verify_tables(settings)
     newest = newest_day(settings, as_of=as_of, complete=complete)
     database, horizon = make_engine(settings), settings.horizon_days
-    known = known_days(database, engine, horizon=horizon, as_of=newest)
-    found = serving(settings, database, engine=engine, as_of=newest)
-    fitting = night_folds(
+    days = history_days(database, engine, horizon=horizon, as_of=newest)
+    serving = serving_versions(settings, database, engine=engine, as_of=newest)
+    fitting = refit_folds(
         newest,
         horizon=horizon,
         train_days=settings.train_days,
-        judged_days=settings.validation_days,
+        validation_days=settings.validation_days,
     )
-    folds = (
-        fitting
-        if _refit_is_due(found, newest, known, settings.refit_days)
-        else served_folds(newest, horizon=horizon)
-    )
+    refits = _refit_is_due(serving, newest, days, settings.refit_days)
+    # exponential means never forget: a run that fits nothing reads as far back as one that does,
+    # so both see the same features
     first_day = first_read_day(fitting)
+    rows, pools = _row_counts(settings, first_day, newest)
     return ForecastPlan(
-        newest,
-        (complete - newest).days,
-        engine,
-        folds,
-        first_day,
-        *_facts(settings, first_day, newest),
-        known,
-        found,
+        as_of=newest,
+        age_days=(complete - newest).days,
+        engine=engine,
+        folds=fitting if refits else inference_folds(newest, horizon=horizon),
+        refits=refits,
+        first_day=first_day,
+        rows=rows,
+        pools=pools,
+        history_days=days,
+        serving=serving,
     )
 
 
-def _refit_is_due(found: Serving, as_of: dt.date, ledger_days: int, refit_days: int) -> bool:
-    """A version of this very day is never fitted again: a second run of a night changes nothing."""
-    if found.newest_known is None:
+def _refit_is_due(
+    serving: ServingVersions, as_of: dt.date, history_days: int, refit_days: int
+) -> bool:
+    if serving.newest_as_of is None:
         return True
-    age = (as_of - found.newest_known).days
-    return age >= refit_days or (age > 0 and ledger_days < MIN_DAYS)
+    age = (as_of - serving.newest_as_of).days
+    # a version of this as-of day is never fitted again: a second run of a day changes nothing
+    return age >= refit_days or (age > 0 and history_days < MIN_DAYS)
 
 
 def plan_backtest(
     settings: Settings, *, end: dt.date | None, days: int, engine: str, today: dt.date
 ) -> ForecastPlan:
-    """Forecasts of the `days` as-of days whose target days end with `end` (default: the newest day
-    with data), and of WARM_UP_DAYS before them, so that gate and interval have a past of their own.
-    Raises: as `plan_forecast`.
+    """Plans a backtest of `days` target days and of WARM_UP_DAYS days before them.
+
+    Args:
+        end: last target day; default: the newest day with an observed value.
+        days: number of target days that are scored.
+        engine: name of the forecasting engine.
+        today: the current UTC day; the last complete one is the day before.
+
+    Raises:
+        NotEnoughHistory: no metrics exist, or the last day has none.
+        ConfigurationError: the last day is not over, or the metrics were last written to another
+            table.
     """
     complete = today - dt.timedelta(days=1)
     _require_over(end, complete)
     _verify_tables(settings)
-    known = newest_day(settings, as_of=end, complete=complete)
-    options = {
-        "horizon": settings.horizon_days,
-        "train_days": settings.train_days,
-        "refit_days": settings.refit_days,
-    }
-    folds = past_folds(known, days=days + WARM_UP_DAYS, **options)
+    newest = newest_day(settings, as_of=end, complete=complete)
+    folds = backtest_folds(
+        newest,
+        days=days + WARM_UP_DAYS,
+        horizon=settings.horizon_days,
+        train_days=settings.train_days,
+        refit_days=settings.refit_days,
+    )
     first_day = first_read_day(folds)
+    rows, pools = _row_counts(settings, first_day, newest)
     return ForecastPlan(
-        known,
-        (complete - known).days,
-        engine,
-        folds,
-        first_day,
-        *_facts(settings, first_day, known),
+        as_of=newest,
+        age_days=(complete - newest).days,
+        engine=engine,
+        folds=folds,
+        refits=True,
+        first_day=first_day,
+        rows=rows,
+        pools=pools,
     )
 
 
@@ -188,31 +226,38 @@ def _require_over(day: dt.date | None, complete: dt.date) -> None:
 
 
 def newest_day(settings: Settings, *, as_of: dt.date | None, complete: dt.date) -> dt.date:
-    """The as-of day: the one asked for, or the newest with an observed value up to the last
-    complete day. Raises: NotEnoughHistory.
+    """Returns the as-of day: the requested one, or the newest with an observed value.
+
+    Args:
+        as_of: requested day, or None.
+        complete: the last complete UTC day.
+
+    Raises:
+        NotEnoughHistory: no day up to it has an observed value, or the requested day has none.
     """
     newest: dt.date | None = _read(settings, _NEWEST_DAY, {"last": as_of or complete})["day"]
-    return _checked(settings.metrics_table, as_of, newest)
+    return _require_day(settings.metrics_table, as_of, newest)
 
 
 def first_read_day(folds: FoldPlan) -> dt.date:
-    """The first day whose metrics are read."""
+    """Returns the first day whose metrics are read."""
     return folds.first_day - dt.timedelta(days=LOOK_BACK_DAYS)
 
 
-def _facts(settings: Settings, first: dt.date, last: dt.date) -> tuple[int, int]:
-    """Observed pool-days, and pools, that the models may read."""
-    facts = _read(settings, _FACTS, {"first": first, "last": last})
-    return facts["rows"], facts["pools"]
+def _row_counts(settings: Settings, first: dt.date, last: dt.date) -> tuple[int, int]:
+    """Observed pool-days of these days, and their pools."""
+    counts = _read(settings, _ROW_COUNTS, {"first": first, "last": last})
+    return counts["rows"], counts["pools"]
 
 
 def _read(settings: Settings, query: str, parameters: dict[str, dt.date]) -> dict[str, Any]:
-    """The one row of a query of the metrics."""
-    metrics = qualified(metrics_table(settings.metrics_table))
-    return execute_sql(settings, query.format(metrics=metrics), parameters)[0]
+    """The only row of a query of the metrics."""
+    statement = query.format(metrics=qualified(metrics_table(settings.metrics_table)))
+    with checked_connection(make_engine(settings)) as connection:
+        return dict(connection.execute(text(statement), parameters).mappings().one())
 
 
-def _checked(table: str, as_of: dt.date | None, newest: dt.date | None) -> dt.date:
+def _require_day(table: str, as_of: dt.date | None, newest: dt.date | None) -> dt.date:
     if newest is None:
         until = f" on or before {as_of}" if as_of else ""
         raise NotEnoughHistory(

@@ -1,9 +1,8 @@
-"""What a night tells registry and ledger of its model: the decision and the version in the run's
-own commit, the registration after it.
+"""Checks, decision and registration of a run's model version.
 
-In: the plan and the night's model. Out: rows of `yieldspark.promotion` and
-`yieldspark.model_outbox`, checks of the run, aliases. A registry that is silent costs a warning:
-the version waits in the outbox.
+Writes `yieldspark.promotion` and `yieldspark.model_outbox` in the run's own transaction, and the
+registry after it. If the registry does not answer, the version stays in the outbox and the run
+logs a warning.
 """
 
 from __future__ import annotations
@@ -15,95 +14,91 @@ from sqlalchemy import Connection, Engine
 
 from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
-from forecasting.evaluation.promotion_policy import KEPT, PROMOTED, REFUSED
+from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION, KEPT, PROMOTED, REFUSED
 from forecasting.registry import decisions, outbox
-from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
+from forecasting.registry.mlflow_registry import Registry
 from forecasting.run.plan import ForecastPlan
-from forecasting.run.serving_model import Tonight
+from forecasting.run.serving_model import ServingModel
 
 log = logging.getLogger(__name__)
 
 
-def registry_checks(plan: ForecastPlan, night: Tonight) -> list[dict[str, Any]]:
-    """Entries of the run's checks: what was wrong with registry or versions, the judgement of a
-    refit, and whether a version serves.
+def model_checks(plan: ForecastPlan, serving: ServingModel) -> list[dict[str, Any]]:
+    """Returns checks of registry and versions, the decision on a refit and what is published.
+
+    The checks are `model_registry`, `model_judgement` and `model_serves`; all are warnings.
     """
     problems = plan.serving.problems if plan.serving else ()
-    entries = [_entry("model_registry", False, problem) for problem in problems] or [
-        _entry("model_registry", True, "reached, its versions whole")
+    entries = [_check("model_registry", False, problem) for problem in problems] or [
+        _check("model_registry", True, "the registry answers and its versions are intact")
     ]
-    judgement = night.refit.judgement if night.refit else None
-    if judgement:
-        entries.append(
-            _entry(
-                "model_judgement",
-                judgement.decision != REFUSED,
-                f"{judgement.decision}: {judgement.reason}",
-            )
-            | {"numbers": judgement.numbers}
+    promotion = serving.refit.promotion if serving.refit else None
+    if promotion:
+        check = _check(
+            "model_judgement",
+            promotion.decision != REFUSED,
+            f"{promotion.decision}: {promotion.reason}",
         )
-    if night.model:
-        version = night.model.card.version
-        entries.append(
-            _entry(
-                "model_serves",
-                night.serves,
-                (
-                    f"{version} serves"
-                    if night.serves
-                    else f"persistence is served, {version} only watched"
-                ),
-            )
+        entries.append(check | {"numbers": promotion.numbers})
+    if serving.model:
+        version = serving.model.card.version
+        line = (
+            f"persistence is published; {version} is only recorded"
+            if serving.is_shadow
+            else f"{version} serves"
         )
+        entries.append(_check("model_serves", not serving.is_shadow, line))
     for entry in entries:
         if not entry["passed"]:
             log.warning("%s: %s", entry["name"], entry["found"])
     return entries
 
 
-def _entry(name: str, passed: bool, found: str) -> dict[str, Any]:
-    return {"name": name, "level": "batch", "severity": "warn", "passed": passed, "found": found}
+def _check(name: str, passed: bool, line: str) -> dict[str, Any]:
+    return {"name": name, "level": "batch", "severity": "warn", "passed": passed, "found": line}
 
 
 def record_refit(
-    connection: Connection, *, plan: ForecastPlan, night: Tonight, run_id: str
+    connection: Connection, *, plan: ForecastPlan, serving: ServingModel, run_id: str
 ) -> None:
-    """Inside the run's transaction: the decision on a version fitted tonight, the version itself,
-    and that a champion which no longer passes loses its alias. On a past as-of day no decision is
-    taken.
+    """Records a new version and the decision on it, inside the run's transaction.
+
+    A champion that no longer passes loses its alias. For a past as-of day the version is stored
+    without a decision.
     """
-    refit, serving = night.refit, plan.serving
-    if not refit or not refit.archive or not refit.judgement or not serving:
+    refit, versions = serving.refit, plan.serving
+    if not refit or not refit.archive or not refit.promotion or not versions:
         return
-    judgement, card = refit.judgement, refit.archive.card
-    champion = serving.champion.card.version if serving.champion else None
-    alias = CHAMPION if judgement.decision == PROMOTED and serving.is_reached else CHALLENGER
-    outbox.put(connection, refit.archive, None if serving.is_past else alias, run_id)
-    if serving.is_past:
+    promotion, card = refit.promotion, refit.archive.card
+    champion = versions.champion.card.version if versions.champion else None
+    # without the registry another champion may exist: the version waits as a challenger
+    is_champion = promotion.decision == PROMOTED and versions.is_reached
+    alias = CHAMPION if is_champion else CHALLENGER
+    outbox.enqueue(connection, refit.archive, None if versions.is_past else alias, run_id)
+    if versions.is_past:
         return
-    if judgement.decision == REFUSED and champion:
-        outbox.put_withdrawal(connection, run_id, engine=card.engine, horizon=card.horizon_days)
-    decisions.record(
+    if promotion.decision == REFUSED and champion:
+        outbox.enqueue_withdrawal(connection, run_id, engine=card.engine, horizon=card.horizon_days)
+    decisions.record_decision(
         connection,
         engine=card.engine,
         horizon=card.horizon_days,
-        decision=judgement.decision,
+        decision=promotion.decision,
         challenger=card.version,
         champion=champion,
-        serving_version={PROMOTED: card.version, KEPT: champion, REFUSED: None}[judgement.decision],
-        reason=judgement.reason,
-        numbers=judgement.numbers,
+        serving_version={PROMOTED: card.version, KEPT: champion, REFUSED: None}[promotion.decision],
+        reason=promotion.reason,
+        numbers=promotion.numbers,
         as_of=plan.as_of,
         run_id=run_id,
     )
 
 
-def register(settings: Settings, database: Engine, plan: ForecastPlan) -> None:
-    """After the commit: what waits in the outbox is made in the registry, that of an earlier run or
-    command that ended too soon as well.
-    """
+def register_versions(settings: Settings, database: Engine, plan: ForecastPlan) -> None:
+    """Registers the versions of the outbox, after the commit; those of earlier runs too."""
     registry = Registry(settings, engine=plan.engine, horizon=plan.folds.horizon)
     try:
-        outbox.register_waiting(database, registry, engine=plan.engine, horizon=plan.folds.horizon)
+        outbox.register_pending(database, registry, engine=plan.engine, horizon=plan.folds.horizon)
     except (RegistryUnreachable, ModelRefused) as error:
+        # the forecasts are committed: the next command or run registers the version
         log.warning("%s", error)

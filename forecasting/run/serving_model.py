@@ -1,8 +1,7 @@
-"""The model of a night: the champion, or a version that is fitted tonight, judged on the days it
-has not seen, and on its way to the registry.
+"""The model of a forecast run: the champion, or a version that the run fits and validates.
 
-In: held feature rows and the plan. Out: `Tonight`, out-of-sample rows with the moves of the version
-that serves, or would. It publishes nothing and moves no alias.
+Reads the dataset and the plan; returns a `ServingModel` with out-of-sample rows. Publishes nothing
+and moves no alias.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from forecasting.evaluation.promotion_policy import (
     CHAMPION,
     KEPT,
     PROMOTED,
-    Judgement,
-    judge,
+    PromotionDecision,
+    evaluate_challenger,
 )
-from forecasting.features.feature_frame import feature_names
+from forecasting.features.feature_names import feature_names
 from forecasting.features.targets import targets_of
 from forecasting.models.feature_importance import gain_by_feature, gain_by_group
 from forecasting.models.stacked_model import (
@@ -38,139 +37,173 @@ from forecasting.models.stacked_model import (
     fit_stacked,
     forecast_by,
 )
-from forecasting.monitoring.drift import Reference, reference_of
+from forecasting.monitoring.drift import Reference, reference_distribution
 from forecasting.registry.model_archive import ModelArchive, ModelCard
-from forecasting.run.dataset import DataFacts
+from forecasting.run.dataset import DatasetSummary
 from forecasting.run.plan import ForecastPlan
 
-WATCHED = ("apy", "apy_observed", "apy_scale")
+MONITORED_COLUMNS = ("apy", "apy_observed", "apy_scale")
+# more training rows do not change the estimate of their distribution
 REFERENCE_ROWS = 200_000
-"""Of more training rows a part says the same of their distribution."""
 
 
 @dataclass(frozen=True)
 class Refit:
-    """A version fitted tonight: its forecasts of the judged days and the as-of day, itself (None
-    where rows were too few) and its judgement.
+    """A version that this run fitted.
+
+    Attributes:
+        sample: its forecasts of the validation days and the as-of day.
+        archive: the version itself; None if there were too few rows to fit one.
+        promotion: the decision on it; None without a version.
     """
 
     sample: OutOfSample
-    archive: ModelArchive | None
-    judgement: Judgement | None
+    archive: ModelArchive | None = None
+    promotion: PromotionDecision | None = None
 
 
 @dataclass(frozen=True)
-class Tonight:
-    """`model` forecast the as-of day in `sample`; while `serves` is False its moves are for the
-    ledger alone, and persistence is published.
+class ServingModel:
+    """The model that forecasts the as-of day.
 
-    `rows` (KEY and WATCHED) and `features` are of the as-of day, as the model saw them but for
-    TVL's forecast.
+    Attributes:
+        sample: out-of-sample rows, the as-of day among them.
+        model: the version that forecast the as-of day; None if there were too few rows to fit one.
+        is_shadow: persistence is published; the model's moves go to the forecast history only.
+        rows: KEY and MONITORED_COLUMNS of the as-of day.
+        features: feature matrix of `rows`, without the TVL forecast.
+        refit: the version that this run fitted; None if it fitted none.
     """
 
     sample: OutOfSample
     model: ModelArchive | None
-    serves: bool
+    is_shadow: bool
     rows: pd.DataFrame
     features: Features
     refit: Refit | None = None
 
 
-def model_of_tonight(
-    held: FeatureRows,
-    facts: DataFacts,
+def select_or_fit_model(
+    dataset: FeatureRows,
+    summary: DatasetSummary,
     plan: ForecastPlan,
     engine: Engine,
     settings: Settings,
     run: Run,
-) -> Tonight:
-    """Raises: as the engine does."""
-    serving = plan.serving
-    assert serving is not None, "a night's plan says what serves"
-    tonight = DaySpan(plan.as_of, plan.as_of + ONE_DAY)
-    seen = held.feature_matrix(tonight, WATCHED)
-    if plan.folds.apy:
-        return _after_refit(held, facts, plan, engine, settings, run, seen)
-    model = serving.champion or serving.newest
-    assert model is not None, "without any version one is fitted"
-    with run.stage("predict"):
-        sample = forecast_by(held, stacked_of(engine, model, tonight))
-    return Tonight(sample, model, serving.champion is not None, *seen)
+) -> ServingModel:
+    """Loads the champion, or fits and validates a new version if the plan refits.
 
+    Args:
+        summary: identifies the metrics of the dataset, for the card of a new version.
+        plan: plan of a forecast run, with its model versions.
 
-def _after_refit(
-    held: FeatureRows,
-    facts: DataFacts,
-    plan: ForecastPlan,
-    engine: Engine,
-    settings: Settings,
-    run: Run,
-    seen: tuple[pd.DataFrame, Features],
-) -> Tonight:
-    champion = plan.serving.champion if plan.serving else None
-    fitted = fit_stacked(held, plan.folds, settings.interval_level, run.stage)
-    of_champion = None
-    if champion:
-        # neither may be judged on days that it was fitted on
-        days = DaySpan(
-            max(plan.folds.forecast.start, champion.card.origin), plan.folds.forecast.end
-        )
+    Raises:
+        ValueError: a stored model is no LightGBM text.
+    """
+    as_of = DaySpan(plan.as_of, plan.as_of + ONE_DAY)
+    rows, features = dataset.feature_matrix(as_of, MONITORED_COLUMNS)
+    refit = None
+    if plan.refits:
+        sample, model, is_shadow, refit = _fit(dataset, summary, plan, engine, settings, run)
+    else:
+        serving = plan.serving
+        assert serving is not None, "a forecast plan has the model versions"
+        model = serving.champion or serving.newest
+        assert model is not None, "a plan without any version refits"
+        is_shadow = serving.champion is None
         with run.stage("predict"):
-            of_champion = forecast_by(held, stacked_of(engine, champion, days))
+            sample = forecast_by(dataset, load_stacked_model(engine, model, as_of))
+    return ServingModel(
+        sample=sample,
+        model=model,
+        is_shadow=is_shadow,
+        rows=rows,
+        features=features,
+        refit=refit,
+    )
+
+
+def _fit(
+    dataset: FeatureRows,
+    summary: DatasetSummary,
+    plan: ForecastPlan,
+    engine: Engine,
+    settings: Settings,
+    run: Run,
+) -> tuple[OutOfSample, ModelArchive | None, bool, Refit]:
+    """Sample, model, `is_shadow` and refit of a run that fits a version."""
+    champion = plan.serving.champion if plan.serving else None
+    fitted = fit_stacked(dataset, plan.folds, settings.interval_level, run.stage)
+    champion_sample = None
+    if champion:
+        # a version is never validated on days that it was fitted on
+        first_day = max(plan.folds.forecast.start, champion.card.origin)
+        days = DaySpan(first_day, plan.folds.forecast.end)
+        with run.stage("predict"):
+            champion_sample = forecast_by(dataset, load_stacked_model(engine, champion, days))
     if not fitted.models[0].apy:
-        return Tonight(
-            of_champion or fitted, champion, champion is not None, *seen, Refit(fitted, None, None)
-        )
+        return champion_sample or fitted, champion, False, Refit(fitted)
     with run.stage("judge"):
-        judgement = judged(fitted, of_champion, settings)
+        promotion = decide_promotion(fitted, champion_sample, settings)
+        reference = training_reference(dataset, plan.folds.apy[0].train)
         archive = _archive(
-            fitted.models[0],
-            facts,
-            plan,
-            settings,
-            judgement,
-            engine.name,
-            reference(held, plan.folds.apy[0].train),
+            fitted.models[0], summary, plan, settings, promotion, engine.name, reference
         )
-    refit = Refit(fitted, archive, judgement)
-    if judgement.decision == KEPT and of_champion:
-        return Tonight(of_champion, champion, True, *seen, refit)
-    return Tonight(fitted, archive, judgement.decision == PROMOTED, *seen, refit)
+    refit = Refit(fitted, archive, promotion)
+    if promotion.decision == KEPT and champion_sample:
+        return champion_sample, champion, False, refit
+    return fitted, archive, promotion.decision != PROMOTED, refit
 
 
-def judged(fitted: OutOfSample, of_champion: OutOfSample | None, settings: Settings) -> Judgement:
-    rows, moves = fitted.rows, {CHALLENGER: fitted.rows["apy_move"].to_numpy(float)}
-    if of_champion:
-        other = of_champion.rows.set_index(list(KEY))["apy_move"]
-        moves[CHAMPION] = other.reindex(pd.MultiIndex.from_frame(rows[list(KEY)])).to_numpy(float)
-    return judge(targets_of(settings)[0], rows, moves, settings.max_segment_regression)
+def decide_promotion(
+    challenger: OutOfSample, champion: OutOfSample | None, settings: Settings
+) -> PromotionDecision:
+    """Validates a challenger by its APY moves on the challenger's rows.
+
+    Args:
+        champion: forecasts of the serving version on the same days; None without one.
+    """
+    rows = challenger.rows
+    moves = {CHALLENGER: rows["apy_move"].to_numpy(float)}
+    if champion:
+        by_key = champion.rows.set_index(list(KEY))["apy_move"]
+        aligned = by_key.reindex(pd.MultiIndex.from_frame(rows[list(KEY)]))
+        moves[CHAMPION] = aligned.to_numpy(float)
+    apy, _ = targets_of(settings)
+    return evaluate_challenger(apy, rows, moves, settings.max_segment_regression)
 
 
-def reference(held: FeatureRows, days: DaySpan) -> Reference:
-    """The training features' distribution, of rows as `watched` chooses them."""
-    rows, matrix = held.feature_matrix(days, WATCHED, at_most=REFERENCE_ROWS)
-    chosen = watched(rows)
-    return reference_of(matrix[chosen], held.features, rows["date"].to_numpy()[chosen])
+def training_reference(dataset: FeatureRows, days: DaySpan) -> Reference:
+    """Returns the distribution of the features on the training days, of `modelled_rows`."""
+    rows, matrix = dataset.feature_matrix(days, MONITORED_COLUMNS, at_most=REFERENCE_ROWS)
+    is_modelled = modelled_rows(rows)
+    return reference_distribution(
+        matrix[is_modelled], dataset.features, rows["date"].to_numpy()[is_modelled]
+    )
 
 
-def watched(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """Rows of observed pools with a scale: those that a model forecasts."""
+def modelled_rows(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Returns which rows a model forecasts: pools observed that day, with a scale.
+
+    Args:
+        rows: MONITORED_COLUMNS.
+    """
     return (rows["apy_observed"] & rows["apy_scale"].notna()).to_numpy(bool)
 
 
 def _archive(
     model: StackedModel,
-    facts: DataFacts,
+    summary: DatasetSummary,
     plan: ForecastPlan,
     settings: Settings,
-    judgement: Judgement,
+    promotion: PromotionDecision,
     engine: str,
-    known: Reference,
+    reference: Reference,
 ) -> ModelArchive:
     features = feature_names(market=settings.market_features)
     texts = {
-        "apy": tuple(one.text for one in model.apy),
-        "tvl": tuple(one.text for one in model.tvl),
+        "apy": tuple(fitted.text for fitted in model.apy),
+        "tvl": tuple(fitted.text for fitted in model.tvl),
     }
     card = ModelCard(
         version=model.version,
@@ -179,19 +212,19 @@ def _archive(
         interval_level=settings.interval_level,
         origin=plan.folds.apy[0].origin,
         known=plan.as_of,
-        data_first_day=facts.first_day,
-        data_rows=facts.rows,
-        data_hash=facts.hash,
+        data_first_day=summary.first_day,
+        data_rows=summary.rows,
+        data_hash=summary.hash,
         features=features,
-        settings=_settings(settings),
+        settings=_model_settings(settings),
         code_version=settings.code_version,
-        passed=judgement.passed,
-        scores=judgement.numbers,
+        passed=promotion.passed,
+        scores=promotion.numbers,
         gain={
             "apy": _gain(texts["apy"], (*features, TVL_FORECAST)),
             "tvl": _gain(texts["tvl"], features),
         },
-        reference=known,
+        reference=reference,
     )
     return ModelArchive(card, texts)
 
@@ -201,22 +234,19 @@ def _gain(texts: Sequence[str], features: Sequence[str]) -> dict[str, Any]:
     return {"groups": gain_by_group(shares), "features": shares}
 
 
-def _settings(settings: Settings) -> dict[str, Any]:
-    """What a version depends on beside its data."""
-    chosen = {
-        name: getattr(settings, name)
-        for name in ("train_days", "validation_days", "min_history_days", "market_features")
-    }
-    return asdict(model_parameters(settings)) | chosen
+def _model_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that a version depends on."""
+    names = ("train_days", "validation_days", "min_history_days", "market_features")
+    return asdict(model_parameters(settings)) | {name: getattr(settings, name) for name in names}
 
 
-def stacked_of(engine: Engine, archive: ModelArchive, days: DaySpan) -> StackedModel:
-    """The version's models in the engine, to forecast these as-of days."""
+def load_stacked_model(engine: Engine, archive: ModelArchive, days: DaySpan) -> StackedModel:
+    """Loads a version's models into the engine, to forecast these as-of days.
+
+    Raises:
+        ValueError: a text is no LightGBM model.
+    """
     features = archive.card.features
     apy = tuple(engine.load(text, (*features, TVL_FORECAST)) for text in archive.texts["apy"])
-    return StackedModel(
-        archive.card.origin,
-        days,
-        apy,
-        tuple(engine.load(text, features) for text in archive.texts["tvl"]),
-    )
+    tvl = tuple(engine.load(text, features) for text in archive.texts["tvl"])
+    return StackedModel(archive.card.origin, days, apy, tvl)

@@ -1,8 +1,7 @@
-"""How good the newest engine's forecasts were, beside persistence and the 7-day median, on the same
-rows.
+"""Accuracy of the newest engine's forecasts, compared with persistence and the 7-day median.
 
-In: evaluation rows. Out: plain numbers; errors and widths in APY points or USD, by
-`forecasting.evaluation.scores`.
+Reads evaluation rows; returns plain numbers of `forecasting.evaluation.scores`. Errors and widths
+are in APY points or USD.
 """
 
 from __future__ import annotations
@@ -24,9 +23,17 @@ ERRORS = ("mae", "median_ae", "rmse")
 
 
 def newest_evaluated(engine: Engine, *, days: int) -> pd.DataFrame:
-    """Rows of `yieldspark.forecast_evaluation` that have come true, of the newest forecasts' engine
-    and horizon and the `days` target days up to their as-of day; empty without forecasts. Raises:
-    DatabaseError.
+    """Reads evaluation rows of the newest forecasts' engine and horizon.
+
+    Args:
+        engine: the database.
+        days: number of target days up to the newest as-of day.
+
+    Returns:
+        Rows of `yieldspark.forecast_evaluation` with actual values; empty without forecasts.
+
+    Raises:
+        DatabaseError: the database does not answer or refuses a statement.
     """
     with checked_connection(engine) as connection:
         newest = connection.execute(text(NEWEST)).mappings().first()
@@ -38,51 +45,54 @@ def newest_evaluated(engine: Engine, *, days: int) -> pd.DataFrame:
 
 
 def accuracy(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Scores by target (apy, tvl) and class (restricted: TVL over 1 M USD and APY under 100 % that
-    day; all) of one engine's rows.
+    """Scores one engine's rows by target and class.
 
-    Each has rows, pools, first_day, last_day, coverage of the interval beside its nominal
-    interval_level, mean_width, `ratio` (MAE to persistence's, with the bootstrap's interval: mae,
-    mae_low, mae_high), and `forecasters`: model, persistence and median_7d with mae, median_ae,
-    rmse and ratio (its MAE to persistence's; None where that is zero).
+    Args:
+        rows: evaluation rows with actual values.
+
+    Returns:
+        A dict for each target (apy, tvl) and class (restricted: TVL over 1 M USD and APY under 100
+        % that day; all): rows, pools, first_day, last_day, coverage of the interval and its nominal
+        interval_level, mean_width, `ratio` (MAE to persistence's with its bootstrap interval: mae,
+        mae_low, mae_high), and `forecasters`: model, persistence and median_7d with mae, median_ae,
+        rmse and ratio (its MAE to persistence's; None where that is zero).
     """
     if rows.empty:
         return []
-    table = score_table(rows, published_level(rows))
-    return [
-        _shown(target, name, found, rows[rows["target"] == target])
-        for target, classes in table.items()
-        for name, found in classes.items()
-        if found["rows"]
-    ]
+    entries = []
+    for target, classes in score_table(rows, published_level(rows)).items():
+        of_target = rows[rows["target"] == target]
+        for name, score in classes.items():
+            if score["rows"]:
+                entries.append(_entry(target, name, score, of_target))
+    return entries
 
 
 def published_level(rows: pd.DataFrame) -> float:
-    """Nominal level of the rows' intervals."""
+    """Returns the nominal level of the rows' intervals, 0 to 1."""
     return float(rows["interval_level"].max())
 
 
-def _shown(target: str, name: str, found: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
-    persistence = found["persistence"]["mae"]
-    forecasters = [
-        {
-            "name": shown,
-            **{error: found[forecaster][error] for error in ERRORS},
-            "ratio": found[forecaster]["mae"] / persistence if persistence else None,
-        }
-        for forecaster, shown in FORECASTERS.items()
-    ]
+def _entry(target: str, name: str, score: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
+    persistence = score["persistence"]["mae"]
+    forecasters = []
+    for forecaster, label in FORECASTERS.items():
+        errors = score[forecaster]
+        ratio = errors["mae"] / persistence if persistence else None
+        forecasters.append(
+            {"name": label, **{error: errors[error] for error in ERRORS}, "ratio": ratio}
+        )
     return {
         "target": target,
         "class": name,
         "engine": rows["engine"].iloc[0],
-        "rows": found["rows"],
-        "pools": found["pools"],
+        "rows": score["rows"],
+        "pools": score["pools"],
         "first_day": rows["target_date"].min(),
         "last_day": rows["target_date"].max(),
-        "interval_level": found["interval"]["level"],
-        "coverage": found["interval"]["coverage"],
-        "mean_width": found["interval"]["mean_width"],
-        "ratio": found["ratio"],
+        "interval_level": score["interval"]["level"],
+        "coverage": score["interval"]["coverage"],
+        "mean_width": score["interval"]["mean_width"],
+        "ratio": score["ratio"],
         "forecasters": forecasters,
     }

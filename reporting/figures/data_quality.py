@@ -1,9 +1,7 @@
-"""The state of the data behind the forecasts: how much there is, how much of it was observed, what
-was set aside, how old the newest row is.
+"""Data quality: amount of data, observed and carried values, quarantine, and age of the raw rows.
 
-In: `yieldspark.pool_coverage` and `yieldspark.value_staleness` of the metrics job, `pools`, the
-quarantine and the newest raw row.
-Out: plain numbers; days are UTC, ages in seconds.
+Reads tables of the metrics job, `pools`, the quarantine and the newest raw row; returns plain
+numbers. Days are UTC, ages in seconds.
 """
 
 from __future__ import annotations
@@ -54,29 +52,43 @@ GROUP BY source_table, reason
 ORDER BY rows DESC, 1, 2
 """
 
-NOT_OBSERVED_AGES = ("carried", "unknown")
+UNOBSERVED_STATES = ("carried", "unknown")
 
 
-def data_health(engine: Engine) -> dict[str, Any]:
-    """pools, pool_days, first_day, last_day, shares {apy|tvl: {observed, carried, unknown}} of the
-    pool days (0..1, empty without any), active_pools and how many of them have no row observed on
-    the newest day, newest_raw (datetime), raw_age_seconds, and quarantine: [{source_table, reason,
-    rows}] of the open rows, the most first. Raises: DatabaseError.
+def data_quality(engine: Engine) -> dict[str, Any]:
+    """Reads the state of the data.
+
+    Args:
+        engine: the database.
+
+    Returns:
+        pools, pool_days, first_day, last_day; shares {apy|tvl: {observed, carried, unknown}} of the
+        pool-days, 0 to 1, empty without any; active_pools, and active_pools_not_observed on the
+        newest day; newest_raw (datetime), raw_age_seconds; quarantine: [{source_table, reason,
+        rows}] of the open rows, the most first.
+
+    Raises:
+        DatabaseError: the database does not answer or refuses a statement.
     """
     with checked_connection(engine) as connection:
-        facts = dict(connection.execute(text(EXTENT)).mappings().one())
+        state_of_data = dict(connection.execute(text(EXTENT)).mappings().one())
         missing = connection.execute(text(NOT_OBSERVED)).mappings().one()
-        facts |= connection.execute(text(ACTIVE_POOLS)).mappings().one()
-        facts |= connection.execute(text(RAW_AGE)).mappings().one()
+        state_of_data |= connection.execute(text(ACTIVE_POOLS)).mappings().one()
+        state_of_data |= connection.execute(text(RAW_AGE)).mappings().one()
         quarantined = [dict(row) for row in connection.execute(text(QUARANTINED)).mappings()]
-    return facts | {"shares": _shares(facts["pool_days"], missing), "quarantine": quarantined}
+    return state_of_data | {
+        "shares": _shares(state_of_data["pool_days"], missing),
+        "quarantine": quarantined,
+    }
 
 
 def _shares(days: int, missing: Mapping[Any, int]) -> dict[str, dict[str, float]]:
     if not days:
         return {}
-    shares = {
-        target: {age: missing[f"{target}_{age}"] / days for age in NOT_OBSERVED_AGES}
-        for target in ("apy", "tvl")
+    shares = {}
+    for target in ("apy", "tvl"):
+        shares[target] = {state: missing[f"{target}_{state}"] / days for state in UNOBSERVED_STATES}
+    return {
+        target: {"observed": 1 - sum(states.values()), **states}
+        for target, states in shares.items()
     }
-    return {target: {"observed": 1 - sum(ages.values()), **ages} for target, ages in shares.items()}

@@ -1,9 +1,8 @@
-"""What the report and `status` say about forecasts and data, read by SQL once and given as plain
-numbers.
+"""Forecasts, runs and amounts of data for the report and `status`.
 
-In: an SQLAlchemy engine of a migrated database. Out: dicts of floats, dates and text; APY in
-percent, TVL in USD, days are UTC, None where nothing is known. No HTML and no wording here, and
-nothing is written. Scores are in `accuracy`, the state of the data in `data_health`.
+Reads a migrated database by SQL; returns dicts of floats, dates and text. APY is in percent, TVL in
+USD, days are UTC, unknown values are None. Scores are in `accuracy`, the state of the data in
+`data_quality`.
 """
 
 from __future__ import annotations
@@ -15,11 +14,13 @@ from sqlalchemy import Engine, text
 from database.connections.engine import checked_connection
 from database.ledger.runs import last_runs, public_row
 from database.schema.metrics_table import metrics_name
+from forecasting.features.observed_values import is_observed, staleness_join
 
 LARGEST_POOLS = 6
 SERIES_DAYS = 90
 RECENT_RUNS = 10
 
+# the newest as-of day's forecasts at their shortest horizon: one row, or none
 NEWEST_FORECASTS = """
 newest AS (
     SELECT as_of, target_date, horizon_days, engine
@@ -27,7 +28,6 @@ newest AS (
     ORDER BY as_of DESC, horizon_days, run_id DESC
     LIMIT 1
 )"""
-"""The newest as-of day's forecasts at their shortest horizon: one row, or none."""
 
 FORECAST_ROWS = f"""
 WITH {NEWEST_FORECASTS}
@@ -57,9 +57,8 @@ observed AS (
     JOIN {{metrics}} m ON m.date > n.as_of - :days
         AND m.date <= n.as_of
         AND m.pool_id = ANY(:pools)
-    LEFT JOIN yieldspark.value_staleness a ON a.pool_id = m.pool_id AND a.date = m.date
-    WHERE m.actual_apy IS NOT NULL
-        AND coalesce(a.apy_staleness_days, 0) = 0
+    {staleness_join()}
+    WHERE {is_observed("apy")}
 ),
 evaluated AS (
     SELECT e.pool_id, e.target_date AS date, e.forecast, e.low, e.high
@@ -106,14 +105,21 @@ RECENT_RUN_ROWS = "SELECT * FROM yieldspark.run_ledger ORDER BY started_at DESC,
 
 
 def forecast_table(engine: Engine) -> list[dict[str, Any]]:
-    """The newest forecasts, one row for each pool, the largest TVL of the as-of day first and
-    unknown TVL last.
+    """Reads the newest forecasts, one row for each pool.
 
-    Keys: pool_id, name, symbol, protocol, chain, as_of, target_date, horizon_days, apy_today, apy,
-    apy_low, apy_high, tvl_today, tvl, tvl_low, tvl_high, interval_level, engine, model_version,
-    apy_fallback_reason, explanation. `*_today` are the as-of day's values; apy_fallback_reason is
-    None where the model forecast, and explanation, [{feature, points}] with points of APY, is None
-    for a fallback. Raises: DatabaseError.
+    Args:
+        engine: the database.
+
+    Returns:
+        Rows by TVL of the as-of day, the largest first and unknown TVL last. Keys: pool_id, name,
+        symbol, protocol, chain, as_of, target_date, horizon_days, apy_today, apy, apy_low,
+        apy_high, tvl_today, tvl, tvl_low, tvl_high, interval_level, engine, model_version,
+        apy_fallback_reason, explanation. `*_today` are the as-of day's values; the reason is None
+        for a model's forecast, and explanation, [{feature, points}] in points of APY, is None for a
+        fallback.
+
+    Raises:
+        DatabaseError: the database does not answer or refuses a statement.
     """
     rows = text(FORECAST_ROWS.format(metrics=metrics_name(engine)))
     with checked_connection(engine) as connection:
@@ -127,33 +133,46 @@ def pool_series(
     pools: int = LARGEST_POOLS,
     days: int = SERIES_DAYS,
 ) -> list[dict[str, Any]]:
-    """APY of the first `pools` rows of `forecasts` (rows of `forecast_table`): what came true and
-    what had been forecast for it.
+    """Reads actual APY and past forecasts of the largest pools.
 
-    Each is the pool's forecast row and `days`: [{date, actual, forecast, low, high}] of the last
-    `days` days up to the as-of day, by date. Carried values are left out: `actual` is observed.
-    `forecast` is None on days that were not scored. Raises: DatabaseError.
+    Args:
+        engine: the database.
+        forecasts: rows of `forecast_table`.
+        pools: number of pools, from the first row on.
+        days: number of days up to the as-of day.
+
+    Returns:
+        The forecast row of each pool and `days`: [{date, actual, forecast, low, high}] by date.
+            `actual` is an observed value; `forecast` is None on days that were not scored.
+
+    Raises:
+        DatabaseError: the database does not answer or refuses a statement.
     """
     largest = [row for row in forecasts if row["apy"] is not None][:pools]
-    chosen: dict[str, list[dict[str, Any]]] = {row["pool_id"]: [] for row in largest}
+    days_of_pool: dict[str, list[dict[str, Any]]] = {row["pool_id"]: [] for row in largest}
     series = text(SERIES_ROWS.format(metrics=metrics_name(engine)))
+    parameters = {"days": days, "pools": list(days_of_pool)}
     with checked_connection(engine) as connection:
-        asked = {"days": days, "pools": list(chosen)}
-        for row in connection.execute(series, asked).mappings():
-            chosen[row["pool_id"]].append(
-                {key: value for key, value in row.items() if key != "pool_id"}
-            )
-    return [row | {"days": chosen[row["pool_id"]]} for row in largest]
+        for row in connection.execute(series, parameters).mappings():
+            day = {key: value for key, value in row.items() if key != "pool_id"}
+            days_of_pool[row["pool_id"]].append(day)
+    return [row | {"days": days_of_pool[row["pool_id"]]} for row in largest]
 
 
 def status(engine: Engine) -> dict[str, Any]:
-    """`status --json`: {"jobs": {job: last ledger row}, "data": {pools, pool_days, first_day,
-    last_day, forecasts_next_day, raw_age_seconds, quarantine_open}}.
+    """Reads the payload of `status --json`.
 
-    A pool day is a day of a calendar: a row of the metrics job. quarantine_open: rows that nobody
-    has replayed or dropped and no run has let in. Days are ISO text; an empty database has zeros
-    and None.
-    Raises: DatabaseError.
+    Args:
+        engine: the database.
+
+    Returns:
+        {"jobs": {job: last ledger row}, "data": {pools, pool_days, first_day, last_day,
+            forecasts_next_day, raw_age_seconds, quarantine_open}}. A pool-day is a row of the
+            metrics job; quarantine_open counts rows without a resolution. Days are ISO text; an
+            empty database has zeros and None.
+
+    Raises:
+        DatabaseError: the database does not answer or refuses a statement.
     """
     with checked_connection(engine) as connection:
         data = dict(connection.execute(text(DATA_FACTS)).mappings().one())
@@ -163,8 +182,17 @@ def status(engine: Engine) -> dict[str, Any]:
 
 
 def recent_runs(engine: Engine, *, runs: int = RECENT_RUNS) -> list[dict[str, Any]]:
-    """The newest ledger rows of all jobs: keys of `LEDGER_KEYS`, and started_at as a datetime.
-    Raises: DatabaseError.
+    """Reads the newest ledger rows of all jobs.
+
+    Args:
+        engine: the database.
+        runs: number of rows.
+
+    Returns:
+        Rows with the keys of LEDGER_KEYS and started_at as a datetime.
+
+    Raises:
+        DatabaseError: the database does not answer or refuses a statement.
     """
     with checked_connection(engine) as connection:
         rows = connection.execute(text(RECENT_RUN_ROWS), {"runs": runs}).mappings().all()

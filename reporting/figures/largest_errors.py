@@ -1,9 +1,7 @@
-"""The forecasts that went most wrong, with what explains them.
+"""The largest forecast errors, with the reasons that explain them.
 
-In: evaluation rows that have come true, with age_days
-(`forecasting.publishing.forecast_history.describe_pools`). Out: plain rows, APY in percent, TVL in
-USD. A miss is ranked by its size in the pool's own scales: in points the same absurd pool would
-fill the table. A pool without a scale is not ranked.
+Reads evaluation rows with actual values and age_days (`forecast_history.describe_pools`); returns
+plain rows, APY in percent, TVL in USD.
 """
 
 from __future__ import annotations
@@ -20,26 +18,39 @@ from forecasting.evaluation.error_measures import errors_in_scales, values
 from forecasting.evaluation.segments import AGE_LIMITS_DAYS
 from forecasting.features.pool_features import SPIKE_SCALES
 
-MISSES = 10
-MISSES_OF_A_POOL = 2
-SHOWN = ("pool_id", "target_date", "persistence", "forecast", "low", "high", "actual", "tvl_usd")
+MAX_ERRORS = 10
+MAX_ERRORS_OF_A_POOL = 2
+COLUMNS = ("pool_id", "target_date", "persistence", "forecast", "low", "high", "actual", "tvl_usd")
 
 LABELS = "SELECT pool_id, name, symbol, protocol, chain FROM pools WHERE pool_id = ANY(:pools)"
 NO_LABEL = dict.fromkeys(("name", "symbol", "protocol", "chain"))
 
 
-def biggest_misses(engine: Engine, rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """Of each target the MISSES largest errors, at most MISSES_OF_A_POOL of one pool: SHOWN, the
-    pool's labels, error (value units), scales, and reasons, of: spike (it moved by more than
-    SPIKE_SCALES that day), new (observed first less than 30 days before), no_model, as_today (the
-    rule or the gate published today's value). Raises: DatabaseError.
+def largest_errors(engine: Engine, rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """Ranks the errors of each target.
+
+    Args:
+        engine: the database, for the names of the pools.
+        rows: evaluation rows with actual values and age_days.
+
+    Returns:
+        Of each target up to MAX_ERRORS rows, at most MAX_ERRORS_OF_A_POOL of one pool: COLUMNS, the
+            pool's labels, error (value units), scales and reasons: spike (the value moved by more
+            than SPIKE_SCALES that day), new (observed for less than 30 days), no_model, as_today
+            (today's value was published).
+
+    Raises:
+        DatabaseError: the database does not answer or refuses a statement.
     """
-    chosen = {str(target): _largest(of_target) for target, of_target in rows.groupby("target")}
-    labels = _labels(engine, [one["pool_id"] for misses in chosen.values() for one in misses])
-    return {
-        target: [one | labels.get(one["pool_id"], NO_LABEL) for one in misses]
-        for target, misses in chosen.items()
-    }
+    by_target = {str(target): _largest(of_target) for target, of_target in rows.groupby("target")}
+    pools: list[str] = []
+    for errors in by_target.values():
+        pools += [error["pool_id"] for error in errors]
+    labels = _labels(engine, pools)
+    labelled = {}
+    for target, errors in by_target.items():
+        labelled[target] = [error | labels.get(error["pool_id"], NO_LABEL) for error in errors]
+    return labelled
 
 
 def _largest(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -51,24 +62,24 @@ def _largest(rows: pd.DataFrame) -> list[dict[str, Any]]:
         no_model=np.isnan(values(rows, "model_change")),
         as_today=values(rows, "forecast") == values(rows, "persistence"),
     )
+    # ranked in the pool's own scales: in points the same absurd pool would fill the table
     ranked = measured[measured["scales"] > 0.0].sort_values(
         ["scales", "pool_id", "target_date"], ascending=[False, True, True]
     )
-    first = ranked.groupby("pool_id", sort=False).head(MISSES_OF_A_POOL).head(MISSES)
-    return [_shown(row) for row in first.to_dict("records")]
+    first = ranked.groupby("pool_id", sort=False).head(MAX_ERRORS_OF_A_POOL).head(MAX_ERRORS)
+    return [_error(row) for row in first.to_dict("records")]
 
 
-def _shown(row: dict[Any, Any]) -> dict[str, Any]:
-    known = {
+def _error(row: dict[Any, Any]) -> dict[str, Any]:
+    values_of_row = {
         name: None if isinstance(row[name], float) and np.isnan(row[name]) else row[name]
-        for name in (*SHOWN, "error", "scales")
+        for name in (*COLUMNS, "error", "scales")
     }
     reasons = [reason for reason in ("spike", "new", "no_model", "as_today") if row[reason]]
-    return known | {
-        "reasons": [
-            reason for reason in reasons if not (reason == "as_today" and "no_model" in reasons)
-        ]
-    }
+    if "no_model" in reasons and "as_today" in reasons:
+        # without a model, today's value is always published
+        reasons.remove("as_today")
+    return values_of_row | {"reasons": reasons}
 
 
 def _labels(engine: Engine, pools: Sequence[str]) -> dict[str, dict[str, Any]]:

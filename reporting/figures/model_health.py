@@ -1,8 +1,7 @@
-"""What to keep an eye on: how far tonight's features are from those the model learned from, and
-which model serves since when and why.
+"""Model health: drift of the newest forecast run, and decisions on the serving model.
 
-In: the checks of the newest good forecast run, and `yieldspark.promotion`. Out: plain rows; shares
-between 0 and 1.
+Reads the checks of the newest successful forecast run and `yieldspark.promotion`; returns plain
+rows. Shares are between 0 and 1.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from sqlalchemy import Engine, text
 from database.connections.engine import checked_connection
 
 DRIFT_CHECKS = ("feature_drift", "new_pools_share", "rule_share")
-DECISIONS = 8
+MAX_DECISIONS = 8
 
 NEWEST_CHECKS = """
 SELECT as_of, checks
@@ -33,21 +32,23 @@ LIMIT :decisions
 """
 
 
-def watch(engine: Engine) -> dict[str, Any]:
-    """as_of: the day of the run that was looked at, None without one; drift: its checks by name, of
-    DRIFT_CHECKS those it has; decisions: the newest DECISIONS, newest first. Raises: DatabaseError.
+def model_health(engine: Engine) -> dict[str, Any]:
+    """Reads drift and decisions.
+
+    Args:
+        engine: the database.
+
+    Returns:
+        as_of: as-of day of the run, None without one; drift: its checks by name, those of
+        DRIFT_CHECKS that it has; decisions: the newest MAX_DECISIONS, newest first.
+
+    Raises:
+        DatabaseError: the database does not answer or refuses a statement.
     """
     with checked_connection(engine) as connection:
         run = connection.execute(text(NEWEST_CHECKS)).mappings().first()
-        decisions = [
-            dict(row)
-            for row in connection.execute(
-                text(NEWEST_DECISIONS), {"decisions": DECISIONS}
-            ).mappings()
-        ]
-    drift = (
-        {check["name"]: check for check in run["checks"] if check["name"] in DRIFT_CHECKS}
-        if run
-        else {}
-    )
+        rows = connection.execute(text(NEWEST_DECISIONS), {"decisions": MAX_DECISIONS}).mappings()
+        decisions = [dict(row) for row in rows]
+    checks = run["checks"] if run else []
+    drift = {check["name"]: check for check in checks if check["name"] in DRIFT_CHECKS}
     return {"as_of": run["as_of"] if run else None, "drift": drift, "decisions": decisions}

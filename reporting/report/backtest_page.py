@@ -1,6 +1,6 @@
-"""A backtest's own page: the scores of its rows, by day, by group, and where it missed.
+"""The page of a backtest: scores of its rows, by day and by segment, and its largest errors.
 
-In: the rows that `forecasting.backtest_spark` scored, and the database for the pools' names. Out:
+Reads rows of `forecasting.backtest_spark`, and the pools' names from the database; writes
 `yieldspark-backtest.html`.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from sqlalchemy import Engine
@@ -19,27 +20,25 @@ BACKTEST_NAME = "yieldspark-backtest.html"
 
 
 def write_backtest(engine: Engine, rows: pd.DataFrame, folder: Path) -> Path:
-    """Write the page of evaluation rows of one backtest into `folder` and return its path. Raises:
-    DatabaseError; ConfigurationError where the folder can't be written.
+    """Writes the page of one backtest and returns its path.
+
+    Args:
+        engine: the database, for the names of the pools.
+        rows: evaluation rows of the backtest.
+        folder: made if it is missing.
+
+    Raises:
+        DatabaseError: the database does not answer or refuses a statement.
+        ConfigurationError: the folder can't be written.
     """
     days = rows["target_date"].nunique()
-    facts = (
-        {
-            name: rows[name].iloc[0]
-            for name in ("engine", "horizon_days", "interval_level", "run_id")
-        }
-        if days
-        else {}
-    )
-    contents = {
-        "backtest": (
-            facts
-            | {
-                "days": days,
-                "pools": rows["pool_id"].nunique(),
-                "models": rows["model_version"].nunique(),
-            }
-        ),
-        **evaluation_parts(engine, rows, scored_days=days),
+    backtest: dict[str, Any] = {
+        "days": days,
+        "pools": rows["pool_id"].nunique(),
+        "models": rows["model_version"].nunique(),
     }
+    if days:
+        names = ("engine", "horizon_days", "interval_level", "run_id")
+        backtest |= {name: rows[name].iloc[0] for name in names}
+    contents = {"backtest": backtest, **evaluation_parts(engine, rows, scored_days=days)}
     return write_page(folder, BACKTEST_NAME, "backtest.html", contents, dt.datetime.now(dt.UTC))

@@ -1,9 +1,7 @@
-"""What a page says of forecasts that have come true: scores, pictures by day and by group, the
-biggest misses.
+"""The parts of a page about past forecasts: scores, plots by day and by segment, largest errors.
 
-The report and a backtest's page share it. In: evaluation rows of one engine and horizon (columns of
-`yieldspark.forecast_evaluation`).
-Out: what `templates/parts` word.
+Reads evaluation rows of one engine and horizon; returns the values of `templates/parts`. The report
+and the page of a backtest share it.
 """
 
 from __future__ import annotations
@@ -16,23 +14,30 @@ from markupsafe import Markup
 from sqlalchemy import Engine
 
 from forecasting.evaluation.daily_scores import RECENT_DAYS, daily_scores
-from forecasting.evaluation.segments import score_groups
+from forecasting.evaluation.segments import segment_scores
 from forecasting.publishing.forecast_history import describe_pools
 from reporting.figures.accuracy import accuracy, published_level
-from reporting.figures.largest_errors import biggest_misses
-from reporting.report.score_plots import CLASS_WORDS, coverage_plot, group_plot, ratio_plot
+from reporting.figures.largest_errors import largest_errors
+from reporting.report.score_plots import SEGMENT_TITLES, coverage_plot, ratio_plot, segment_plot
 
 
 def evaluation_parts(engine: Engine, rows: pd.DataFrame, *, scored_days: int) -> dict[str, Any]:
-    """scores (`accuracy`), by_day, by_group and misses: pictures by day are of all rows, everything
-    else of the last `scored_days` target days.
+    """Computes the parts of a page.
+
+    Args:
+        engine: the database, for the names of the pools.
+        rows: evaluation rows with actual values.
+        scored_days: number of target days of all parts but the plots by day, which have all rows.
+
+    Returns:
+        scores (see `accuracy`), by_day, by_group, largest_errors and recent_days.
     """
     if rows.empty:
         return {
             "scores": [],
             "by_day": [],
             "by_group": [],
-            "misses": {},
+            "largest_errors": {},
             "recent_days": RECENT_DAYS,
         }
     level = published_level(rows)
@@ -40,17 +45,21 @@ def evaluation_parts(engine: Engine, rows: pd.DataFrame, *, scored_days: int) ->
         engine,
         rows[rows["target_date"] > rows["target_date"].max() - dt.timedelta(days=scored_days)],
     )
-    groups = [one for one in score_groups(scored, level) if one["by"] in CLASS_WORDS]
+    segments = [
+        segment for segment in segment_scores(scored, level) if segment["by"] in SEGMENT_TITLES
+    ]
+    by_group = []
+    for target in sorted({segment["target"] for segment in segments}):
+        of_target = [segment for segment in segments if segment["target"] == target]
+        by_group.append(_by_group(target, of_target))
     return {
         "scores": accuracy(scored),
         "by_day": [
-            _by_day(str(target), of_target, level) for target, of_target in rows.groupby("target")
+            _by_day(str(target), rows_of_target, level)
+            for target, rows_of_target in rows.groupby("target")
         ],
-        "by_group": [
-            _by_group(target, [one for one in groups if one["target"] == target])
-            for target in sorted({one["target"] for one in groups})
-        ],
-        "misses": biggest_misses(engine, scored),
+        "by_group": by_group,
+        "largest_errors": largest_errors(engine, scored),
         "recent_days": RECENT_DAYS,
     }
 
@@ -75,7 +84,7 @@ def _by_day(target: str, rows: pd.DataFrame, level: float) -> dict[str, Any]:
 
 
 def _recent(days: pd.DataFrame, measure: str) -> dict[str, float | None]:
-    """The last four weeks and their noise; None where days are too few."""
+    """The newest four-week score and its interval; None with too few days."""
     newest = days.iloc[-1]
     names = {"recent": f"{measure}_recent", "low": f"{measure}_low", "high": f"{measure}_high"}
     return {
@@ -85,5 +94,5 @@ def _recent(days: pd.DataFrame, measure: str) -> dict[str, float | None]:
 
 
 def _by_group(target: str, groups: list[dict[str, Any]]) -> dict[str, Any]:
-    svg, clipped = group_plot(groups, f"groups-{target}")
+    svg, clipped = segment_plot(groups, f"groups-{target}")
     return {"target": target, "svg": Markup(svg), "clipped": clipped, "groups": groups}

@@ -1,7 +1,6 @@
-"""Numbers as a reader wants them: APY in percent, TVL in USD with K, M, B, ages in words.
+"""Numbers as text: APY in percent, TVL in USD with K, M or B, ages in the largest fitting unit.
 
-In: numbers or None. Out: text; a dash where nothing is known. Nothing is computed here but the
-rounding.
+Returns a dash for an unknown number; computes nothing but the rounding.
 """
 
 from __future__ import annotations
@@ -13,47 +12,52 @@ SECONDS_PER_DAY = 86_400
 
 
 def percent(value: float | None) -> str:
-    """An APY with three sensible digits: 0.042 %, 4.21 %, 187.3 %, 12,345 %, 1.2M %."""
+    """Returns an APY with three significant digits: 0.042 %, 4.21 %, 187.3 %, 12,345 %, 1.2M %."""
     return UNKNOWN if value is None else f"{points(value)} %"
 
 
 def points(value: float | None) -> str:
-    """A difference of APYs, or an APY without its unit."""
+    """Returns a difference of APYs, or an APY without its unit."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
     size = abs(value)
     if size >= 1e6:
         return _scaled(value)
-    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 0.1 or size < 0.0005 else 3
+    if size >= 1000:
+        digits = 0
+    elif size >= 100:
+        digits = 1
+    elif size >= 0.1 or size < 0.0005:
+        digits = 2
+    else:
+        digits = 3
     return _minus(f"{value:,.{digits}f}")
 
 
 def signed_points(value: float | None) -> str:
-    """A change of APY in points, with its sign."""
-    words = points(value)
-    return (
-        f"+{words}"
-        if value is not None and value > 0 and any(digit in words for digit in "123456789")
-        else words
-    )
+    """Returns a change of APY in points, with its sign."""
+    number = points(value)
+    # a change that is rounded to zero has no sign
+    is_rise = value is not None and value > 0 and any(digit in number for digit in "123456789")
+    return f"+{number}" if is_rise else number
 
 
 def usd(value: float | None) -> str:
-    """$532, $1.25K, $12.5M, $3.41B."""
+    """Returns an amount: $532, $1.25K, $12.5M, $3.41B."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
-    words = (
-        _scaled(abs(value))
-        if abs(value) >= 999.5
-        else f"{abs(value):.0f}"
-        if abs(value) >= 10 or value == 0
-        else f"{abs(value):.2f}"
-    )
-    return f"{'−' if value < 0 else ''}${words}"
+    size = abs(value)
+    if size >= 999.5:
+        amount = _scaled(size)
+    elif size >= 10 or value == 0:
+        amount = f"{size:.0f}"
+    else:
+        amount = f"{size:.2f}"
+    return f"{'−' if value < 0 else ''}${amount}"
 
 
 def share(value: float | None) -> str:
-    """A share of one as percent: 81.3 %; never rounded up to all or down to nothing."""
+    """Returns a share as percent: 81.3 %; never rounded up to 100 % or down to 0 %."""
     if value is None:
         return UNKNOWN
     if 0.0 < value < 0.001:
@@ -62,15 +66,19 @@ def share(value: float | None) -> str:
 
 
 def ratio(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.3f}" if value < 10 else f"{value:.3g}"
+    """Returns a ratio with three decimals, or three significant digits from 10 on."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:.3f}" if value < 10 else f"{value:.3g}"
 
 
 def count(value: int | None) -> str:
+    """Returns a number of things with thousands separators."""
     return UNKNOWN if value is None else f"{value:,}"
 
 
 def age(seconds: float | None) -> str:
-    """How long ago: 40 minutes, 5 hours, 12 days, 3.2 years."""
+    """Returns an age: 40 minutes, 5 hours, 12 days, 3.2 years."""
     if seconds is None:
         return UNKNOWN
     for limit, size, unit in (
@@ -91,5 +99,5 @@ def _scaled(value: float) -> str:
     return _minus(f"{value:.3g}")
 
 
-def _minus(words: str) -> str:
-    return words.replace("-", "−")
+def _minus(number: str) -> str:
+    return number.replace("-", "−")

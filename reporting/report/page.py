@@ -1,7 +1,6 @@
-"""From contents to one self-contained HTML file, whole or not at all.
+"""Renders a template and writes it as one self-contained HTML file.
 
-In: a template's name and its contents. Out: a file in a folder that is made where it is missing.
-The page asks nothing of any network.
+The page loads nothing from the network.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from markupsafe import Markup
 from common.errors import ConfigurationError
 from common.files import write_atomically
 from common.settings.cloud import PRODUCT_VERSION
-from reporting.report import formatting as number_words
-from reporting.report.feature_labels import feature_words
+from reporting.report import formatting
+from reporting.report.feature_labels import feature_label
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +30,17 @@ FORMATS = ("percent", "points", "signed_points", "usd", "share", "ratio", "count
 def write_page(
     folder: Path, name: str, template: str, contents: dict[str, Any], now: dt.datetime
 ) -> Path:
-    """Write `template` as the file `name` and return its path. A reader never meets half a file.
+    """Writes a page and returns its path; a reader never sees a partial file.
 
-    Raises: ConfigurationError where the folder can't be written.
+    Args:
+        folder: made if it is missing.
+        name: name of the file.
+        template: name of the template.
+        contents: values of the template.
+        now: time that the page shows.
+
+    Raises:
+        ConfigurationError: the folder can't be written.
     """
     page = render(template, contents | {"written": now, "version": PRODUCT_VERSION})
     path = folder.resolve() / name
@@ -50,7 +57,7 @@ def write_page(
 
 
 def render(template: str, contents: dict[str, Any]) -> str:
-    """The page as text; every value of `contents` is escaped but the pictures."""
+    """Returns the page as text; all values of `contents` are escaped but the plots."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -60,7 +67,7 @@ def render(template: str, contents: dict[str, Any]) -> str:
         auto_reload=False,
     )
     environment.filters.update(
-        {name: getattr(number_words, name) for name in FORMATS} | {"feature": feature_words}
+        {name: getattr(formatting, name) for name in FORMATS} | {"feature": feature_label}
     )
     style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("report.css", "report.js"))
     return environment.get_template(template).render(

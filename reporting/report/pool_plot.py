@@ -1,8 +1,6 @@
-"""One SVG for each pool: APY that came true, what had been forecast for it with its interval, and
-tomorrow's forecast.
+"""The plot of a pool: actual APY, past forecasts with their intervals, and the next forecast.
 
-In: a row of `figures.pool_series` (APY percent, UTC days). Out: an `<svg>` element as
-`svg_pictures` makes them.
+Reads a row of `pool_series` (APY percent, UTC days); returns an `<svg>` element.
 """
 
 from __future__ import annotations
@@ -21,57 +19,59 @@ from reporting.report.svg import (
     INK,
     Values,
     draw_svg,
-    dress,
-    dress_days,
     mark_clipped,
+    style_axes,
+    style_day_axis,
 )
 
 INNER_QUANTILES = (0.03, 0.97)
+# the axis includes extremes within this many inner ranges of the inner quantiles; values beyond are
+# marked at its edge
 OUTER_REACH = 1.5
-"""The axis reaches to extremes that lie within this many inner ranges of the inner quantiles; what
-lies beyond is marked at the edge.
-"""
 
 
 def apy_plot(series: dict[str, Any], number: int) -> tuple[str, int]:
-    """The SVG of one pool, and how many observed values lie off its scale. `number` keeps the ids
-    of several pictures on one page apart.
+    """Draws the plot of one pool.
+
+    Args:
+        series: a row of `pool_series`.
+        number: keeps the ids of several plots on one page apart.
+
+    Returns:
+        The SVG, and the number of observed values off its scale.
     """
     low, high = _limits(series)
     return draw_svg(f"plot{number}", lambda axes: _draw(axes, series, low, high))
 
 
 def _column(series: dict[str, Any], name: str) -> Values:
-    return np.array([_known(day[name]) for day in series["days"]], dtype=float)
+    return np.array([_number(day[name]) for day in series["days"]], dtype=float)
 
 
 def _limits(series: dict[str, Any]) -> tuple[float, float]:
-    """Bounds of the axis: all values but extreme ones; tomorrow's forecast and the newest values
-    are always inside.
-    """
+    """Bounds of the axis: all values but extremes; the next forecast is always inside."""
     values = np.concatenate(
         [_column(series, "actual"), _column(series, "forecast"), [series["apy"]]]
     )
     values = values[np.isfinite(values)]
     inner_low, inner_high = np.quantile(values, INNER_QUANTILES)
     reach = OUTER_REACH * (inner_high - inner_low)
-    kept = values[(values >= inner_low - reach) & (values <= inner_high + reach)]
-    low, high = min(kept.min(), series["apy"]), max(kept.max(), series["apy"])
+    usual = values[(values >= inner_low - reach) & (values <= inner_high + reach)]
+    low, high = min(usual.min(), series["apy"]), max(usual.max(), series["apy"])
     below, above = _interval_room(series, low, high)
     pad = 0.08 * (high - low) or 0.05 * abs(high) or 0.5
     return (max(low - below - pad, 0.0) if low >= 0.0 else low - below - pad), high + above + pad
 
 
 def _interval_room(series: dict[str, Any], low: float, high: float) -> tuple[float, float]:
-    """How far intervals widen the axis: at most by the range of the values on either side, so that
-    a wide one does not flatten the lines.
-    """
-    lowest = np.nanmin([low, *_column(series, "low"), _known(series["apy_low"])])
-    highest = np.nanmax([high, *_column(series, "high"), _known(series["apy_high"])])
+    """Room for intervals below and above: at most the range of the values on either side."""
+    # a wide interval must not flatten the lines
+    lowest = np.nanmin([low, *_column(series, "low"), _number(series["apy_low"])])
+    highest = np.nanmax([high, *_column(series, "high"), _number(series["apy_high"])])
     return min(low - lowest, high - low), min(highest - high, high - low)
 
 
-def _known(value: float | None) -> float:
+def _number(value: float | None) -> float:
     return np.nan if value is None else value
 
 
@@ -86,16 +86,16 @@ def _draw(axes: Axes, series: dict[str, Any], low: float, high: float) -> int:
     )
     axes.plot(dates, forecast, color=ACCENT, linewidth=1.3)
     axes.plot(dates, actual, color=INK, linewidth=1.3, marker="o", markersize=1.6)
-    _draw_tomorrow(axes, series, low, high)
+    _draw_next_forecast(axes, series, low, high)
     clipped = mark_clipped(axes, dates, actual, low, high, INK)
     axes.set_ylim(low, high)
-    dress(axes, grid="y")
-    dress_days(axes, series["target_date"])
-    _dress_percent(axes, low, high)
+    style_axes(axes, grid="y")
+    style_day_axis(axes, series["target_date"])
+    _style_percent_axis(axes, low, high)
     return clipped
 
 
-def _draw_tomorrow(axes: Axes, series: dict[str, Any], low: float, high: float) -> None:
+def _draw_next_forecast(axes: Axes, series: dict[str, Any], low: float, high: float) -> None:
     day = np.datetime64(series["target_date"])
     if series["apy_low"] is not None and series["apy_high"] is not None:
         axes.plot(
@@ -111,21 +111,20 @@ def _draw_tomorrow(axes: Axes, series: dict[str, Any], low: float, high: float) 
 def _with_gaps(
     dates: npt.NDArray[np.datetime64], columns: list[Values]
 ) -> tuple[npt.NDArray[np.datetime64], list[Values]]:
-    """Every calendar day between the first and the last, NaN where there is no row: a line must not
-    bridge a gap.
-    """
+    """Every calendar day from the first to the last, NaN where there is no row."""
     if not len(dates):
         return dates, columns
+    # without NaN a line would bridge the gap
     calendar = np.arange(dates[0], dates[-1] + 1)
-    place = (dates - dates[0]).astype(int)
+    position = (dates - dates[0]).astype(int)
     dense = [np.full(len(calendar), np.nan) for _ in columns]
     for full, column in zip(dense, columns, strict=True):
-        full[place] = column
+        full[position] = column
     return calendar, dense
 
 
-def _dress_percent(axes: Axes, low: float, high: float) -> None:
-    """As many digits as tell the ticks apart."""
+def _style_percent_axis(axes: Axes, low: float, high: float) -> None:
+    """Labels with as many digits as distinguish the ticks."""
     axes.yaxis.set_major_locator(MaxNLocator(4))
     ticks = axes.yaxis.get_major_locator().tick_values(low, high)
     digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))

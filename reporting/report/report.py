@@ -1,9 +1,7 @@
-"""The report: one self-contained HTML file of what was forecast, how good forecasts were, the state
-of the data and the last runs.
+"""The report: one self-contained HTML file of forecasts, accuracy, data quality and runs.
 
-In: an SQLAlchemy engine of a migrated database, a folder. Out: `yieldspark-report.html` in it.
-Numbers come from `figures`, `evaluation_parts`, `watch` and `data_health`, pictures from
-`pool_plot`; this module brings them together and the template words them.
+Reads a migrated database; writes `yieldspark-report.html`. Numbers come from `reporting.figures`,
+plots from `pool_plot` and `score_plots`, texts from the templates.
 """
 
 from __future__ import annotations
@@ -17,9 +15,9 @@ from markupsafe import Markup
 from sqlalchemy import Engine
 
 from reporting.figures.accuracy import newest_evaluated
-from reporting.figures.data_quality import data_health
+from reporting.figures.data_quality import data_quality
 from reporting.figures.forecasts import SERIES_DAYS, forecast_table, pool_series, recent_runs
-from reporting.figures.model_health import watch
+from reporting.figures.model_health import model_health
 from reporting.report.evaluation_parts import evaluation_parts
 from reporting.report.page import write_page
 from reporting.report.pool_plot import apy_plot
@@ -29,10 +27,16 @@ SCORED_DAYS = 30
 
 
 def write_report(engine: Engine, folder: Path) -> Path:
-    """Write the report into `folder` (made where missing) and return its path.
+    """Writes the report and returns its path; a report of an empty database says which commands to
+    run.
 
-    An empty database gives a report too: it says what to run. Raises: DatabaseError;
-    ConfigurationError where the folder can't be written.
+    Args:
+        engine: the database.
+        folder: made if it is missing.
+
+    Raises:
+        DatabaseError: the database does not answer or refuses a statement.
+        ConfigurationError: the folder can't be written.
     """
     now = dt.datetime.now(dt.UTC)
     return write_page(folder, REPORT_NAME, "report.html", _contents(engine, now), now)
@@ -52,20 +56,18 @@ def _contents(engine: Engine, now: dt.datetime) -> dict[str, Any]:
         **evaluation_parts(
             engine, newest_evaluated(engine, days=SERIES_DAYS), scored_days=SCORED_DAYS
         ),
-        "watch": watch(engine),
-        "health": data_health(engine),
+        "model_health": model_health(engine),
+        "health": data_quality(engine),
         "runs": recent_runs(engine),
     }
 
 
 def _newest(forecasts: list[dict[str, Any]], today: dt.date) -> dict[str, Any] | None:
-    """What all rows of the newest forecasts have in common; `age_days` is how far their as-of day
-    lies behind the last complete UTC day.
-    """
+    """Facts that all rows of the newest forecasts share; `age_days` counts complete days only."""
     if not forecasts:
         return None
     first = forecasts[0]
-    rules = Counter(row["apy_fallback_reason"] for row in forecasts if row["apy_fallback_reason"])
+    reasons = Counter(row["apy_fallback_reason"] for row in forecasts if row["apy_fallback_reason"])
     return {
         **{
             name: first[name] for name in ("as_of", "target_date", "horizon_days", "interval_level")
@@ -73,7 +75,7 @@ def _newest(forecasts: list[dict[str, Any]], today: dt.date) -> dict[str, Any] |
         "engines": sorted({row["engine"] for row in forecasts}),
         "versions": sorted({row["model_version"] for row in forecasts}),
         "age_days": (today - first["as_of"]).days - 1,
-        "by_model": len(forecasts) - rules.total(),
-        "rules": rules.most_common(),
+        "by_model": len(forecasts) - reasons.total(),
+        "fallbacks": reasons.most_common(),
         "tvl": sum(row["tvl_today"] or 0.0 for row in forecasts),
     }

@@ -1,8 +1,7 @@
-"""Pictures of scores: by day with four weeks' noise, and by group of pools.
+"""Plots of scores: by day with their noise, and by segment of pools.
 
-In: `forecasting.evaluation.daily_scores` and `forecasting.evaluation.segments` of one target. Out:
-`<svg>` elements as `svg_pictures` makes them, and how many values lie off the scale. Group names
-are those of `score_groups`, put into words here, and never names of the data.
+Reads `daily_scores` and `segment_scores` of one target; returns `<svg>` elements and the number of
+values off their scale. Labels are those of this module, never names of the data.
 """
 
 from __future__ import annotations
@@ -23,23 +22,24 @@ from reporting.report.svg import (
     MUTED,
     Values,
     draw_svg,
-    dress,
-    dress_days,
     mark_clipped,
+    style_axes,
+    style_day_axis,
 )
 
-TWICE_AS_WRONG = 2.0
-"""Ratios beyond it are marked at the edge: a day or a group of a few calm pools may have any."""
+# a day or a segment of a few calm pools may have any ratio: larger ones are marked at the edge
+RATIO_CLIP = 2.0
+# least span of a ratio's axis: TVL forecasts are so close to persistence that a narrower one would
+# show noise only
 LEAST_SPAN = 0.05
-"""Of a ratio's axis: TVL's forecasts are so near to persistence that a narrower one would show
-nothing but noise.
-"""
 TICK_STEPS = [1, 2, 5, 10]
-GROUP_INCHES, ROW_INCHES = 5.1, 0.21
+PLOT_INCHES, ROW_INCHES = 5.1, 0.21
 
-CLASS_WORDS = {"instability": "How restless", "tvl_class": "TVL", "age_class": "Age in days"}
-"""Of the classes of groups that are drawn, in this order."""
-GROUP_WORDS = {
+# classes of segments that are drawn, in this order
+SEGMENT_TITLES = {"instability": "Volatility", "tvl_class": "TVL", "age_class": "Age in days"}
+SEGMENT_LABELS = {
+    "calm": "low",
+    "wild": "high",
     "<100k": "under $100K",
     "100k-1M": "$100K to $1M",
     "1M-10M": "$1M to $10M",
@@ -53,7 +53,7 @@ GROUP_WORDS = {
 
 
 def coverage_plot(days: pd.DataFrame, level: float, name: str) -> tuple[str, int]:
-    """Share of outcomes inside the interval."""
+    """Draws the share of actual values inside the interval."""
     lowest = np.nanmin([*days["coverage"], *days["coverage_low"], level])
     return draw_svg(
         name,
@@ -64,34 +64,32 @@ def coverage_plot(days: pd.DataFrame, level: float, name: str) -> tuple[str, int
 
 
 def ratio_plot(days: pd.DataFrame, name: str) -> tuple[str, int]:
-    """The model's capped errors to persistence's."""
-    known = np.concatenate(
-        [
-            days[column].to_numpy(float)
-            for column in ("capped_ratio", "capped_ratio_low", "capped_ratio_high")
-        ]
-    )
+    """Draws the model's capped errors relative to persistence's."""
+    columns = ("capped_ratio", "capped_ratio_low", "capped_ratio_high")
+    limits = _ratio_limits(np.concatenate([days[column].to_numpy(float) for column in columns]))
     return draw_svg(
         name,
-        lambda axes: _draw_days(axes, days, "capped_ratio", 1.0, _ratio_limits(known), "{:.2f}"),
+        lambda axes: _draw_days(axes, days, "capped_ratio", 1.0, limits, "{:.2f}"),
     )
 
 
-def group_plot(groups: list[dict[str, Any]], name: str) -> tuple[str, int]:
-    """MAE ratio of each group of CLASS_WORDS with its interval, and the number of rows."""
-    shown = [
-        (title, [one for one in groups if one["by"] == by]) for by, title in CLASS_WORDS.items()
-    ]
-    lines = sum(len(members) + 1 for _, members in shown if members)
+def segment_plot(segments: list[dict[str, Any]], name: str) -> tuple[str, int]:
+    """Draws each segment's MAE ratio with its interval and its number of rows."""
+    by_class = []
+    for by, title in SEGMENT_TITLES.items():
+        by_class.append((title, [segment for segment in segments if segment["by"] == by]))
+    lines = sum(len(members) + 1 for _, members in by_class if members)
     return draw_svg(
-        name, lambda axes: _draw_groups(axes, shown), (GROUP_INCHES, ROW_INCHES * (lines + 2))
+        name,
+        lambda axes: _draw_segments(axes, by_class),
+        (PLOT_INCHES, ROW_INCHES * (lines + 2)),
     )
 
 
 def _ratio_limits(values: Values) -> tuple[float, float]:
-    """An axis with 1 on it."""
-    known = np.clip(values[np.isfinite(values)], 0.0, TWICE_AS_WRONG)
-    low, high = min(known.min(initial=1.0), 1.0), max(known.max(initial=1.0), 1.0)
+    """Bounds of an axis that contains 1."""
+    clipped = np.clip(values[np.isfinite(values)], 0.0, RATIO_CLIP)
+    low, high = min(clipped.min(initial=1.0), 1.0), max(clipped.max(initial=1.0), 1.0)
     pad = max(0.06 * (high - low), (LEAST_SPAN - (high - low)) / 2)
     return float(low - pad), float(high + pad)
 
@@ -102,7 +100,7 @@ def _draw_days(
     measure: str,
     even: float,
     limits: tuple[float, float],
-    words: str,
+    number_format: str,
 ) -> int:
     dates = days["target_date"].to_numpy("datetime64[D]")
     today, recent, low, high = (
@@ -121,20 +119,21 @@ def _draw_days(
     axes.plot(dates, recent, color=ACCENT, linewidth=1.8)
     clipped = mark_clipped(axes, dates, today, *limits, MUTED)
     axes.set_ylim(*limits)
-    dress(axes, grid="y")
-    dress_days(axes, dates[-1])
+    style_axes(axes, grid="y")
+    style_day_axis(axes, dates[-1])
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
     axes.yaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: words.format(value).replace("%", " %"))
+        FuncFormatter(lambda value, _: number_format.format(value).replace("%", " %"))
     )
     return clipped
 
 
-def _draw_groups(axes: Axes, shown: list[tuple[str, list[dict[str, Any]]]]) -> int:
-    beside = blended_transform_factory(axes.transAxes, axes.transData)
+def _draw_segments(axes: Axes, by_class: list[tuple[str, list[dict[str, Any]]]]) -> int:
+    # x in shares of the axes, y in rows: for texts on either side of the axes
+    margin = blended_transform_factory(axes.transAxes, axes.transData)
     labels: list[str] = []
     ratios: list[tuple[float, ...]] = []
-    for title, members in shown:
+    for title, members in by_class:
         if not members:
             continue
         axes.text(
@@ -143,36 +142,29 @@ def _draw_groups(axes: Axes, shown: list[tuple[str, list[dict[str, Any]]]]) -> i
             title,
             ha="right",
             va="center",
-            transform=beside,
+            transform=margin,
             color=INK,
             fontweight="bold",
         )
         labels.append("")
-        for one in members:
-            ratios.append(
-                (
-                    len(labels),
-                    *(
-                        np.nan if one[key] is None else one[key]
-                        for key in ("mae_ratio", "mae_ratio_low", "mae_ratio_high")
-                    ),
-                )
-            )
+        for segment in members:
+            ends = (segment[key] for key in ("mae_ratio", "mae_ratio_low", "mae_ratio_high"))
+            ratios.append((len(labels), *(np.nan if end is None else end for end in ends)))
             axes.text(
                 1.02,
                 len(labels),
-                f"{one['rows']:,}",
+                f"{segment['rows']:,}",
                 ha="left",
                 va="center",
-                transform=beside,
+                transform=margin,
                 color=MUTED,
             )
-            labels.append(GROUP_WORDS.get(one["group"], one["group"]))
-    places, values, low, high = np.array(ratios, dtype=float).T
+            labels.append(SEGMENT_LABELS.get(segment["group"], segment["group"]))
+    positions, values, low, high = np.array(ratios, dtype=float).T
     left, right = _ratio_limits(np.concatenate([values, low, high]))
     axes.axvline(1.0, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
     axes.hlines(
-        places,
+        positions,
         np.clip(low, left, right),
         np.clip(high, left, right),
         color=ACCENT,
@@ -180,13 +172,18 @@ def _draw_groups(axes: Axes, shown: list[tuple[str, list[dict[str, Any]]]]) -> i
         alpha=0.35,
     )
     axes.plot(
-        np.clip(values, left, right), places, linestyle="", marker="o", markersize=5, color=ACCENT
+        np.clip(values, left, right),
+        positions,
+        linestyle="",
+        marker="o",
+        markersize=5,
+        color=ACCENT,
     )
-    axes.text(1.02, -1, "rows", ha="left", va="center", transform=beside, color=MUTED)
+    axes.text(1.02, -1, "rows", ha="left", va="center", transform=margin, color=MUTED)
     axes.set_xlim(left, right)
     axes.set_ylim(len(labels) - 0.4, -1.4)
     axes.set_yticks(range(len(labels)), labels)
-    dress(axes, grid="x")
+    style_axes(axes, grid="x")
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
     axes.spines["bottom"].set_color(GRID)
     return int((values > right).sum())

@@ -1,9 +1,7 @@
-"""What all pictures have in common: matplotlib axes in, an `<svg>` element to stand inside HTML
-out.
+"""Plots as inline SVG: draws matplotlib axes and returns an `<svg>` element for an HTML page.
 
-The element refers to nothing outside the page and holds no text of the data: pool names stay in the
-page, where they are escaped. Colours are CSS variables, so that one picture is right on dark and on
-light. matplotlib draws into Figure objects; pyplot and its global state are not used.
+The element refers to nothing outside the page and contains no text of the data. Draws into Figure
+objects; pyplot and its global state are not used.
 """
 
 from __future__ import annotations
@@ -24,23 +22,29 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 Values = npt.NDArray[np.float64]
-Drawn = TypeVar("Drawn")
+Result = TypeVar("Result")
 
+# about as wide as a card of the page, so that text has its own size
 FIGURE_INCHES = (5.1, 2.5)
-"""About as wide as a card of the page: letters are drawn at their own size."""
 
+# matplotlib knows no CSS variables: it draws in colours that nothing else has, which are replaced
+# by variables afterwards, so that one plot fits dark and light pages
 INK, MUTED, GRID, ACCENT, BAND = "#010203", "#010204", "#010205", "#010206", "#010207"
 CSS_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line", ACCENT: "--accent", BAND: "--band"}
-"""matplotlib knows no CSS variables: it draws in colours that nothing else has, and each is put in
-place of the other afterwards.
-"""
 
 
 def draw_svg(
-    name: str, draw: Callable[[Axes], Drawn], inches: tuple[float, float] = FIGURE_INCHES
-) -> tuple[str, Drawn]:
-    """The element, and what `draw` returned. `name` keeps the ids of several pictures on one page
-    apart.
+    name: str, draw: Callable[[Axes], Result], inches: tuple[float, float] = FIGURE_INCHES
+) -> tuple[str, Result]:
+    """Draws a plot.
+
+    Args:
+        name: keeps the ids of several plots on one page apart.
+        draw: draws into the axes.
+        inches: width and height.
+
+    Returns:
+        The element, and the result of `draw`.
     """
     with mpl.rc_context(
         {
@@ -53,19 +57,19 @@ def draw_svg(
     ):
         figure = Figure(figsize=inches, layout="constrained")
         FigureCanvasSVG(figure)
-        found = draw(figure.add_subplot())
-        drawn = io.StringIO()
+        result = draw(figure.add_subplot())
+        buffer = io.StringIO()
         figure.savefig(
-            drawn,
+            buffer,
             format="svg",
             transparent=True,
             metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
         )
-    return _inline(drawn.getvalue(), name), found
+    return _inline(buffer.getvalue(), name), result
 
 
-def dress(axes: Axes, grid: Literal["x", "y"]) -> None:
-    """Lines at the ticks of the axis `grid`, a thin line below, and nothing else around."""
+def style_axes(axes: Axes, grid: Literal["x", "y"]) -> None:
+    """Draws grid lines at the ticks of one axis and a thin line at the bottom, without a frame."""
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(GRID)
@@ -75,8 +79,8 @@ def dress(axes: Axes, grid: Literal["x", "y"]) -> None:
     axes.tick_params(axis="x", length=3, color=GRID)
 
 
-def dress_days(axes: Axes, last: dt.date) -> None:
-    """The x axis in days, from the first that is drawn to `last`."""
+def style_day_axis(axes: Axes, last: dt.date) -> None:
+    """Labels the x axis with days, from the first that is drawn to `last`."""
     axes.margins(x=0.02)
     span = float(np.datetime64(last).astype(float)) - axes.dataLim.intervalx[0]
     if span > 45:
@@ -84,10 +88,10 @@ def dress_days(axes: Axes, last: dt.date) -> None:
     else:
         locator = WeekdayLocator(interval=1 if span < 21 else 2)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(FuncFormatter(_day_words))
+    axes.xaxis.set_major_formatter(FuncFormatter(_day_label))
 
 
-def _day_words(number: float, _: int) -> str:
+def _day_label(number: float, _: int) -> str:
     day = num2date(number)  # type: ignore[no-untyped-call]
     return f"{day.day} {day:%b}"
 
@@ -100,7 +104,11 @@ def mark_clipped(
     high: float,
     colour: str,
 ) -> int:
-    """Arrows at the edge for the values that lie off the scale; returns how many there are."""
+    """Draws arrows at the edges for values off the scale.
+
+    Returns:
+        The number of these values.
+    """
     above, below = values > high, values < low
     axes.plot(
         dates[above],
@@ -124,9 +132,7 @@ def mark_clipped(
 
 
 def _inline(svg: str, name: str) -> str:
-    """From a file of its own to an element of the page: no prologue, no namespaces, colours by
-    variable, ids of its own.
-    """
+    """Converts an SVG file into an element: no prologue, colours by variable, ids with a prefix."""
     opening, rest = svg[svg.index("<svg") :].split(">", 1)
     view_box = opening[opening.index('viewBox="') :].split('"')[1]
     rest = rest.replace("xlink:href", "href")

@@ -161,7 +161,7 @@ def test_an_interrupted_job_exits_with_130_and_leaves_nothing_behind(
 
 
 @pytest.mark.usefixtures("jvm")
-def test_synapseml_without_its_jars_says_how_to_go_on(run_here: CommandLine) -> None:
+def test_synapseml_without_its_jars_names_the_next_step(run_here: CommandLine) -> None:
     blocked = {
         "JARS_DIR": str(run_here.folder / "no_jars"),
         "HTTPS_PROXY": "http://127.0.0.1:9",

@@ -12,11 +12,11 @@ from sqlalchemy import Engine
 from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
 from database.db_utils_spark import execute_sql
-from forecasting.evaluation.promotion_policy import PROMOTED
+from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION, PROMOTED
 from forecasting.registry import outbox
-from forecasting.registry.decisions import record
-from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
-from forecasting.registry.serving import serving
+from forecasting.registry.decisions import record_decision
+from forecasting.registry.mlflow_registry import Registry
+from forecasting.registry.serving import serving_versions
 from forecasting.registry.versions import promote, roll_back
 from tests.support.model_archives import archive, day
 from tests.support.processes import CommandLine
@@ -39,7 +39,7 @@ def registered(database: Settings, run_here: CommandLine, engine: Engine) -> Set
         registry.register(one, CHAMPION)
         version = one.card.version
         with engine.begin() as connection:
-            record(
+            record_decision(
                 connection,
                 engine="lightgbm",
                 horizon=1,
@@ -56,7 +56,7 @@ def registered(database: Settings, run_here: CommandLine, engine: Engine) -> Set
 
 def champion(settings: Settings, engine: Engine) -> str | None:
     """What a night of that day would load."""
-    found = serving(settings, engine, engine="lightgbm", as_of=day(70)).champion
+    found = serving_versions(settings, engine, engine="lightgbm", as_of=day(70)).champion
     return found.card.version if found else None
 
 
@@ -69,7 +69,7 @@ def test_list_names_versions_aliases_and_what_waits(
 ) -> None:
     waits = archive("c3", known=65)
     with engine.begin() as connection:
-        outbox.put(connection, waits, CHALLENGER, "a run")
+        outbox.enqueue(connection, waits, CHALLENGER, "a run")
     rows = run_here.json("models", "list", *LIGHTGBM)
     assert [(row["version"], row["number"], row["aliases"]) for row in rows] == [
         (waits.card.version, None, [CHALLENGER]),
@@ -140,7 +140,7 @@ def test_a_version_that_waits_is_registered_before_it_is_promoted(
 ) -> None:
     waits = archive("c3", known=65)
     with engine.begin() as connection:
-        outbox.put(connection, waits, CHALLENGER, "a run")
+        outbox.enqueue(connection, waits, CHALLENGER, "a run")
     assert (
         run_here.json("models", "promote", CHALLENGER, "--reason", "looked at it", *LIGHTGBM)[
             "serving_version"
@@ -160,7 +160,7 @@ def test_a_version_that_waits_is_registered_before_it_is_promoted(
     [
         (
             {"features": ("apy_level", "gone")},
-            r"it alone has gone; the code alone has .*apy_move_0",
+            r"only the model has gone; only the code has .*apy_move_0",
         ),
         ({"interval_level": 0.9}, r"intervals of 90%, and INTERVAL_LEVEL is 80%"),
     ],
@@ -214,7 +214,7 @@ def test_a_registry_that_goes_away_after_the_decision_costs_a_warning(
     assert "its alias moves when the registry answers: it went away" in caplog.text
     assert champion(registered, engine) == NAMES[0]
     assert aliases(registered) == {NAMES[1]: (CHAMPION,)}
-    outbox.register_waiting(
+    outbox.register_pending(
         engine, Registry(registered, engine="lightgbm", horizon=1), engine="lightgbm", horizon=1
     )
     assert aliases(registered) == {NAMES[0]: (CHAMPION,)}

@@ -20,7 +20,7 @@ from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.planning.run_request import Request
 from database.connections.engine import make_engine
 from database.schema.migrate import migrate
-from forecasting.publishing.forecast_history import score_what_came_true
+from forecasting.publishing.forecast_history import update_actuals
 from forecasting.run.plan import plan_forecast
 from tests.support import metrics_oracle
 from tests.support.metrics_histories import START, world
@@ -230,11 +230,11 @@ def test_forecasts_and_scores_ignore_provisional_day(
     with pytest.raises(NotEnoughHistory, match="has no observed value"):
         plan_forecast(database, as_of=day, engine="lightgbm", today=tomorrow)
     with engine.begin() as connection:
-        assert score_what_came_true(connection) == 0
+        assert update_actuals(connection) == 0
     calculate(spark, database, replace(small, now=moment(11, 3)), today=True)
     assert plan_forecast(database, as_of=None, engine="lightgbm", today=tomorrow).as_of == day
     with engine.begin() as connection:
-        assert score_what_came_true(connection) == 1
+        assert update_actuals(connection) == 1
 
 
 def test_today_is_not_missing_pools(

@@ -31,11 +31,12 @@ from database.connections.advisory_locks import MLFLOW_LOCK, lock_in_transaction
 from database.connections.engine import make_engine
 from emulator.services.fake_storage import FakeStorage
 from emulator.services.http_service import serving
+from forecasting.evaluation.promotion_policy import CHAMPION
 from forecasting.registry import mlflow_tables, outbox
-from forecasting.registry.mlflow_registry import CHAMPION, Registry
+from forecasting.registry.mlflow_registry import Registry
 from forecasting.registry.mlflow_tables import has_tables, login, upgrade_tables
 from tests.forecasting.test_forecast_job import forecast
-from tests.forecasting.test_model_runs import FITS, MODEL, checks_of, made_by, night, versions_of
+from tests.forecasting.test_model_runs import FITS, MODEL, checks_of, day, made_by, versions_of
 from tests.support.forecast_panels import SHORT, panel_rows, store
 from tests.support.model_archives import archive
 from tests.support.processes import CommandLine
@@ -119,34 +120,34 @@ def test_refit_is_registered_loaded_and_waits_for_the_database(
     """20 seconds: three daily runs in a row, two of which fit a model."""
     store(engine, panel_rows(12, 130))
     with registry_of(weekly, tmp_path, with_tables) as settings:
-        row = forecast(settings, spark, as_of=night(0))
+        row = forecast(settings, spark, as_of=day(0))
         ((version, aliases),) = versions_of(settings).items()
-        assert (row["status"], aliases, made_by(settings, night(0))) == (
+        assert (row["status"], aliases, made_by(settings, day(0))) == (
             "succeeded",
             (CHAMPION,),
             {version},
         )
-        row = forecast(settings, spark, as_of=night(1))
+        row = forecast(settings, spark, as_of=day(1))
         assert not FITS & set(row["stages"])
-        assert (made_by(settings, night(1)), checks_of(row)["model_registry"][0]) == (
+        assert (made_by(settings, day(1)), checks_of(row)["model_registry"][0]) == (
             {version},
             True,
         )
 
         # without FORCE: no run has left a connection open
         execute(settings, f"DROP DATABASE {database_of(settings)}")
-        row = forecast(settings, spark, as_of=night(2))
+        row = forecast(settings, spark, as_of=day(2))
         passed, message = checks_of(row)["model_registry"]
         assert (row["status"], row["rows"]["inserted"], passed) == ("succeeded", 12, False)
         assert f"run: CREATE DATABASE {database_of(settings)} OWNER {settings.db_user}" in message
-        (waiting,) = outbox.waiting(engine, **MODEL)
-        assert made_by(settings, night(2)) == {waiting.archive.card.version}
+        (waiting,) = outbox.pending_versions(engine, **MODEL)
+        assert made_by(settings, day(2)) == {waiting.archive.card.version}
         assert set(row["stages"]) >= FITS
         # MLflow's own patience, which takes minutes
         assert "will be retried" not in caplog.text
 
         execute(settings, f"CREATE DATABASE {database_of(settings)} TEMPLATE {with_tables}")
-        assert outbox.register_waiting(engine, Registry(settings, **MODEL), **MODEL) == [
+        assert outbox.register_pending(engine, Registry(settings, **MODEL), **MODEL) == [
             waiting.archive.card.version
         ]
 

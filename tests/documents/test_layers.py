@@ -4,20 +4,42 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
 from tests.support.processes import PROJECT
+
+# an API computes features and publishes forecasts by these, without Spark
+MODULES_WITHOUT_SPARK = (
+    "forecasting/features/feature_names.py",
+    "forecasting/features/labelled_features.py",
+    "forecasting/features/pool_features.py",
+    "forecasting/features/pool_history.py",
+    "forecasting/publishing/publish.py",
+    "forecasting/registry/serving.py",
+    "forecasting/registry/versions.py",
+    "forecasting/run/plan.py",
+)
 
 
 @pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize("folder", ["workflows", "data_processing/planning", "reporting"])
 def test_a_folder_that_runs_without_spark_imports_none(folder: str) -> None:
     """The cloud's commands, a plan and a report start in a second, and need no Java."""
-    modules = sorted(
-        ".".join(path.relative_to(PROJECT).with_suffix("").parts)
-        for path in (PROJECT / folder).rglob("*.py")
+    assert_imports_no_spark(
+        [path.relative_to(PROJECT).as_posix() for path in (PROJECT / folder).rglob("*.py")]
     )
+
+
+@pytest.mark.usefixtures("processes")
+def test_modules_for_an_api_import_no_spark() -> None:
+    assert_imports_no_spark(MODULES_WITHOUT_SPARK)
+
+
+def assert_imports_no_spark(paths: Iterable[str]) -> None:
+    modules = sorted(".".join(Path(path).with_suffix("").parts) for path in paths)
     imports = "; ".join(f"import {name}" for name in modules if not name.endswith("__main__"))
     heavy = "{'pyspark', 'py4j', 'lightgbm'}"
     done = subprocess.run(

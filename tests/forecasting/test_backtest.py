@@ -1,6 +1,4 @@
-"""What is published day by day: no day knows anything of a later one, and what the gate and the
-intervals learned is what they publish.
-"""
+"""Published rows day by day: no day uses a later one; gate, intervals, reasons and limits."""
 
 from __future__ import annotations
 
@@ -14,12 +12,17 @@ import pytest
 
 from forecasting.engines.engine import FittedModel
 from forecasting.engines.folds import DaySpan
-from forecasting.evaluation.backtest import NO_CHAMPION, PUBLISHED, evaluation_rows, publish_days
 from forecasting.evaluation.scores import score, score_table
 from forecasting.features.targets import Target, targets
 from forecasting.models.stacked_model import OutOfSample, StackedModel
-from forecasting.publishing.past_forecasts import PAST_COLUMNS, no_past
+from forecasting.publishing.past_forecasts import PAST_COLUMNS, empty_history
 from forecasting.publishing.persistence_gate import MIN_DAYS
+from forecasting.publishing.publish import (
+    NO_CHAMPION,
+    PUBLISHED_COLUMNS,
+    evaluation_rows,
+    publish_days,
+)
 
 FIRST = dt.date(2024, 1, 1)
 DAYS = 101
@@ -38,10 +41,12 @@ def days(first: int = 0, end: int = DAYS) -> list[dt.date]:
 def out_of_sample(
     skill: float, *, pools: int = 20, horizon: int = 1, shake: float = 1.0, length: int = DAYS
 ) -> pd.DataFrame:
-    """`OutOfSample.rows`: levels shake about 50 % and 2 M USD by `shake` scales; the model's moves
-    have this correlation to those that come true.
+    """Returns `OutOfSample.rows` around 50 % and 2 M USD.
 
-    Its quantiles are half a scale to both sides, far too near.
+    Args:
+        shake: standard deviation of the levels, in scales.
+        correlation: correlation of the model's moves with the actual ones. Its quantiles are half a
+            scale to both sides, much too close.
     """
     random = np.random.default_rng(2)
     shape = (pools, length + horizon)
@@ -90,18 +95,18 @@ def published(
     *,
     horizon: int = 1,
     level: float = 0.8,
-    ledger: pd.DataFrame | None = None,
-    serves: bool = True,
+    history: pd.DataFrame | None = None,
+    is_shadow: bool = False,
 ) -> pd.DataFrame:
-    past = no_past() if ledger is None else ledger
+    past = empty_history() if history is None else history
     return publish_days(
         sample,
         target,
         days() if wanted is None else wanted,
         horizon=horizon,
         level=level,
-        ledger=past,
-        serves=serves,
+        history=past,
+        is_shadow=is_shadow,
     )
 
 
@@ -133,7 +138,7 @@ def assert_same_bits(one: pd.DataFrame, other: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize("horizon", [1, 3])
 @pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
-def test_nothing_that_came_true_later_changes_a_day(target: Target, horizon: int) -> None:
+def test_later_actual_values_do_not_change_a_day(target: Target, horizon: int) -> None:
     sample = out_of_sample(0.7, horizon=horizon)
     cut = pd.Timestamp(day(80))
     unknown = sample["date"] + pd.Timedelta(days=horizon) > cut
@@ -157,7 +162,7 @@ def test_nothing_that_came_true_later_changes_a_day(target: Target, horizon: int
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
-def test_what_comes_true_on_a_day_is_learned_from_on_that_day(horizon: int) -> None:
+def test_actual_values_of_a_day_are_used_on_that_day(horizon: int) -> None:
     sample = out_of_sample(0.7, horizon=horizon)
     cut = pd.Timestamp(day(80))
     newest = sample["date"] + pd.Timedelta(days=horizon) == cut
@@ -168,7 +173,7 @@ def test_what_comes_true_on_a_day_is_learned_from_on_that_day(horizon: int) -> N
 
 
 @pytest.mark.parametrize("horizon", [1, 3, 7])
-def test_the_gate_opens_when_forty_target_days_have_come_true(horizon: int) -> None:
+def test_the_gate_opens_after_forty_target_days_with_actual_values(horizon: int) -> None:
     rows = published(out_of_sample(1.0, horizon=horizon), horizon=horizon)
     opened = pd.Timestamp(day(MIN_DAYS - 1 + horizon))
     assert rows.loc[rows["gate_weight"] > 0.0, "date"].min() == opened
@@ -188,10 +193,10 @@ def test_a_model_with_skill_beats_persistence(target: Target) -> None:
 @pytest.mark.parametrize(
     ("target", "level"), [(APY, 0.8), (TVL, 0.8), (APY, 0.5), (APY, 0.95)], ids=str
 )
-def test_an_interval_covers_what_it_says_whatever_the_gate_publishes(
+def test_interval_coverage_does_not_depend_on_the_gate(
     target: Target, level: float, gate: str
 ) -> None:
-    """At least 1,600 rows: the tolerance is three standard errors."""
+    """With at least 1,600 rows, the tolerance is three standard errors."""
     rows = published(out_of_sample(0.9, pools=80), target, level=level)
     is_open = rows["date"] > pd.Timestamp(day(MIN_DAYS))
     rows = rows[
@@ -204,7 +209,7 @@ def test_an_interval_covers_what_it_says_whatever_the_gate_publishes(
 
 @pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
 def test_a_model_without_skill_becomes_persistence_to_the_bit(target: Target) -> None:
-    """Its moves are ten times what comes, and have nothing to do with it."""
+    """The model's moves are ten times the actual ones and unrelated to them."""
     rows = after_warm_up(published(out_of_sample(0.0, shake=0.1), target))
     assert (rows["gate_weight"] == 0.0).all()
     assert (rows["forecast"] == rows["now"]).all()
@@ -223,7 +228,7 @@ def test_a_step_that_is_noise_becomes_persistence_to_the_bit() -> None:
 
 
 def hard_sample() -> pd.DataFrame:
-    """Values at and near every end of what may be published, with wild moves and quantiles that
+    """Returns values at and near the limits of publishing, with large moves and quantiles that
     cross.
     """
     sample = out_of_sample(0.7)
@@ -246,7 +251,7 @@ def hard_sample() -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
-def test_an_interval_always_holds_its_forecast_and_nothing_leaves_its_limits(
+def test_intervals_contain_their_forecast_and_values_stay_in_their_limits(
     target: Target,
 ) -> None:
     rows = published(hard_sample(), target)
@@ -277,11 +282,11 @@ def test_apy_goes_below_zero_only_for_a_pool_that_has_been_there() -> None:
     assert (rows.loc[~has_been, "forecast"] >= 0.0).all()
 
 
-def test_an_interval_holds_a_forecast_that_was_held_at_zero() -> None:
-    """The model sees 0.5 % fall by three scales, and at best by two."""
+def test_an_interval_contains_a_forecast_that_is_clipped_at_zero() -> None:
+    """The model forecasts a fall of 0.5 % by three scales, and by two at its upper quantile."""
     sample = out_of_sample(0.7)
-    held = (sample["date"] == pd.Timestamp(day(DAYS - 1))) & (sample["pool_id"] == "p00")
-    sample.loc[held, ["apy", "apy_scale", "apy_move", "apy_move_low", "apy_move_high"]] = [
+    is_zero_pool = (sample["date"] == pd.Timestamp(day(DAYS - 1))) & (sample["pool_id"] == "p00")
+    sample.loc[is_zero_pool, ["apy", "apy_scale", "apy_move", "apy_move_low", "apy_move_high"]] = [
         0.5,
         1.0,
         -3.0,
@@ -335,12 +340,10 @@ def test_a_pool_without_a_scale_is_new_and_shows_persistence() -> None:
 
 
 @pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
-def test_pools_without_a_scale_have_the_interval_of_such_pools_and_change_no_others(
+def test_pools_without_a_scale_learn_from_earlier_ones_and_do_not_change_others(
     target: Target,
 ) -> None:
-    """Ten of eighty pools, which move ten times as far as before: the panel's own changes would be
-    far too narrow for them.
-    """
+    """Ten of eighty pools move ten times as far: the panel's changes are too narrow for them."""
     sample = out_of_sample(0.9, pools=80)
     is_new = sample["pool_id"].isin([f"p{number:02d}" for number in range(0, 80, 8)])
     name, now = target.name, sample[target.name]
@@ -366,7 +369,7 @@ def test_pools_without_a_scale_have_the_interval_of_such_pools_and_change_no_oth
 
 
 @pytest.mark.parametrize(("pools", "after"), [(20, {"model", "gate"}), (9, {"few_pools"})])
-def test_a_row_says_why_its_value_is_that_of_today(pools: int, after: set[str]) -> None:
+def test_a_row_has_the_reason_why_it_equals_todays_value(pools: int, after: set[str]) -> None:
     rows = published(out_of_sample(1.0, pools=pools))
     reason = rows["fallback_reason"].where(rows["fallback_reason"].notna(), "model")
     assert set(reason[rows["date"] < pd.Timestamp(day(MIN_DAYS))]) == {"no_ledger"}
@@ -375,14 +378,12 @@ def test_a_row_says_why_its_value_is_that_of_today(pools: int, after: set[str]) 
 
 
 @pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
-def test_where_no_version_serves_every_value_is_todays_and_the_ledger_goes_on(
+def test_a_shadow_model_publishes_persistence_and_extends_the_history(
     target: Target,
 ) -> None:
-    """Moves and scales are kept as ever, so that gate and interval know them when a version serves
-    again.
-    """
+    """Moves and scales are stored, so gate and interval have a history once a version serves."""
     sample = out_of_sample(0.9, pools=80)
-    served, rows = published(sample, target), published(sample, target, serves=False)
+    served, rows = published(sample, target), published(sample, target, is_shadow=True)
     assert (rows["forecast"] == rows["now"]).all()
     assert set(rows["gate_weight"]) == {0.0}
     opened = rows["date"] >= pd.Timestamp(day(MIN_DAYS))
@@ -406,21 +407,21 @@ def test_a_move_without_quantiles_is_published_without_an_interval() -> None:
 
 
 @pytest.mark.parametrize(("horizon", "known"), [(1, 20), (1, 45), (1, 100), (3, 45)])
-def test_a_ledger_replaces_the_days_that_made_it(horizon: int, known: int) -> None:
+def test_a_history_replaces_the_days_it_was_made_of(horizon: int, known: int) -> None:
     sample = out_of_sample(0.7, horizon=horizon)
     # a pool that begins later: the days have not all the same pools
     sample = sample[(sample["pool_id"] != "p02") | (sample["date"] > pd.Timestamp(day(7)))]
     at_once = published(sample, horizon=horizon)
     earlier = published(sample, wanted=days(0, known), horizon=horizon)
-    ledger = earlier[list(PAST_COLUMNS)]
-    later = published(sample, wanted=days(known), horizon=horizon, ledger=ledger)
+    history = earlier[list(PAST_COLUMNS)]
+    later = published(sample, wanted=days(known), horizon=horizon, history=history)
     assert_same_bits(at_once, pd.concat([earlier, later]))
 
 
-def test_a_ledger_of_forty_days_opens_the_gate_on_the_first_day() -> None:
+def test_a_history_of_forty_days_opens_the_gate_on_the_first_day() -> None:
     sample = out_of_sample(1.0)
-    ledger = published(sample, wanted=days(0, 40))[list(PAST_COLUMNS)]
-    first = published(sample, wanted=[day(40)], ledger=ledger)
+    history = published(sample, wanted=days(0, 40))[list(PAST_COLUMNS)]
+    first = published(sample, wanted=[day(40)], history=history)
     assert (first["gate_weight"] >= 0.9).all()
     assert (published(sample, wanted=[day(40)])["gate_weight"] == 0.0).all()
 
@@ -434,18 +435,18 @@ def test_only_pools_that_were_observed_are_published() -> None:
     assert len(published(sample.assign(apy_observed=~unseen), TVL)) == 20 * DAYS
 
 
-def test_days_that_nothing_is_known_of_are_left_out() -> None:
+def test_days_without_rows_are_left_out() -> None:
     rows = published(out_of_sample(0.5), wanted=[day(-3), day(4), day(DAYS + 3)])
     assert set(rows["date"]) == {pd.Timestamp(day(4))}
-    assert tuple(rows.columns) == PUBLISHED
+    assert tuple(rows.columns) == PUBLISHED_COLUMNS
 
 
 @pytest.mark.parametrize(
     "sample", [out_of_sample(0.5), out_of_sample(0.5).iloc[:0]], ids=["other days", "no rows"]
 )
-def test_where_nothing_is_published_nothing_is_evaluated(sample: pd.DataFrame) -> None:
+def test_no_published_rows_give_no_evaluation_rows(sample: pd.DataFrame) -> None:
     rows = published(sample, wanted=[day(-3)])
-    assert (len(rows), tuple(rows.columns)) == (0, PUBLISHED)
+    assert (len(rows), tuple(rows.columns)) == (0, PUBLISHED_COLUMNS)
     assert evaluated(rows, APY).empty
     assert list(evaluated(rows, APY).columns) == list(
         evaluated(published(out_of_sample(0.5), wanted=[day(1)]), APY).columns
@@ -453,7 +454,7 @@ def test_where_nothing_is_published_nothing_is_evaluated(sample: pd.DataFrame) -
 
 
 @pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
-def test_evaluation_rows_hold_what_was_published_and_what_came_true(target: Target) -> None:
+def test_evaluation_rows_have_the_published_and_the_actual_values(target: Target) -> None:
     sample = out_of_sample(0.9, horizon=3)
     rows = published(sample, target, horizon=3)
     spans = (DaySpan(day(20), day(90)), DaySpan(day(90), day(DAYS)))
@@ -499,7 +500,7 @@ def test_evaluation_rows_hold_what_was_published_and_what_came_true(target: Targ
     ] * 2 + [second.version] * 2
 
 
-def test_evaluation_rows_name_each_column_of_the_sample() -> None:
+def test_evaluation_rows_have_each_column_of_the_sample() -> None:
     sample = out_of_sample(0.9)
     for target in (APY, TVL):
         found = evaluated(published(sample, target), target).sort_values(

@@ -1,4 +1,4 @@
-"""Scores by day, by hand; what one wild pool does to a day, and what four weeks say."""
+"""Scores by day against hand-computed values, and over four weeks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LATER = DAY + dt.timedelta(days=2)
 
 
 def days(count: int, pools: int = 5, seed: int = 3) -> pd.DataFrame:
-    """`count` days on which the model's error is about half of persistence's."""
+    """Returns `count` days with a model error of about half of persistence's."""
     random = np.random.default_rng(seed)
     rows = count * pools
     return evaluation(
@@ -46,7 +46,7 @@ def test_each_day_has_its_ratios_and_coverage() -> None:
     assert found["target_date"].tolist() == [DAY, LATER]
     assert found["rows"].tolist() == [2, 2]
     assert found["mae_ratio"].tolist() == [pytest.approx(np.nan, nan_ok=True), 4 / 6]
-    # 1 and 6 scales beside 2 and 8, the second pool's cut at five
+    # 1 and 6 scales against 2 and 8; those of the second pool are capped at five
     assert found["capped_ratio"].tolist() == [
         pytest.approx(np.nan, nan_ok=True),
         (1 + SPIKE_SCALES) / (2 + SPIKE_SCALES),

@@ -1,6 +1,4 @@
-"""The noise of a ratio over days: whole days in blocks, exact medians, the same answer
-every time.
-"""
+"""Noise of a ratio over days: blocks of whole days, exact medians, reproducible results."""
 
 from __future__ import annotations
 
@@ -17,13 +15,13 @@ from forecasting.evaluation.day_bootstrap import (
     Interval,
     mean_ratio_interval,
     median_ratio_interval,
+    resample_counts,
     resampled_medians,
-    times_drawn,
 )
-from forecasting.evaluation.error_measures import Numbers
+from forecasting.evaluation.error_measures import Integers
 from forecasting.features.targets import Values
 
-IntervalOf = Callable[[Values, Values, Numbers], Interval]
+IntervalOf = Callable[[Values, Values, Integers], Interval]
 
 INTERVALS = pytest.mark.parametrize(
     "interval", [mean_ratio_interval, median_ratio_interval], ids=["mean", "median"]
@@ -32,9 +30,10 @@ INTERVALS = pytest.mark.parametrize(
 
 def sample(
     days: int = 60, rows: int = 50, *, by_day: float = 0.0, by_row: float = 0.3
-) -> tuple[Values, Values, Numbers]:
-    """Errors of a model and of persistence with a ratio around 0.9: what moves the ratio is shared
-    by a day's rows, or each row's own.
+) -> tuple[Values, Values, Integers]:
+    """Returns errors of a model and of persistence with a ratio around 0.9.
+
+    Noise is shared by a day's rows, or each row has its own.
     """
     random = np.random.default_rng(7)
     numbers = np.repeat(np.arange(days), rows)
@@ -80,7 +79,7 @@ def test_more_noise_makes_a_wider_interval(interval: IntervalOf) -> None:
     assert width(interval(*sample(by_day=0.3))) > 1.3 * width(interval(*sample(by_day=0.1))) > 0
 
 
-def test_what_a_day_shares_is_not_averaged_away_over_its_rows() -> None:
+def test_errors_shared_by_a_day_do_not_average_out_over_rows() -> None:
     model, persistence, days = sample(rows=400, by_day=0.3)
     random = np.random.default_rng(3)
     drawn = [random.integers(len(days), size=len(days)) for _ in range(200)]
@@ -90,7 +89,7 @@ def test_what_a_day_shares_is_not_averaged_away_over_its_rows() -> None:
     assert width(mean_ratio_interval(model, persistence, days)) > 3 * (by_rows[1] - by_rows[0])
 
 
-def test_what_neighbouring_days_share_is_not_averaged_away_over_days() -> None:
+def test_errors_shared_by_neighbouring_days_do_not_average_out_over_days() -> None:
     weeks = np.random.default_rng(5).normal(0.9, 0.3, 12).repeat(7)
     days, random = np.arange(len(weeks)), np.random.default_rng(6)
     mixed = random.permutation(len(weeks))
@@ -101,7 +100,7 @@ def test_what_neighbouring_days_share_is_not_averaged_away_over_days() -> None:
 
 
 @INTERVALS
-def test_fewer_than_two_blocks_of_days_say_nothing_of_other_days(interval: IntervalOf) -> None:
+def test_fewer_than_two_blocks_of_days_give_no_interval(interval: IntervalOf) -> None:
     assert interval(*sample(days=2 * BLOCK_DAYS - 1)) == (None, None)
     assert interval(*sample(days=1)) == (None, None)
     assert width(interval(*sample(days=2 * BLOCK_DAYS))) > 0
@@ -118,7 +117,7 @@ def test_a_resample_without_an_error_of_persistence_or_with_an_unknown_one_has_n
 
 @pytest.mark.parametrize("days", [14, 30, 61])
 def test_days_are_drawn_in_circular_blocks_each_as_often_as_any_other(days: int) -> None:
-    drawn = times_drawn(np.arange(days))
+    drawn = resample_counts(np.arange(days))
     assert drawn is not None
     assert drawn.shape == (RESAMPLES, days)
     assert (drawn.sum(axis=1) == days).all()

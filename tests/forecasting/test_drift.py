@@ -1,6 +1,4 @@
-"""Drift of features: PSI and the binned Kolmogorov-Smirnov statistic by hand, what a broken feature
-does, and that a quiet night does not warn.
-"""
+"""Feature drift: PSI and KS against hand-computed values, broken features, days without drift."""
 
 from __future__ import annotations
 
@@ -23,9 +21,9 @@ from forecasting.monitoring.drift import (
     FeatureDrift,
     Reference,
     binned_ks,
-    drift,
+    measure_drift,
     population_stability,
-    reference_of,
+    reference_distribution,
 )
 from forecasting.monitoring.drift_checks import drift_checks
 from tests.support.feature_pools import spec
@@ -42,10 +40,8 @@ LIMITS: dict[str, float] = {
 Change = Callable[[Features], Features]
 
 
-def nights(days: int, *, seed: int) -> tuple[Features, Any]:
-    """A level with its own spread, a rare flag, one value for all pools of a day, and moves that
-    all pools of a day make together, in part.
-    """
+def generated_days(days: int, *, seed: int) -> tuple[Features, Any]:
+    """Returns a level, a rare flag, one value for all pools of a day, and partly shared moves."""
     random = np.random.default_rng(seed)
     day = np.repeat(np.arange(days), POOLS)
     shared, together = random.standard_normal((2, days))
@@ -60,8 +56,10 @@ def nights(days: int, *, seed: int) -> tuple[Features, Any]:
 
 
 def reference() -> Reference:
-    matrix, day = nights(DAYS, seed=1)
-    kept: Reference = json.loads(json.dumps(reference_of(matrix, NAMES, day), allow_nan=False))
+    matrix, day = generated_days(DAYS, seed=1)
+    kept: Reference = json.loads(
+        json.dumps(reference_distribution(matrix, NAMES, day), allow_nan=False)
+    )
     return kept
 
 
@@ -75,22 +73,22 @@ def checks(found: list[FeatureDrift], **changed: Any) -> dict[str, dict[str, Any
     arguments: dict[str, Any] = {
         "pools": ["a", "b"],
         "trained_pools": {"a", "b"},
-        "rules": [None, None],
+        "reasons": [None, None],
         **LIMITS,
     }
     return {check["name"]: check for check in drift_checks(found, **arguments | changed)}
 
 
 def test_psi_by_hand() -> None:
-    expected, tonight = (
+    expected, as_of_rows = (
         np.array([50.0, 30.0, 20.0]),
         np.array([[30.0, 10.0, 10.0], [25.0, 15.0, 10.0]]),
     )
     by_hand = (0.6 - 0.5) * np.log(0.6 / 0.5) + (0.2 - 0.3) * np.log(0.2 / 0.3)
-    assert population_stability(expected, tonight) == pytest.approx([by_hand, 0.0])
+    assert population_stability(expected, as_of_rows) == pytest.approx([by_hand, 0.0])
 
 
-def test_an_empty_bin_counts_as_half_a_row_of_the_night() -> None:
+def test_an_empty_bin_counts_as_half_a_row_of_the_day() -> None:
     found = population_stability(np.array([50.0, 50.0, 0.0]), np.array([[100.0, 0.0, 100.0]]))
     by_hand = (0.0025 - 0.5) * np.log(0.0025 / 0.5) + (0.5 - 0.0025) * np.log(0.5 / 0.0025)
     assert found == pytest.approx([by_hand])
@@ -100,39 +98,44 @@ def test_ks_by_hand_and_never_above_the_exact_one() -> None:
     assert binned_ks(
         np.array([10.0, 10.0, 20.0, 0.0]), np.array([1.0, 4.0, 3.0, 2.0])
     ) == pytest.approx(0.2)
-    (matrix, day), random = nights(DAYS, seed=1), np.random.default_rng(2)
+    (matrix, day), random = generated_days(DAYS, seed=1), np.random.default_rng(2)
     values = random.normal(13, 2, 500)
-    tonight = np.column_stack([values, np.zeros((500, 3))]).astype(np.float32)
-    known = {one.feature: one for one in drift(reference_of(matrix, NAMES, day), tonight)}[
-        "tvl_level"
-    ]
-    points = np.sort(np.concatenate([matrix[:, 0], tonight[:, 0]]))
+    as_of_rows = np.column_stack([values, np.zeros((500, 3))]).astype(np.float32)
+    known = {
+        one.feature: one
+        for one in measure_drift(reference_distribution(matrix, NAMES, day), as_of_rows)
+    }["tvl_level"]
+    points = np.sort(np.concatenate([matrix[:, 0], as_of_rows[:, 0]]))
     trained, there = (
         np.searchsorted(np.sort(sample), points, side="right") / sample.size
-        for sample in (matrix[:, 0], tonight[:, 0])
+        for sample in (matrix[:, 0], as_of_rows[:, 0])
     )
     exact = np.abs(trained - there).max()
     assert 0.8 * exact < known.ks <= exact
 
 
-def test_nights_like_the_training_days_do_not_warn() -> None:
-    """One night's pools move together: PSI alone is far above the limit on many of them."""
-    matrix, _ = nights(60, seed=9)
+def test_days_like_the_training_days_do_not_warn() -> None:
+    """The pools of one day move together: PSI alone exceeds the limit on many days."""
+    matrix, _ = generated_days(60, seed=9)
     known = reference()
-    found = [drift(known, night) for night in matrix.reshape(60, POOLS, -1)]
+    found = [measure_drift(known, day_rows) for day_rows in matrix.reshape(60, POOLS, -1)]
     assert [far(one) for one in found] == [set()] * 60
     assert (
-        sum(any(one.feature == "apy_move_0" and one.psi > 0.25 for one in night) for night in found)
+        sum(
+            any(one.feature == "apy_move_0" and one.psi > 0.25 for one in day_rows)
+            for day_rows in found
+        )
         > 20
     )
 
 
-def test_a_small_night_is_given_what_chance_does_to_it() -> None:
-    """Of twenty pools PSI is 0.5 on average where nothing has moved."""
-    matrix, day = nights(DAYS, seed=1)
-    known = reference_of(matrix[:, :1], NAMES[:1], day)
+def test_the_psi_of_a_small_day_is_corrected_for_chance() -> None:
+    """With twenty pools, PSI is 0.5 on average although nothing has drifted."""
+    matrix, day = generated_days(DAYS, seed=1)
+    known = reference_distribution(matrix[:, :1], NAMES[:1], day)
     small = [
-        drift(known, night)[0] for night in nights(15, seed=9)[0][:, :1].reshape(75, MIN_ROWS, 1)
+        measure_drift(known, day_rows)[0]
+        for day_rows in generated_days(15, seed=9)[0][:, :1].reshape(75, MIN_ROWS, 1)
     ]
     assert np.mean([one.psi for one in small]) > 0.35
     assert abs(np.mean([one.beyond + known[0]["usual"] for one in small])) < 0.1
@@ -154,10 +157,10 @@ def test_a_small_night_is_given_what_chance_does_to_it() -> None:
     ],
 )
 def test_a_broken_feature_is_named_and_no_other(name: str, change: Change) -> None:
-    matrix = nights(1, seed=5)[0]
+    matrix = generated_days(1, seed=5)[0]
     column = NAMES.index(name)
     matrix[:, column] = change(matrix[:, column])
-    found = drift(reference(), matrix)
+    found = measure_drift(reference(), matrix)
     assert far(found) == {name}
     assert found[0].feature == name
     check = checks(found)["feature_drift"]
@@ -167,24 +170,24 @@ def test_a_broken_feature_is_named_and_no_other(name: str, change: Change) -> No
 
 
 def test_a_feature_without_a_value_is_named_whatever_the_limit() -> None:
-    matrix = nights(1, seed=5)[0]
+    matrix = generated_days(1, seed=5)[0]
     matrix[:, [0, 2]] = np.nan
-    check = checks(drift(reference(), matrix), max_feature_psi=1e6)["feature_drift"]
+    check = checks(measure_drift(reference(), matrix), max_feature_psi=1e6)["feature_drift"]
     assert not check["passed"]
     assert check["found"] == "2 of 4 features: no pool has a value of all_move_mean, tvl_level"
 
 
 def test_days_before_a_feature_was_there_are_no_days_without_it() -> None:
-    matrix, day = nights(DAYS, seed=1)
+    matrix, day = generated_days(DAYS, seed=1)
     matrix[day < DAYS // 2, 0] = np.nan
-    tonight = nights(1, seed=5)[0]
-    assert far(drift(reference_of(matrix, NAMES, day), tonight)) == set()
+    as_of_rows = generated_days(1, seed=5)[0]
+    assert far(measure_drift(reference_distribution(matrix, NAMES, day), as_of_rows)) == set()
 
 
-def test_a_training_day_of_a_few_rows_says_nothing_of_what_is_usual() -> None:
-    matrix, day = nights(DAYS, seed=1)
+def test_a_training_day_with_few_rows_does_not_count_as_usual() -> None:
+    matrix, day = generated_days(DAYS, seed=1)
     few = np.full((MIN_ROWS - 1, len(NAMES)), matrix.max(axis=0))
-    known = reference_of(
+    known = reference_distribution(
         np.concatenate([matrix, few]), NAMES, np.append(day, np.full(len(few), DAYS))
     )
     assert [one["usual"] for one in known] == pytest.approx(
@@ -192,28 +195,28 @@ def test_a_training_day_of_a_few_rows_says_nothing_of_what_is_usual() -> None:
     )
 
 
-def test_a_feature_that_the_model_has_never_seen_is_not_judged() -> None:
-    matrix, day = nights(DAYS, seed=1)
+def test_a_feature_without_training_values_is_not_checked() -> None:
+    matrix, day = generated_days(DAYS, seed=1)
     matrix[:, 0] = np.nan
-    known, tonight = reference_of(matrix, NAMES, day), nights(1, seed=5)[0]
-    assert far(drift(known, tonight)) == set()
-    tonight[:, 0] = np.nan
-    assert far(drift(known, tonight)) == set()
+    known, as_of_rows = reference_distribution(matrix, NAMES, day), generated_days(1, seed=5)[0]
+    assert far(measure_drift(known, as_of_rows)) == set()
+    as_of_rows[:, 0] = np.nan
+    assert far(measure_drift(known, as_of_rows)) == set()
 
 
-def test_a_handful_of_pools_is_not_judged() -> None:
-    found = drift(reference(), np.full((MIN_ROWS - 1, len(NAMES)), np.nan, np.float32))
+def test_a_handful_of_pools_is_not_checked() -> None:
+    found = measure_drift(reference(), np.full((MIN_ROWS - 1, len(NAMES)), np.nan, np.float32))
     assert found == []
     assert checks(found)["feature_drift"]["passed"]
-    assert checks(found)["feature_drift"]["found"] == "fewer than 20 pools: not judged"
+    assert checks(found)["feature_drift"]["found"] == "fewer than 20 pools: not checked"
 
 
 def test_entries_are_json_with_ten_features_at_most() -> None:
     names = tuple(POOL_FEATURES[:12])
     random = np.random.default_rng(4)
     matrix = random.standard_normal((2000, len(names))).astype(np.float32)
-    found = drift(
-        reference_of(matrix, names, np.arange(2000) // 100),
+    found = measure_drift(
+        reference_distribution(matrix, names, np.arange(2000) // 100),
         matrix[:100] + np.arange(12, dtype=np.float32),
     )
     entries = list(checks(found).values())
@@ -233,75 +236,76 @@ def test_new_pools_are_those_without_a_day_in_training() -> None:
     check = checks([], **wanted)["new_pools_share"]
     assert (check["passed"], check["share"]) == (False, 0.25)
     assert (
-        check["found"]
-        == "1 of 4 observed pools have no day in the training span (25%); MAX_NEW_POOLS_SHARE"
+        check["found"] == "1 of 4 observed pools have no training day (25%); MAX_NEW_POOLS_SHARE"
         " is 20%"
     )
     assert checks([], **wanted, max_new_pools_share=0.25)["new_pools_share"]["passed"]
 
 
-def test_rules_share_counts_what_no_model_made() -> None:
-    check = checks([], rules=["gate", "stale", None, "cold_start", "gate", "gate"])["rule_share"]
+def test_rule_share_counts_fallbacks() -> None:
+    check = checks([], reasons=["gate", "stale", None, "cold_start", "gate", "gate"])["rule_share"]
+    assert check["found"] == "5 of 6 APY forecasts are fallbacks (83%); MAX_FALLBACK_SHARE is 80%"
     assert (check["passed"], check["share"]) == (False, 0.8333)
-    assert checks([], rules=["gate"] * 4 + [None])["rule_share"]["passed"]
+    assert checks([], reasons=["gate"] * 4 + [None])["rule_share"]["passed"]
 
 
-def test_a_night_without_rows_has_no_share() -> None:
-    found = checks([], pools=[], rules=[])
+def test_a_run_without_rows_has_no_share() -> None:
+    found = checks([], pools=[], reasons=[])
     assert [found[name]["share"] for name in ("new_pools_share", "rule_share")] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("column", ["actual_apy", "actual_tvl"])
 def test_a_days_values_in_another_unit_warn(column: str) -> None:
-    """The last day of a panel, in percent and in basis points (or dollars and cents)."""
+    """Compares the last day of a panel in percent and in basis points (or dollars and cents)."""
     rows = panel_rows(40, 200)
     broken = rows.assign(
         **{column: rows[column].where(rows["date"] != END, 100.0 * rows[column].astype(float))}
     )
     frame = feature_frame(rows, END)
     known = trained(frame, END)
-    assert far(drift(known, rows_of(frame, END))) == set()
-    assert len(far(drift(known, rows_of(feature_frame(broken, END), END)))) > 10
+    assert far(measure_drift(known, rows_of(frame, END))) == set()
+    assert len(far(measure_drift(known, rows_of(feature_frame(broken, END), END)))) > 10
 
 
 def feature_frame(rows: pd.DataFrame, as_of: dt.date) -> pd.DataFrame:
-    """Rows that drift is judged on, without the cross-section, which Spark makes."""
+    """Rows that the drift is computed of, without the cross-section, which Spark makes."""
     batches = rows_of_pools(spec(as_of=as_of, min_history_days=4))(
         metric_rows(rows.sort_values(["pool_id", "date"])).to_batches()
     )
     frame = pa.Table.from_batches(batches).to_pandas()
-    judged: pd.DataFrame = frame[frame["apy_observed"] & frame["apy_scale"].notna()]
-    return judged
+    modelled: pd.DataFrame = frame[frame["apy_observed"] & frame["apy_scale"].notna()]
+    return modelled
 
 
 def trained(frame: pd.DataFrame, as_of: dt.date) -> Reference:
-    """Of the year until 45 days before the night."""
+    """Returns the reference of the year until 45 days before the day."""
     last = as_of - dt.timedelta(days=45)
     rows = frame[(frame["date"] < last) & (frame["date"] >= last - dt.timedelta(days=365))]
-    return reference_of(
+    return reference_distribution(
         rows[list(POOL_FEATURES)].to_numpy(np.float32), POOL_FEATURES, rows["date"].to_numpy()
     )
 
 
-def rows_of(frame: pd.DataFrame, night: dt.date) -> Features:
-    return frame.loc[frame["date"] == night, list(POOL_FEATURES)].to_numpy(np.float32)
+def rows_of(frame: pd.DataFrame, day: dt.date) -> Features:
+    return frame.loc[frame["date"] == day, list(POOL_FEATURES)].to_numpy(np.float32)
 
 
 @pytest.mark.shared_data
-def test_sixty_quiet_nights_of_real_pools_do_not_warn(shared_data: Path) -> None:
-    """October and November 2024, without a storm and without a day that lacks many pools. On one
-    night 29 pools get their first scale: a quarter of the rows has no spike of yesterday.
+def test_sixty_quiet_days_of_real_pools_do_not_warn(shared_data: Path) -> None:
+    """October and November 2024, quiet and without a day that lacks many pools.
+
+    On one day 29 pools get their first scale: a quarter of the rows has no spike of yesterday.
     """
     last = dt.date(2024, 11, 30)
     rows = history_rows(shared_data / "defillama_pool_history.parquet")
     frame = feature_frame(rows[rows["date"] <= last], last)
-    nights_of = pd.date_range(end=last, periods=60).date
+    days_of_history = pd.date_range(end=last, periods=60).date
     warned = []
     for first in range(0, 60, 7):
-        known = trained(frame, nights_of[first])
+        known = trained(frame, days_of_history[first])
         warned += [
-            night
-            for night in nights_of[first : first + 7]
-            if far(drift(known, rows_of(frame, night)))
+            day
+            for day in days_of_history[first : first + 7]
+            if far(measure_drift(known, rows_of(frame, day)))
         ]
     assert warned == [dt.date(2024, 10, 25)]

@@ -1,6 +1,4 @@
-"""One contract for both engines; scores are compared between them, never forecasts: the two carry
-different native versions of LightGBM.
-"""
+"""One contract for both engines; their scores are compared, never their forecasts."""
 
 from __future__ import annotations
 
@@ -56,10 +54,12 @@ def engine_or_skip(name: str, spark: SparkSession, settings: Settings) -> Engine
 
 
 def planted(spark: SparkSession, *, rows: int = 2700, **columns: Any) -> DataFrame:
-    """30 pools x 90 days: label = 2 * signal + noise, other = -signal + noise; `sparse` is null in
-    nine of ten rows and NaN in some others.
+    """Returns 30 pools x 90 days: label = 2 * signal + noise, other = -signal + noise.
 
-    Args: columns take the place of those generated; NaN is a null but in `sparse`.
+    `sparse` is null in nine of ten rows and NaN in some others.
+
+    Args:
+        columns: replace generated columns; NaN becomes null but in `sparse`.
     """
     random = np.random.default_rng(11)
     signal = random.standard_normal(rows)
@@ -84,20 +84,20 @@ def planted(spark: SparkSession, *, rows: int = 2700, **columns: Any) -> DataFra
     return frame.withColumns({name: frame[name].cast("float") for name in LABELS})
 
 
-def held(engine: Engine, frame: DataFrame) -> FeatureRows:
-    return engine.hold(frame, FEATURES, LABELS)
+def prepared(engine: Engine, frame: DataFrame) -> FeatureRows:
+    return engine.prepare(frame, FEATURES, LABELS)
 
 
 @pytest.fixture(scope="module")
 def planted_rows(
     spark: SparkSession, server: Settings
 ) -> Iterator[Callable[[Engine], FeatureRows]]:
-    """The planted rows of an engine, made once a module, for tests that only read them."""
+    """Generated rows in an engine, made once for each module, for tests that only read them."""
     made: dict[str, FeatureRows] = {}
 
     def rows_of(engine: Engine) -> FeatureRows:
         if engine.name not in made:
-            made[engine.name] = held(engine, planted(spark))
+            made[engine.name] = prepared(engine, planted(spark))
         return made[engine.name]
 
     yield rows_of
@@ -141,14 +141,12 @@ def test_learns_a_planted_signal_through_missing_features(
 
 
 def test_models_come_in_the_order_of_their_objectives(rows: FeatureRows) -> None:
-    """Two labels, both outer quantiles and two draws in one call; forecasts stand under the models'
-    places.
-    """
+    """Two labels, both outer quantiles and two seeds in one call, in order."""
     objectives = [
         Objective("other"),
         MEDIAN,
         Objective("label", alpha=0.1),
-        Objective("label", draw=1),
+        Objective("label", seed_offset=1),
         Objective("label", alpha=0.9),
     ]
     found = rows.forecast(TEST, rows.fit(objectives, TRAINING), LABELS)
@@ -162,20 +160,18 @@ def test_models_come_in_the_order_of_their_objectives(rows: FeatureRows) -> None
     assert (found["label"] > found["4"]).mean() == pytest.approx(0.1, abs=0.05)
 
 
-def test_a_model_is_the_same_whatever_is_fitted_beside_it(
-    rows: FeatureRows, median: FittedModel
-) -> None:
+def test_a_model_does_not_depend_on_parallel_fits(rows: FeatureRows, median: FittedModel) -> None:
     together = rows.fit(
-        [Objective("other"), MEDIAN, Objective("label", alpha=0.9, draw=2)], TRAINING
+        [Objective("other"), MEDIAN, Objective("label", alpha=0.9, seed_offset=2)], TRAINING
     )
     assert together[1].text == median.text
-    assert together[2].text == fitted(rows, Objective("label", alpha=0.9, draw=2)).text
+    assert together[2].text == fitted(rows, Objective("label", alpha=0.9, seed_offset=2)).text
 
 
 def test_a_second_run_gives_the_same_bits(
     chosen: Engine, spark: SparkSession, rows: FeatureRows, median: FittedModel
 ) -> None:
-    again = held(chosen, planted(spark))
+    again = prepared(chosen, planted(spark))
     model = fitted(again)
     assert (model.text, model.fingerprint) == (median.text, median.fingerprint)
     first, second = (of.forecast(TEST, [median], [])["0"].to_numpy() for of in (rows, again))
@@ -183,7 +179,7 @@ def test_a_second_run_gives_the_same_bits(
     again.release()
 
 
-def test_a_cluster_of_another_size_makes_the_same_model(
+def test_the_size_of_the_cluster_does_not_change_a_model(
     chosen: Engine, spark: SparkSession, median: FittedModel
 ) -> None:
     """A laptop has 8 shuffle partitions, a batch as many as its rows need, and they deliver rows in
@@ -191,7 +187,7 @@ def test_a_cluster_of_another_size_makes_the_same_model(
     """
     before = str(spark.conf.get("spark.sql.shuffle.partitions"))
     spark.conf.set("spark.sql.shuffle.partitions", "5")
-    rows = held(chosen, planted(spark).repartition(5, "date"))
+    rows = prepared(chosen, planted(spark).repartition(5, "date"))
     text = fitted(rows).text
     rows.release()
     spark.conf.set("spark.sql.shuffle.partitions", before)
@@ -204,7 +200,7 @@ def test_another_seed_is_another_model(
     other = engine_or_skip(
         name, spark, server.model_copy(update={"model_seed": server.model_seed + 1})
     )
-    same, drawn = held(other, planted(spark)), Objective("label", draw=1)
+    same, drawn = prepared(other, planted(spark)), Objective("label", seed_offset=1)
     seeded = fitted(same)
     assert seeded.fingerprint != median.fingerprint
     # a draw is nothing but the next seed
@@ -239,10 +235,8 @@ def test_any_lightgbm_reads_a_model(
 def test_a_model_loaded_from_its_text_forecasts_the_same_bits(
     chosen: Engine, rows: FeatureRows, median: FittedModel
 ) -> None:
-    """Of an engine that has fitted nothing, as on the night after; the median, an outer quantile,
-    and one whose last feature is a forecast.
-    """
-    stacked = rows.with_forecasts("earlier", [(median, TEST)])
+    """A median, an outer quantile and a model with a forecast as a feature, in a new engine."""
+    stacked = rows.with_feature("earlier", [(median, TEST)])
     models = [
         median,
         fitted(rows, Objective("label", alpha=0.1)),
@@ -252,12 +246,13 @@ def test_a_model_loaded_from_its_text_forecasts_the_same_bits(
     assert [(one.text, one.features, one.fingerprint) for one in loaded] == [
         (one.text, one.features, one.fingerprint) for one in models
     ]
-    for held_rows, places in ((rows, (0, 1)), (stacked, (2,))):
+    for cached_dataset, places in ((rows, (0, 1)), (stacked, (2,))):
         found, again = (
-            held_rows.forecast(TEST, [of[place] for place in places], []) for of in (models, loaded)
+            cached_dataset.forecast(TEST, [of[place] for place in places], [])
+            for of in (models, loaded)
         )
         pd.testing.assert_frame_equal(again, found, check_exact=True)
-    by_loaded = rows.with_forecasts("earlier", [(loaded[0], TEST)])
+    by_loaded = rows.with_feature("earlier", [(loaded[0], TEST)])
     pd.testing.assert_frame_equal(
         by_loaded.forecast(TEST, [], ["earlier"]),
         stacked.forecast(TEST, [], ["earlier"]),
@@ -276,7 +271,10 @@ def test_the_features_come_as_a_matrix_and_a_part_of_them_is_the_same_every_time
     chosen: Engine, spark: SparkSession
 ) -> None:
     frame = planted(spark)
-    rows, other_layout = held(chosen, frame), held(chosen, frame.orderBy("noise").repartition(3))
+    rows, other_layout = (
+        prepared(chosen, frame),
+        prepared(chosen, frame.orderBy("noise").repartition(3)),
+    )
     keys, matrix = rows.feature_matrix(TEST, ())
     assert rows.feature_matrix(TEST, ["label"])[0].columns.tolist() == [*KEY, "label"]
     expected = frame.where(frame["date"] >= TEST.start).orderBy(*KEY).toPandas()
@@ -312,7 +310,7 @@ def test_forecasts_are_sorted_and_hold_the_columns_asked_for(
     frame = planted(
         spark, label=[None if number % 7 == 0 else float(number) for number in range(2700)]
     )
-    rows = held(chosen, frame.orderBy("label"))
+    rows = prepared(chosen, frame.orderBy("label"))
     found = rows.forecast(DaySpan(day(3), day(5)), [], ["label"])
     assert list(found.columns) == [*KEY, "label"]
     keys = [(f"p{pool:02d}", pd.Timestamp(day(number))) for pool in range(30) for number in (3, 4)]
@@ -337,7 +335,7 @@ def test_forecasts_become_a_feature_on_their_days_only(rows: FeatureRows) -> Non
         fitted(rows, days=DaySpan(day(0), day(40))),
         fitted(rows, days=DaySpan(day(0), day(69))),
     )
-    stacked = rows.with_forecasts("earlier", [(early, first), (late, second)])
+    stacked = rows.with_feature("earlier", [(early, first), (late, second)])
     model = fitted(stacked, Objective("other"), DaySpan(day(60), day(80)))
     days = DaySpan(day(50), day(90))
     found, direct = (
@@ -363,14 +361,14 @@ def test_a_new_feature_leaves_the_old_rows_as_they_were(
     rows: FeatureRows, median: FittedModel
 ) -> None:
     before = rows.forecast(TEST, [median], LABELS)
-    stacked = rows.with_forecasts("earlier", [(median, TEST)])
+    stacked = rows.with_feature("earlier", [(median, TEST)])
     pd.testing.assert_frame_equal(rows.forecast(TEST, [median], LABELS), before, check_exact=True)
     assert fitted(rows).text == median.text
     stacked.release()
 
 
 def test_without_a_model_nothing_is_forecast(rows: FeatureRows) -> None:
-    stacked = rows.with_forecasts("earlier", [])
+    stacked = rows.with_feature("earlier", [])
     assert stacked.forecast(TEST, [], ["earlier"])["earlier"].isna().all()
     assert np.isfinite(stacked.forecast(TEST, [fitted(stacked)], [])["0"]).all()
     stacked.release()
@@ -379,7 +377,7 @@ def test_without_a_model_nothing_is_forecast(rows: FeatureRows) -> None:
 def test_a_null_and_a_nan_are_the_same_missing_value(chosen: Engine, spark: SparkSession) -> None:
     texts = []
     for missing in (None, np.nan):
-        rows = held(
+        rows = prepared(
             chosen,
             planted(
                 spark, sparse=[missing if number % 3 else number / 1000 for number in range(2700)]
@@ -390,10 +388,10 @@ def test_a_null_and_a_nan_are_the_same_missing_value(chosen: Engine, spark: Spar
     assert texts[0] == texts[1]
 
 
-def test_what_is_missing_may_be_the_signal(chosen: Engine, spark: SparkSession) -> None:
-    """The label is 3 where `sparse` is null, 1 where it is 0."""
+def test_missing_values_can_be_the_signal(chosen: Engine, spark: SparkSession) -> None:
+    """The label is 3 if `sparse` is null, and 1 if it is 0."""
     shown = [number % 2 == 0 for number in range(2700)]
-    rows = held(
+    rows = prepared(
         chosen,
         planted(
             spark,
@@ -407,7 +405,7 @@ def test_what_is_missing_may_be_the_signal(chosen: Engine, spark: SparkSession) 
 
 
 def test_a_feature_without_any_value_changes_nothing(chosen: Engine, spark: SparkSession) -> None:
-    rows = held(chosen, planted(spark, sparse=[None] * 2700))
+    rows = prepared(chosen, planted(spark, sparse=[None] * 2700))
     found = rows.forecast(TEST, [fitted(rows)], ["label"])
     assert (found["label"] - found["0"]).abs().mean() < 0.3 * found["label"].abs().mean()
     rows.release()
@@ -420,10 +418,10 @@ def test_rows_without_a_label_are_counted_and_trained_on_by_nobody(
     known = frame.withColumns(
         {name: F.when(frame["date"] < day(50), frame[name]) for name in LABELS}
     )
-    rows = held(chosen, known)
-    assert rows.labelled("label", DaySpan(day(40), day(60))) == 300
-    assert rows.labelled("label", TEST) == 0
-    assert rows.labelled("other", DaySpan(day(0), day(90))) == 1500
+    rows = prepared(chosen, known)
+    assert rows.labelled_rows("label", DaySpan(day(40), day(60))) == 300
+    assert rows.labelled_rows("label", TEST) == 0
+    assert rows.labelled_rows("other", DaySpan(day(0), day(90))) == 1500
     assert (
         fitted(rows, days=DaySpan(day(0), day(90))).text
         == fitted(rows, days=DaySpan(day(0), day(50))).text
@@ -435,14 +433,14 @@ def test_rows_without_a_label_are_counted_and_trained_on_by_nobody(
 def test_a_constant_label_is_forecast_as_it_is(
     chosen: Engine, spark: SparkSession, alpha: float | None
 ) -> None:
-    rows = held(chosen, planted(spark, label=1.5))
+    rows = prepared(chosen, planted(spark, label=1.5))
     found = rows.forecast(TEST, [fitted(rows, Objective("label", alpha))], [])
     assert found["0"].to_numpy() == pytest.approx(np.full(900, 1.5))
     rows.release()
 
 
 def test_a_few_rows_make_a_constant_model(chosen: Engine, spark: SparkSession) -> None:
-    rows = held(chosen, planted(spark, rows=30))
+    rows = prepared(chosen, planted(spark, rows=30))
     found = rows.forecast(TRAINING, [fitted(rows)], [])
     assert np.isfinite(found["0"]).all()
     assert found["0"].nunique() == 1
@@ -451,8 +449,8 @@ def test_a_few_rows_make_a_constant_model(chosen: Engine, spark: SparkSession) -
 
 def test_released_rows_are_kept_nowhere(chosen: Engine, spark: SparkSession) -> None:
     before = kept_in_spark(spark)
-    rows = held(chosen, planted(spark))
-    stacked = rows.with_forecasts("earlier", [(fitted(rows), TEST)])
+    rows = prepared(chosen, planted(spark))
+    stacked = rows.with_feature("earlier", [(fitted(rows), TEST)])
     assert len(stacked.forecast(TEST, [], ["earlier"])) == 900
     stacked.release()
     rows.release()
@@ -488,7 +486,7 @@ def test_both_engines_make_the_same_matrix_of_the_same_rows(
     np.testing.assert_array_equal(matrices[0][1], matrices[1][1])
 
 
-def test_synapseml_without_its_jars_says_how_to_go_on(
+def test_synapseml_without_its_jars_names_the_next_step(
     spark: SparkSession, server: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(synapseml_engine, "ESTIMATOR_CLASS", "com.example.NotThere")
@@ -496,7 +494,7 @@ def test_synapseml_without_its_jars_says_how_to_go_on(
         choose_engine("synapseml", server, spark)
 
 
-def test_synapseml_on_another_processor_says_how_to_go_on(
+def test_synapseml_on_another_processor_names_the_next_step(
     spark: SparkSession, server: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")

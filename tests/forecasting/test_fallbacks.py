@@ -1,4 +1,4 @@
-"""Every known pool gets a row, and a row that the model did not make says why."""
+"""Every active pool gets a row; a row without a model's forecast has its reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from forecasting.features.targets import Target, targets
-from forecasting.publishing.fallbacks import apply_rules, join_targets
+from forecasting.publishing.fallbacks import apply_fallbacks, join_targets
 
 AS_OF = dt.date(2024, 6, 30)
 APY, TVL = targets(max_apy_percent=1e6, max_tvl_usd=1e12)
@@ -35,11 +35,13 @@ def published(values: dict[str, float], *, rule: str | None = None) -> pd.DataFr
 
 def ruled(
     pools: list[dict[str, object]],
-    tonight: pd.DataFrame,
+    published: pd.DataFrame,
     target: Target = APY,
     relative: tuple[float, float] = RELATIVE,
 ) -> Any:
-    return apply_rules(pd.DataFrame(pools), tonight, target, relative, AS_OF).set_index("pool_id")
+    return apply_fallbacks(pd.DataFrame(pools), published, target, relative, AS_OF).set_index(
+        "pool_id"
+    )
 
 
 def test_the_model_speaks_for_a_pool_with_history() -> None:
@@ -65,13 +67,13 @@ def test_a_pool_that_was_not_observed_that_day_keeps_its_last_value_with_the_pan
     )
 
 
-def test_what_a_pool_never_had_stays_unknown() -> None:
+def test_a_target_that_a_pool_never_had_stays_unknown() -> None:
     found = ruled([known("a", None)], published({})).loc["a"]
     assert found[["value", "low", "high"]].isna().all()
     assert found["fallback_reason"] == "no_value"
 
 
-def test_rules_keep_apy_of_a_pool_at_zero_and_tvl_not_negative() -> None:
+def test_fallbacks_never_publish_a_negative_apy_or_tvl() -> None:
     pools = [known("a", 0.0, age=3), known("b", 1e9, age=3)]
     for target in (APY, TVL):
         found = ruled(pools, published({}), target, (-80.0, 0.5))

@@ -1,4 +1,4 @@
-"""Gain by feature and by group, and that each feature has exactly one group."""
+"""Gain by feature and by group; every feature has exactly one group."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import lightgbm
 import numpy as np
 import pytest
 
-from forecasting.features.feature_frame import feature_names
+from forecasting.features.feature_names import feature_names
 from forecasting.features.pool_features import CALENDAR, POOL_FEATURES
-from forecasting.models.feature_groups import FEATURE_GROUPS, SHARED_BY_A_DAY
+from forecasting.models.feature_groups import FEATURE_GROUPS, SAME_FOR_ALL_POOLS
 from forecasting.models.feature_importance import gain_by_feature, gain_by_group
 from forecasting.models.stacked_model import TVL_FORECAST
 
@@ -18,7 +18,7 @@ NAMES = ("apy_move_0", "tvl_level", "weekday")
 
 
 def text_of(*weights: float, leaves: int = 7) -> str:
-    """A model of a label that is the sum of the weighted features."""
+    """Fits a model of a label that is the sum of the weighted features."""
     matrix = np.random.default_rng(1).standard_normal((400, len(weights)))
     parameters = {
         "num_leaves": leaves,
@@ -40,12 +40,12 @@ def test_every_feature_has_exactly_one_group() -> None:
     assert set(grouped.values()) == {1}
 
 
-def test_groups_hold_what_they_say() -> None:
+def test_feature_groups_contain_the_features_of_their_name() -> None:
     assert len(FEATURE_GROUPS["apy_moves"]) == 7
     assert "all_up_share_yesterday" in FEATURE_GROUPS["cross_section_all"]
     assert "group_up_share" in FEATURE_GROUPS["cross_section_group"]
     assert {"eth_change_1", "gas_change_7"} < set(FEATURE_GROUPS["market"])
-    assert set(POOL_FEATURES) & SHARED_BY_A_DAY == set(CALENDAR)
+    assert set(POOL_FEATURES) & SAME_FOR_ALL_POOLS == set(CALENDAR)
 
 
 def test_shares_add_up_to_one_and_the_largest_comes_first() -> None:

@@ -1,6 +1,4 @@
-"""Feature rows of all pools through Spark: nothing of the future, the same bits every time, what
-the other pools did; and which rows and labels.
-"""
+"""Feature rows of all pools through Spark: no future data, reproducible bits, cross-section."""
 
 from __future__ import annotations
 
@@ -18,19 +16,21 @@ from pyspark.sql import functions as F
 from sqlalchemy import Engine, insert, text
 
 from database.schema.tables import pool_daily_metrics
-from forecasting.features.cross_section import CROSS_SECTION, STATISTICS
-from forecasting.features.feature_frame import (
+from forecasting.features.feature_frame import feature_rows, metrics_query
+from forecasting.features.feature_names import (
+    CROSS_SECTION,
     FEATURES,
     FLAGS,
     LABELS,
+    MARKET,
+    MARKET_SERIES,
     NUMBERS,
     ROW_COLUMNS,
-    FeatureSpec,
+    STATISTICS,
     feature_names,
-    feature_rows,
-    metrics_query,
 )
-from forecasting.features.market_features import MARKET, SERIES, add_market, market_query
+from forecasting.features.labelled_features import FeatureSpec
+from forecasting.features.market_features import add_market, market_query
 from forecasting.features.pool_features import MOVE_LIMIT
 from forecasting.features.targets import LABEL_LIMIT
 from tests.support.feature_pools import LONG_AGO, spec, task_rows
@@ -50,8 +50,8 @@ TICK = 1e-4
 
 @pytest.fixture(scope="module")
 def rows() -> pd.DataFrame:
-    """Ten pools, those without a number after the as-of day among them: one that comes, one that
-    changes its group, and one that goes wild.
+    """Returns ten pools: some end before the as-of day, one starts, one changes its group, one
+    jumps.
     """
     wild = pool_rows(
         "wild",
@@ -74,7 +74,7 @@ def collected(metrics: DataFrame, of: FeatureSpec, market: DataFrame | None = No
 
 @pytest.fixture(scope="module")
 def found(spark: SparkSession, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of all days, with the data of all days."""
+    """Returns the rows of all days, from the data of all days."""
     return collected(spark_rows(spark, rows), spec())
 
 
@@ -93,9 +93,7 @@ def assert_same_bits(found: pd.DataFrame, expected: pd.DataFrame, names: Sequenc
 def test_rows_are_the_same_bits_when_all_data_after_the_as_of_day_are_deleted(
     spark: SparkSession, rows: pd.DataFrame, found: pd.DataFrame
 ) -> None:
-    """Of that day and of all before it: features, scales, baselines, levels and groups; and labels,
-    as far as they were known.
-    """
+    """Compares features, scales, baselines, levels, groups, and labels known by the as-of day."""
     known = set(rows["date"][rows["date"] <= AS_OF])
     deleted = collected(spark_rows(spark, rows[rows["date"].isin(known)]), spec(as_of=AS_OF))
     not_read = collected(spark_rows(spark, rows), spec(as_of=AS_OF))
@@ -112,8 +110,8 @@ def test_rows_are_the_same_bits_when_all_data_after_the_as_of_day_are_deleted(
 def test_a_days_rows_are_the_same_bits_whichever_other_days_are_asked_for(
     spark: SparkSession, rows: pd.DataFrame, found: pd.DataFrame
 ) -> None:
-    """A night that fits asks for a year, and one that only forecasts for its day: both have what
-    the other pools did the day before.
+    """A refit reads a year and inference one day: both have the other pools' moves of the day
+    before.
     """
     alone = collected(spark_rows(spark, rows), spec(first_day=END))
     assert_same_bits(
@@ -159,7 +157,7 @@ def test_rows_are_those_of_the_tasks_with_the_cross_section(
     )
 
 
-def test_what_is_not_known_is_null_and_never_nan(spark: SparkSession) -> None:
+def test_unknown_values_are_null_and_never_nan(spark: SparkSession) -> None:
     numbers = (*NUMBERS, *LABELS, *FEATURES)
     with feature_rows(
         spark_rows(spark, pool_rows("a", [1.0, 2.0, None, 4.0], [None] * 4)), spec()
@@ -173,7 +171,7 @@ def test_what_is_not_known_is_null_and_never_nan(spark: SparkSession) -> None:
 
 
 def statistics_of(day: pd.DataFrame) -> dict[str, float]:
-    """What the pools of these rows did, from their moves in scales."""
+    """Returns the cross-section of these rows, from their moves in scales."""
     moves, tvl_moves = (
         [float(move) for move in day[name].dropna()] for name in ("apy_move_0", "tvl_move_0")
     )
@@ -190,9 +188,7 @@ def statistics_of(day: pd.DataFrame) -> dict[str, float]:
 def test_the_cross_section_is_of_all_pools_or_of_the_group_on_the_day_and_the_day_before(
     found: pd.DataFrame, scope: str
 ) -> None:
-    """Pools without a group are one; the day before is that of the group in which the pool is
-    today.
-    """
+    """Pools without a group form one; the day before is that of the pool's group today."""
     group = found["pool_group"].fillna("") if scope == "group" else pd.Series("", index=found.index)
     of_day = {key: statistics_of(day) for key, day in found.groupby([found["date"], group])}
     nothing = dict.fromkeys(STATISTICS, math.nan)
@@ -326,7 +322,7 @@ def test_labels_are_clipped_changes_between_observed_days(horizon: int) -> None:
 
 
 def test_a_pool_has_no_scale_and_no_label_before_it_was_observed_often_enough() -> None:
-    """Carried days do not count, and one of APY and TVL is enough."""
+    """Carried days do not count; an observed APY or TVL is enough."""
     a = pool_rows(
         "a", [1.0, 2.0, 1.0, 2.0, None, None, 3.0, 4.0], [1e6, 2e6, 1e6, 2e6, None, None, None, 1e6]
     )
@@ -385,7 +381,7 @@ def test_market_features_are_log_ratios_and_null_where_a_day_is_missing(
     assert set(feature_names(market=True)) - set(feature_names(market=False)) == set(MARKET)
     for row in found.to_dict("records"):
         back = (END - row["date"]).days
-        for name in SERIES:
+        for name in MARKET_SERIES:
             for span in (1, 7):
                 now, then = (PRICES.get(day, {}).get(name) for day in (back, back + span))
                 expected = math.log(now / then) if now and then else math.nan
@@ -445,7 +441,7 @@ def test_queries_read_the_metrics_of_their_days_and_no_row_that_holds_only_a_for
         wanted
     ).to_pylist()
     market = {
-        row["date"]: [float(row[name]) for name in SERIES]
+        row["date"]: [float(row[name]) for name in MARKET_SERIES]
         for row in read(engine, market_query("pool_daily_metrics", first, last) + " ORDER BY date")
     }
     days = wanted.groupby("date")[["eth_open", "btc_open", "gas_price_gwei"]].first()

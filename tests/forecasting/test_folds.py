@@ -1,4 +1,4 @@
-"""Folds in time: no model knows a target beyond its origin, and each day is forecast once."""
+"""Folds in time: no model has seen a target beyond its origin, and each day is forecast once."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from forecasting.engines.folds import (
     COARSE_DAYS,
     DaySpan,
     FoldPlan,
-    night_folds,
-    past_folds,
-    served_folds,
+    backtest_folds,
+    inference_folds,
+    refit_folds,
 )
 
 AS_OF = dt.date(2024, 6, 30)
 
 
 def folds(horizon: int = 1, **overrides: int) -> FoldPlan:
-    return past_folds(
+    return backtest_folds(
         AS_OF, horizon=horizon, **({"train_days": 365, "days": 30, "refit_days": 7} | overrides)
     )
 
@@ -90,21 +90,19 @@ def test_a_window_of_zero_days_takes_all_there_is() -> None:
     assert len(plan.tvl) - len(plan.apy) == len(COARSE_DAYS)
 
 
-@pytest.mark.parametrize("judged", [0, 45])
+@pytest.mark.parametrize("validation_days", [0, 45])
 @pytest.mark.parametrize("horizon", [1, 3])
-def test_a_night_fits_at_one_origin_and_forecasts_what_came_true_since_and_its_day(
-    horizon: int, judged: int
+def test_a_refit_has_one_origin_and_forecasts_the_validation_days_and_the_as_of_day(
+    horizon: int, validation_days: int
 ) -> None:
-    """The targets of the first `judged` forecast days have come true by the as-of day, or do in the
-    days that the horizon needs.
-    """
-    plan = night_folds(AS_OF, horizon=horizon, train_days=365, judged_days=judged)
-    origin = before(judged + horizon - 1)
+    """The first `validation_days` forecast days have target days up to the as-of day."""
+    plan = refit_folds(AS_OF, horizon=horizon, train_days=365, validation_days=validation_days)
+    origin = before(validation_days + horizon - 1)
     assert [fold.origin for fold in plan.apy] == [origin]
-    assert (plan.known, plan.forecast.days[0], plan.forecast.days[-1]) == (AS_OF, origin, AS_OF)
+    assert (plan.as_of, plan.forecast.days[0], plan.forecast.days[-1]) == (AS_OF, origin, AS_OF)
     assert (
         len([day for day in plan.forecast.days if day + dt.timedelta(days=horizon) <= AS_OF])
-        == judged
+        == validation_days
     )
     assert plan.apy[0].train.days[-1] + dt.timedelta(days=horizon) == origin
     assert len(plan.apy[0].train.days) == 365
@@ -114,9 +112,10 @@ def test_a_night_fits_at_one_origin_and_forecasts_what_came_true_since_and_its_d
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
-def test_a_night_with_a_model_fits_nothing_and_forecasts_its_day(horizon: int) -> None:
-    plan = served_folds(AS_OF, horizon=horizon)
-    assert (plan.fits, plan.forecast.days, plan.first_day, plan.known) == (0, [AS_OF], AS_OF, AS_OF)
+def test_a_run_with_a_model_fits_nothing_and_forecasts_its_day(horizon: int) -> None:
+    plan = inference_folds(AS_OF, horizon=horizon)
+    assert (plan.tvl, plan.apy) == ((), ())
+    assert (plan.forecast.days, plan.first_day, plan.as_of) == ([AS_OF], AS_OF, AS_OF)
 
 
 def test_tvl_begins_with_coarse_folds_that_end_where_apys_begin() -> None:
@@ -130,7 +129,7 @@ def test_tvl_begins_with_coarse_folds_that_end_where_apys_begin() -> None:
     assert all(
         earlier.forecast.end == later.forecast.start for earlier, later in pairwise(plan.tvl)
     )
-    assert plan.fits == 8 + 5
+    assert (len(plan.tvl), len(plan.apy)) == (8, 5)
 
 
 @pytest.mark.parametrize("horizon", [1, 7])

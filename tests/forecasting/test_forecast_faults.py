@@ -1,5 +1,5 @@
-"""A forecast that is killed in its commit has published nothing and decided nothing; killed after
-it, it leaves the registration of its model to the next run.
+"""A forecast run that is killed before its commit writes nothing; after it, the next run completes
+it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ POINTS = {
 
 MORE = ("engine", "train_days", "model_threads", "model_parameters_file", "refit_days")
 
-PUBLISHED = """
+PUBLISHED_COLUMNS = """
 SELECT
     (SELECT count(*) FROM yieldspark.forecasts) AS forecasts,
     (SELECT count(*) FROM pool_daily_metrics WHERE forecasted_apy IS NOT NULL) AS days,
@@ -46,7 +46,7 @@ SELECT
 def test_a_forecast_killed_in_its_commit_is_repeated_and_one_killed_after_it_is_finished(
     database: Settings, engine: Engine, spark: SparkSession, jvm: Path, tmp_path: Path
 ) -> None:
-    """Nine processes with a JVM each: two minutes."""
+    """Starts nine processes with a JVM each: two minutes."""
     store(engine, panel_rows(12, 130))
     settings = database.model_copy(
         update=SHORT
@@ -64,15 +64,15 @@ def test_a_forecast_killed_in_its_commit_is_repeated_and_one_killed_after_it_is_
     for name, point in POINTS.items():
         killed(point)
         nothing = {"forecasts": 0, "days": 0, "decisions": 0, "waiting": 0}
-        assert rows_of(engine, PUBLISHED) == [nothing], name
+        assert rows_of(engine, PUBLISHED_COLUMNS) == [nothing], name
     killed(at("merge", "after"))
     published = {"forecasts": 12, "days": 12, "decisions": 1, "waiting": 1}
-    assert rows_of(engine, PUBLISHED) == [published]
+    assert rows_of(engine, PUBLISHED_COLUMNS) == [published]
     assert versions_of(settings) == {}
 
     row = forecast(settings, spark)
     assert (row["status"], row["rows"]["inserted"], row["rows"]["updated"]) == ("succeeded", 0, 0)
-    assert rows_of(engine, PUBLISHED) == [published | {"waiting": 0}]
+    assert rows_of(engine, PUBLISHED_COLUMNS) == [published | {"waiting": 0}]
     ((_, aliases),) = versions_of(settings).items()
     assert aliases == ("champion",)
     assert [status for status, _ in ledger(engine)] == [

@@ -1,6 +1,4 @@
-"""The ledger of forecasts: what came true is taken in once it was observed, and corrected as long
-as it is looked at.
-"""
+"""The forecast history: actual values are added once observed, and corrected for ninety days."""
 
 from __future__ import annotations
 
@@ -19,12 +17,12 @@ from database.schema.tables import (
     value_staleness,
 )
 from forecasting.publishing.forecast_history import (
-    as_past,
     describe_pools,
-    known_days,
-    past_rows,
-    score_what_came_true,
+    history_by_target,
+    history_days,
     scored_rows,
+    to_past_rows,
+    update_actuals,
 )
 from forecasting.publishing.past_forecasts import PAST_COLUMNS, PAST_DAYS
 
@@ -87,7 +85,7 @@ def observe(
 
 def take_in(engine: Engine) -> int:
     with engine.begin() as connection:
-        return score_what_came_true(connection)
+        return update_actuals(connection)
 
 
 def actuals(engine: Engine) -> dict[tuple[str, str], float | None]:
@@ -98,7 +96,7 @@ def actuals(engine: Engine) -> dict[tuple[str, str], float | None]:
         }
 
 
-def test_an_observed_day_comes_true_and_a_carried_or_unknown_one_does_not(engine: Engine) -> None:
+def test_only_observed_values_become_actual_values(engine: Engine) -> None:
     put(
         engine,
         row("seen"),
@@ -130,7 +128,7 @@ def test_a_correction_is_taken_over_while_the_day_is_looked_at(engine: Engine) -
     assert actuals(engine) == {("new", "apy"): 2.0, ("old", "apy"): 1.0, ("late", "apy"): 2.0}
 
 
-def test_gate_and_interval_learn_from_what_was_known_on_the_day_alone(engine: Engine) -> None:
+def test_gate_and_interval_learn_from_earlier_days_only(engine: Engine) -> None:
     put(
         engine,
         row("b", actual=4.5),
@@ -142,7 +140,7 @@ def test_gate_and_interval_learn_from_what_was_known_on_the_day_alone(engine: En
         row("other engine", actual=9.0, engine="synapseml"),
         row("other horizon", actual=9.0, horizon_days=2),
     )
-    past = past_rows(engine, "lightgbm", horizon=1, as_of=NEWEST)
+    past = history_by_target(engine, "lightgbm", horizon=1, as_of=NEWEST)
     assert past["apy"]["pool_id"].tolist() == ["a", "b"]
     assert past["tvl"]["pool_id"].tolist() == ["a"]
     first = past["apy"].iloc[0]
@@ -160,24 +158,24 @@ def test_gate_and_interval_learn_from_what_was_known_on_the_day_alone(engine: En
     assert first["target_day"] == pd.Timestamp(NEWEST - DAY)
 
 
-def test_rows_of_a_backtest_read_like_those_of_the_ledger(engine: Engine) -> None:
+def test_rows_of_a_backtest_equal_those_of_the_history(engine: Engine) -> None:
     made = pd.DataFrame([row("a", actual=4.5, model_change_low=-1.0, model_change_high=3.0)])
     put(engine, row("a", actual=4.5, model_change_low=-1.0, model_change_high=3.0))
-    read = past_rows(engine, "lightgbm", horizon=1, as_of=NEWEST)["apy"]
-    pd.testing.assert_frame_equal(as_past(made), read, check_dtype=False)
+    read = history_by_target(engine, "lightgbm", horizon=1, as_of=NEWEST)["apy"]
+    pd.testing.assert_frame_equal(to_past_rows(made), read, check_dtype=False)
 
 
-def test_known_days_are_those_of_the_target_that_has_fewer(engine: Engine) -> None:
-    assert known_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 0
+def test_history_days_are_those_of_the_target_that_has_fewer(engine: Engine) -> None:
+    assert history_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 0
     put(engine, *(row(pool, NEWEST - back * DAY, actual=1.0) for pool in "ab" for back in range(5)))
-    assert known_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 0
+    assert history_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 0
     put(engine, *(row("a", NEWEST - back * DAY, actual=1.0, target="tvl") for back in range(3)))
     put(engine, row("a", NEWEST - 9 * DAY, actual=1.0, target="tvl", model_change=None))
-    assert known_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 3
-    assert known_days(engine, "lightgbm", horizon=1, as_of=NEWEST - DAY) == 2
+    assert history_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 3
+    assert history_days(engine, "lightgbm", horizon=1, as_of=NEWEST - DAY) == 2
 
 
-def test_scored_rows_have_come_true_in_the_days_asked_for(engine: Engine) -> None:
+def test_scored_rows_are_of_the_requested_days_with_actual_values(engine: Engine) -> None:
     put(
         engine,
         row("a", actual=1.0),
@@ -190,7 +188,7 @@ def test_scored_rows_have_come_true_in_the_days_asked_for(engine: Engine) -> Non
 
 
 @pytest.mark.parametrize("is_listed", [True, False])
-def test_pools_are_described_by_what_is_known_of_them(engine: Engine, is_listed: bool) -> None:
+def test_pools_are_described_with_unknown_values_as_null(engine: Engine, is_listed: bool) -> None:
     with engine.begin() as connection:
         if is_listed:
             connection.execute(

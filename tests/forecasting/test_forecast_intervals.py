@@ -1,6 +1,4 @@
-"""Intervals: how wide past misses make them, how often they hold, and the way from a move back to a
-value.
-"""
+"""Intervals: their width from past errors, their coverage, and the step from a move to a value."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ from forecasting.publishing.intervals import (
 from forecasting.publishing.past_forecasts import (
     PAST_COLUMNS,
     PastForecasts,
-    no_past,
+    empty_history,
     past_forecasts,
 )
 
@@ -36,35 +34,37 @@ Days = npt.NDArray[np.int64]
 APY, TVL = targets(max_apy_percent=1e6, max_tvl_usd=1e12)
 
 
-def past_of(came_true: Values, age: Days | None = None, *, high: float = 1.0) -> PastForecasts:
-    """Past forecasts of no move, with half-widths of one scale below and `high` above."""
-    today, nothing = np.zeros(came_true.size, dtype=np.int64), np.zeros(came_true.size)
-    pools = np.full(came_true.size, "p", dtype=object)
+def past_of(actual_move: Values, age: Days | None = None, *, high: float = 1.0) -> PastForecasts:
+    """Returns past forecasts without a move, and half-widths of one scale and `high` scales."""
+    today, nothing = np.zeros(actual_move.size, dtype=np.int64), np.zeros(actual_move.size)
+    pools = np.full(actual_move.size, "p", dtype=object)
     return PastForecasts(
         pools,
         today if age is None else age,
         move=nothing,
         low=nothing - 1.0,
         high=nothing + high,
-        came_true=came_true,
-        change=came_true,
-        is_cold=np.zeros(came_true.size, dtype=bool),
+        actual_move=actual_move,
+        change=actual_move,
+        is_cold=np.zeros(actual_move.size, dtype=bool),
     )
 
 
 def factors_of(past: PastForecasts, level: float) -> tuple[float, float]:
-    """Where the whole move is published."""
+    """Returns the steps of a gate that publishes the whole move."""
     return tail_factors(past, past.move, level)
 
 
 def generated(
     actual: Values, age: Days | int = 0, *, up: float = 0.4, **columns: Any
 ) -> pd.DataFrame:
-    """Rows of pools at 50 %, each with its own scale, that are forecast `up` scales up and land
-    `actual` scales up.
+    """Returns pools at 50 %, each with its own scale, with forecasts `up` and actual moves in
+    scales.
 
-    The model's own interval is much too narrow, and more so below than above. Args: columns take
-    the place of those generated.
+    The model's own interval is much too narrow, and more so below than above.
+
+    Args:
+        columns: replace generated columns.
     """
     scale = np.exp(np.linspace(-3.0, 1.0, actual.size))
     found = {
@@ -85,9 +85,7 @@ def generated(
 def outside(
     rows: pd.DataFrame, factors: tuple[float, float], share: float = 1.0
 ) -> tuple[float, float]:
-    """Shares of rows below and above the interval that these factors make, where this share of the
-    move is published.
-    """
+    """Returns the shares of rows below and above the interval of these factors."""
     steps = share * rows["model_change"].to_numpy(float)
     low, high = half_widths(
         steps, rows["model_change_low"].to_numpy(float), rows["model_change_high"].to_numpy(float)
@@ -137,12 +135,13 @@ def test_without_past_forecasts_enough_there_is_no_factor() -> None:
     assert factors_of(past_of(np.ones(MIN_PAST)), 0.8) == (0.0, 1.0)
     one_unknown = np.append(np.ones(MIN_PAST - 1), np.full(50, np.nan))
     assert np.isnan(factors_of(past_of(one_unknown), 0.8)).all()
-    assert np.isnan(factors_of(past_forecasts(APY, no_past(), DAY), 0.8)).all()
+    assert np.isnan(factors_of(past_forecasts(APY, empty_history(), DAY), 0.8)).all()
 
 
 def test_a_miss_counts_half_after_twenty_days() -> None:
-    """1000 misses of 1 that are 20 days old weigh as much as 500 new ones of 2, and 1 is the median
-    still; with two fewer it is 2.
+    """1000 errors of 1 that are 20 days old weigh as much as 500 new ones of 2.
+
+    The median is 1, and 2 with two fewer.
     """
     age = np.repeat([20, 0], [1000, 500])
     sizes = np.append(np.ones(1000), np.full(500, 2.0))
@@ -152,9 +151,10 @@ def test_a_miss_counts_half_after_twenty_days() -> None:
 
 @pytest.mark.parametrize("share", [1.0, 0.0])
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
-def test_coverage_of_exchangeable_misses_is_the_nominal_one(level: float, share: float) -> None:
-    """18,000 past and 50,000 new rows of a skewed distribution with heavy tails: each tail within
-    one point of its half, over two standard errors.
+def test_coverage_of_exchangeable_errors_is_nominal(level: float, share: float) -> None:
+    """18,000 past and 50,000 new rows of a skewed distribution with heavy tails.
+
+    Each tail is within one point of its half, over two standard errors.
     """
     random = np.random.default_rng(3)
     rows = [
@@ -172,10 +172,8 @@ def test_coverage_of_exchangeable_misses_is_the_nominal_one(level: float, share:
     assert 1.0 - below - above == pytest.approx(level, abs=0.015)
 
 
-def test_after_a_change_of_regime_the_recent_misses_count_more() -> None:
-    """For 40 of 90 days misses have been three times as large: they have four fifths of the weight,
-    so the interval nearly holds.
-    """
+def test_recent_errors_count_more_after_a_change_of_regime() -> None:
+    """Errors of the last 40 of 90 days are three times as large, with four fifths of the weight."""
     random = np.random.default_rng(4)
     age = random.integers(0, 90, 18_000)
     past = past_forecasts(
@@ -186,7 +184,7 @@ def test_after_a_change_of_regime_the_recent_misses_count_more() -> None:
     now = generated(3.0 * random.standard_normal(50_000), up=0.0)
     assert sum(outside(now, factors_of(past, 0.8))) == pytest.approx(0.255, abs=0.02)
     low, high = half_widths(past.move, past.low, past.high)
-    misses = (past.move - past.came_true) / low, (past.came_true - past.move) / high
+    misses = (past.move - past.actual_move) / low, (past.actual_move - past.move) / high
     alike = (
         weighted_quantile(misses[0], np.ones(18_000), 0.9),
         weighted_quantile(misses[1], np.ones(18_000), 0.9),
@@ -205,20 +203,16 @@ def test_a_half_width_is_unknown_without_a_quantile() -> None:
     assert np.isnan([low[1], high[0]]).all()
 
 
-def beginners(changes: Values, age: Days | int = 0) -> pd.DataFrame:
-    """Rows of pools at 50 % that have no scale yet and then change by these shares of their size,
-    50.1 points.
-    """
+def cold_starts(changes: Values, age: Days | int = 0) -> pd.DataFrame:
+    """Returns pools at 50 % without a scale, with these changes as shares of 50.1 points."""
     return generated(
         np.zeros(changes.size), age, volatility_scale=np.nan, next=50.0 + 50.1 * changes
     )
 
 
 def calm_panel(rows: int = 5_000) -> pd.DataFrame:
-    """Pools with a scale, whose relative changes are evenly spread from -1 % to 1 %, over
-    90 days.
-    """
-    return beginners(np.linspace(-0.01, 0.01, rows), np.arange(rows) % 90).assign(
+    """Returns pools with a scale and uniform relative changes from -1 % to 1 %, over 90 days."""
+    return cold_starts(np.linspace(-0.01, 0.01, rows), np.arange(rows) % 90).assign(
         volatility_scale=1.0
     )
 
@@ -226,11 +220,13 @@ def calm_panel(rows: int = 5_000) -> pd.DataFrame:
 @pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
 def test_cold_start_quantiles_are_those_of_the_slow_oracle(target: Any, level: float) -> None:
-    """A pool that began alone on its day counts for one, each of n for 1 / sqrt(n), and all others
-    together for PANEL_DAYS.
+    """A pool that starts alone counts 1, each of n counts 1 / sqrt(n), all others PANEL_DAYS
+    together.
     """
     random = np.random.default_rng(5)
-    cold = beginners(0.2 * random.standard_normal(300), np.minimum(random.geometric(0.05, 300), 89))
+    cold = cold_starts(
+        0.2 * random.standard_normal(300), np.minimum(random.geometric(0.05, 300), 89)
+    )
     panel = calm_panel(700)
     alike = [int((cold["target_day"] == day).sum()) for day in cold["target_day"]]
     assert len(set(alike)) > 10
@@ -265,11 +261,9 @@ def test_where_no_pool_has_begun_before_a_beginner_has_the_panels_interval() -> 
     assert cold_start_quantiles(past, 0.8) == pytest.approx(relative_quantiles(past, 0.8), abs=1e-5)
 
 
-def test_beginners_learn_from_beginners_and_no_crowd_of_one_day_drowns_the_others() -> None:
-    """80 that rose by half on days of their own, and 400 that began on one day and stayed: the calm
-    ones are five times as many.
-    """
-    rose, stayed = beginners(np.full(80, 0.5), np.arange(80)), beginners(np.zeros(400), 85)
+def test_cold_starts_learn_from_cold_starts_and_no_single_day_dominates() -> None:
+    """80 pools that rise by half on separate days, and 400 that start on one day and stay."""
+    rose, stayed = cold_starts(np.full(80, 0.5), np.arange(80)), cold_starts(np.zeros(400), 85)
     past = past_forecasts(APY, pd.concat([calm_panel(), rose, stayed]), DAY)
     low, high = cold_start_quantiles(past, 0.8)
     assert -0.01 <= low <= 0.0
@@ -277,14 +271,12 @@ def test_beginners_learn_from_beginners_and_no_crowd_of_one_day_drowns_the_other
     assert relative_quantiles(past, 0.8)[1] < 0.01
 
 
-def test_the_panel_makes_the_interval_of_far_moving_beginners_only_slightly_too_narrow() -> None:
-    """90 that began one by one, and a panel that hardly moves: a tail of 5.5 of all 110 ends at the
-    sixth of them, beyond which lie 6 / 91.
-    """
+def test_the_panel_narrows_the_interval_of_volatile_cold_starts_only_slightly() -> None:
+    """90 cold starts and a calm panel: the tail of 5.5 of all 110 ends at the sixth cold start."""
     random = np.random.default_rng(6)
     inside, panel = [], calm_panel(1_000)
     for _ in range(200):
-        rows = pd.concat([panel, beginners(random.standard_normal(90), np.arange(90))])
+        rows = pd.concat([panel, cold_starts(random.standard_normal(90), np.arange(90))])
         low, high = cold_start_quantiles(past_forecasts(APY, rows, DAY), 0.9)
         now = random.standard_normal(500)
         inside.append(((low <= now) & (now <= high)).mean())
@@ -293,14 +285,14 @@ def test_the_panel_makes_the_interval_of_far_moving_beginners_only_slightly_too_
 
 def test_relative_quantiles_hold_today_and_need_a_past() -> None:
     rising, falling = (
-        beginners(np.linspace(0.1, 0.2, MIN_PAST)),
-        beginners(np.linspace(-0.2, -0.1, MIN_PAST)),
+        cold_starts(np.linspace(0.1, 0.2, MIN_PAST)),
+        cold_starts(np.linspace(-0.2, -0.1, MIN_PAST)),
     )
     unknown = pd.concat([rising.iloc[1:], rising.assign(next=np.nan)])
     for quantiles in (relative_quantiles, cold_start_quantiles):
         up, down, too_few, none = (
             quantiles(past_forecasts(APY, rows, DAY), 0.8)
-            for rows in (rising, falling, unknown, no_past())
+            for rows in (rising, falling, unknown, empty_history())
         )
         assert up == pytest.approx((0.0, 0.19), abs=0.001)
         assert down == pytest.approx((-0.19, 0.0), abs=0.001)
@@ -308,7 +300,7 @@ def test_relative_quantiles_hold_today_and_need_a_past() -> None:
         assert np.isnan([too_few, none]).all()
 
 
-def test_a_past_forecast_says_what_was_forecast_and_what_came_true_in_scales() -> None:
+def test_a_past_forecast_has_forecast_and_actual_moves_in_scales() -> None:
     rows = generated(
         np.zeros(2),
         pool_id=["a", "b"],
@@ -325,7 +317,7 @@ def test_a_past_forecast_says_what_was_forecast_and_what_came_true_in_scales() -
         [0.0, 0.0],
         [3.0, 3.0],
     ]
-    assert past.came_true.tolist() == [2.0, -1.0]
+    assert past.actual_move.tolist() == [2.0, -1.0]
 
 
 def test_tvls_past_is_in_logarithms() -> None:
@@ -334,10 +326,10 @@ def test_tvls_past_is_in_logarithms() -> None:
         generated(np.zeros(1), now=np.expm1(3.0), next=np.expm1(3.3), volatility_scale=0.1),
         DAY,
     )
-    assert past.came_true[0] == pytest.approx(3.0)
+    assert past.actual_move[0] == pytest.approx(3.0)
 
 
-def test_only_targets_of_the_last_ninety_days_that_came_true_are_past() -> None:
+def test_only_target_days_of_the_last_ninety_days_with_actual_values_are_used() -> None:
     rows = generated(np.zeros(6), np.array([-1, 0, 1, 89, 90, 5]), pool_id=list("abcdef"))
     rows.loc[5, "next"] = np.nan
     past = past_forecasts(APY, rows, DAY)
@@ -354,7 +346,10 @@ def test_days_and_pools_are_counted_where_a_move_was_forecast() -> None:
     )
     past = past_forecasts(APY, rows, DAY)
     assert (past.days, past.pools) == (2, 2)
-    assert (past_forecasts(APY, no_past(), DAY).days, tuple(no_past().columns)) == (0, PAST_COLUMNS)
+    assert (past_forecasts(APY, empty_history(), DAY).days, tuple(empty_history().columns)) == (
+        0,
+        PAST_COLUMNS,
+    )
 
 
 def test_tvl_is_never_negative_nor_beyond_the_limit() -> None:

@@ -1,6 +1,4 @@
-"""The forecast job on a real database: what it writes, what it leaves alone, and what it says when
-it can't.
-"""
+"""The forecast job on a real database: its rows, the rows it keeps, and its messages."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ from forecasting.engines.synapseml_engine import check_runtime
 from forecasting.evaluation.evaluate import evaluate
 from forecasting.evaluation.scores import score_table
 from forecasting.forecast_pools_spark import _lines, main, run_forecast
-from forecasting.run.dataset import held_rows
+from forecasting.run.dataset import cached_dataset
 from forecasting.run.plan import plan_forecast
 from tests.conftest import skip_where_synapseml_cannot_run
 from tests.support.forecast_panels import END, SHORT, panel_rows, pool_rows, store
@@ -68,7 +66,7 @@ def panel(engine: Engine) -> pd.DataFrame:
 def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_nothing(
     name: str, short: Settings, spark: SparkSession, panel: pd.DataFrame
 ) -> None:
-    """Half a minute with SynapseML, whose every fit and forecast is a Spark job."""
+    """Takes half a minute with SynapseML: every fit and forecast is a Spark job."""
     if name == "synapseml":
         try:
             check_runtime(spark)
@@ -123,7 +121,7 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
     )
     assert not {"fit_tvl", "fit_apy", "judge"} & set(again["stages"])
     assert again["rows"]["read"] == row["rows"]["read"], (
-        "features look back as far as on a night that fits"
+        "features look back as far as in a run that fits"
     )
     key = ["target", "target_date", "pool_id"]
     evaluated = table(short, "yieldspark.forecast_evaluation")
@@ -181,7 +179,7 @@ def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
     )
 
 
-def test_pools_that_a_model_can_not_speak_for_get_a_rule(
+def test_pools_without_a_models_forecast_get_a_fallback(
     short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
 ) -> None:
     odd = [
@@ -246,9 +244,7 @@ def test_pools_that_a_model_can_not_speak_for_get_a_rule(
 def test_a_panel_without_tvl_that_jumps_after_a_gap_is_forecast(
     short: Settings, spark: SparkSession, engine: Engine
 ) -> None:
-    """No pool has a TVL, so that its features are null everywhere; none was observed for four days;
-    all APYs are a hundredfold then.
-    """
+    """No pool has a TVL, none was observed for four days, and all APYs rise a hundredfold."""
     pools = []
     for name, rows in panel_rows(12, 130).groupby("pool_id"):
         apy = [float(value) for value in rows["actual_apy"]]
@@ -275,19 +271,19 @@ def test_a_panel_without_tvl_that_jumps_after_a_gap_is_forecast(
     )
 
 
-def test_last_nights_forecast_is_scored_and_a_backtest_leaves_it(
+def test_the_previous_runs_forecast_is_scored_and_a_backtest_leaves_it(
     short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
 ) -> None:
     """The backtest comes after two daily runs, of which the second scores the first."""
     forecast(short, spark, as_of=END - dt.timedelta(days=1))
-    night = (
+    published_query = (
         "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'production' AND target ="
         " 'apy' ORDER BY pool_id, target_date"
     )
-    published = pd.DataFrame(execute_sql(short, night))
+    published = pd.DataFrame(execute_sql(short, published_query))
     row = forecast(short, spark)
     assert row["rows"]["inserted"] == 12
-    scored = pd.DataFrame(execute_sql(short, night))
+    scored = pd.DataFrame(execute_sql(short, published_query))
     first = scored[scored["target_date"] == END].reset_index(drop=True)
     true = (
         panel[(panel["date"] == END) & (panel["apy_staleness_days"] == 0)]
@@ -310,11 +306,11 @@ def test_last_nights_forecast_is_scored_and_a_backtest_leaves_it(
 
 def is_left_by_a_backtest(short: Settings, spark: SparkSession) -> None:
     """A backtest scores its days, and changes neither what was published nor its history."""
-    nights = (
+    published_query = (
         "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'production' ORDER BY target,"
         " pool_id, target_date"
     )
-    before = execute_sql(short, nights)
+    before = execute_sql(short, published_query)
     made = table(short, "yieldspark.forecasts")
     # the first run has scored these days too
     execute_sql(short, "DELETE FROM yieldspark.forecast_evaluation WHERE source = 'backtest'")
@@ -332,7 +328,7 @@ def is_left_by_a_backtest(short: Settings, spark: SparkSession) -> None:
     assert score_table(kept[0], short.interval_level) == result["targets"]
     assert result["seconds"] > 0
     assert "fit_apy" in result["stages"]
-    assert execute_sql(short, nights) == before
+    assert execute_sql(short, published_query) == before
     pd.testing.assert_frame_equal(table(short, "yieldspark.forecasts"), made)
     days = """
         SELECT count(*) AS rows, count(DISTINCT target_date) AS days, max(target_date) AS newest
@@ -343,7 +339,7 @@ def is_left_by_a_backtest(short: Settings, spark: SparkSession) -> None:
     assert execute_sql(short, days) == [{"rows": 9 * 12, "days": 9, "newest": yesterday}]
 
 
-def test_a_dry_backtest_says_what_it_would_forecast(short: Settings, panel: pd.DataFrame) -> None:
+def test_a_dry_backtest_prints_its_plan(short: Settings, panel: pd.DataFrame) -> None:
     plan = run_backtest(short, days=10, engine="lightgbm", dry_run=True, session=no_session)["plan"]
     assert (plan["as_of"], plan["forecast_days"], plan["refits"]) == (END.isoformat(), 100, 4)
     with pytest.raises(NotEnoughHistory, match=f"the newest day before it that has one is {END}"):
@@ -360,7 +356,7 @@ def test_a_dry_backtest_says_what_it_would_forecast(short: Settings, panel: pd.D
     ],
     ids=["one pool", "three days", "constant zero", "one day"],
 )
-def test_one_pool_without_rows_enough_is_forecast_by_a_rule(
+def test_a_single_pool_with_too_few_rows_gets_a_fallback(
     rows: pd.DataFrame, rule: str, short: Settings, spark: SparkSession, engine: Engine
 ) -> None:
     store(engine, rows)
@@ -375,7 +371,7 @@ def test_one_pool_without_rows_enough_is_forecast_by_a_rule(
     assert not scores or scores["apy"]["all"]["ratio"]["mae"] in (1.0, None)
 
 
-def test_all_reads_see_the_rows_of_one_moment(
+def test_all_reads_see_one_snapshot(
     short: Settings,
     spark: SparkSession,
     engine: Engine,
@@ -384,11 +380,11 @@ def test_all_reads_see_the_rows_of_one_moment(
 ) -> None:
     def hold_after_another_job_commits(*arguments: Any, **options: Any) -> Any:
         store(engine, pool_rows("late", [3.0] * 60, [1e6] * 60))
-        return held_rows(*arguments, **options)
+        return cached_dataset(*arguments, **options)
 
     plan = plan_forecast(short, as_of=None, engine="lightgbm", today=dt.datetime.now(dt.UTC).date())
     monkeypatch.setattr(
-        "forecasting.forecast_pools_spark.held_rows", hold_after_another_job_commits
+        "forecasting.forecast_pools_spark.cached_dataset", hold_after_another_job_commits
     )
     row = forecast(short, spark)
     assert "late" in set(table(short, "pool_daily_metrics")["pool_id"])
@@ -458,7 +454,7 @@ def test_an_engine_that_is_not_available_fails_the_run_and_writes_nothing(
 
 @pytest.fixture
 def environment(short: Settings) -> dict[str, str]:
-    """The variables a user would set to reach this test's database."""
+    """Returns the variables that a user sets to reach this test's database."""
     return environment_of(short, "train_days")
 
 

@@ -21,12 +21,12 @@ from forecasting.registry.model_archive import (
     features_hash,
     from_files,
     require_features,
-    unpacked,
+    unpack,
 )
 from tests.support.model_archives import archive
 
 VERSION = archive()
-PACKED = VERSION.packed()
+PACKED = VERSION.pack()
 Files = dict[str, bytes]
 
 
@@ -37,7 +37,7 @@ def test_a_version_comes_back_from_its_files_and_from_its_zip() -> None:
         *(f"apy-{number:02d}.txt" for number in range(12)),
         *(f"tvl-{number:02d}.txt" for number in range(3)),
     ]
-    assert from_files(dict(reversed(files.items())), "v") == unpacked(PACKED, "v") == VERSION
+    assert from_files(dict(reversed(files.items())), "v") == unpack(PACKED, "v") == VERSION
     assert (
         VERSION.card.features_hash
         == features_hash(VERSION.card.features)
@@ -47,7 +47,7 @@ def test_a_version_comes_back_from_its_files_and_from_its_zip() -> None:
 
 def test_a_version_without_a_model_of_tvl_comes_back() -> None:
     without = ModelArchive(VERSION.card, {"apy": VERSION.texts["apy"], "tvl": ()})
-    assert unpacked(without.packed(), "v") == without
+    assert unpack(without.pack(), "v") == without
 
 
 def _changed(name: str, change: Callable[[bytes], bytes]) -> Callable[[Files], Files]:
@@ -90,7 +90,7 @@ def _card(**changes: object) -> Callable[[Files], Files]:
         (_card(sha256=[]), "can't be read: its card.json"),
     ],
 )
-def test_what_is_broken_is_named(break_it: Callable[[Files], Files], words: str) -> None:
+def test_a_damaged_file_is_refused(break_it: Callable[[Files], Files], words: str) -> None:
     with pytest.raises(ModelRefused, match=f"model version the-version {words}.*models rollback"):
         from_files(break_it(VERSION.files()), "the-version")
 
@@ -104,7 +104,7 @@ def test_a_broken_zip_is_refused(content: bytes) -> None:
     with pytest.raises(
         ModelRefused, match=r"model version the-version can't be read from yieldspark\.model_outbox"
     ):
-        unpacked(content, "the-version")
+        unpack(content, "the-version")
 
 
 @given(st.integers(0, len(PACKED) - 1), st.integers(1, 255))
@@ -112,7 +112,7 @@ def test_a_zip_with_any_byte_changed_is_whole_or_refused(place: int, change: int
     """Some bytes say nothing of the model, such as a file's date."""
     with suppress(ModelRefused):
         assert (
-            unpacked(
+            unpack(
                 PACKED[:place] + bytes([PACKED[place] ^ change]) + PACKED[place + 1 :],
                 "the-version",
             )
@@ -125,12 +125,12 @@ def test_a_zip_that_unpacks_to_more_than_a_model_is_not_unpacked(
 ) -> None:
     files = VERSION.files()
     monkeypatch.setattr(model_archive, "MAX_UNPACKED_BYTES", sum(map(len, files.values())))
-    assert unpacked(PACKED, "v") == VERSION
+    assert unpack(PACKED, "v") == VERSION
     buffer = io.BytesIO(PACKED)
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("apy-99.txt", b"0" * 100_000)
     with pytest.raises(ModelRefused, match=r"can't be read .*bytes, at most"):
-        unpacked(buffer.getvalue(), "v")
+        unpack(buffer.getvalue(), "v")
 
 
 def test_a_zip_with_a_text_of_another_version_is_refused() -> None:
@@ -141,16 +141,16 @@ def test_a_zip_with_a_text_of_another_version_is_refused() -> None:
         ).items():
             packed.writestr(name, content)
     with pytest.raises(ModelRefused, match=r"apy-00\.txt is not what was registered"):
-        unpacked(buffer.getvalue(), "the-version")
+        unpack(buffer.getvalue(), "the-version")
 
 
 def test_other_features_are_named_on_both_sides() -> None:
     card = replace(VERSION.card, features=("a", "b", "c"))
     require_features(card, ["a", "b", "c"])
     for features, words in (
-        (("a", "d", "e"), "it alone has b, c; the code alone has d, e."),
-        (("a", "b"), "it alone has c."),
-        (("a", "b", "c", "d"), "the code alone has d."),
+        (("a", "d", "e"), "only the model has b, c; only the code has d, e."),
+        (("a", "b"), "only the model has c."),
+        (("a", "b", "c", "d"), "only the code has d."),
         (("a", "c", "b"), "the same in another order."),
     ):
         with pytest.raises(ModelRefused) as caught:

@@ -16,13 +16,12 @@ from mlflow import MlflowClient
 from common.errors import ModelRefused, RegistryUnreachable
 from common.settings.paths import default_home
 from config_spark import Settings
+from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION
 from forecasting.registry.mlflow_registry import (
-    CHALLENGER,
-    CHAMPION,
     EXPERIMENT,
     RegisteredVersion,
     Registry,
-    waiting_version,
+    unregistered_version,
 )
 from forecasting.registry.mlflow_tables import FILE, upgrade_tables
 from tests.support.model_archives import archive
@@ -33,9 +32,7 @@ FAILED = archive("f", known=71, passed=False)
 
 @pytest.fixture
 def settings(server: Settings) -> Settings:
-    """A database's name, and so a registry, of the test's own; the store is the session's, for
-    making one takes seconds.
-    """
+    """Returns a database name, and so a registry, of the test's own in the session's store."""
     return server.model_copy(update={"db_name": f"test_{secrets.token_hex(6)}"})
 
 
@@ -56,15 +53,13 @@ def test_looking_at_an_empty_registry_makes_no_file(tmp_path: Path, settings: Se
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_tests_keep_their_models_in_a_home_of_their_own(
-    settings: Settings, registry: Registry
-) -> None:
+def test_tests_have_a_model_store_of_their_own(settings: Settings, registry: Registry) -> None:
     registry.register(A, None)
     assert (settings.yieldspark_home / "mlflow" / FILE).is_file()
     assert not settings.yieldspark_home.is_relative_to(default_home())
 
 
-def test_a_version_is_found_and_loaded_as_it_was_registered(
+def test_a_registered_version_is_listed_and_loaded_unchanged(
     settings: Settings, registry: Registry
 ) -> None:
     assert [
@@ -84,13 +79,15 @@ def test_a_version_is_found_and_loaded_as_it_was_registered(
         passed=True,
         code_version="0.1.0",
     )
-    assert second == RegisteredVersion(**{**vars(waiting_version(B.card, CHALLENGER)), "number": 2})
+    assert second == RegisteredVersion(
+        **{**vars(unregistered_version(B.card, CHALLENGER)), "number": 2}
+    )
     assert (newest.version, newest.passed, newest.aliases) == (FAILED.card.version, False, ())
     assert again.load(A.card.version) == A
     assert again.load(FAILED.card.version) == FAILED
 
 
-def test_the_run_of_a_version_says_what_it_was_made_of(
+def test_the_run_of_a_version_has_its_data_and_settings(
     settings: Settings, registry: Registry
 ) -> None:
     registry.register(A, None)
@@ -320,7 +317,7 @@ def test_damaged_tags_and_a_lost_revision_are_named(tmp_path: Path, settings: Se
         store.execute("DELETE FROM alembic_version")
         store.commit()
         for ask in (registry.versions, lambda: upgrade_tables(own)):
-            with pytest.raises(RegistryUnreachable, match=r"alembic_version is empty or gone"):
+            with pytest.raises(RegistryUnreachable, match=r"alembic_version is empty or missing"):
                 ask()
 
 

@@ -1,5 +1,5 @@
-"""Nights with a registry: which version forecasts, what is decided, and that no trouble of the
-registry costs a forecast.
+"""Runs with a registry: the version that forecasts, the decisions, and forecasts in spite of a
+registry that fails.
 """
 
 from __future__ import annotations
@@ -18,24 +18,31 @@ from sqlalchemy import Engine
 from common.errors import RunInProgress
 from config_spark import Settings
 from forecasting.compare_versions import compare_versions
-from forecasting.engines.folds import served_folds
-from forecasting.evaluation.promotion_policy import KEPT, PROMOTED, REFUSED, Judgement
+from forecasting.engines.folds import inference_folds
+from forecasting.evaluation.promotion_policy import (
+    CHALLENGER,
+    CHAMPION,
+    KEPT,
+    PROMOTED,
+    REFUSED,
+    PromotionDecision,
+)
 from forecasting.forecast_pools_spark import run_forecast
 from forecasting.models.stacked_model import OutOfSample
 from forecasting.registry import outbox
-from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
+from forecasting.registry.mlflow_registry import Registry
 from forecasting.registry.model_archive import ModelArchive
-from forecasting.registry.serving import Serving, serving
+from forecasting.registry.serving import ServingVersions, serving_versions
 from forecasting.registry.versions import list_versions
 from forecasting.run.plan import ForecastPlan
-from forecasting.run.registration import record_refit, register, registry_checks
-from forecasting.run.serving_model import Refit, Tonight
+from forecasting.run.registration import model_checks, record_refit, register_versions
+from forecasting.run.serving_model import Refit, ServingModel
 from tests.forecasting.test_forecast_job import forecast, table
 from tests.support.forecast_panels import END, SHORT, panel_rows, pool_rows, store
 from tests.support.model_archives import archive
 
 MODEL: dict[str, Any] = {"engine": "lightgbm", "horizon": 1}
-FIRST_NIGHT = END - dt.timedelta(days=10)
+FIRST_DAY = END - dt.timedelta(days=10)
 FITS = {"fit_tvl", "fit_apy", "judge"}
 
 
@@ -44,8 +51,8 @@ def weekly(database: Settings) -> Settings:
     return database.model_copy(update=SHORT | {"refit_days": 7})
 
 
-def night(number: int) -> dt.date:
-    return FIRST_NIGHT + dt.timedelta(days=number)
+def day(number: int) -> dt.date:
+    return FIRST_DAY + dt.timedelta(days=number)
 
 
 def checks_of(row: dict[str, Any]) -> dict[str, tuple[bool, str]]:
@@ -71,34 +78,31 @@ def closed_port() -> str:
         return f"http://127.0.0.1:{closed.getsockname()[1]}"
 
 
-def test_a_model_is_fitted_served_judged_again_and_replaced_when_it_is_damaged(
+def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
     weekly: Settings, spark: SparkSession, engine: Engine
 ) -> None:
-    """Six nights and a comparison in a row, each from what the one before has left: 20 seconds."""
+    """Six runs and a comparison, each on the result of the one before: 20 seconds."""
     store(engine, panel_rows(12, 130))
 
     def session_while_another_asks() -> SparkSession:
         with pytest.raises(
             RunInProgress, match="forecast_pools is already running: run forecast_pools_"
         ):
-            forecast(weekly, spark, as_of=night(0))
+            forecast(weekly, spark, as_of=day(0))
         return spark
 
-    # the first night fits one version on what was known 45 days ago, and judges it on what came
-    # since
-    row = run_forecast(
-        weekly, as_of=night(0), engine="lightgbm", session=session_while_another_asks
-    )
+    # the first run fits a version on data up to 45 days ago, and validates it on the days since
+    row = run_forecast(weekly, as_of=day(0), engine="lightgbm", session=session_while_another_asks)
     ((version, aliases),) = versions_of(weekly).items()
     assert (row["status"], aliases, version[:8]) == (
         "succeeded",
         (CHAMPION,),
-        f"{night(-45):%Y%m%d}",
+        f"{day(-45):%Y%m%d}",
     )
     card = Registry(weekly, **MODEL).load(version).card
     assert (card.origin, card.known, card.data_rows, card.passed) == (
-        night(-45),
-        night(0),
+        day(-45),
+        day(0),
         row["rows"]["read"],
         True,
     )
@@ -108,24 +112,27 @@ def test_a_model_is_fitted_served_judged_again_and_replaced_when_it_is_damaged(
         ["decision", "challenger", "champion", "serving_version", "run_id"]
     ].to_numpy().tolist() == [[PROMOTED, version, None, version, row["run_id"]]]
     assert decided["numbers"].iloc[0] == card.scores
-    assert checks_of(row)["model_registry"] == (True, "reached, its versions whole")
+    assert checks_of(row)["model_registry"] == (
+        True,
+        "the registry answers and its versions are intact",
+    )
     assert checks_of(row)["model_judgement"][1].startswith(
         "promoted: the challenger loses less than persistence"
     )
     assert checks_of(row)["model_serves"] == (True, f"{version} serves")
-    assert outbox.waiting(engine, **MODEL) == []
+    assert outbox.pending_versions(engine, **MODEL) == []
 
-    # the next night loads it
-    row = forecast(weekly, spark, as_of=night(1))
+    # the next run loads it
+    row = forecast(weekly, spark, as_of=day(1))
     assert not FITS & set(row["stages"])
-    assert (made_by(weekly, night(0)), made_by(weekly, night(1)), set(checks_of(row))) == (
+    assert (made_by(weekly, day(0)), made_by(weekly, day(1)), set(checks_of(row))) == (
         {version},
         {version},
         {"model_registry", "model_serves"},
     )
 
-    # a week later another is fitted, and the champion judged beside it
-    row = forecast(weekly, spark, as_of=night(7))
+    # a week later another version is fitted and compared with the champion
+    row = forecast(weekly, spark, as_of=day(7))
     assert set(row["stages"]) >= FITS
     challenger, (_, decision) = (
         max(versions_of(weekly)),
@@ -133,7 +140,7 @@ def test_a_model_is_fitted_served_judged_again_and_replaced_when_it_is_damaged(
     )
     decision = decision[1]
     assert (challenger[:8], decision["challenger"], decision["champion"]) == (
-        f"{night(-38):%Y%m%d}",
+        f"{day(-38):%Y%m%d}",
         challenger,
         version,
     )
@@ -141,7 +148,7 @@ def test_a_model_is_fitted_served_judged_again_and_replaced_when_it_is_damaged(
     champion = challenger if decision["decision"] == PROMOTED else version
     assert (
         decision["serving_version"],
-        made_by(weekly, night(7)),
+        made_by(weekly, day(7)),
         versions_of(weekly)[champion],
     ) == (
         champion,
@@ -164,7 +171,7 @@ def test_a_model_is_fitted_served_judged_again_and_replaced_when_it_is_damaged(
         compared["first_day"],
         compared["last_day"],
         compared["numbers"]["days"],
-    ) == (version, night(-35), END, 45)
+    ) == (version, day(-35), END, 45)
     assert set(compared["numbers"]["ratio"]) == {
         "challenger/persistence",
         "challenger/champion",
@@ -173,12 +180,12 @@ def test_a_model_is_fitted_served_judged_again_and_replaced_when_it_is_damaged(
 
     # a day before all of them has a version of its own, and moves nothing
     before = versions_of(weekly)
-    row = forecast(weekly, spark, as_of=night(-1))
+    row = forecast(weekly, spark, as_of=day(-1))
     after = versions_of(weekly)
     ((past, aliases),) = set(after.items()) - set(before.items())
-    assert (row["status"], past[:8], aliases, made_by(weekly, night(-1))) == (
+    assert (row["status"], past[:8], aliases, made_by(weekly, day(-1))) == (
         "succeeded",
-        f"{night(-46):%Y%m%d}",
+        f"{day(-46):%Y%m%d}",
         (),
         {past},
     )
@@ -187,7 +194,7 @@ def test_a_model_is_fitted_served_judged_again_and_replaced_when_it_is_damaged(
         len(table(weekly, "yieldspark.promotion")),
     ) == (True, 2)
 
-    # the champion is damaged on disk: the night says so, and another that passed forecasts
+    # the champion is damaged on disk: the run reports it, and another version that passed forecasts
     content = Registry(weekly, **MODEL).load(champion).files()["apy-00.txt"]
     (path,) = [
         path
@@ -195,11 +202,11 @@ def test_a_model_is_fitted_served_judged_again_and_replaced_when_it_is_damaged(
         if path.read_bytes() == content
     ]
     path.write_bytes(content[:-1])
-    row = forecast(weekly, spark, as_of=night(8))
+    row = forecast(weekly, spark, as_of=day(8))
     assert row["status"] == "succeeded"
     assert checks_of(row)["model_registry"][0] is False
     assert f"model version {champion} is damaged: apy-00.txt" in checks_of(row)["model_registry"][1]
-    (other,) = made_by(weekly, night(8))
+    (other,) = made_by(weekly, day(8))
     assert (other != champion, checks_of(row)["model_serves"]) == (True, (True, f"{other} serves"))
 
 
@@ -208,13 +215,13 @@ def test_a_registry_that_is_down_costs_no_forecast_and_gets_the_version_later(
 ) -> None:
     store(engine, panel_rows(12, 130))
     uri = closed_port()
-    row = forecast(weekly.model_copy(update={"mlflow_tracking_uri": uri}), spark, as_of=night(9))
+    row = forecast(weekly.model_copy(update={"mlflow_tracking_uri": uri}), spark, as_of=day(9))
     assert (row["status"], row["rows"]["inserted"]) == ("succeeded", 12)
     passed, found = checks_of(row)["model_registry"]
     assert (passed, f"the model registry at {uri} failed" in found) == (False, True)
-    (waiting,) = outbox.waiting(engine, **MODEL)
+    (waiting,) = outbox.pending_versions(engine, **MODEL)
     version = waiting.archive.card.version
-    assert (waiting.alias, made_by(weekly, night(9)), versions_of(weekly)) == (
+    assert (waiting.alias, made_by(weekly, day(9)), versions_of(weekly)) == (
         CHALLENGER,
         {version},
         {},
@@ -223,13 +230,16 @@ def test_a_registry_that_is_down_costs_no_forecast_and_gets_the_version_later(
         ["decision", "serving_version"]
     ].to_numpy().tolist() == [[PROMOTED, version]]
 
-    row = forecast(weekly, spark, as_of=night(10))
+    row = forecast(weekly, spark, as_of=day(10))
     assert (checks_of(row)["model_registry"][0], FITS & set(row["stages"])) == (True, set())
-    assert (made_by(weekly, night(10)), checks_of(row)["model_serves"]) == (
+    assert (made_by(weekly, day(10)), checks_of(row)["model_serves"]) == (
         {version},
         (True, f"{version} serves"),
     )
-    assert (versions_of(weekly), outbox.waiting(engine, **MODEL)) == ({version: (CHAMPION,)}, [])
+    assert (versions_of(weekly), outbox.pending_versions(engine, **MODEL)) == (
+        {version: (CHAMPION,)},
+        [],
+    )
 
 
 def test_where_nothing_can_be_forecast_persistence_is_published_with_the_reason(
@@ -243,7 +253,7 @@ def test_where_nothing_can_be_forecast_persistence_is_published_with_the_reason(
         for number, (apy, tvl) in enumerate(zip(*walks, strict=True))
     ]
     store(engine, pd.concat(pools, ignore_index=True))
-    row = forecast(weekly, spark, as_of=night(9))
+    row = forecast(weekly, spark, as_of=day(9))
     (version,) = versions_of(weekly)
     assert (row["status"], versions_of(weekly)) == ("succeeded", {version: (CHALLENGER,)})
     assert table(weekly, "yieldspark.promotion")[
@@ -256,13 +266,13 @@ def test_where_nothing_can_be_forecast_persistence_is_published_with_the_reason(
     ) == (False, True)
     assert checks_of(row)["model_serves"] == (
         False,
-        f"persistence is served, {version} only watched",
+        f"persistence is published; {version} is only recorded",
     )
-    assert_persistence(weekly, night(9), version)
+    assert_persistence(weekly, day(9), version)
 
-    row = forecast(weekly, spark, as_of=night(10))
+    row = forecast(weekly, spark, as_of=day(10))
     assert FITS & set(row["stages"]) == set()
-    assert_persistence(weekly, night(10), version)
+    assert_persistence(weekly, day(10), version)
     assert not checks_of(row)["model_serves"][0]
 
 
@@ -280,44 +290,45 @@ def assert_persistence(settings: Settings, as_of: dt.date, version: str) -> None
     assert (made["apy_low"] < made["apy"]).all()
     assert (made["apy"] < made["apy_high"]).all()
     ledger = table(settings, "yieldspark.forecast_evaluation")
-    tonight = ledger[(ledger["as_of"] == as_of) & (ledger["source"] == "production")]
-    assert (len(tonight), set(tonight["model_version"]), set(tonight["gate_weight"])) == (
+    as_of_rows = ledger[(ledger["as_of"] == as_of) & (ledger["source"] == "production")]
+    assert (len(as_of_rows), set(as_of_rows["model_version"]), set(as_of_rows["gate_weight"])) == (
         24,
         {version},
         {0.0},
     )
-    assert tonight["model_change"].abs().gt(0.0).all()
+    assert as_of_rows["model_change"].abs().gt(0.0).all()
 
 
 OLD, NEW = archive("old", known=50), archive("new", known=57)
 
 
 def planned(champion: ModelArchive | None, **serving: Any) -> ForecastPlan:
-    known = {"is_reached": True, "is_past": False} | serving
-    folds = served_folds(NEW.card.known, horizon=1)
+    flags = {"is_reached": True, "is_past": False} | serving
+    folds = inference_folds(NEW.card.known, horizon=1)
     return ForecastPlan(
-        NEW.card.known,
-        0,
-        "lightgbm",
-        folds,
-        NEW.card.origin,
-        0,
-        0,
-        45,
-        Serving(champion, champion, **known),
+        as_of=NEW.card.known,
+        age_days=0,
+        engine="lightgbm",
+        folds=folds,
+        refits=False,
+        first_day=NEW.card.origin,
+        rows=0,
+        pools=0,
+        history_days=45,
+        serving=ServingVersions(champion, champion, **flags),
     )
 
 
-def judged(decision: str) -> Tonight:
-    judgement = Judgement(decision, "for a test", decision == PROMOTED, {"days": 45})
+def refit_model(decision: str) -> ServingModel:
+    promotion = PromotionDecision(decision, "for a test", decision == PROMOTED, {"days": 45})
     sample = OutOfSample(pd.DataFrame(), ())
-    return Tonight(
-        sample,
-        NEW,
-        decision == PROMOTED,
-        pd.DataFrame(),
-        np.zeros((0, 0), np.float32),
-        Refit(sample, NEW, judgement),
+    return ServingModel(
+        sample=sample,
+        model=NEW,
+        is_shadow=decision != PROMOTED,
+        rows=pd.DataFrame(),
+        features=np.zeros((0, 0), np.float32),
+        refit=Refit(sample, NEW, promotion),
     )
 
 
@@ -346,7 +357,7 @@ def judged(decision: str) -> Tonight:
         "refused on a past day",
     ],
 )
-def test_what_a_decision_does_to_outbox_record_and_aliases(
+def test_a_decision_changes_outbox_record_and_aliases(
     engine: Engine,
     database: Settings,
     decision: str,
@@ -357,10 +368,12 @@ def test_what_a_decision_does_to_outbox_record_and_aliases(
 ) -> None:
     registry = Registry(database, **MODEL)
     registry.register(OLD, CHAMPION)
-    plan, tonight = planned(OLD, **serving), judged(decision)
+    plan, model = planned(OLD, **serving), refit_model(decision)
     with engine.begin() as connection:
-        record_refit(connection, plan=plan, night=tonight, run_id="run")
-    assert [(one.archive, one.alias) for one in outbox.waiting(engine, **MODEL)] == [(NEW, alias)]
+        record_refit(connection, plan=plan, serving=model, run_id="run")
+    assert [(one.archive, one.alias) for one in outbox.pending_versions(engine, **MODEL)] == [
+        (NEW, alias)
+    ]
     names = {OLD.card.version: "old", NEW.card.version: "new", None: None}
     found = table(database, "yieldspark.promotion").reindex(
         columns=["decision", "champion", "serving_version"]
@@ -368,25 +381,25 @@ def test_what_a_decision_does_to_outbox_record_and_aliases(
     assert [
         [row[0], names[row[1]], names[row[2]]] for row in found.astype(object).to_numpy().tolist()
     ] == decided
-    register(database, engine, plan)
+    register_versions(database, engine, plan)
     assert {names[one.version]: one.aliases for one in registry.versions()} == served
-    assert outbox.waiting(engine, **MODEL) == []
+    assert outbox.pending_versions(engine, **MODEL) == []
 
 
 @pytest.mark.parametrize(("decision", "serves"), [(PROMOTED, "new"), (REFUSED, None)])
-def test_a_night_that_ends_between_commit_and_registry_is_finished_by_the_next(
+def test_a_run_that_ends_between_commit_and_registry_is_completed_by_the_next(
     engine: Engine, database: Settings, decision: str, serves: str | None
 ) -> None:
     registry = Registry(database, **MODEL)
     registry.register(OLD, CHAMPION)
-    tonight = judged(decision)
-    assert tonight.refit
-    assert tonight.refit.archive
+    model = refit_model(decision)
+    assert model.refit
+    assert model.refit.archive
     card = replace(NEW.card, passed=decision == PROMOTED)
-    refit = replace(tonight.refit, archive=replace(tonight.refit.archive, card=card))
+    refit = replace(model.refit, archive=replace(model.refit.archive, card=card))
     with engine.begin() as connection:
         record_refit(
-            connection, plan=planned(OLD), night=replace(tonight, refit=refit), run_id="run"
+            connection, plan=planned(OLD), serving=replace(model, refit=refit), run_id="run"
         )
 
     def champions() -> list[str]:
@@ -396,9 +409,9 @@ def test_a_night_that_ends_between_commit_and_registry_is_finished_by_the_next(
     expected = NEW.card.version if serves else None
     assert registry.versions()[0].aliases == (CHAMPION,)
     assert champions() == [name for name in [expected] if name]
-    found = serving(database, engine, engine="lightgbm", as_of=NEW.card.known)
+    found = serving_versions(database, engine, engine="lightgbm", as_of=NEW.card.known)
     assert (found.champion.card.version if found.champion else None) == expected
-    register(database, engine, planned(None))
+    register_versions(database, engine, planned(None))
     assert [one.version for one in registry.versions() if CHAMPION in one.aliases] == champions()
     assert champions() == [name for name in [expected] if name]
     assert table(database, "yieldspark.model_outbox").empty
@@ -407,17 +420,19 @@ def test_a_night_that_ends_between_commit_and_registry_is_finished_by_the_next(
 def test_a_registry_that_goes_away_after_the_commit_costs_a_warning(
     engine: Engine, database: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plan, tonight = planned(None), judged(PROMOTED)
+    plan, model = planned(None), refit_model(PROMOTED)
     with engine.begin() as connection:
-        record_refit(connection, plan=plan, night=tonight, run_id="run")
-    register(database.model_copy(update={"mlflow_tracking_uri": closed_port()}), engine, plan)
+        record_refit(connection, plan=plan, serving=model, run_id="run")
+    register_versions(
+        database.model_copy(update={"mlflow_tracking_uri": closed_port()}), engine, plan
+    )
     assert "the model registry at http://127.0.0.1" in caplog.text
-    assert [one.alias for one in outbox.waiting(engine, **MODEL)] == [CHAMPION]
+    assert [one.alias for one in outbox.pending_versions(engine, **MODEL)] == [CHAMPION]
 
 
 def test_problems_of_the_registry_are_checks_that_warn() -> None:
-    entries = registry_checks(
-        planned(OLD, problems=("one is damaged", "one is silent")), judged(REFUSED)
+    entries = model_checks(
+        planned(OLD, problems=("one is damaged", "one is silent")), refit_model(REFUSED)
     )
     assert [(entry["name"], entry["passed"], entry["severity"]) for entry in entries] == [
         ("model_registry", False, "warn"),

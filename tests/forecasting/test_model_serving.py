@@ -1,5 +1,5 @@
-"""Which version a night uses: versions in the outbox and in the registry, decisions, and what is
-wrong with some of them.
+"""Selection of a run's model version from outbox, registry and decisions, with damaged versions
+too.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from sqlalchemy import Engine, select, text, update
 from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
 from database.schema.tables import model_outbox
-from forecasting.evaluation.promotion_policy import KEPT, PROMOTED, REFUSED
+from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION, KEPT, PROMOTED, REFUSED
 from forecasting.registry import decisions, outbox
-from forecasting.registry.mlflow_registry import CHALLENGER, CHAMPION, Registry
+from forecasting.registry.mlflow_registry import Registry
 from forecasting.registry.model_archive import ModelArchive
-from forecasting.registry.serving import Serving, serving
+from forecasting.registry.serving import ServingVersions, serving_versions
 from tests.support.model_archives import archive, day
 
 OLD, OLDER = archive("old", known=20), archive("older", known=10)
@@ -46,14 +46,14 @@ def silent(database: Settings) -> Settings:
 
 def put(engine: Engine, one: ModelArchive, alias: str | None) -> None:
     with engine.begin() as connection:
-        outbox.put(connection, one, alias, "run")
+        outbox.enqueue(connection, one, alias, "run")
 
 
-def on(settings: Settings, engine: Engine, number: int = 50) -> Serving:
-    return serving(settings, engine, engine="lightgbm", as_of=day(number))
+def on(settings: Settings, engine: Engine, number: int = 50) -> ServingVersions:
+    return serving_versions(settings, engine, engine="lightgbm", as_of=day(number))
 
 
-def names(found: Serving) -> tuple[str | None, str | None]:
+def names(found: ServingVersions) -> tuple[str | None, str | None]:
     champion, newest = (
         one.card.version.partition("-")[2] if one else None
         for one in (found.champion, found.newest)
@@ -64,7 +64,7 @@ def names(found: Serving) -> tuple[str | None, str | None]:
 def waiting_names(engine: Engine) -> list[tuple[str, str | None]]:
     return [
         (one.archive.card.version.partition("-")[2], one.alias)
-        for one in outbox.waiting(engine, **MODEL)
+        for one in outbox.pending_versions(engine, **MODEL)
     ]
 
 
@@ -78,8 +78,8 @@ def test_a_version_waits_whole_until_it_is_registered(engine: Engine, registry: 
         ("old", CHAMPION),
         ("new", None),
     ], "the newest first, and each once"
-    assert outbox.waiting(engine, **MODEL)[0].archive == OLD
-    assert outbox.register_waiting(engine, registry, **MODEL) == [
+    assert outbox.pending_versions(engine, **MODEL)[0].archive == OLD
+    assert outbox.register_pending(engine, registry, **MODEL) == [
         NEW.card.version,
         OLD.card.version,
     ]
@@ -88,8 +88,8 @@ def test_a_version_waits_whole_until_it_is_registered(engine: Engine, registry: 
         (NEW.card.version, ()),
     ]
     assert (
-        outbox.waiting(engine, **MODEL),
-        outbox.register_waiting(engine, registry, **MODEL),
+        outbox.pending_versions(engine, **MODEL),
+        outbox.register_pending(engine, registry, **MODEL),
     ) == ([], [])
     with engine.connect() as connection:
         left = connection.execute(
@@ -98,16 +98,18 @@ def test_a_version_waits_whole_until_it_is_registered(engine: Engine, registry: 
     assert left == [("20240306-two_days", "lightgbm"), ("20240306-other_engine", "synapseml")]
 
 
-def test_what_a_silent_registry_does_not_take_waits_on(engine: Engine, silent: Settings) -> None:
+def test_versions_stay_pending_while_the_registry_does_not_answer(
+    engine: Engine, silent: Settings
+) -> None:
     put(engine, OLD, CHALLENGER)
     with pytest.raises(RegistryUnreachable):
-        outbox.register_waiting(engine, Registry(silent, engine="lightgbm", horizon=1), **MODEL)
+        outbox.register_pending(engine, Registry(silent, engine="lightgbm", horizon=1), **MODEL)
     assert waiting_names(engine) == [("old", CHALLENGER)]
 
 
 def test_a_run_that_is_undone_leaves_no_version_behind(engine: Engine) -> None:
     with engine.connect() as connection:
-        outbox.put(connection, OLD, CHAMPION, "run")
+        outbox.enqueue(connection, OLD, CHAMPION, "run")
         connection.rollback()
     assert waiting_names(engine) == []
 
@@ -122,7 +124,7 @@ def decide(
     of: str = "lightgbm",
 ) -> None:
     with engine.begin() as connection:
-        decisions.record(
+        decisions.record_decision(
             connection,
             engine=of,
             horizon=1,
@@ -141,7 +143,7 @@ def test_a_decision_is_written_with_who_and_why(engine: Engine) -> None:
     decide(engine, PROMOTED, "a", None, "a")
     decide(engine, REFUSED, "b", "a", None)
     decide(engine, PROMOTED, "z", None, "z", of="synapseml")
-    newest, first = decisions.decisions(engine, **MODEL)
+    newest, first = decisions.list_decisions(engine, **MODEL)
     assert [newest[name] for name in ("decision", "challenger", "champion", "serving_version")] == [
         REFUSED,
         "b",
@@ -162,7 +164,7 @@ def test_a_decision_is_written_with_who_and_why(engine: Engine) -> None:
 
 def test_who_served_before_over_promotions_and_going_back(engine: Engine) -> None:
     def before(version: str | None) -> str | None:
-        return decisions.served_before(engine, version, **MODEL)
+        return decisions.previous_champion(engine, version, **MODEL)
 
     assert (before("a"), before(None)) == (None, None)
     decide(engine, PROMOTED, "a", None, "a")
@@ -180,21 +182,21 @@ def test_who_served_before_over_promotions_and_going_back(engine: Engine) -> Non
     assert before("c") == "a"
     decide(engine, REFUSED, "z", "c", None)
     assert before(None) == "c"
-    assert decisions.served_before(engine, "b", engine="synapseml", horizon=1) is None
+    assert decisions.previous_champion(engine, "b", engine="synapseml", horizon=1) is None
 
 
 def test_without_any_version_persistence_serves(engine: Engine, database: Settings) -> None:
-    assert on(database, engine) == Serving(None, None, is_reached=True, is_past=False)
+    assert on(database, engine) == ServingVersions(None, None, is_reached=True, is_past=False)
 
 
-def test_the_champion_serves_and_the_newest_version_is_known_beside_it(
+def test_the_champion_serves_and_the_newest_version_is_returned_too(
     engine: Engine, database: Settings, registry: Registry
 ) -> None:
     registry.register(OLD, CHAMPION)
     registry.register(WATCHED, CHALLENGER)
     found = on(database, engine)
-    assert found == Serving(OLD, WATCHED, is_reached=True, is_past=False)
-    assert found.newest_known == day(30)
+    assert found == ServingVersions(OLD, WATCHED, is_reached=True, is_past=False)
+    assert found.newest_as_of == day(30)
     registry.set_champion(None)
     assert names(on(database, engine)) == (
         None,
@@ -204,7 +206,7 @@ def test_the_champion_serves_and_the_newest_version_is_known_beside_it(
 
 @pytest.fixture
 def history(registry: Registry) -> Sequence[ModelArchive]:
-    """Known on the days 10, 20, 30 (it did not pass) and 40 (champion)."""
+    """Versions of the days 10, 20, 30 (it did not pass) and 40 (champion)."""
     versions = [OLDER, OLD, WATCHED, NEW]
     for one in versions:
         registry.register(one, CHAMPION if one is NEW else None)
@@ -256,7 +258,7 @@ def test_with_a_silent_registry_the_newest_waiting_version_that_passed_serves(
 def test_a_version_that_waits_with_the_champions_alias_serves(
     engine: Engine, database: Settings, registry: Registry
 ) -> None:
-    """Its run has committed, and ended before it was registered."""
+    """The run of this version committed and ended before the registration."""
     registry.register(OLD, CHAMPION)
     put(engine, NEW, CHAMPION)
     assert names(on(database, engine)) == ("new", "new")
@@ -265,8 +267,8 @@ def test_a_version_that_waits_with_the_champions_alias_serves(
 def test_a_version_that_would_be_the_first_champion_serves_while_it_waits(
     engine: Engine, database: Settings
 ) -> None:
-    """It passed while the registry did not answer, and served then: the night on which it is
-    registered goes on with it.
+    """The version passed while the registry did not answer; it serves before and after
+    registration.
     """
     put(engine, OLD, CHALLENGER)
     put(engine, WATCHED, CHALLENGER)
@@ -285,7 +287,7 @@ def test_another_interval_level_is_another_model(
     assert names(on(database, engine)) == ("old", "old")
 
 
-def test_a_champion_of_other_features_does_not_serve_and_the_difference_is_said(
+def test_a_champion_with_other_features_does_not_serve_and_the_message_names_them(
     engine: Engine, database: Settings, registry: Registry
 ) -> None:
     features = OLD.card.features
@@ -294,10 +296,10 @@ def test_a_champion_of_other_features_does_not_serve_and_the_difference_is_said(
     )
     found = on(database, engine)
     assert names(found) == (None, None)
-    assert f"it alone has moon_phase; the code alone has {features[0]}." in found.problems[0]
+    assert f"only the model has moon_phase; only the code has {features[0]}." in found.problems[0]
     with_market = on(database.model_copy(update={"market_features": True}), engine)
     assert names(with_market) == (None, None)
-    assert "it alone has moon_phase; the code alone has" in with_market.problems[0]
+    assert "only the model has moon_phase; only the code has" in with_market.problems[0]
     assert "eth_change_1" in with_market.problems[0]
     registry.register(OLDER, None)
     found = on(database, engine)
@@ -327,7 +329,7 @@ def test_a_damaged_champion_does_not_serve_and_is_named(
 
 
 def _files(settings: Settings, one: ModelArchive) -> list[Path]:
-    """Where this text of the version lies in the store of all tests."""
+    """Returns the path of this text of the version in the tests' model store."""
     content = one.files()["apy-04.txt"]
     return [
         path
@@ -350,13 +352,13 @@ def test_a_damaged_version_in_the_outbox_is_named(
         in found.problems[0]
     )
     with pytest.raises(ModelRefused):
-        outbox.register_waiting(engine, registry, **MODEL)
+        outbox.register_pending(engine, registry, **MODEL)
 
 
-def test_no_version_knows_anything_after_the_as_of_day(
+def test_no_version_has_seen_a_day_after_the_as_of_day(
     engine: Engine, database: Settings, registry: Registry
 ) -> None:
-    """Whatever waits, whatever is registered, and whoever is champion."""
+    """Holds for pending and registered versions and for any champion."""
     registry.register(NEW, CHAMPION)
     registry.register(OLDER, None)
     put(engine, OLD, CHAMPION)
@@ -367,4 +369,4 @@ def test_no_version_knows_anything_after_the_as_of_day(
         assert all(known <= day(number) for known in used), number
         assert found.is_past == (number < 40)
         assert bool(used) == (number >= 10)
-    assert isinstance(found.newest_known, dt.date)
+    assert isinstance(found.newest_as_of, dt.date)

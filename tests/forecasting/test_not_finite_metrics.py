@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 
 from config_spark import Settings
 from forecasting.features.feature_frame import metrics_query
-from forecasting.publishing.fallbacks import KNOWN_COLUMNS, known_query
+from forecasting.publishing.fallbacks import POOL_COLUMNS, active_pools_query
 from forecasting.run.plan import newest_day
 from tests.forecasting.test_forecast_history import NEWEST, actuals, observe, put, row, take_in
 from tests.support.metrics_store import execute
@@ -49,8 +49,8 @@ def test_the_newest_value_of_a_pool_is_its_newest_finite_one(
     observe(engine, "a", BEFORE, 5.0, 1e6)
     observe(engine, "a", NEWEST, not_finite, not_finite)
     observe(engine, "never", NEWEST, not_finite, not_finite)
-    (known,) = rows_of_query(engine, known_query(TABLE))
-    assert [known[name] for name in KNOWN_COLUMNS] == ["a", 5.0, 1e6, BEFORE, BEFORE, BEFORE]
+    (known,) = rows_of_query(engine, active_pools_query(TABLE))
+    assert [known[name] for name in POOL_COLUMNS] == ["a", 5.0, 1e6, BEFORE, BEFORE, BEFORE]
 
 
 def test_features_read_a_number_that_is_not_finite_as_null(

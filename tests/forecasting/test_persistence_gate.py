@@ -1,6 +1,4 @@
-"""How much of a model's move is published: each pool by its own past, the panel where it has none,
-and persistence where nothing is known.
-"""
+"""The persistence gate: weights from a pool's own history, and from the panel if it has none."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ def past_of(
     pools: Sequence[str],
     ages: Sequence[int],
     moves: Sequence[float] | Values,
-    came_true: Sequence[float] | Values,
+    actual_move: Sequence[float] | Values,
 ) -> PastForecasts:
     unknown = np.full(len(pools), np.nan)
     return PastForecasts(
@@ -30,7 +28,7 @@ def past_of(
         np.array(moves, float),
         unknown,
         unknown,
-        np.array(came_true, float),
+        np.array(actual_move, float),
         change=unknown,
         is_cold=np.zeros(len(pools), dtype=bool),
     )
@@ -52,9 +50,7 @@ def panel(
     size: float = 1.0,
     seed: int = 3,
 ) -> PastForecasts:
-    """One row for each pool and day: of the move that was forecast, this share came true. All pools
-    are forecast the same moves.
-    """
+    """Returns a row for each pool and day; actual moves are this share of the forecast moves."""
     random = np.random.default_rng(seed)
     moves = size * random.standard_normal(days)
     ages = list(range(first_age, first_age + days))
@@ -77,11 +73,11 @@ def weights(past: PastForecasts, *pools: str) -> list[float]:
 
 
 def slow_weight(past: PastForecasts, pool: str) -> float:
-    """The docstrings of the gate, one row at a time, with the numbers of the design."""
+    """Computes the gate one row at a time, from its documentation."""
     rows = [
         (name, int(age), float(move), float(came))
         for name, age, move, came in zip(
-            past.pool_id, past.age, past.move, past.came_true, strict=True
+            past.pool_id, past.age, past.move, past.actual_move, strict=True
         )
         if np.isfinite(move) and np.isfinite(came)
     ]
@@ -113,10 +109,10 @@ def test_weights_are_those_of_the_slow_oracle(seed: int) -> None:
     past = panel(shares, days=55, noise=0.8, size=float(random.uniform(0.3, 6.0)), seed=seed)
     shown = random.uniform(size=past.age.size)
     move = np.where(shown < 0.1, np.nan, past.move)
-    came_true = np.where((shown > 0.1) & (shown < 0.15), np.nan, past.came_true)
+    actual_move = np.where((shown > 0.1) & (shown < 0.15), np.nan, past.actual_move)
     kept = shown < 0.9
     past = past_of(
-        past.pool_id[kept].tolist(), past.age[kept].tolist(), move[kept], came_true[kept]
+        past.pool_id[kept].tolist(), past.age[kept].tolist(), move[kept], actual_move[kept]
     )
     pools = [*random.permutation(sorted(shares)).tolist(), "new"]
     found = weights(past, *pools)
@@ -143,12 +139,12 @@ def test_a_day_or_pool_without_a_move_is_no_past() -> None:
 @pytest.mark.parametrize(
     ("share", "expected"), [(1.0, 1.0), (0.5, 0.5), (0.0, 0.0), (-1.0, 0.0), (3.0, 1.2)]
 )
-def test_the_weight_is_the_share_of_the_move_that_comes_true(share: float, expected: float) -> None:
+def test_the_weight_is_the_share_of_the_move_that_happens(share: float, expected: float) -> None:
     found = weights(panel(pools_of(share), noise=0.1), *pools_of(share))
     assert found == pytest.approx([expected] * POOLS, abs=0.11)
 
 
-def test_moves_that_have_nothing_to_do_with_what_comes_get_next_to_nothing() -> None:
+def test_moves_without_relation_to_actual_moves_get_little_weight() -> None:
     past = panel(pools_of(0.0, 30), noise=1.0)
     found = weights(past, *pools_of(0.0, 30))
     assert np.mean(found) < 0.1
@@ -166,14 +162,14 @@ def test_each_pool_of_a_mixed_panel_gets_its_own_weight() -> None:
         assert weights(past, *pools) == pytest.approx([expected] * POOLS, abs=0.11)
 
 
-def test_weights_come_in_the_order_of_the_pools_asked_for() -> None:
+def test_weights_are_in_the_order_of_the_requested_pools() -> None:
     past = panel(pools_of(1.0, 6, "right") | pools_of(0.0, 6, "wrong"))
     assert weights(past, "wrong03", "right00", "wrong01", "right05") == [0.0, 1.0, 0.0, 1.0]
 
 
 def test_a_pools_old_days_count_less() -> None:
-    """The panel is undecided between 0 and 1; of the last 90 days, 25 speak for the one and 65 for
-    the other.
+    """The panel has no preference; the last 25 of 90 days prefer one weight, the 65 before the
+    other.
     """
     undecided = pools_of(1.0, 6, "right") | pools_of(0.0, 6, "wrong")
     recent = panel(undecided | {"woke": 1.0, "slept": 0.0}, days=25, seed=1)
@@ -205,7 +201,7 @@ def test_a_pool_with_a_short_past_still_follows_the_panel() -> None:
     assert weights(together(panel(pools_of(1.0)), few), "young") == [1.0]
 
 
-def test_rows_that_say_nothing_change_nothing() -> None:
+def test_rows_without_a_move_change_no_weight() -> None:
     past = panel(pools_of(0.7, 6, "right") | pools_of(0.2, 6, "wrong"), noise=0.3)
     ages = list(range(DAYS))
     nothing = past_of(

@@ -1,6 +1,4 @@
-"""A pool's own features, scales and baselines: equal to their definitions over plain lists, bounded
-by any dirt, and of a short past.
-"""
+"""Features, scales and baselines of a pool: equal to their definitions on plain lists; bounds."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forecasting.features.feature_frame import FLAGS, LABELS, NUMBERS
+from forecasting.features.feature_names import FLAGS, LABELS, NUMBERS
 from forecasting.features.pool_features import (
     BASELINES,
     LEVELS,
@@ -66,7 +64,7 @@ def test_the_naive_interval_is_of_the_last_sixty_moves_at_its_level(level: float
 
 @pytest.mark.parametrize("kind", DIRT)
 def test_dirt_stays_finite_and_bounded(kind: str) -> None:
-    """A warning of numpy, as of a division by zero, would be an error here."""
+    """A warning of numpy, such as a division by zero, is an error here."""
     rows = pool_rows("a", *DIRT[kind])
     found = task_rows(rows)
     assert len(found) == rows[["actual_apy", "actual_tvl"]].notna().any(axis=1).sum()
@@ -91,7 +89,7 @@ def test_a_spike_and_a_lost_tvl_are_the_largest_moves_there_are() -> None:
 
 
 def with_and_without_past(rows: pd.DataFrame) -> tuple[pd.Series[Any], pd.Series[Any]]:
-    """The last day's row, from the whole history and from that of the look-back."""
+    """Returns the last day's row, from the whole history and from the look-back only."""
     read = rows[rows["date"] >= END - dt.timedelta(days=LOOK_BACK_DAYS)]
     return (
         task_rows(rows, spec(first_day=END)).iloc[0],
@@ -101,8 +99,8 @@ def with_and_without_past(rows: pd.DataFrame) -> tuple[pd.Series[Any], pd.Series
 
 @pytest.mark.parametrize("past", PASTS)
 def test_days_before_the_look_back_change_nothing_but_exponential_means(past: str) -> None:
-    """Not a bit where no scale is in it; and distances stay what they are in percent or log1p(USD),
-    before they are divided by the scale.
+    """Values without a scale keep their bits; distances keep theirs before the division by the
+    scale.
     """
     whole, read = with_and_without_past(PASTS[past]())
     for name in {*FLAGS, *NUMBERS, *POOL_FEATURES}.difference(EXPONENTIAL):

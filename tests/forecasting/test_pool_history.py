@@ -1,6 +1,4 @@
-"""Pools as dense arrays: every day, observed values told from carried ones, nothing after the as-of
-day.
-"""
+"""Pools as dense arrays: every day, observed and carried values, nothing after the as-of day."""
 
 from __future__ import annotations
 
@@ -53,8 +51,8 @@ def test_pools_of_different_lengths_share_the_days_of_the_oldest() -> None:
     assert found.tvl_observed.sum(axis=1).tolist() == [2, 5, 1]
 
 
-def test_rows_after_the_as_of_day_leave_no_trace() -> None:
-    """Not even a pool that has nothing else, nor a day."""
+def test_rows_after_the_as_of_day_change_nothing() -> None:
+    """Neither a pool without other rows nor a day is added."""
     rows = panel_rows(6, 20)
     as_of = END - dt.timedelta(days=8)
     later = pool_rows("later", [1.0] * 5, [10.0] * 5)
@@ -97,7 +95,7 @@ def test_a_value_without_an_age_counts_as_observed_and_one_that_is_missing_does_
     assert found.tvl_observed.tolist() == [[True, False]]
 
 
-def test_a_group_holds_from_the_day_it_is_said_until_another_is() -> None:
+def test_a_group_is_valid_until_the_next_one() -> None:
     a, b = (pool_rows(name, [1.0] * 5, [10.0] * 5) for name in ("a", "b"))
     a["pool_group"] = [None, "stable", None, "wild", None]
     assert history_of(a, b).groups.tolist() == [

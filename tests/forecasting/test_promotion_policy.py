@@ -1,6 +1,4 @@
-"""Who may publish: planted moves of challenger and champion beside persistence, on the same
-rows.
-"""
+"""The promotion policy on generated moves of challenger and champion."""
 
 from __future__ import annotations
 
@@ -19,8 +17,8 @@ from forecasting.evaluation.promotion_policy import (
     KEPT,
     PROMOTED,
     REFUSED,
-    Judgement,
-    judge,
+    PromotionDecision,
+    evaluate_challenger,
 )
 from forecasting.features.targets import Values, targets
 from forecasting.publishing.persistence_gate import LOSS_LIMIT
@@ -28,26 +26,27 @@ from forecasting.publishing.persistence_gate import LOSS_LIMIT
 APY, TVL = targets(max_apy_percent=1e6, max_tvl_usd=1e12)
 POOLS, DAYS = 20, 45
 SMALL, LARGE = 5e4, 2e6
-"""TVL in USD of the two groups."""
+"""TVL in USD of the two segments."""
 
 
-def validated_rows(*, days: int = DAYS, small_pools: int = 10, seed: int = 3) -> pd.DataFrame:
-    """What came true is one scale on average, and unknown after the last day; all numbers are sums
-    of 64ths, so that their order adds nothing.
+def validation_rows(*, days: int = DAYS, small_pools: int = 10, seed: int = 3) -> pd.DataFrame:
+    """Returns rows with actual moves of one scale on average, unknown after the last day.
+
+    All numbers are multiples of 1/64, so sums do not depend on their order.
     """
     random = np.random.default_rng(seed)
     count = POOLS * (days + 1)
     pool, day = np.divmod(np.arange(count), days + 1)
-    came_true = _sixtyfourths(random.standard_normal(count))
+    actual_move = _sixtyfourths(random.standard_normal(count))
     return pd.DataFrame(
         {
             "pool_id": [f"p{number:02d}" for number in pool],
             "date": pd.Timestamp("2024-05-16") + pd.to_timedelta(day, "D"),
             "apy": 5.0,
-            "apy_next": np.where(day == days, np.nan, 5.0 + 0.5 * came_true),
+            "apy_next": np.where(day == days, np.nan, 5.0 + 0.5 * actual_move),
             "apy_scale": 0.5,
             "tvl": np.where(pool < small_pools, SMALL, LARGE),
-            "came_true": came_true,
+            "came_true": actual_move,
         }
     )
 
@@ -58,25 +57,27 @@ def _sixtyfourths(values: Values) -> Values:
 
 
 def moves(rows: pd.DataFrame, skill: float, *, seed: int = 1) -> Values:
-    """A share of what comes true: 0 is persistence, below it is worse. Noise of another seed is
-    other noise.
+    """Returns moves that are a share of the actual ones: 0 is persistence, a negative share is
+    worse.
     """
     noise = 0.05 * np.random.default_rng(seed).standard_normal(len(rows))
     return _sixtyfourths(skill * rows["came_true"].to_numpy() + noise)
 
 
-def judgement(
+def decide(
     challenger: Values,
     champion: Values | None = None,
     *,
     rows: pd.DataFrame | None = None,
     max_segment_regression: float = 0.05,
-) -> Judgement:
+) -> PromotionDecision:
     known = {CHALLENGER: challenger} | ({CHAMPION: champion} if champion is not None else {})
-    return judge(APY, validated_rows() if rows is None else rows, known, max_segment_regression)
+    return evaluate_challenger(
+        APY, validation_rows() if rows is None else rows, known, max_segment_regression
+    )
 
 
-ROWS = validated_rows()
+ROWS = validation_rows()
 GOOD, BETTER, BAD = moves(ROWS, 0.3), moves(ROWS, 0.5, seed=2), moves(ROWS, -0.2, seed=4)
 
 
@@ -110,14 +111,14 @@ GOOD, BETTER, BAD = moves(ROWS, 0.3), moves(ROWS, 0.5, seed=2), moves(ROWS, -0.2
 def test_the_decision(
     challenger: Values, champion: Values | None, decision: str, passed: bool
 ) -> None:
-    found = judgement(challenger, champion)
+    found = decide(challenger, champion)
     assert (found.decision, found.passed) == (decision, passed)
-    said = {
+    fragments = {
         PROMOTED: "the challenger loses less than",
         KEPT: "the challenger does not beat the champion outside the noise",
         REFUSED: "no version beats persistence outside the noise",
     }
-    assert said[decision] in found.reason
+    assert fragments[decision] in found.reason
     assert (
         f"challenger/persistence {found.numbers['ratio']['challenger/persistence'][0]:.3f}"
         in found.reason
@@ -125,7 +126,7 @@ def test_the_decision(
 
 
 def test_numbers_hold_losses_and_ratios_with_their_intervals() -> None:
-    found = judgement(BETTER, GOOD).numbers
+    found = decide(BETTER, GOOD).numbers
     json.dumps(found, allow_nan=False)
     assert (found["target"], found["days"], found["rows"], found["interval_level"]) == (
         "apy",
@@ -152,11 +153,11 @@ def test_numbers_hold_losses_and_ratios_with_their_intervals() -> None:
 
 
 def test_a_version_that_is_the_champion_again_is_equal_to_the_bit() -> None:
-    assert judgement(GOOD, GOOD).numbers["ratio"]["challenger/champion"] == (1.0, 1.0, 1.0)
+    assert decide(GOOD, GOOD).numbers["ratio"]["challenger/champion"] == (1.0, 1.0, 1.0)
 
 
 def test_a_little_better_within_the_noise_is_not_better() -> None:
-    """The ratio is under one, and its interval holds one."""
+    """The ratio is under 1, and its interval contains 1."""
     lucky = GOOD + np.where(
         ROWS["date"] == ROWS["date"].min(), 0.25 * np.sign(ROWS["came_true"] - GOOD), 0.0
     )
@@ -165,7 +166,7 @@ def test_a_little_better_within_the_noise_is_not_better() -> None:
         0.125 * np.sign(ROWS["came_true"] - GOOD),
         0.0,
     )
-    found = judgement(lucky - unlucky, GOOD)
+    found = decide(lucky - unlucky, GOOD)
     ratio, low, high = found.numbers["ratio"]["challenger/champion"]
     assert low < ratio < 1.0 < high
     assert (found.decision, found.passed) == (KEPT, True)
@@ -173,18 +174,16 @@ def test_a_little_better_within_the_noise_is_not_better() -> None:
 
 @pytest.mark.parametrize(("champion", "decision"), [(None, REFUSED), (0.3, KEPT)])
 def test_too_few_days_promote_nobody(champion: float | None, decision: str) -> None:
-    """Thirteen days are less than two blocks: there is no interval, and so no proof."""
-    rows = validated_rows(days=13)
-    found = judgement(
-        moves(rows, 0.9), None if champion is None else moves(rows, champion), rows=rows
-    )
+    """Thirteen days are less than two blocks: there is no interval, so nothing is promoted."""
+    rows = validation_rows(days=13)
+    found = decide(moves(rows, 0.9), None if champion is None else moves(rows, champion), rows=rows)
     assert (found.decision, found.passed) == (decision, False)
     assert found.numbers["ratio"]["challenger/persistence"][0] < 0.2
     assert found.numbers["ratio"]["challenger/persistence"][1:] == (None, None)
     assert "too few days for an interval" in found.reason
-    enough = validated_rows(days=14)
+    enough = validation_rows(days=14)
     assert (
-        judgement(
+        decide(
             moves(enough, 0.9), None if champion is None else moves(enough, champion), rows=enough
         ).decision
         == PROMOTED
@@ -192,14 +191,14 @@ def test_too_few_days_promote_nobody(champion: float | None, decision: str) -> N
 
 
 @pytest.mark.parametrize("unknown", ["apy_next", "apy_scale", "moves", "rows"])
-def test_without_any_row_that_is_known_nothing_is_promoted(unknown: str) -> None:
+def test_nothing_is_promoted_without_a_complete_row(unknown: str) -> None:
     rows = ROWS.assign(**{unknown: np.nan}) if unknown in ROWS else ROWS
     rows, move = (
         (rows.iloc[:0], GOOD[:0])
         if unknown == "rows"
         else (rows, GOOD * (np.nan if unknown == "moves" else 1.0))
     )
-    found = judgement(move, rows=rows)
+    found = decide(move, rows=rows)
     assert (found.decision, found.passed, found.numbers["days"], found.numbers["rows"]) == (
         REFUSED,
         False,
@@ -211,31 +210,29 @@ def test_without_any_row_that_is_known_nothing_is_promoted(unknown: str) -> None
     json.dumps(found.numbers, allow_nan=False)
 
 
-def test_where_nothing_ever_moves_nobody_beats_persistence() -> None:
+def test_without_moves_no_version_beats_persistence() -> None:
     still = ROWS.assign(apy_next=ROWS["apy"])
     for move in (GOOD, 0.0 * GOOD):
-        assert judgement(move, rows=still).decision == REFUSED
+        assert decide(move, rows=still).decision == REFUSED
 
 
-def test_all_are_judged_on_the_rows_that_all_of_them_forecast() -> None:
-    """The champion knows half of the pools, and a challenger that is bad on the others is not
-    judged there.
-    """
+def test_all_candidates_are_compared_on_the_rows_that_all_forecast() -> None:
+    """The champion forecasts half of the pools; a bad challenger on the others is not penalised."""
     half = ROWS["pool_id"] < "p10"
     champion, challenger = np.where(half, GOOD, np.nan), np.where(half, BETTER, BAD)
-    found = judgement(challenger, champion)
+    found = decide(challenger, champion)
     assert found.numbers["rows"] == POOLS * DAYS // 2
     assert found.decision == PROMOTED
-    assert found.numbers["loss"] == judgement(BETTER, champion).numbers["loss"]
+    assert found.numbers["loss"] == decide(BETTER, champion).numbers["loss"]
 
 
 @pytest.mark.parametrize(("small_pools", "decision"), [(2, KEPT), (1, PROMOTED)])
 def test_worse_in_one_big_group_alone_is_not_promoted(small_pools: int, decision: str) -> None:
-    """A tenth of the rows is a big group."""
-    rows = validated_rows(small_pools=small_pools)
+    """A tenth of the rows is a large segment."""
+    rows = validation_rows(small_pools=small_pools)
     is_small = rows["tvl"] == SMALL
     challenger = np.where(is_small, moves(rows, -0.2), moves(rows, 0.6))
-    found = judgement(challenger, moves(rows, 0.2), rows=rows)
+    found = decide(challenger, moves(rows, 0.2), rows=rows)
     assert found.numbers["ratio"]["challenger/champion"][2] < 1.0
     assert (found.decision, found.passed) == (decision, True)
     groups = {(one["by"], one["group"]): one for one in found.numbers["groups"]}
@@ -246,47 +243,45 @@ def test_worse_in_one_big_group_alone_is_not_promoted(small_pools: int, decision
         assert (small["rows"], small["ratio"] > 1.3) == (2 * DAYS, True)
         assert f"worse in tvl_class <100k ({small['ratio']:.3f})" in found.reason
         assert (
-            judgement(challenger, moves(rows, 0.2), rows=rows, max_segment_regression=0.6).decision
+            decide(challenger, moves(rows, 0.2), rows=rows, max_segment_regression=0.6).decision
             == PROMOTED
         )
 
 
-def test_without_a_passing_champion_groups_stand_beside_persistence_and_the_gate_decides() -> None:
+def test_without_a_passing_champion_segments_do_not_stop_a_version() -> None:
     challenger = np.where(ROWS["tvl"] == SMALL, BAD, moves(ROWS, 0.8))
     for champion in (None, BAD):
-        found = judgement(challenger, champion)
+        found = decide(challenger, champion)
         groups = {one["group"]: one["ratio"] for one in found.numbers["groups"]}
         assert groups["<100k"] > 1.05
         assert (found.decision, found.passed) == (PROMOTED, True)
 
 
 def test_a_champion_that_lost_to_persistence_need_not_be_beaten_outside_the_noise() -> None:
-    """It failed for three days, and was the better one on all others: how far it lies behind
-    depends on which days are drawn.
-    """
+    """The champion failed on three days and was better on all others."""
     failed = ROWS["date"] < ROWS["date"].min() + pd.Timedelta(days=3)
     champion = np.where(failed, 100.0, BETTER)
-    found = judgement(GOOD, champion)
+    found = decide(GOOD, champion)
     assert found.numbers["ratio"]["champion/persistence"][0] > 1.0
     assert found.numbers["ratio"]["challenger/champion"][2] > 1.0
     assert found.decision == PROMOTED
 
 
 def test_one_absurd_pool_decides_nothing() -> None:
-    """It jumps by a million scales on one day, and the challenger says by two million."""
+    """A pool jumps by a million scales on one day, and the challenger forecasts two million."""
     absurd = ROWS.index[(ROWS["pool_id"] == "p03") & (ROWS["date"] == ROWS["date"].min())]
     rows, challenger = ROWS.copy(), BETTER.copy()
     rows.loc[absurd, "apy_next"] = 500_005.0
     challenger[absurd] = 2e6
-    found = judgement(challenger, GOOD, rows=rows)
+    found = decide(challenger, GOOD, rows=rows)
     assert found.decision == PROMOTED
     assert max(found.numbers["loss"].values()) < 1.0 + LOSS_LIMIT / (POOLS * DAYS)
 
 
-def test_tvl_is_judged_in_its_logarithm() -> None:
+def test_tvl_is_compared_in_its_logarithm() -> None:
     rows = pd.DataFrame({"date": ROWS["date"], "tvl": ROWS["tvl"], "apy": 5.0, "tvl_scale": 0.01})
     rows["tvl_next"] = np.expm1(np.log1p(rows["tvl"]) + 0.01 * ROWS["came_true"])
-    found = judge(TVL, rows, {CHALLENGER: ROWS["came_true"].to_numpy(float)}, 0.05)
+    found = evaluate_challenger(TVL, rows, {CHALLENGER: ROWS["came_true"].to_numpy(float)}, 0.05)
     assert found.numbers["loss"]["challenger"] == pytest.approx(0.0, abs=1e-6)
     assert (found.decision, found.numbers["target"]) == (PROMOTED, "tvl")
 
@@ -305,7 +300,7 @@ def test_the_order_of_the_rows_changes_nothing(
         moves(ROWS, skill),
         None if champion_skill is None else moves(ROWS, champion_skill, seed=7),
     )
-    shuffled: Any = judgement(
+    shuffled: Any = decide(
         challenger[order], None if champion is None else champion[order], rows=ROWS.iloc[order]
     )
-    assert shuffled == judgement(challenger, champion)
+    assert shuffled == decide(challenger, champion)

@@ -1,6 +1,4 @@
-"""Windows over days: each equals its definition over plain lists, and knows nothing of the days
-before it.
-"""
+"""Rolling windows: each equals its definition on plain lists and ignores days outside it."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from forecasting.features.rolling_windows import Days
 
 NAN = float("nan")
 ROUNDING = 1e-9
-"""Of the largest value in play."""
+"""Relative to the largest value."""
 
 HISTORIES = arrays(
     np.float64,
@@ -31,7 +29,7 @@ WINDOWS = st.integers(1, 50)
 
 
 def type_7(values: Sequence[float], level: float) -> float:
-    """Hyndman & Fan's seventh: the order statistic at 1 + (n - 1) * level, linear between two."""
+    """Type 7 of Hyndman & Fan: the order statistic at 1 + (n - 1) * level, linear in between."""
     ordered = sorted(values)
     whole, part = divmod((len(ordered) - 1) * level, 1.0)
     above = ordered[min(int(whole) + 1, len(ordered) - 1)]
@@ -123,7 +121,7 @@ def test_a_constant_has_no_spread_and_its_own_level(days: int) -> None:
 
 
 def test_the_deviation_of_large_values_keeps_their_small_differences() -> None:
-    """Of squares less the square of the mean, nothing would be left."""
+    """The mean of squares less the square of the mean would lose all digits."""
     values = 1e9 + np.array([[0.0, 1.0, 2.0]])
     assert rolling.deviation(values, 3)[0, -1] == pytest.approx(1.0)
 
@@ -164,7 +162,7 @@ def test_the_first_windows_begin_with_the_value_before() -> None:
 def test_a_spike_leaves_no_trace_in_windows_behind_it(
     name: str, values: Days, days: int, spike: float
 ) -> None:
-    """To the bit: what a history says that begins after it."""
+    """The bits equal those of a history that begins later."""
     window, _ = LISTS[name]
     past = np.full((values.shape[0], days), spike)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""Scores by hand, on frames small enough to check with a pencil; groups add up to the whole."""
+"""Scores on frames small enough to compute by hand; segments add up to all rows."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forecasting.evaluation.scores import score, score_table, sentence
-from forecasting.evaluation.segments import LARGEST, score_groups
+from forecasting.evaluation.scores import score, score_table, summary_line
+from forecasting.evaluation.segments import LARGEST, segment_scores
 
 DAY = dt.date(2024, 6, 1)
 COLUMNS = {
@@ -37,9 +37,7 @@ COLUMNS = {
 
 
 def evaluation(**columns: Any) -> pd.DataFrame:
-    """Evaluation rows; columns that are not named have the values above. Scored rows are a
-    selection, so the index has gaps.
-    """
+    """Returns evaluation rows with the values above; the index has gaps, as of a selection."""
     rows = pd.DataFrame(
         COLUMNS | columns,
         index=None if any(isinstance(value, list) for value in columns.values()) else [0],
@@ -48,7 +46,7 @@ def evaluation(**columns: Any) -> pd.DataFrame:
 
 
 def month(days: int = 30, pools: int = 4, seed: int = 1) -> pd.DataFrame:
-    """A month of random rows of both targets, persistence worse than the model."""
+    """Returns a month of random rows of both targets; persistence is worse than the model."""
     random = np.random.default_rng(seed)
     count = days * pools
     frames = []
@@ -191,8 +189,8 @@ def test_a_ratio_to_a_perfect_persistence_is_not_defined() -> None:
 def test_no_rows_have_no_scores() -> None:
     none = evaluation().iloc[:0]
     assert score(none, 0.8) == {"rows": 0, "pools": 0, "days": 0}
-    assert (score_table(none, 0.8), score_groups(none, 0.8)) == ({}, [])
-    assert sentence({}) == "no day could be scored"
+    assert (score_table(none, 0.8), segment_scores(none, 0.8)) == ({}, [])
+    assert summary_line({}) == "no day could be scored"
 
 
 def test_a_forecast_unknown_on_one_row_has_no_errors_and_the_others_keep_theirs() -> None:
@@ -203,7 +201,7 @@ def test_a_forecast_unknown_on_one_row_has_no_errors_and_the_others_keep_theirs(
     json.dumps(score_table(rows, 0.8), allow_nan=False)
 
 
-def test_ratios_lie_in_their_intervals_and_the_order_of_rows_is_nothing() -> None:
+def test_ratios_are_in_their_intervals_and_do_not_depend_on_row_order() -> None:
     rows = month()
     ratio = score_table(rows, 0.8)["apy"]["all"]["ratio"]
     assert ratio["mae_low"] < ratio["mae"] < ratio["mae_high"] < 0.8
@@ -236,33 +234,33 @@ def test_rows_as_stored_before_the_newer_columns_are_scored_without_them() -> No
         before["mean_reversion"]["mae"],
         before["interval"]["pinball_ratio"],
     ) == (None, None, None)
-    assert {one["by"] for one in score_groups(rows.drop(columns=newer), 0.8)} == {"tvl_class"}
+    assert {one["by"] for one in segment_scores(rows.drop(columns=newer), 0.8)} == {"tvl_class"}
 
 
-def test_the_sentence_has_the_noise_of_the_ratio_where_it_is_known() -> None:
+def test_the_summary_line_has_the_interval_of_the_ratio_if_there_is_one() -> None:
     table = score_table(month(days=30), 0.8)
     found = table["apy"]["restricted"]
     ratio = found["ratio"]
-    assert sentence(table).startswith(
+    assert summary_line(table).startswith(
         f"apy: MAE {ratio['mae']:.3f} (90% interval {ratio['mae_low']:.3f} to"
         f" {ratio['mae_high']:.3f}), median error {ratio['median_ae']:.3f} of persistence, coverage"
         f" {found['interval']['coverage']:.3f} on 90 rows; tvl: MAE "
     )
     assert (
-        sentence(score_table(evaluation(), 0.8))
+        summary_line(score_table(evaluation(), 0.8))
         == "apy: MAE 0.500, median error 0.500 of persistence, coverage not defined on 1 rows"
     )
 
 
 def groups(rows: pd.DataFrame, by: str) -> dict[str, int]:
-    return {one["group"]: one["rows"] for one in score_groups(rows, 0.8) if one["by"] == by}
+    return {one["group"]: one["rows"] for one in segment_scores(rows, 0.8) if one["by"] == by}
 
 
 def test_a_group_has_the_scores_of_its_rows() -> None:
     rows = month()
     found = next(
         one
-        for one in score_groups(rows, 0.8)
+        for one in segment_scores(rows, 0.8)
         if (one["target"], one["by"], one["group"]) == ("tvl", "tvl_class", "1M-10M")
     )
     expected = score_table(rows, 0.8)["tvl"]["restricted"]
@@ -283,9 +281,7 @@ def test_a_group_has_the_scores_of_its_rows() -> None:
     }
 
 
-def test_instability_is_the_step_relative_to_the_size_of_an_apy_and_the_scale_itself_of_a_tvl() -> (
-    None
-):
+def test_volatility_is_the_scale_relative_to_the_size_of_an_apy_and_the_scale_of_a_tvl() -> None:
     apy = evaluation(
         volatility_scale=[0.1, 0.11, 0.51, 0.51, 0.0005, np.nan],
         apy_percent=[9.9, -9.9, 9.9, 99.9, 0.0, 9.9],
@@ -316,5 +312,5 @@ def test_small_chains_are_other_and_a_chain_without_a_name_is_unknown() -> None:
     found = groups(rows, "chain")
     assert list(found) == ["unknown", *names[3:], "other"]
     assert (found["unknown"], found["chain03"], found["other"]) == (3, 2, 3)
-    assert "project" not in {one["by"] for one in score_groups(rows, 0.8)}
+    assert "project" not in {one["by"] for one in segment_scores(rows, 0.8)}
     assert groups(rows.rename(columns={"chain": "project"}), "project") == found

@@ -1,6 +1,4 @@
-"""Contributions to the published APY step: they add up to it, and the strongest are those that
-moved it. Fitted by native LightGBM.
-"""
+"""Contributions to the published APY step: their sum, and the strongest ones."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ import pytest
 from forecasting.features.targets import ASINH_UNIT, Values, asinh_level, mean_of_spaces
 from forecasting.models import shap_values as contributions
 from forecasting.models.shap_values import explanations, move_contributions, secant_slope
-from forecasting.models.stacked_model import ASINH_DRAWS, SCALED_DRAWS
+from forecasting.models.stacked_model import ASINH_SEEDS, SCALED_SEEDS
 
 FEATURES = ("signal", "weaker", "noise", "constant")
 ROWS = 300
@@ -31,24 +29,22 @@ class Fitted(NamedTuple):
     @property
     def boosters(self) -> list[lightgbm.Booster]:
         return [
-            lightgbm.Booster(model_str=text) for text in self.texts[: SCALED_DRAWS + ASINH_DRAWS]
+            lightgbm.Booster(model_str=text) for text in self.texts[: SCALED_SEEDS + ASINH_SEEDS]
         ]
 
     @property
     def moves(self) -> Values:
-        """The model's own moves in APY points, as the stacked model makes them."""
+        """Returns the model's own moves in APY points, as the stacked model computes them."""
         scaled, asinh = (
             np.mean([model.predict(self.matrix) for model in drawn], axis=0)
-            for drawn in (self.boosters[:SCALED_DRAWS], self.boosters[SCALED_DRAWS:])
+            for drawn in (self.boosters[:SCALED_SEEDS], self.boosters[SCALED_SEEDS:])
         )
         return self.scale * mean_of_spaces(self.apy, self.scale, scaled, asinh)
 
 
 @cache
 def fitted() -> Fitted:
-    """Ten models as `apy_objectives` orders them, of which the last two are far off; APY from below
-    zero to 355,083 %.
-    """
+    """Returns ten models in the order of `apy_objectives`; APY from below zero to 355,083 %."""
     random = np.random.default_rng(3)
     matrix = random.standard_normal((ROWS, len(FEATURES))).astype(np.float32)
     matrix[:, 3] = 1.0
@@ -57,8 +53,8 @@ def fitted() -> Fitted:
     scale = 0.01 + 0.05 * np.abs(apy)
     label = 0.4 + matrix[:, 0] + 0.3 * np.nan_to_num(matrix[:, 1])
     labels = (
-        [label] * SCALED_DRAWS
-        + [asinh_level(apy + scale * label) - asinh_level(apy)] * ASINH_DRAWS
+        [label] * SCALED_SEEDS
+        + [asinh_level(apy + scale * label) - asinh_level(apy)] * ASINH_SEEDS
         + [label - 50.0, label + 50.0]
     )
     parameters = {
@@ -80,7 +76,7 @@ def fitted() -> Fitted:
     return Fitted(matrix, tuple(model.model_to_string() for model in models), apy, scale)
 
 
-def explained(rows: Fitted, steps: Values) -> list[contributions.Explanation | None]:
+def forecast_explanations(rows: Fitted, steps: Values) -> list[contributions.Explanation | None]:
     return explanations(
         rows.matrix, FEATURES, rows.texts, apy=rows.apy, scale=rows.scale, steps=steps, threads=1
     )
@@ -95,12 +91,10 @@ def test_contributions_and_base_add_up_to_the_models_move() -> None:
 
 
 @pytest.mark.parametrize("weight", [0.1, 1.0, 1.2])
-def test_the_shown_and_base_add_up_to_the_published_step(weight: float) -> None:
-    """Three features move anything, so all of them are shown; the gate's weight, or a limit,
-    changes each by the same factor.
-    """
+def test_contributions_and_base_add_up_to_the_published_step(weight: float) -> None:
+    """Three features have contributions, so all are returned; gate and limits scale them alike."""
     rows = fitted()
-    found = explained(rows, weight * rows.moves)
+    found = forecast_explanations(rows, weight * rows.moves)
     points = move_contributions(rows.matrix, rows.boosters, rows.apy, rows.scale, 1)
     for row, explanation in enumerate(found):
         assert explanation is not None
@@ -114,9 +108,11 @@ def test_the_shown_and_base_add_up_to_the_published_step(weight: float) -> None:
         )
 
 
-def test_the_strongest_is_what_the_labels_were_made_of() -> None:
+def test_the_strongest_contribution_is_the_feature_that_made_the_labels() -> None:
     rows = fitted()
-    first = [explanation[0] for explanation in explained(rows, rows.moves) if explanation]
+    first = [
+        explanation[0] for explanation in forecast_explanations(rows, rows.moves) if explanation
+    ]
     far = np.abs(rows.matrix[:, 0]) > 1.0
     assert all(one["feature"] == "signal" for one, is_far in zip(first, far, strict=True) if is_far)
     assert all(
@@ -126,25 +122,25 @@ def test_the_strongest_is_what_the_labels_were_made_of() -> None:
     )
 
 
-def test_rows_that_a_rule_published_have_none() -> None:
+def test_fallbacks_have_no_contributions() -> None:
     rows = fitted()
     steps = rows.moves
     steps[[4, 9]] = 0.0, np.nan
-    found = explained(rows, steps)
+    found = forecast_explanations(rows, steps)
     assert [row for row, explanation in enumerate(found) if explanation is None] == [4, 9]
-    assert explained(rows, np.zeros(ROWS)) == [None] * ROWS
+    assert forecast_explanations(rows, np.zeros(ROWS)) == [None] * ROWS
 
 
 def test_a_chunk_is_explained_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = fitted()
-    whole = explained(rows, rows.moves)
+    whole = forecast_explanations(rows, rows.moves)
     monkeypatch.setattr(contributions, "CHUNK_ROWS", 7)
-    assert explained(rows, rows.moves) == whole
+    assert forecast_explanations(rows, rows.moves) == whole
 
 
-def test_what_is_written_is_json_of_three_significant_digits() -> None:
+def test_contributions_are_json_with_three_significant_digits() -> None:
     rows = fitted()
-    found = explained(rows, rows.moves)
+    found = forecast_explanations(rows, rows.moves)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     points = [one["points"] for explanation in found if explanation for one in explanation]
     assert all(
@@ -155,7 +151,7 @@ def test_what_is_written_is_json_of_three_significant_digits() -> None:
 
 @pytest.mark.parametrize("apy", [-2.0, 0.0, 0.05, 7.0, 355_083.0])
 @pytest.mark.parametrize("move", [-3.0, -1e-3, 0.5, 4.0])
-def test_a_move_times_its_slope_is_what_it_does_to_apy(apy: float, move: float) -> None:
+def test_a_move_times_its_slope_is_the_change_of_apy(apy: float, move: float) -> None:
     after = ASINH_UNIT * np.sinh(np.arcsinh(apy / ASINH_UNIT) + move)
     assert secant_slope(np.array([apy]), np.array([move]))[0] * move == pytest.approx(
         after - apy, rel=1e-6

@@ -1,6 +1,4 @@
-"""The stacked model on generated rows, fitted by native LightGBM: which fit is read as what, and
-that no fold sees a later day.
-"""
+"""The stacked model on generated rows, with native LightGBM: folds, objectives and versions."""
 
 from __future__ import annotations
 
@@ -20,10 +18,10 @@ from forecasting.engines.engine import (
     FeatureRows,
     Features,
     FittedModel,
+    ModelSpan,
     Objective,
-    Part,
 )
-from forecasting.engines.folds import DaySpan, FoldPlan, past_folds
+from forecasting.engines.folds import DaySpan, FoldPlan, backtest_folds
 from forecasting.engines.lightgbm_engine import LightgbmEngine, LightgbmRows
 from forecasting.engines.model_parameters import ModelParameters
 from forecasting.features.targets import Values, mean_of_spaces
@@ -47,17 +45,15 @@ QUICK = ModelParameters(seed=7, threads=1, rounds=40, learning_rate=0.15, min_da
 
 
 def folds(horizon: int = 1, *, train_days: int = 60) -> FoldPlan:
-    """Origins 12 and 6 days before the as-of day, and that day."""
+    """Returns folds with origins 12 and 6 days before the as-of day, and on that day."""
     known = AS_OF + dt.timedelta(days=horizon)
-    return past_folds(
+    return backtest_folds(
         known, days=12 + horizon, horizon=horizon, train_days=train_days, refit_days=6
     )
 
 
 def generated(pools: int = 40, days: int = 115, *, horizon: int = 1) -> pd.DataFrame:
-    """Rows up to the as-of day; APY rises with `signal` and TVL falls with it, and labels are
-    unknown after the as-of day.
-    """
+    """Returns rows up to the as-of day: APY rises with `signal`, TVL falls with it."""
     random = np.random.default_rng(5)
     rows = pools * days
     date = pd.date_range(end=AS_OF, periods=days)
@@ -82,8 +78,8 @@ def generated(pools: int = 40, days: int = 115, *, horizon: int = 1) -> pd.DataF
     return frame.assign(**labels)
 
 
-def held(frame: pd.DataFrame) -> LightgbmRows:
-    """As `LightgbmEngine.hold` makes them of a Spark frame."""
+def prepared(frame: pd.DataFrame) -> LightgbmRows:
+    """Returns the rows as `LightgbmEngine.prepare` makes them of a Spark frame."""
     by_day = frame.groupby("date")[list(LABELS)].count()
     counts = {
         label: {
@@ -107,19 +103,17 @@ def stacked(rows: FeatureRows, plan: FoldPlan | None = None, level: float = 0.8)
 
 @dataclass(frozen=True)
 class Recorded:
-    """Rows that write down what they are asked for; fits and forecasts are the engine's, or by
-    `answers` those of each objective.
-    """
+    """Rows that record their calls; forecasts are the engine's, or `answers` by objective."""
 
     rows: FeatureRows
     answers: dict[Objective, float] | None = None
     fits: list[tuple[FittedModel, Objective, DaySpan]] = field(default_factory=list)
-    stacks: list[tuple[str, list[Part]]] = field(default_factory=list)
+    stacks: list[tuple[str, list[ModelSpan]]] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
-    name: str = "held"
+    name: str = "recorded"
 
-    def labelled(self, label: str, days: DaySpan) -> int:
-        return self.rows.labelled(label, days)
+    def labelled_rows(self, label: str, days: DaySpan) -> int:
+        return self.rows.labelled_rows(label, days)
 
     def fit(self, objectives: Sequence[Objective], days: DaySpan) -> list[FittedModel]:
         models = (
@@ -132,9 +126,9 @@ class Recorded:
         )
         return models
 
-    def with_forecasts(self, name: str, parts: Sequence[Part]) -> Recorded:
+    def with_feature(self, name: str, parts: Sequence[ModelSpan]) -> Recorded:
         self.stacks.append((name, list(parts)))
-        rows = self.rows.with_forecasts(name, parts) if self.answers is None else self.rows
+        rows = self.rows.with_feature(name, parts) if self.answers is None else self.rows
         return Recorded(rows, self.answers, self.fits, self.stacks, self.released, "stacked")
 
     def forecast(
@@ -164,7 +158,7 @@ def moves(sample: OutOfSample, target: str) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("level", [0.8, 0.5])
-def test_each_fit_is_read_as_what_it_was_asked_for(level: float) -> None:
+def test_each_fit_is_read_by_its_objective(level: float) -> None:
     scaled, asinh = (
         [asked for asked in apy_objectives(level) if asked.label == label and asked.alpha is None]
         for label in LABELS[:2]
@@ -180,7 +174,7 @@ def test_each_fit_is_read_as_what_it_was_asked_for(level: float) -> None:
         | {low: -5.0, high: 7.0}
     )
     found = stacked(
-        Recorded(held(generated()), answers | {median: 0.5, tvl_low: -1.5, tvl_high: 2.5}),
+        Recorded(prepared(generated()), answers | {median: 0.5, tvl_low: -1.5, tvl_high: 2.5}),
         level=level,
     ).rows
     by_asinh = (0.1 * np.sinh(np.arcsinh(4.0 / 0.1) + 0.3) - 4.0) / 0.5
@@ -212,7 +206,7 @@ def test_outer_quantiles_leave_the_same_share_outside_on_both_sides(
 
 def test_apys_median_is_drawn_five_times_in_scales_and_three_times_in_asinh_space() -> None:
     medians = [
-        (objective.label, objective.draw)
+        (objective.label, objective.seed_offset)
         for objective in apy_objectives(0.8)
         if objective.alpha is None
     ]
@@ -231,7 +225,7 @@ def test_the_mean_of_both_spaces_by_hand() -> None:
     assert np.isnan(found[2])
 
 
-def test_where_both_spaces_say_the_same_the_mean_says_it_too() -> None:
+def test_the_mean_of_equal_forecasts_is_that_forecast() -> None:
     apy, scale, move = (
         np.array([-2.0, 0.0, 5.0, 355_083.0]),
         np.array([0.1, 0.01, 2.0, 5e4]),
@@ -244,7 +238,7 @@ def test_where_both_spaces_say_the_same_the_mean_says_it_too() -> None:
 @pytest.mark.parametrize(("target", "slope"), [("apy", 1.0), ("tvl", -2.0)])
 def test_moves_are_learned_and_quantiles_lie_around_them(target: str, slope: float) -> None:
     frame = generated()
-    sample = stacked(held(frame))
+    sample = stacked(prepared(frame))
     found = moves(sample, target).merge(frame[[*KEY, "signal", f"{target}_label"]], on=list(KEY))
     assert (found[f"{target}_move"] - slope * found["signal"]).abs().mean() < 0.2 * abs(slope)
     inside = found[f"{target}_label"].between(
@@ -256,7 +250,7 @@ def test_moves_are_learned_and_quantiles_lie_around_them(target: str, slope: flo
 
 def test_out_of_sample_rows_are_all_rows_of_the_forecast_days() -> None:
     frame, plan = generated(), folds()
-    sample = stacked(held(frame), plan)
+    sample = stacked(prepared(frame), plan)
     expected = frame[frame["date"] >= pd.Timestamp(plan.forecast.start)].reset_index(drop=True)
     names = [
         f"{target}_move{ending}" for target in ("apy", "tvl") for ending in ("", "_low", "_high")
@@ -271,7 +265,7 @@ def test_out_of_sample_rows_are_all_rows_of_the_forecast_days() -> None:
 @pytest.mark.parametrize("horizon", [1, 3])
 def test_tvls_forecast_is_out_of_fold_wherever_it_is_a_feature(horizon: int) -> None:
     plan = folds(horizon, train_days=100)
-    rows = Recorded(held(generated(horizon=horizon)))
+    rows = Recorded(prepared(generated(horizon=horizon)))
     stacked(rows, plan)
     ((name, parts),) = rows.stacks
     trained = {id(model): (objective, days) for model, objective, days in rows.fits}
@@ -286,7 +280,7 @@ def test_tvls_forecast_is_out_of_fold_wherever_it_is_a_feature(horizon: int) -> 
 
 
 def test_apy_learns_from_tvls_forecast_and_tvl_does_not() -> None:
-    sample = stacked(held(generated()))
+    sample = stacked(prepared(generated()))
     for target, features in (("tvl", FEATURES), ("apy", (*FEATURES, TVL_FORECAST))):
         assert {
             model.features for models in sample.models for model in getattr(models, target)
@@ -294,14 +288,14 @@ def test_apy_learns_from_tvls_forecast_and_tvl_does_not() -> None:
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
-def test_no_label_that_came_true_later_changes_a_fold(horizon: int) -> None:
+def test_later_labels_do_not_change_a_fold(horizon: int) -> None:
     frame, plan = generated(horizon=horizon), folds(horizon)
     second = plan.apy[1]
     later = frame["date"] + pd.Timedelta(days=horizon) > pd.Timestamp(second.origin)
     changed = frame.assign(
         **{label: frame[label].where(~later, -3.0 * frame[label]) for label in LABELS}
     )
-    before, after = stacked(held(frame), plan), stacked(held(changed), plan)
+    before, after = stacked(prepared(frame), plan), stacked(prepared(changed), plan)
     until = before.rows["date"] < pd.Timestamp(second.forecast.end)
     for target in ("apy", "tvl"):
         one, other = moves(before, target), moves(after, target)
@@ -313,7 +307,7 @@ def test_no_label_that_came_true_later_changes_a_fold(horizon: int) -> None:
 
 
 def test_a_fold_is_trained_on_its_own_days() -> None:
-    plan, rows = folds(train_days=100), Recorded(held(generated()))
+    plan, rows = folds(train_days=100), Recorded(prepared(generated()))
     stacked(rows, plan)
     coarse = [(1, plan.tvl[0].train)]
     assert [(len(tvl_objectives(0.8)), fold.train) for fold in plan.tvl[1:]] == _counted(
@@ -324,13 +318,13 @@ def test_a_fold_is_trained_on_its_own_days() -> None:
 
 
 def _counted(rows: Recorded, label: str) -> list[tuple[int, DaySpan]]:
-    """How many models of such labels were fitted on which days."""
+    """Returns the number of models that were fitted on each span of days."""
     spans = [days for _, objective, days in rows.fits if objective.label.startswith(label)]
     return [(spans.count(days), days) for days in dict.fromkeys(spans)]
 
 
 def test_with_too_few_rows_there_is_no_move_and_no_version() -> None:
-    sample = stacked(held(generated(pools=4)))
+    sample = stacked(prepared(generated(pools=4)))
     assert [(models.apy, models.tvl, models.version) for models in sample.models] == [
         ((), (), NO_VERSION)
     ] * 3
@@ -341,10 +335,10 @@ def test_with_too_few_rows_there_is_no_move_and_no_version() -> None:
 
 
 def test_a_fold_with_too_few_rows_forecasts_nothing_and_the_next_one_does() -> None:
-    """Six pools, seen for 55 days: 252 rows are known at the first origin, 288 at the second, and
-    324 at the as-of day.
+    """Six pools over 55 days: 252 labelled rows at the first origin, 288 at the second, 324 at the
+    last.
     """
-    sample = stacked(held(generated(pools=6, days=55)))
+    sample = stacked(prepared(generated(pools=6, days=55)))
     assert 288 < MIN_TRAINING_ROWS <= 324
     for target in ("apy", "tvl"):
         known = moves(sample, target).set_index("date").iloc[:, 1:].notna().all(axis=1)
@@ -355,7 +349,7 @@ def test_a_fold_with_too_few_rows_forecasts_nothing_and_the_next_one_does() -> N
 
 def test_a_coarse_fold_with_too_few_rows_leaves_the_feature_unknown() -> None:
     plan = folds(train_days=100)
-    rows = Recorded(held(generated(pools=20)))
+    rows = Recorded(prepared(generated(pools=20)))
     stacked(rows, plan)
     ((_, parts),) = rows.stacks
     assert [days for _, days in parts] == [fold.forecast for fold in plan.tvl[1:]]
@@ -364,7 +358,7 @@ def test_a_coarse_fold_with_too_few_rows_leaves_the_feature_unknown() -> None:
 def test_a_version_names_its_origin_and_changes_with_the_data() -> None:
     frame = generated()
     first, again, other = (
-        stacked(held(rows))
+        stacked(prepared(rows))
         for rows in (frame, frame, frame.assign(noise=frame["noise"] + 1.0, signal=0.0))
     )
     assert first.version(AS_OF) == again.version(AS_OF) != other.version(AS_OF)
@@ -394,10 +388,10 @@ def test_a_version_depends_on_its_origin_and_on_every_model_of_it() -> None:
     assert len(versions) == 10
 
 
-def test_a_model_that_was_fitted_before_forecasts_what_it_forecast_then() -> None:
-    """From texts alone, on rows that hold nothing of what its fitting read."""
+def test_a_loaded_model_repeats_its_forecasts() -> None:
+    """Loads the texts alone, and forecasts rows without the training data."""
     engine, plan = LightgbmEngine(QUICK), folds()
-    sample = stacked(held(generated()), plan)
+    sample = stacked(prepared(generated()), plan)
     fitted = sample.models[1]
     apy, tvl = (
         tuple(engine.load(model.text, model.features) for model in models)
@@ -406,7 +400,7 @@ def test_a_model_that_was_fitted_before_forecasts_what_it_forecast_then() -> Non
     loaded = replace(fitted, apy=apy, tvl=tvl)
     frame = generated()
     rows = Recorded(
-        held(frame[frame["date"] >= pd.Timestamp(fitted.days.start)].reset_index(drop=True))
+        prepared(frame[frame["date"] >= pd.Timestamp(fitted.days.start)].reset_index(drop=True))
     )
     found = forecast_by(rows, loaded)
     within = sample.rows["date"].between(
@@ -431,7 +425,7 @@ def test_the_stages_are_named_and_the_stacked_rows_given_back() -> None:
         entered.append(name)
         yield
 
-    rows = Recorded(held(generated(pools=4)))
+    rows = Recorded(prepared(generated(pools=4)))
     fit_stacked(rows, folds(), 0.8, stage)
     assert entered == ["fit_tvl", "fit_apy", "predict"]
     assert rows.released == ["stacked"]

@@ -1,6 +1,4 @@
-"""The search of LightGBM's settings: folds in the order of time, a last one that it never sees, and
-a file that only a checked one replaces.
-"""
+"""The search of LightGBM parameters: folds in time order, a last one that it does not search."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ PRESENT = ModelParameters(seed=1, threads=2, rounds=50, min_data_in_leaf=20)
 
 
 def planted(days: int = 300, pools: int = 12) -> LightgbmRows:
-    """A label that follows one of two features."""
+    """Returns rows with a label that follows one of two features."""
     random = np.random.default_rng(3)
     dates = pd.date_range(end=END, periods=days)
     frame = pd.DataFrame(
@@ -43,7 +41,7 @@ def planted(days: int = 300, pools: int = 12) -> LightgbmRows:
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
-def test_folds_train_on_what_was_known_and_end_with_the_as_of_day(horizon: int) -> None:
+def test_folds_train_on_earlier_days_and_end_with_the_as_of_day(horizon: int) -> None:
     plan = tuning_folds(END, horizon, 60)
     assert len(plan.apy) == FOLDS
     for fold in plan.apy:
@@ -56,11 +54,13 @@ def test_folds_train_on_what_was_known_and_end_with_the_as_of_day(horizon: int) 
 
 
 def test_losses_are_those_of_the_scored_days_alone() -> None:
-    held, fold = planted(), tuning_folds(END, 1, 60).apy[0]
-    found = losses(held, [fold], PRESENT)
+    dataset, fold = planted(), tuning_folds(END, 1, 60).apy[0]
+    found = losses(dataset, [fold], PRESENT)
     assert found.model.size == 12 * FOLD_DAYS == found.persistence.size
     assert found.ratio < 0.6
-    label = held.frame.loc[held.frame["date"].dt.date.isin(fold.forecast.days), "apy_label"].abs()
+    label = dataset.frame.loc[
+        dataset.frame["date"].dt.date.isin(fold.forecast.days), "apy_label"
+    ].abs()
     assert found.persistence.sum() == pytest.approx(label.clip(upper=8.0).sum())
     with pytest.raises(NotEnoughHistory, match="`tune` needs more than 120 days"):
         losses(planted(days=100), [fold], PRESENT)
@@ -69,9 +69,9 @@ def test_losses_are_those_of_the_scored_days_alone() -> None:
 def test_the_last_fold_is_kept_out_of_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[list[dt.date], ModelParameters]] = []
 
-    def remembered(held: Any, folds: Any, parameters: ModelParameters) -> Any:
+    def remembered(dataset: Any, folds: Any, parameters: ModelParameters) -> Any:
         asked.append(([fold.origin for fold in folds], parameters))
-        return losses(held, folds, parameters)
+        return losses(dataset, folds, parameters)
 
     monkeypatch.setattr(tuning, "losses", remembered)
     folds: tuple[Fold, ...] = tuning_folds(END, 1, 60).apy
@@ -120,7 +120,7 @@ def test_a_wrong_file_is_refused(tmp_path: Path, content: str, words: str) -> No
         model_parameters(Settings(model_parameters_file=path, environment="local"))
 
 
-def test_a_file_that_can_not_be_written_is_said_before_the_search(
+def test_a_file_that_can_not_be_written_is_refused_before_the_search(
     database: Settings, tmp_path: Path
 ) -> None:
     def no_session() -> SparkSession:

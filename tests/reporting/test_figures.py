@@ -1,4 +1,4 @@
-"""The numbers of report and `status` are those of the tables; an empty database has numbers too."""
+"""The numbers of report and `status` equal those of the tables, for an empty database too."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from database.connections.engine import make_engine
 from database.schema.tables import quarantine, raw_pool_history, run_ledger
 from forecasting.evaluation.scores import score_table
 from reporting.figures.accuracy import ERRORS, accuracy, newest_evaluated
-from reporting.figures.data_quality import data_health
+from reporting.figures.data_quality import data_quality
 from reporting.figures.forecasts import forecast_table, pool_series, recent_runs, status
-from reporting.figures.model_health import watch
+from reporting.figures.model_health import model_health
 from tests.support.report_store import (
     AS_OF,
     DAYS,
@@ -31,7 +31,7 @@ from tests.support.report_store import (
 
 
 def _copy_forecasts(connection: Connection, *, target_date: str, as_of: str, horizon: int) -> None:
-    """The same pools' forecasts of another day or horizon, all values nine."""
+    """Adds the same pools' forecasts of another day or horizon; all values are nine."""
     copy = (
         "INSERT INTO yieldspark.forecasts (pool_id, target_date, horizon_days, as_of, apy, apy_low,"
         " apy_high, tvl, tvl_low, tvl_high, interval_level, engine, model_version, run_id) SELECT"
@@ -42,7 +42,7 @@ def _copy_forecasts(connection: Connection, *, target_date: str, as_of: str, hor
 
 
 def _copy_evaluation(connection: Connection, *, engine: str, days_earlier: int) -> None:
-    """The same scored rows of another engine or of earlier days, hopelessly wrong."""
+    """Adds the same scored rows of another engine or of earlier days, with large errors."""
     copy = (
         "INSERT INTO yieldspark.forecast_evaluation (pool_id, target_date, horizon_days, target,"
         " engine, as_of, actual, forecast, low, high, persistence, median_7d, tvl_usd, apy_percent,"
@@ -67,10 +67,10 @@ def test_everything_works_on_an_empty_database(engine: Engine) -> None:
     assert pool_series(engine, []) == []
     assert _scores(engine) == []
     assert recent_runs(engine) == []
-    assert data_health(engine)["shares"] == {}
+    assert data_quality(engine)["shares"] == {}
 
 
-def test_status_counts_what_is_there(engine: Engine) -> None:
+def test_status_counts_the_rows(engine: Engine) -> None:
     fill(engine, pool_count=3)
     with engine.begin() as connection:
         newest = dt.datetime.now(dt.UTC) - dt.timedelta(hours=5)
@@ -229,7 +229,7 @@ def test_data_health_tells_observed_from_carried_and_counts_quarantine(engine: E
             insert(quarantine), [bad | {"source_id": str(number)} for number in range(3)]
         )
         connection.execute(insert(quarantine), bad | {"source_id": "9", "reason": "absurd_apy"})
-    health = data_health(engine)
+    health = data_quality(engine)
     assert (health["pools"], health["pool_days"], health["last_day"]) == (4, 4 * DAYS, AS_OF)
     assert health["shares"]["apy"] == pytest.approx(
         {"observed": 1 - 1 / (4 * DAYS), "carried": 1 / (4 * DAYS), "unknown": 0}
@@ -263,7 +263,9 @@ def test_recent_runs_are_newest_first_and_limited(engine: Engine) -> None:
     assert runs[0]["as_of"] == AS_OF.isoformat()
 
 
-@pytest.mark.parametrize("read", [forecast_table, _scores, data_health, recent_runs, status, watch])
+@pytest.mark.parametrize(
+    "read", [forecast_table, _scores, data_quality, recent_runs, status, model_health]
+)
 def test_a_database_that_is_gone_is_an_error_with_a_next_step(
     database: Settings, read: object
 ) -> None:

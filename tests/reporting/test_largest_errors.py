@@ -1,4 +1,4 @@
-"""Which forecasts are called the biggest misses, and why they are said to have missed."""
+"""The largest forecast errors and their reasons."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 from sqlalchemy import Engine, insert
 
 from database.schema.tables import pools
-from reporting.figures.largest_errors import MISSES, MISSES_OF_A_POOL, biggest_misses
+from reporting.figures.largest_errors import MAX_ERRORS, MAX_ERRORS_OF_A_POOL, largest_errors
 from tests.forecasting.test_scores import DAY, evaluation
 
 CALM = {"model_change": 0.2, "low": 9.0, "high": 12.0, "persistence": 10.5}
@@ -26,7 +26,7 @@ def test_a_miss_is_ranked_in_its_pools_own_steps(engine: Engine) -> None:
         forecast=[0.0, 10.0, 11.0],
         volatility_scale=[500.0, 0.1, 0.1],
     )
-    found = biggest_misses(engine, rows)["apy"]
+    found = largest_errors(engine, rows)["apy"]
     assert [(one["pool_id"], one["error"], round(one["scales"], 9)) for one in found] == [
         ("calm", 1.0, 10.0),
         ("wild", 1000.0, 2.0),
@@ -40,9 +40,9 @@ def test_one_pool_does_not_fill_the_table(engine: Engine) -> None:
     others = missed(
         pool_id=[f"p{n:02d}" for n in range(20)], actual=[11.5 + n / 100 for n in range(20)]
     )
-    found = [one["pool_id"] for one in biggest_misses(engine, pd.concat([absurd, others]))["apy"]]
-    assert found == ["absurd"] * MISSES_OF_A_POOL + [
-        f"p{n}" for n in range(19, 19 - (MISSES - MISSES_OF_A_POOL), -1)
+    found = [one["pool_id"] for one in largest_errors(engine, pd.concat([absurd, others]))["apy"]]
+    assert found == ["absurd"] * MAX_ERRORS_OF_A_POOL + [
+        f"p{n}" for n in range(19, 19 - (MAX_ERRORS - MAX_ERRORS_OF_A_POOL), -1)
     ]
 
 
@@ -55,7 +55,7 @@ def test_each_target_has_its_own(engine: Engine) -> None:
             ),
         ]
     )
-    found = biggest_misses(engine, rows)
+    found = largest_errors(engine, rows)
     assert [one["scales"] for one in found["apy"]] == [2.0]
     assert [round(one["scales"], 9) for one in found["tvl"]] == [5.0]
 
@@ -68,7 +68,7 @@ def test_reasons_are_those_that_hold(engine: Engine) -> None:
         model_change=[0.2, 0.2, 0.2, np.nan, 0.2],
         age_days=[400, 29, 30, 400, 400],
     )
-    reasons = {one["pool_id"]: one["reasons"] for one in biggest_misses(engine, rows)["apy"]}
+    reasons = {one["pool_id"]: one["reasons"] for one in largest_errors(engine, rows)["apy"]}
     assert reasons == {
         "spike": ["spike"],
         "new": ["new"],
@@ -82,18 +82,18 @@ def test_a_pool_without_a_scale_is_not_ranked_and_half_an_interval_is_unknown(
     engine: Engine,
 ) -> None:
     rows = missed(pool_id=["unknown", "known"], volatility_scale=[np.nan, 0.5], low=[9.0, np.nan])
-    (found,) = biggest_misses(engine, rows)["apy"]
+    (found,) = largest_errors(engine, rows)["apy"]
     assert (found["pool_id"], found["low"], found["high"]) == ("known", None, 12.0)
 
 
-def test_a_miss_has_the_pools_labels_where_they_are_known(engine: Engine) -> None:
+def test_an_error_has_the_pools_labels_if_there_are_any(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(
             insert(pools).values(
                 pool_id="a", symbol="USDC-WETH", protocol="curve-dex", chain="Base"
             )
         )
-    known, unknown = biggest_misses(engine, missed(pool_id=["a", "b"], actual=[20.0, 12.0]))["apy"]
+    known, unknown = largest_errors(engine, missed(pool_id=["a", "b"], actual=[20.0, 12.0]))["apy"]
     assert (known["symbol"], known["protocol"], known["chain"], known["name"]) == (
         "USDC-WETH",
         "curve-dex",

@@ -1,5 +1,5 @@
-"""The report is one file that asks nothing of a network, shows each forecast once, and keeps what
-stands in the data from becoming markup.
+"""The report and the page of a backtest: one file without network access, a row for each forecast,
+and no markup from the data.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from common.errors import ConfigurationError
 from database.schema.tables import promotion, run_ledger
 from forecasting.publishing.forecast_history import scored_rows
 from reporting.figures.forecasts import forecast_table, pool_series
-from reporting.report import formatting as number_words
+from reporting.report import formatting
 from reporting.report.backtest_page import write_backtest
 from reporting.report.pool_plot import apy_plot
 from reporting.report.report import REPORT_NAME, write_report
@@ -28,9 +28,7 @@ REFERENCES = ("src", "href", "xlink:href", "action", "data", "poster", "srcset")
 
 
 class Page(HTMLParser):
-    """What a browser would make of the page: attributes, ids, text by element, rows of the forecast
-    table.
-    """
+    """The page as a browser parses it: attributes, tags, text and rows of the forecast table."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -71,7 +69,7 @@ def _written(
     return page, Page(page)
 
 
-def _watched(
+def _add_model_health(
     engine: Engine, *, reason: str = "0.90 of persistence", feature: str = "apy_std_30"
 ) -> None:
     checks = drift(features=[{"feature": feature, "psi": 0.41, "ks": 0.3}])
@@ -97,9 +95,9 @@ def test_the_report_has_a_row_for_each_forecast_and_a_plot_for_the_largest(
     assert page.tags.count("figure") == 6 + 2 * 3, (
         "six pools; for either target ratio, coverage and groups"
     )
-    for words in (
+    for fragment in (
         "Forecasts for Mon 6 Oct 2025",
-        "8 by the model, 1 by a rule",
+        "8 by the model, 1 by a fallback",
         "Persistence",
         "7-day median",
         "forecast_pools",
@@ -107,15 +105,15 @@ def test_the_report_has_a_row_for_each_forecast_and_a_plot_for_the_largest(
         "80 %",
         "stale",
     ):
-        assert words in page.text
+        assert fragment in page.text
 
 
 @BOTH_PAGES
-def test_nothing_in_it_refers_to_a_network(
+def test_the_page_refers_to_no_network(
     engine: Engine, tmp_path: Path, write: Callable[[Engine, Path], Path]
 ) -> None:
     fill(engine)
-    _watched(engine)
+    _add_model_health(engine)
     source, page = _written(engine, tmp_path, write)
     references = [value for name in REFERENCES for value in page.values(name)]
     assert references, "the skip link and the pictures' own parts are references"
@@ -170,7 +168,7 @@ def test_a_name_in_the_data_never_becomes_markup(
         connection.execute(
             text("UPDATE yieldspark.forecast_evaluation SET run_id = :name"), {"name": UNSAFE}
         )
-    _watched(engine, reason=UNSAFE, feature=UNSAFE)
+    _add_model_health(engine, reason=UNSAFE, feature=UNSAFE)
     _, page = _written(engine, tmp_path, write)
     assert page.scripts == 1
     assert "img" not in page.tags
@@ -184,7 +182,7 @@ def test_a_name_in_the_data_never_becomes_markup(
         )
 
 
-def test_a_picture_holds_no_word_of_the_data(engine: Engine) -> None:
+def test_a_plot_contains_no_text_of_the_data(engine: Engine) -> None:
     fill(engine, pool_count=2, names={1: UNSAFE})
     for number, series in enumerate(pool_series(engine, forecast_table(engine)), start=1):
         svg, _ = apy_plot(series, number)
@@ -233,7 +231,7 @@ def test_the_same_pool_gives_the_same_picture(engine: Engine) -> None:
     assert apy_plot(series, 1) == apy_plot(series, 1)
 
 
-def test_an_empty_database_gives_a_report_that_says_what_to_run(
+def test_the_report_of_an_empty_database_names_the_commands_to_run(
     engine: Engine, tmp_path: Path
 ) -> None:
     _, page = _written(engine, tmp_path)
@@ -273,7 +271,7 @@ def test_forecasts_without_values_or_labels_are_shown_as_unknown(
     assert "nan" not in page.text.lower().split()
 
 
-def test_a_models_forecast_has_its_contributions_and_a_rules_none(
+def test_a_models_forecast_has_contributions_and_a_fallback_has_none(
     engine: Engine, tmp_path: Path
 ) -> None:
     fill(engine, pool_count=3)
@@ -282,47 +280,47 @@ def test_a_models_forecast_has_its_contributions_and_a_rules_none(
     assert page.text.count("+0.050 share that rose of the pool's group") == 2
 
 
-def test_drift_and_decisions_are_shown_where_there_are_some(engine: Engine, tmp_path: Path) -> None:
+def test_drift_and_decisions_are_shown_if_there_are_any(engine: Engine, tmp_path: Path) -> None:
     fill(engine, pool_count=2)
-    assert "keep an eye on" not in _written(engine, tmp_path)[1].text
-    _watched(engine)
+    assert "Model health" not in _written(engine, tmp_path)[1].text
+    _add_model_health(engine)
     text = _written(engine, tmp_path)[1].text
-    for words in (
+    for fragment in (
         "1 feature drifted",
-        "a rule made 1 of 8 forecasts",
+        "1 of 8 APY forecasts are fallbacks",
         "spread over 30 days",
         "0.41",
         "refused",
         "0.90 of persistence",
         "me@here",
     ):
-        assert words in text
+        assert fragment in text
     assert "8 in staging" not in text
 
 
 def test_a_backtests_page_has_the_numbers_of_its_rows(engine: Engine, tmp_path: Path) -> None:
     fill(engine, pool_count=5)
     _, page = _written(engine, tmp_path, _backtest)
-    for words in (
+    for fragment in (
         "Backtest of 30 days to Sun 5 Oct 2025",
         "a day ahead",
         "150 forecasts of 5 pools",
         "7-day median",
-        "The biggest misses",
+        "Largest errors",
         "over $10M",
     ):
-        assert words in page.text
+        assert fragment in page.text
     assert page.tags.count("figure") == 6
     assert page.forecast_rows == 0
 
 
-def test_a_backtest_of_days_that_have_not_come_true_says_so(engine: Engine, tmp_path: Path) -> None:
+def test_a_backtest_without_actual_values_says_so(engine: Engine, tmp_path: Path) -> None:
     _, page = _written(engine, tmp_path, _backtest)
     assert "No day could be scored" in page.text
     assert page.tags.count("figure") == 0
 
 
-def test_old_data_are_called_old(engine: Engine, tmp_path: Path) -> None:
+def test_old_data_have_a_notice(engine: Engine, tmp_path: Path) -> None:
     fill(engine, pool_count=1)
     _, page = _written(engine, tmp_path)
     assert "before the last complete UTC day" in page.text
@@ -349,7 +347,7 @@ def test_elements_are_closed_in_order(
                 assert self.open.pop() == tag
 
     fill(engine)
-    _watched(engine)
+    _add_model_health(engine)
     parser = Nesting()
     parser.feed(_written(engine, tmp_path, write)[0])
     assert parser.open == []
@@ -365,7 +363,9 @@ def test_a_report_is_replaced_whole_in_a_folder_it_makes(engine: Engine, tmp_pat
     assert [path.name for path in folder.iterdir()] == [REPORT_NAME]
 
 
-def test_a_folder_that_is_a_file_says_what_to_set(engine: Engine, tmp_path: Path) -> None:
+def test_a_folder_that_is_a_file_is_refused_with_the_setting(
+    engine: Engine, tmp_path: Path
+) -> None:
     taken = tmp_path / "reports"
     taken.write_text("mine")
     with pytest.raises(ConfigurationError, match="REPORT_DIR"):
@@ -374,7 +374,7 @@ def test_a_folder_that_is_a_file_says_what_to_set(engine: Engine, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("value", "expected"),
     [
         (None, "–"),
         (0.0, "0.00 %"),
@@ -387,12 +387,12 @@ def test_a_folder_that_is_a_file_says_what_to_set(engine: Engine, tmp_path: Path
         (-0.5, "−0.50 %"),
     ],
 )
-def test_apy_in_words(value: float | None, words: str) -> None:
-    assert number_words.percent(value) == words
+def test_apy_as_text(value: float | None, expected: str) -> None:
+    assert formatting.percent(value) == expected
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("value", "expected"),
     [
         (None, "–"),
         (0.0, "$0"),
@@ -407,12 +407,12 @@ def test_apy_in_words(value: float | None, words: str) -> None:
         (-1500.0, "−$1.50K"),
     ],
 )
-def test_tvl_in_words(value: float | None, words: str) -> None:
-    assert number_words.usd(value) == words
+def test_tvl_as_text(value: float | None, expected: str) -> None:
+    assert formatting.usd(value) == expected
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "expected"),
     [
         (None, "–"),
         (60.0, "1 minute"),
@@ -421,12 +421,12 @@ def test_tvl_in_words(value: float | None, words: str) -> None:
         (3.2 * 365.25 * 86_400, "3.2 years"),
     ],
 )
-def test_age_in_words(seconds: float | None, words: str) -> None:
-    assert number_words.age(seconds) == words
+def test_age_as_text(seconds: float | None, expected: str) -> None:
+    assert formatting.age(seconds) == expected
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("value", "expected"),
     [
         (None, "–"),
         (0.0, "0 %"),
@@ -436,12 +436,12 @@ def test_age_in_words(seconds: float | None, words: str) -> None:
         (0.8125, "81.2 %"),
     ],
 )
-def test_share_in_words(value: float | None, words: str) -> None:
-    assert number_words.share(value) == words
+def test_share_as_text(value: float | None, expected: str) -> None:
+    assert formatting.share(value) == expected
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(None, "–"), (0.25, "+0.25"), (-0.25, "−0.25"), (0.00001, "0.00")]
+    ("value", "expected"), [(None, "–"), (0.25, "+0.25"), (-0.25, "−0.25"), (0.00001, "0.00")]
 )
-def test_change_in_words(value: float | None, words: str) -> None:
-    assert number_words.signed_points(value) == words
+def test_change_as_text(value: float | None, expected: str) -> None:
+    assert formatting.signed_points(value) == expected

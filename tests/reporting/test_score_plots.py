@@ -1,6 +1,4 @@
-"""Pictures of scores: what they draw, what lies off their scale, and the words of features beside
-them.
-"""
+"""Plots of scores: contents, values off their scale, and labels of features."""
 
 from __future__ import annotations
 
@@ -10,11 +8,16 @@ import numpy as np
 import pytest
 
 from forecasting.evaluation.daily_scores import RECENT_DAYS, daily_scores
-from forecasting.evaluation.segments import AGE_CLASSES, INSTABILITY, TVL_CLASSES, score_groups
-from forecasting.features.feature_frame import feature_names
+from forecasting.evaluation.segments import (
+    AGE_CLASSES,
+    TVL_CLASSES,
+    VOLATILITY_CLASSES,
+    segment_scores,
+)
+from forecasting.features.feature_names import feature_names
 from forecasting.models.stacked_model import TVL_FORECAST
-from reporting.report.feature_labels import feature_words
-from reporting.report.score_plots import coverage_plot, group_plot, ratio_plot
+from reporting.report.feature_labels import feature_label
+from reporting.report.score_plots import coverage_plot, ratio_plot, segment_plot
 from tests.forecasting.test_daily_scores import days
 from tests.forecasting.test_scores import evaluation, month
 
@@ -24,7 +27,7 @@ def words(svg: str) -> list[str]:
 
 
 @pytest.mark.parametrize("count", [1, RECENT_DAYS - 1, RECENT_DAYS, 60])
-def test_any_number_of_days_has_its_pictures(count: int) -> None:
+def test_any_number_of_days_has_plots(count: int) -> None:
     found = daily_scores(days(count))
     for svg, clipped in (ratio_plot(found, "ratio-apy"), coverage_plot(found, 0.8, "coverage-apy")):
         assert svg.startswith("<svg viewBox=")
@@ -34,7 +37,7 @@ def test_any_number_of_days_has_its_pictures(count: int) -> None:
         assert words(svg)
 
 
-def test_ids_of_two_pictures_differ() -> None:
+def test_ids_of_two_plots_differ() -> None:
     found = daily_scores(days(5))
     ids = [
         set(re.findall(r'\bid="([^"]*)"', ratio_plot(found, name)[0]))
@@ -68,13 +71,13 @@ def test_every_group_of_the_three_classes_is_named_with_its_rows() -> None:
         apy_percent=[10.0, 10.0, 10.0, 10.0],
         chain=["Base", "Base", "Base", "Base"],
     )
-    groups = score_groups(rows, 0.8)
+    groups = segment_scores(rows, 0.8)
     assert {one["group"] for one in groups if one["by"] != "chain"} == {
         *TVL_CLASSES,
         *AGE_CLASSES,
-        *INSTABILITY,
+        *VOLATILITY_CLASSES,
     }
-    shown = words(group_plot(groups, "groups")[0])
+    shown = words(segment_plot(groups, "groups")[0])
     assert "Base" not in shown
     assert shown.count("1") == 4 + 4 + 2
     assert {
@@ -95,8 +98,8 @@ def test_every_group_of_the_three_classes_is_named_with_its_rows() -> None:
 
 def test_groups_without_a_ratio_or_noise_have_a_line_too() -> None:
     rows = month(days=3)
-    perfect = score_groups(rows.assign(persistence=rows["actual"]), 0.8)
-    svg, clipped = group_plot([one for one in perfect if one["target"] == "apy"], "groups")
+    perfect = segment_scores(rows.assign(persistence=rows["actual"]), 0.8)
+    svg, clipped = segment_plot([one for one in perfect if one["target"] == "apy"], "groups")
     assert clipped == 0
     assert "12" in words(svg)
 
@@ -104,16 +107,16 @@ def test_groups_without_a_ratio_or_noise_have_a_line_too() -> None:
 def test_a_group_twice_as_wrong_is_at_the_edge_and_counted() -> None:
     rows = evaluation(forecast=[30.0, 11.0], tvl_usd=[9e4, 9e6])
     assert (
-        group_plot([one for one in score_groups(rows, 0.8) if one["by"] == "tvl_class"], "groups")[
-            1
-        ]
+        segment_plot(
+            [one for one in segment_scores(rows, 0.8) if one["by"] == "tvl_class"], "groups"
+        )[1]
         == 1
     )
 
 
-def test_every_feature_of_the_model_has_words_of_its_own() -> None:
+def test_every_feature_of_the_model_has_its_own_label() -> None:
     names = (*feature_names(market=True), TVL_FORECAST)
-    said = [feature_words(name) for name in names]
+    said = [feature_label(name) for name in names]
     assert len(set(said)) == len(names)
     assert [
         name
@@ -134,5 +137,5 @@ def test_every_feature_of_the_model_has_words_of_its_own() -> None:
         ("something_new", "something new"),
     ],
 )
-def test_a_feature_in_words(name: str, spoken: str) -> None:
-    assert feature_words(name) == spoken
+def test_the_label_of_a_feature(name: str, spoken: str) -> None:
+    assert feature_label(name) == spoken

@@ -1,6 +1,4 @@
-"""A database whose pools are complete up to a day, raw rows beyond it, and a run's staging as it
-would leave it: what checks of a commit look at.
-"""
+"""Databases for tests of commit checks: complete pools, new raw rows and the staging of a run."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What the features of one pool and day are, from their definitions, over plain lists; slow, and
-shares no code with the product.
+"""An oracle of the features: their definitions on plain lists, without code of the product.
 
-In: a pool's APY (percent) and TVL (USD), one a day, None where unknown, and the days on which each
-is observed. Out: values by name, None where not known.
+Reads a pool's APY (percent) and TVL (USD), one a day, None where unknown, and the observed days;
+returns values by name, None where unknown.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class PoolOracle:
         self.tvl_series = Series(self.log_tvl, self.tvl_seen, [0.001] * len(self.tvl))
 
     def at(self, day: int) -> dict[str, Value]:
-        """Every scale, baseline, level and feature of the day with this number."""
+        """Returns every scale, baseline, level and feature of the day with this number."""
         raw_moves = [
             None if move is None else abs(move) for move in one_day_moves(self.tvl, self.tvl_seen)
         ]
@@ -127,7 +126,7 @@ class PoolOracle:
         return found
 
     def flow(self, day: int) -> Value:
-        """The APY that would pay the median of the last seven days' payments."""
+        """Returns the APY that would pay the median of the last seven days' payments."""
         paid = [
             None if apy is None or tvl is None else apy * tvl
             for apy, tvl in zip(self.apy, self.tvl, strict=True)
@@ -181,7 +180,7 @@ class Series:
         return None
 
     def _cut(self, sizes: list[Value], until: int) -> list[Value]:
-        """Each size, or four times the upper quartile of its 60 days plus the floor."""
+        """Returns each size, at most four upper quartiles of its 60 days plus the floor."""
         cut: list[Value] = []
         for day, (size, under) in enumerate(zip(sizes[: until + 1], self.floor, strict=False)):
             if size is None or under is None:
@@ -230,7 +229,7 @@ def one_day_moves(level: Sequence[Value], seen: Sequence[bool]) -> list[Value]:
 
 
 def sizes_over_gaps(level: Sequence[Value], seen: Sequence[bool]) -> list[Value]:
-    """How far each observation is from the one before, divided by the root of the days between."""
+    """Returns the distance to the observation before, divided by the root of the days between."""
     sizes: list[Value] = [None] * len(level)
     before: tuple[int, float] | None = None
     for day, value in enumerate(level):
@@ -243,9 +242,7 @@ def sizes_over_gaps(level: Sequence[Value], seen: Sequence[bool]) -> list[Value]
 
 
 def ridge_slope(effects: Sequence[Value], causes: Sequence[Value], day: int) -> float:
-    """Of the last 60 days' effects on the causes a day before them; ten more causes of one scale
-    had none.
-    """
+    """Returns the slope of the last 60 days' effects on the causes a day before, with a ridge."""
     pairs = [(effects[then], causes[then - 1]) for then in range(max(1, day - 59), day + 1)]
     known = [(effect, cause) for effect, cause in pairs if effect is not None and cause is not None]
     return math.fsum(effect * cause for effect, cause in known) / (
@@ -300,7 +297,7 @@ def deviation(values: Sequence[float]) -> Value:
 
 
 def quantile(values: Sequence[float], level: float) -> float:
-    """Linear between order statistics: the inclusive method of `statistics`."""
+    """Returns a quantile by the inclusive method of `statistics`."""
     return (
         values[0]
         if len(values) == 1

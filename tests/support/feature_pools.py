@@ -1,6 +1,4 @@
-"""Pools of every kind for the tests of features, and what a task of Spark makes of them, here and
-without Spark.
-"""
+"""Pools of every kind for feature tests, and their rows as a Spark task computes them."""
 
 from __future__ import annotations
 
@@ -11,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from forecasting.features.feature_frame import SCHEMA, FeatureSpec, rows_of_pools
+from forecasting.features.feature_frame import SCHEMA, rows_of_pools
+from forecasting.features.labelled_features import FeatureSpec
 from forecasting.features.pool_features import LOOK_BACK_DAYS
 from tests.support.feature_oracle import PoolOracle
 from tests.support.forecast_panels import END, metric_rows, panel_rows, pool_rows
@@ -32,7 +31,7 @@ def spec(
 
 
 def task_rows(rows: pd.DataFrame, wanted: FeatureSpec | None = None) -> pd.DataFrame:
-    """A task's rows, sorted by pool and day; its batches are cut where they happen to be."""
+    """Returns a task's rows, sorted by pool and day, in batches of arbitrary size."""
     batches = list(rows_of_pools(wanted or spec())(metric_rows(rows).to_batches(max_chunksize=57)))
     return (
         pa.Table.from_batches(batches).to_pandas()
@@ -42,7 +41,7 @@ def task_rows(rows: pd.DataFrame, wanted: FeatureSpec | None = None) -> pd.DataF
 
 
 def oracle_of(rows: pd.DataFrame) -> PoolOracle:
-    """Of one pool's metrics, in which days may be missing."""
+    """Returns one pool's metrics; days may be missing."""
     days = pd.date_range(rows["date"].min(), END)
     dense = rows.set_index(pd.to_datetime(rows["date"])).reindex(days)
     apy, tvl = (
@@ -56,9 +55,7 @@ def oracle_of(rows: pd.DataFrame) -> PoolOracle:
 
 
 def irregular(days: int, *, seed: int) -> pd.DataFrame:
-    """Values missing here and there for APY and TVL apart, a gap that is longer than a value is
-    carried, and long calm.
-    """
+    """Returns pools with missing values, gaps longer than a carry, and calm periods."""
     random = np.random.default_rng(seed)
     apy, tvl = (
         3 + np.cumsum(random.standard_normal(days)),
@@ -74,7 +71,7 @@ def irregular(days: int, *, seed: int) -> pd.DataFrame:
 
 
 def storm_then_calm() -> pd.DataFrame:
-    """Wild until the look-back of the last day begins."""
+    """The pool is volatile until the look-back of the last day begins."""
     random = np.random.default_rng(4)
     wild, calm = (
         5 + 50 * random.standard_normal(300) ** 2,

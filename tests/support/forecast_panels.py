@@ -1,9 +1,7 @@
-"""Generated metrics for the forecast tests: pools whose APY returns to its own mean, so that there
-is something to forecast; with gaps and dirt.
+"""Generated metrics for forecast tests: pools whose APY returns to its mean, with gaps.
 
-Columns are those of `pool_daily_metrics` and the values' ages; APY in percent, TVL in USD. A
-missing day is carried forward as the metrics job does. `metric_rows` has them as
-`features.metrics_query` names them.
+Columns are those of `pool_daily_metrics` and the staleness of the values; APY in percent, TVL in
+USD. A missing day is carried forward as the metrics job does.
 """
 
 from __future__ import annotations
@@ -67,7 +65,7 @@ def pool_rows(
     end: dt.date = END,
     group: str | None = None,
 ) -> pd.DataFrame:
-    """One pool's metrics with one value a day up to `end`; None is a missing day."""
+    """Returns one pool's metrics, one value a day up to `end`; None is a missing day."""
     days = [end - dt.timedelta(days=len(apy) - 1 - offset) for offset in range(len(apy))]
     carried_apy, apy_age = _carried(apy)
     carried_tvl, tvl_age = _carried(tvl)
@@ -90,7 +88,7 @@ def pool_rows(
 
 
 def panel_rows(pools: int, days: int, *, seed: int = 7, end: dt.date = END) -> pd.DataFrame:
-    """Pools p00, p01, ... in two groups; every fifth has a gap of three days."""
+    """Returns pools p00, p01, .. in two groups; every fifth has a gap of three days."""
     random = np.random.default_rng(seed)
     frames = []
     for number in range(pools):
@@ -110,7 +108,7 @@ def panel_rows(pools: int, days: int, *, seed: int = 7, end: dt.date = END) -> p
 
 
 def history_rows(history: Path) -> pd.DataFrame:
-    """The last snapshot of each day of a real history (Parquet); no value is carried."""
+    """Returns the last snapshot of each day of a real history (Parquet); no value is carried."""
     raw = pq.read_table(history, columns=["pool_id", "timestamp", "apy", "tvl_usd"]).to_pandas()
     raw["date"] = pd.to_datetime(raw["timestamp"], utc=True).dt.date
     days: pd.DataFrame = (
@@ -131,7 +129,7 @@ def history_rows(history: Path) -> pd.DataFrame:
 
 
 def metric_rows(rows: pd.DataFrame) -> pa.Table:
-    """What `features.metrics_query` reads of them, in their order."""
+    """Returns the rows as `metrics_query` reads them, in the same order."""
     plain = rows[SCHEMA.names].astype(object)
     table = pa.Table.from_pandas(
         plain.where(plain.notna(), None), to_arrow_schema(SCHEMA), preserve_index=False
@@ -140,14 +138,12 @@ def metric_rows(rows: pd.DataFrame) -> pa.Table:
 
 
 def spark_rows(spark: SparkSession, rows: pd.DataFrame) -> DataFrame:
-    """The same in Spark."""
+    """Returns the rows of `metric_rows` in Spark."""
     return spark.createDataFrame(_tuples(rows), SCHEMA).withColumnsRenamed(AS_READ).select(*METRICS)
 
 
 def store(engine: Engine, rows: pd.DataFrame) -> None:
-    """Put the rows where the metrics job would have: the metrics table and
-    `yieldspark.value_staleness`.
-    """
+    """Inserts the rows as the metrics job does: metrics table and staleness."""
     records = [dict(zip(SCHEMA.names, values, strict=True)) for values in _tuples(rows)]
     ages = ("apy_staleness_days", "tvl_staleness_days")
     with engine.begin() as connection:

@@ -1,13 +1,11 @@
-"""Model versions for the tests of the registry: cards with everything in them and texts that no
-engine reads.
-"""
+"""Model versions for registry tests: complete cards, and texts that no engine reads."""
 
 from __future__ import annotations
 
 import datetime as dt
 from typing import Any
 
-from forecasting.features.feature_frame import feature_names
+from forecasting.features.feature_names import feature_names
 from forecasting.registry.model_archive import ModelArchive, ModelCard
 
 FIRST = dt.date(2024, 3, 1)
@@ -18,8 +16,10 @@ def day(number: int) -> dt.date:
 
 
 def archive(name: str = "a", *, known: int = 50, **changes: Any) -> ModelArchive:
-    """Version `name` of the as-of day `day(known)`, fitted 45 days before it; it passed its
-    judgement. Args: changes are of the card.
+    """Returns a version of the as-of day `day(known)`, fitted 45 days before it, that passed.
+
+    Args:
+        changes: fields of the card.
     """
     origin = day(known - 45)
     card: dict[str, Any] = {

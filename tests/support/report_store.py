@@ -1,4 +1,5 @@
-"""A database as the jobs leave it, in small: pools with metrics, forecasts and their evaluation.
+"""A small database as the jobs leave it: pools with metrics, forecasts and their evaluation.
+
 Values are generated from a seed.
 """
 
@@ -25,7 +26,7 @@ TOMORROW = dt.date(2025, 10, 6)
 DAYS = 100
 SCORED_DAYS = 30
 UNSAFE = "<script>alert('x')</script> & \"$\\frac{1}{2}$\""
-"""A pool's name that would be a script in HTML and an error in matplotlib's own mathematics."""
+"""A pool's name that is a script in HTML and a syntax error in matplotlib's mathematics."""
 
 EXPLANATION = [
     {"feature": "apy_mean_gap_7", "points": -0.125},
@@ -44,12 +45,13 @@ EMPTY_STATUS = {
         "quarantine_open": 0,
     },
 }
-"""What `status` says of a database in which nothing is."""
+"""The payload of `status` for an empty database."""
 
 
 def fill(engine: Engine, *, pool_count: int = 8, names: dict[int, str] | None = None) -> None:
-    """`pool_count` pools p0, p1, ...: the higher the number, the larger the TVL. p0 is forecast by
-    a rule and carried on the last day.
+    """Adds pools p0, p1, ..: the higher the number, the larger the TVL.
+
+    p0 has a carried value on the last day and a fallback as its forecast.
     """
     rows: dict[Any, list[dict[str, Any]]] = {
         table: []
@@ -112,7 +114,7 @@ def decision(decision: str = "promoted", **more: Any) -> dict[str, Any]:
 def drift(
     *, passed: bool = False, features: list[dict[str, Any]] | None = None
 ) -> list[dict[str, Any]]:
-    """Checks as a forecast run leaves them in its ledger row."""
+    """Checks of a forecast run's ledger row."""
     check = {"level": "batch", "severity": "warn"}
     drifted = features or [{"feature": "apy_std_30", "psi": 0.41, "ks": 0.3}]
     return [
@@ -127,7 +129,7 @@ def drift(
         | {
             "name": "rule_share",
             "passed": True,
-            "found": "a rule made 1 of 8 forecasts",
+            "found": "1 of 8 APY forecasts are fallbacks",
             "share": 0.125,
         },
         check | {"name": "staged_rows", "passed": True, "found": "8 in staging"},
