@@ -77,7 +77,7 @@ def migrated(cloud: EmulatedCloud, outputs: Mapping[str, Any], operator: str, sa
     """
     settings = settings_of(cloud, outputs, operator)
     words = container_arguments(("db", "migrate"))
-    run_container(settings, OPERATOR_JOB, words, lambda line: say(line.text), ends_with_us=True)
+    run_container(settings, OPERATOR_JOB, words, lambda line: say(line.text), owns_cloud=True)
     return _database_settings(cloud, outputs)
 
 

@@ -19,8 +19,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from emulator.services.batch_documents import timestamp
 from emulator.services.batch_lifecycle import BatchLifecycle, BatchScript, RunningBatch
+from emulator.services.batch_payloads import timestamp
 from emulator.services.http_service import Answer, ApiError, Request, Service
 from emulator.services.written_lines import WrittenLine, WrittenLines
 from workflows.spec.platforms import JOBS

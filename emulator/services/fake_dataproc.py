@@ -27,7 +27,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from emulator.services.batch_documents import (
+from emulator.services.batch_lifecycle import BatchLifecycle, BatchScript, Runner
+from emulator.services.batch_payloads import (
     BATCH_TYPE,
     METADATA_TYPE,
     answered,
@@ -39,7 +40,6 @@ from emulator.services.batch_documents import (
     requested_batch,
     timestamp,
 )
-from emulator.services.batch_lifecycle import BatchLifecycle, BatchScript, Runner
 from emulator.services.dataproc_rules import BATCH_ID, REQUEST_ID, request_faults
 from emulator.services.http_service import (
     Answer,

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from emulator.services.batch_documents import timestamp
+from emulator.services.batch_payloads import timestamp
 from emulator.services.http_service import Answer, ApiError, Request, Service
 from emulator.workflow_engine import RealClock, WorkflowFailed
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
-from emulator.services.batch_documents import timestamp
+from emulator.services.batch_payloads import timestamp
 from emulator.services.http_service import Answer, ApiError, Request, Service
 from emulator.services.written_lines import WrittenLine
 

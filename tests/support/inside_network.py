@@ -30,7 +30,7 @@ from tests.support.workflow_services import JARS
 from workflows.releases.code_archive import build_archive, build_operator_archive
 from workflows.releases.code_bucket import CodeBucket
 from workflows.releases.release import publish_content
-from workflows.releases.release_batches import batches_document
+from workflows.releases.release_batches import build_batches_json
 from workflows.releases.release_content import ENTRY, ReleaseContent, as_json
 from workflows.spec.platforms import MODULES
 from workflows.spec.release_paths import BATCHES, CODE, OPERATOR_CODE, Release, entry_name
@@ -114,7 +114,7 @@ def _release(settings: Settings) -> ReleaseContent:
             entry_name(job): ENTRY.format(job=job, zip=CODE, module=module).encode()
             for job, module in MODULES.items()
         },
-        BATCHES: as_json(batches_document(settings, release)),
+        BATCHES: as_json(build_batches_json(settings, release)),
     }
     return ReleaseContent(release, VERSION, files)
 

@@ -83,10 +83,10 @@ def context_of(checkout: Path, more: Mapping[str, str] | None = None) -> Context
     return Context(checkout, os.environ | given | dict(more or {}))
 
 
-def hand_on(context: Context, **documents: Any) -> None:
+def save_output(context: Context, **documents: Any) -> None:
     """What earlier steps would have left, by the file's name without its ending."""
     for name, document in documents.items():
-        context.hand_on(f"{name}.json", document)
+        context.save_output(f"{name}.json", document)
 
 
 def test_a_clone_of_the_commit_is_taken(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +150,7 @@ def test_the_program_ends_with_1_and_releases_nothing(
     before, context = cloud.changed(), context_of(checkout, variables)
     if dirty:
         (checkout / "README.md").write_text("Another product\n")
-    hand_on(context, images=PINNED, settings=SETTINGS)
+    save_output(context, images=PINNED, settings=SETTINGS)
     program = (
         f"import sys; sys.path.insert(0, {str(PROJECT)!r}); from workflows.deployment.__main__"
         f" import main; sys.exit(main([{name!r}]))"
@@ -182,7 +182,7 @@ def test_a_release_without_a_digest_does_not_begin(
 ) -> None:
     cloud.publish(small_release(SECOND))
     context = context_of(checkout, cloud.access())
-    hand_on(context, settings=SETTINGS, **({"images": handed} if handed else {}))
+    save_output(context, settings=SETTINGS, **({"images": handed} if handed else {}))
     with pytest.raises(DeploymentFailed, match=words):
         release(context)
     assert latest_version(cloud.storage) == SECOND
@@ -192,11 +192,11 @@ def test_a_release_that_is_refused_ends_the_build(cloud: DeploymentCloud, checko
     """The commit has no product: `python -m workflows` is not in it."""
     cloud.publish(small_release(SECOND))
     context = context_of(checkout, cloud.access())
-    hand_on(context, settings=SETTINGS, images=PINNED)
+    save_output(context, settings=SETTINGS, images=PINNED)
     with pytest.raises(DeploymentFailed, match=r"ended with exit code 1; .* latest\.json is as it"):
         release(context)
     assert latest_version(cloud.storage) == SECOND
-    assert not (context.folder / release_step.HANDED_ON).exists()
+    assert not (context.folder / release_step.OUTPUT_FILE).exists()
 
 
 def test_the_tag_follows_from_what_the_images_are_made_of(checkout: Path) -> None:
@@ -231,7 +231,7 @@ def test_an_image_that_does_not_arrive_is_said(
     context = context_of(checkout, cloud.environment())
     with pytest.raises(DeploymentFailed, match=words):
         provide_images(context)
-    assert not (context.folder / images.HANDED_ON).exists()
+    assert not (context.folder / images.OUTPUT_FILE).exists()
 
 
 def test_a_container_without_docker_gets_debians_client(
@@ -259,7 +259,7 @@ def test_an_image_that_another_build_pushed_meanwhile_is_taken(
     (cloud.docker / "other-build").touch()
     context = context_of(checkout, cloud.environment())
     provide_images(context)
-    handed = json.loads((context.folder / images.HANDED_ON).read_text())
+    handed = json.loads((context.folder / images.OUTPUT_FILE).read_text())
     assert handed == {target: f"{REPOSITORY}/{target}@{OTHER_DIGEST}" for target in images.TARGETS}
 
 
@@ -328,7 +328,7 @@ def test_a_project_without_its_settings_is_told_to_apply(
         match=r"gs://nowhere/settings\.env can't be read: ERROR: .*; `terraform apply` writes it",
     ):
         fetch_settings(context)
-    assert not (context.folder / settings_file.HANDED_ON).exists()
+    assert not (context.folder / settings_file.OUTPUT_FILE).exists()
 
 
 @needs_gcloud
@@ -341,7 +341,7 @@ def test_verify_names_everything_that_is_otherwise(
     (checkout / "workflows").mkdir()
     (checkout / "workflows" / "pipeline.yaml").write_text("main:\n")
     context = context_of(checkout, {**cloud.environment(), "CLOUD_RUN_JOBS": JOB})
-    hand_on(context, settings=SETTINGS, images=PINNED, release={"version": FIRST})
+    save_output(context, settings=SETTINGS, images=PINNED, release={"version": FIRST})
     capsys.readouterr()
     with pytest.raises(DeploymentFailed, match=r"something else: latest\.json .* and more"):
         verify(context)

@@ -43,13 +43,13 @@ def written(tmp_path: Path) -> Iterator[tuple[DriverOutput, Writer]]:
 
 def test_it_is_read_on_from_where_it_was(written: tuple[DriverOutput, Writer]) -> None:
     output, write = written
-    assert output.read_on() == ""
+    assert output.read_new() == ""
     write(0, "one\nzwö".encode()[:-1])
-    assert output.read_on() == "one\nzw", "half a character waits for its other half"
+    assert output.read_new() == "one\nzw", "half a character waits for its other half"
     write(0, "one\nzwölf\n".encode())
     write(1, b"three\n")
-    assert output.read_on() == "ölf\nthree\n"
-    assert output.read_on() == ""
+    assert output.read_new() == "ölf\nthree\n"
+    assert output.read_new() == ""
 
 
 def test_the_last_lines_may_lie_in_several_objects(

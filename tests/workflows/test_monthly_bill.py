@@ -19,10 +19,10 @@ from tests.support.dataproc_cases import WorkflowsHere
 from tests.support.processes import PROJECT, environment_of
 from workflows.costs.bill_inputs import SOURCES, BillInputs, inputs_of
 from workflows.costs.cost_ledger import PAST_RUNS, PastRun, past_runs, usual_seconds
+from workflows.costs.daily_cost import batch_usd
 from workflows.costs.database_cost import database_cost
 from workflows.costs.measured_inputs import KnownInputs, with_measured
 from workflows.costs.monthly_bill import modelled_bill, monthly_bill
-from workflows.costs.night_model import batch_usd
 from workflows.spec.platform_choice import CLOUD_RUN, CLOUD_RUN_ROWS, DATAPROC
 
 METRICS, FORECAST = "calculate_pool_metrics", "forecast_pools"

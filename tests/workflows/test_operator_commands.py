@@ -245,10 +245,10 @@ def test_each_line_is_shown_once_however_late_it_comes(monkeypatch: pytest.Monke
     with serving([double]) as url:
         settings = cloud_settings(url)
         log = ContainerLog(settings, OPERATOR_JOB, "1970-01-01T00:16:39Z", NAME.rpartition("/")[2])
-        assert [line.text for line in log.read_on()] == ["a", "c", "d"]
+        assert [line.text for line in log.read_new()] == ["a", "c", "d"]
         written = _log((1_000.0, "a"), (1_030.0, "c"), (1_030.0, "d"), (1_010.0, "b"), (990, "x"))
-        assert [line.text for line in log.read_on()] == ["b"]
-        assert log.read_on() == []
+        assert [line.text for line in log.read_new()] == ["b"]
+        assert log.read_new() == []
         assert last_log_lines(settings, OPERATOR_JOB, "1970-01-01T00:00:00Z", 2) == ["c", "d"]
         assert last_log_lines(settings, "another", "1970-01-01T00:00:00Z") == []
 

@@ -38,7 +38,13 @@ from tests.support.releases import (
 )
 from workflows.releases import code_bucket
 from workflows.releases.code_bucket import CodeBucket
-from workflows.releases.release import publish_content, read_batches, released, rollback, versions
+from workflows.releases.release import (
+    find_release,
+    publish_content,
+    read_batches,
+    rollback,
+    versions,
+)
 from workflows.releases.release_content import ReleaseContent
 from workflows.spec.release_paths import BATCHES, LATEST, MANIFEST, Release, object_name
 
@@ -254,7 +260,7 @@ def test_a_bucket_that_does_not_exist_is_said(settings: Settings) -> None:
     elsewhere = settings.model_copy(update={"code_bucket": "nowhere"})
     for work in (
         lambda: publish(elsewhere, small_release(FIRST)),
-        lambda: released(elsewhere),
+        lambda: find_release(elsewhere),
         lambda: versions(elsewhere),
     ):
         with pytest.raises(
@@ -416,10 +422,10 @@ def test_an_unknown_version_is_told_the_newest_known_ones(settings: Settings) ->
     with pytest.raises(
         ConfigurationError, match="nothing is released in gs://acme-code; release with"
     ):
-        released(settings)
+        find_release(settings)
     publish(settings, small_release(FIRST))
     publish(settings, small_release(SECOND))
-    for work in (lambda: released(settings, "1234567"), lambda: rollback(settings, "1234567")):
+    for work in (lambda: find_release(settings, "1234567"), lambda: rollback(settings, "1234567")):
         with pytest.raises(
             ConfigurationError,
             match=(
@@ -433,8 +439,8 @@ def test_an_unknown_version_is_told_the_newest_known_ones(settings: Settings) ->
 def test_a_released_version_is_found_with_its_batches(settings: Settings) -> None:
     publish(settings, small_release(FIRST, metrics={"ttl": "7200s"}))
     publish(settings, small_release(SECOND))
-    assert released(settings) == Release(BUCKET, SECOND, (JAR,))
-    found = released(settings, FIRST)
+    assert find_release(settings) == Release(BUCKET, SECOND, (JAR,))
+    found = find_release(settings, FIRST)
     assert found == Release(BUCKET, FIRST, (JAR,))
     assert read_batches(settings, found) == {
         "version": FIRST,
@@ -459,10 +465,10 @@ def test_a_damaged_document_is_said(
             else "names a{40} with another manifest"
         ),
     ):
-        read_batches(settings, released(settings))
+        read_batches(settings, find_release(settings))
     found = Release(BUCKET, FIRST, (JAR,))
     read: dict[str, Callable[[], object]] = {
-        MANIFEST: lambda: released(settings, FIRST),
+        MANIFEST: lambda: find_release(settings, FIRST),
         BATCHES: lambda: read_batches(settings, found),
     }
     if content != b'{"files": {}}':
@@ -475,7 +481,7 @@ def test_a_damaged_latest_is_said_and_the_next_release_mends_it(
 ) -> None:
     publish(settings, small_release(FIRST))
     double.store.write(BUCKET, LATEST, b"{", {"contentType": "application/json"}, Conditions(), {})
-    for work in (lambda: released(settings), lambda: versions(settings)):
+    for work in (lambda: find_release(settings), lambda: versions(settings)):
         with pytest.raises(
             ReleaseConflict,
             match=r"latest\.json is damaged: it is no JSON object with version; release again",
@@ -509,4 +515,4 @@ def test_another_double_of_cloud_storage_agrees(tmp_path: Path) -> None:
             (FIRST, False, []),
         ]
         assert rollback(settings, FIRST) == {"version": FIRST, "previous": SECOND, "moved": True}
-        assert released(settings) == Release(BUCKET, FIRST, (JAR,))
+        assert find_release(settings) == Release(BUCKET, FIRST, (JAR,))

@@ -8,7 +8,7 @@ import re
 
 from common.errors import DeploymentFailed
 from workflows.deployment.context import Context, say
-from workflows.releases.working_tree import look_at
+from workflows.releases.working_tree import read_status
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
@@ -56,7 +56,7 @@ def require_commit_in_checkout(context: Context, commit: str) -> None:
             f"{context.root} has no .git: `gcloud builds submit` sends none, and a release is named"
             f" after the commit that is checked out; {FROM_TRIGGER}"
         )
-    tree = look_at(context.root)
+    tree = read_status(context.root)
     if tree.commit != commit:
         raise DeploymentFailed(
             f"COMMIT_SHA={commit} is not what is checked out, which is {tree.commit};"

@@ -48,12 +48,12 @@ class Context:
             )
         return folder
 
-    def hand_on(self, name: str, document: Any) -> None:
+    def save_output(self, name: str, document: Any) -> None:
         """Leave a document for later steps."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / name).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
-    def handed(self, name: str, step: str) -> Any:
+    def load_output(self, name: str, step: str) -> Any:
         """A document that an earlier step left. Raises: DeploymentFailed where it is missing."""
         try:
             return json.loads((self.folder / name).read_text(encoding="utf-8"))
@@ -87,11 +87,11 @@ class Context:
         """A program's stdout. Raises: DeploymentFailed where it fails, with what it ended with."""
         done = self.run(command)
         if done.returncode:
-            raise DeploymentFailed(f"`{' '.join(command)}` failed: {last_words(done)}")
+            raise DeploymentFailed(f"`{' '.join(command)}` failed: {last_error_line(done)}")
         return done.stdout
 
 
-def last_words(done: subprocess.CompletedProcess[str]) -> str:
+def last_error_line(done: subprocess.CompletedProcess[str]) -> str:
     """What a program ended with, after all that it said went to the log: its line with ERROR, as
     gcloud writes it, else its last line.
     """

@@ -1,5 +1,5 @@
 """The step `images`: both images of container/Dockerfile are in the registry under a tag that
-follows from what they are made of, and their digests are handed on.
+follows from what they are made of, and their digests are load_output on.
 
 An image is built only where its tag is missing. A second build of the same files has another digest
 (Debian's packages, times), and a release with another digest is another release.
@@ -15,9 +15,9 @@ import subprocess
 
 from common.errors import DeploymentFailed
 from workflows.deployment.checkout import image_repository
-from workflows.deployment.context import SHOWN_LETTERS, Context, last_words, say
+from workflows.deployment.context import SHOWN_LETTERS, Context, last_error_line, say
 
-HANDED_ON = "images.json"
+OUTPUT_FILE = "images.json"
 BATCH, CLOUD_RUN = TARGETS = ("batch", "cloud-run")
 """Targets of the Dockerfile, and names of the images."""
 
@@ -43,7 +43,7 @@ def provide_images(context: Context) -> None:
         digest = _provided(context, f"{repository}/{target}:{tag}", target)
         images[target] = f"{repository}/{target}@{digest}"
         say(f"{target}: {images[target]}")
-    context.hand_on(HANDED_ON, images)
+    context.save_output(OUTPUT_FILE, images)
 
 
 def image_tag(context: Context) -> str:
@@ -57,13 +57,13 @@ def image_tag(context: Context) -> str:
 
 
 def provided_image(context: Context, target: str) -> str:
-    """HOST/PATH@sha256:.. of one of `TARGETS`, as `provide_images` handed it on. Raises:
+    """HOST/PATH@sha256:.. of one of `TARGETS`, as `provide_images` load_output it on. Raises:
     DeploymentFailed where it has no digest.
     """
-    image = context.handed(HANDED_ON, "images").get(target)
+    image = context.load_output(OUTPUT_FILE, "images").get(target)
     if not isinstance(image, str) or not PINNED.fullmatch(image):
         raise DeploymentFailed(
-            f"{HANDED_ON} has {image!r} for the image {target}: HOST/PATH@sha256:<64 digits> is"
+            f"{OUTPUT_FILE} has {image!r} for the image {target}: HOST/PATH@sha256:<64 digits> is"
             " allowed; run the build again from the start"
         )
     return image
@@ -90,7 +90,7 @@ def _provided(context: Context, reference: str, target: str) -> str:
     digest = _digest_in(_looked_up(context, reference).stdout)
     if pushed.returncode and not digest:
         raise DeploymentFailed(
-            f"docker push {reference} failed: {last_words(pushed)}; may the build's account write"
+            f"docker push {reference} failed: {last_error_line(pushed)}; may the build's account write"
             " to the repository?"
         )
     if not digest:

@@ -14,7 +14,7 @@ from workflows.deployment.context import Context, say
 from workflows.deployment.images import BATCH, provided_image
 from workflows.deployment.settings_file import released_settings
 
-HANDED_ON = "release.json"
+OUTPUT_FILE = "release.json"
 
 
 def release(context: Context) -> None:
@@ -39,6 +39,6 @@ def release(context: Context) -> None:
             " are above, and latest.json is as it was"
         )
     document = json.loads(done.stdout)
-    context.hand_on(HANDED_ON, document)
+    context.save_output(OUTPUT_FILE, document)
     uploaded = len(document["uploaded"])
     say(f"{document['version']} is the latest release; {uploaded} files were new")

@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping
 
 from common.errors import DeploymentFailed
-from workflows.deployment.context import Context, last_words, say
+from workflows.deployment.context import Context, last_error_line, say
 
 SETTINGS = "settings.env"
-HANDED_ON = "settings.json"
+OUTPUT_FILE = "settings.json"
 NEEDED = ("PROJECT_ID", "REGION", "CODE_BUCKET", "WORKFLOW_NAME")
 """What the steps themselves need. `release` names what the batches lack."""
 
@@ -31,10 +31,10 @@ def fetch_settings(context: Context) -> None:
     where = f"gs://{bucket}/{SETTINGS}"
     done = context.run(["gcloud", "storage", "cat", where])
     if done.returncode:
-        raise DeploymentFailed(f"{where} can't be read: {last_words(done)}; {APPLY}")
+        raise DeploymentFailed(f"{where} can't be read: {last_error_line(done)}; {APPLY}")
     settings = parse_settings(done.stdout, where)
     require_settings(settings, bucket, where)
-    context.hand_on(HANDED_ON, settings)
+    context.save_output(OUTPUT_FILE, settings)
     say(f"{len(settings)} settings from {where}")
 
 
@@ -51,8 +51,8 @@ def require_settings(settings: Mapping[str, str], bucket: str, where: str) -> No
 
 
 def released_settings(context: Context) -> dict[str, str]:
-    """What `fetch_settings` handed on. Raises: DeploymentFailed."""
-    settings: dict[str, str] = context.handed(HANDED_ON, "settings")
+    """What `fetch_settings` load_output on. Raises: DeploymentFailed."""
+    settings: dict[str, str] = context.load_output(OUTPUT_FILE, "settings")
     return settings
 
 

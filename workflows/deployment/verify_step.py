@@ -13,7 +13,7 @@ from workflows.deployment.checkout import cloud_run_jobs, required_commit
 from workflows.deployment.context import Context, say
 from workflows.deployment.deploy_step import project_of, source_of
 from workflows.deployment.images import CLOUD_RUN, provided_image
-from workflows.deployment.release_step import HANDED_ON as RELEASE
+from workflows.deployment.release_step import OUTPUT_FILE as RELEASE
 from workflows.deployment.settings_file import released_settings
 from workflows.spec.release_paths import LATEST, MANIFEST, object_name
 
@@ -33,7 +33,7 @@ def verify(context: Context) -> None:
 
 def _release_faults(context: Context) -> Iterator[str]:
     bucket = released_settings(context)["CODE_BUCKET"]
-    version = context.handed(RELEASE, "release")["version"]
+    version = context.load_output(RELEASE, "release")["version"]
     latest = json.loads(_object(context, bucket, LATEST))
     if latest["version"] != version:
         yield f"{LATEST} names {latest['version']}, and released was {version}"
