@@ -24,21 +24,16 @@ import time
 import uuid
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from emulator.services.batch_lifecycle import BatchLifecycle, BatchScript, Runner
 from emulator.services.batch_payloads import (
-    BATCH_TYPE,
-    METADATA_TYPE,
     answered,
-    answered_operation,
     invalid,
     known_parameters,
     matching,
     page,
     requested_batch,
-    timestamp,
 )
 from emulator.services.dataproc_rules import BATCH_ID, REQUEST_ID, request_faults
 from emulator.services.http_service import (
@@ -49,6 +44,7 @@ from emulator.services.http_service import (
     Request,
     Service,
 )
+from emulator.services.served_batch import ServedBatch
 
 log = logging.getLogger(__name__)
 
@@ -72,23 +68,6 @@ FAILURES = {
 }
 
 
-@dataclass
-class _Batch:
-    project: str
-    region: str
-    batch_id: str
-    uuid: str
-    operation: str
-    asked: dict[str, Any]
-    output_uri: str
-    life: BatchLifecycle
-    written: int = 0
-
-    @property
-    def name(self) -> str:
-        return f"projects/{self.project}/locations/{self.region}/batches/{self.batch_id}"
-
-
 class FakeDataproc(Service):
     """The service. All of its state is in memory, behind one lock."""
 
@@ -110,8 +89,8 @@ class FakeDataproc(Service):
         self._run = run
         self._write_output = write_output
         self._lock = threading.RLock()
-        self._batches: dict[str, _Batch] = {}
-        self._operations: dict[str, _Batch] = {}
+        self._batches: dict[str, ServedBatch] = {}
+        self._operations: dict[str, ServedBatch] = {}
         self._requests: dict[tuple[str, str], str] = {}
         self._failures: dict[str, deque[int | str]] = defaultdict(deque)
         routes: list[tuple[Method, str, str, Handler]] = [
@@ -139,15 +118,19 @@ class FakeDataproc(Service):
         """
         with self._lock:
             for batch in self._batches.values():
-                batch.life.advance(self._now())
+                batch.lifecycle.advance(self._now())
                 self._put_output(batch)
 
     def cancel_all(self) -> None:
         """Ask every batch to end, and wait for those that really run: none outlives the service."""
         with self._lock:
             for batch in self._batches.values():
-                batch.life.cancel(self._now())
-            running = [batch.life.running for batch in self._batches.values() if batch.life.running]
+                batch.lifecycle.cancel(self._now())
+            running = [
+                batch.lifecycle.running
+                for batch in self._batches.values()
+                if batch.lifecycle.running
+            ]
         while any(process.poll() is None for process in running):
             time.sleep(0.05)
         self.advance()
@@ -156,7 +139,7 @@ class FakeDataproc(Service):
         """The state of each batch by its id."""
         self.advance()
         with self._lock:
-            return {batch.batch_id: batch.life.state for batch in self._batches.values()}
+            return {batch.batch_id: batch.lifecycle.state for batch in self._batches.values()}
 
     def _served(self, method: Method, handler: Handler) -> Handler:
         def serve(request: Request, **names: str) -> Answer:
@@ -190,7 +173,9 @@ class FakeDataproc(Service):
         parent = f"projects/{project}/locations/{region}"
         if request_id and (parent, request_id) in self._requests:
             return Answer(
-                self._operation(self._operations[self._requests[parent, request_id]], request.query)
+                self._operations[self._requests[parent, request_id]].operation_json(
+                    self._now(), request.query
+                )
             )
         asked = requested_batch(request.json())
         batch_id = request.query.get("batchId") or uuid.uuid4().hex
@@ -203,10 +188,10 @@ class FakeDataproc(Service):
         self._operations[batch.operation] = batch
         if request_id:
             self._requests[parent, request_id] = batch.operation
-        batch.life.advance(self._now())
-        return Answer(self._operation(batch, request.query))
+        batch.lifecycle.advance(self._now())
+        return Answer(batch.operation_json(self._now(), request.query))
 
-    def _new(self, project: str, region: str, batch_id: str, asked: dict[str, Any]) -> _Batch:
+    def _new(self, project: str, region: str, batch_id: str, asked: dict[str, Any]) -> ServedBatch:
         unique = str(uuid.uuid4())
         bucket = (
             asked.get("environmentConfig", {}).get("executionConfig", {}).get("stagingBucket")
@@ -226,12 +211,12 @@ class FakeDataproc(Service):
         script = self._script(batch_id) if callable(self._script) else self._script
         life = BatchLifecycle(asked, script, self._now(), start)
         operation = f"projects/{project}/regions/{region}/operations/{uuid.uuid4()}"
-        return _Batch(project, region, batch_id, unique, operation, asked, output_uri, life)
+        return ServedBatch(project, region, batch_id, unique, operation, asked, output_uri, life)
 
     def _get(self, request: Request, project: str, region: str, batch_id: str) -> Answer:
         known_parameters(request.query)
         return Answer(
-            answered(self._document(self._found(project, region, batch_id)), request.query)
+            answered(self._found(project, region, batch_id).to_json(self._now()), request.query)
         )
 
     def _list(self, request: Request, project: str, region: str) -> Answer:
@@ -247,7 +232,9 @@ class FakeDataproc(Service):
             for batch in self._batches.values()
             if (batch.project, batch.region) == (project, region)
         ]
-        documents = [self._document(batch) for batch in (reversed(inside) if order else inside)]
+        documents = [
+            batch.to_json(self._now()) for batch in (reversed(inside) if order else inside)
+        ]
         shown, following = page(
             [document for document in documents if wanted(document)], request.query
         )
@@ -262,9 +249,9 @@ class FakeDataproc(Service):
     def _delete(self, request: Request, project: str, region: str, batch_id: str) -> Answer:
         known_parameters(request.query)
         batch = self._found(project, region, batch_id)
-        if not batch.life.done:
+        if not batch.lifecycle.done:
             message = (
-                f"Batch {batch.name} is in state {batch.life.state}: only a batch in state"
+                f"Batch {batch.name} is in state {batch.lifecycle.state}: only a batch in state"
                 " CANCELLED, SUCCEEDED or FAILED can be deleted."
             )
             raise ApiError(400, message, reason="FAILED_PRECONDITION")
@@ -276,7 +263,9 @@ class FakeDataproc(Service):
     ) -> Answer:
         known_parameters(request.query)
         return Answer(
-            self._operation(self._operation_found(project, region, operation_id), request.query)
+            self._operation_found(project, region, operation_id).operation_json(
+                self._now(), request.query
+            )
         )
 
     def _list_operations(self, request: Request, project: str, region: str) -> Answer:
@@ -287,7 +276,7 @@ class FakeDataproc(Service):
             if (batch.project, batch.region) == (project, region)
         ]
         shown, following = page(inside, request.query)
-        operations = [self._operation(batch, request.query) for batch in shown]
+        operations = [batch.operation_json(self._now(), request.query) for batch in shown]
         return Answer(
             {
                 **({"operations": operations} if operations else {}),
@@ -297,105 +286,23 @@ class FakeDataproc(Service):
 
     def _cancel(self, request: Request, project: str, region: str, operation_id: str) -> Answer:
         known_parameters(request.query)
-        self._operation_found(project, region, operation_id).life.cancel(self._now())
+        self._operation_found(project, region, operation_id).lifecycle.cancel(self._now())
         return Answer({})
 
-    def _found(self, project: str, region: str, batch_id: str) -> _Batch:
+    def _found(self, project: str, region: str, batch_id: str) -> ServedBatch:
         name = f"projects/{project}/locations/{region}/batches/{batch_id}"
         if name not in self._batches:
             raise ApiError(404, f"Not found: Batch {name}")
         return self._batches[name]
 
-    def _operation_found(self, project: str, region: str, operation_id: str) -> _Batch:
+    def _operation_found(self, project: str, region: str, operation_id: str) -> ServedBatch:
         name = f"projects/{project}/regions/{region}/operations/{operation_id}"
         if name not in self._operations:
             raise ApiError(404, "Operation not found")
         return self._operations[name]
 
-    def _document(self, batch: _Batch) -> dict[str, Any]:
-        """The batch as it is read back."""
-        *earlier, (state, message, since) = batch.life.history
-        return {
-            "name": batch.name,
-            "uuid": batch.uuid,
-            "createTime": timestamp(batch.life.history[0][2]),
-            **batch.asked,
-            "runtimeInfo": self._runtime_info(batch),
-            "state": state,
-            **(
-                {"stateMessage": self._explained(batch, message)}
-                if message or state == "FAILED"
-                else {}
-            ),
-            "stateTime": timestamp(since),
-            "creator": "local@yieldspark.invalid",
-            "runtimeConfig": {
-                **batch.asked.get("runtimeConfig", {}),
-                "properties": _read_back(batch),
-            },
-            "operation": batch.operation,
-            "stateHistory": [
-                {"state": name, "stateStartTime": timestamp(start)} for name, _, start in earlier
-            ],
-        }
-
-    def _runtime_info(self, batch: _Batch) -> dict[str, Any]:
-        info: dict[str, Any] = (
-            {"outputUri": batch.output_uri} if batch.life.state != "PENDING" else {}
-        )
-        if usage := batch.life.usage(self._now()):
-            info["approximateUsage"] = _as_strings(usage)
-        if present := batch.life.present_use():
-            info["currentUsage"] = {**_as_strings(present), "snapshotTime": timestamp(self._now())}
-        return info
-
-    def _explained(self, batch: _Batch, message: str) -> str:
-        """A failure's message, in the words of the service."""
-        if batch.life.state != "FAILED":
-            return message
-        folder = batch.output_uri.rpartition("/")[0].removeprefix("gs://")
-        return (
-            f"Google Cloud Dataproc Agent reports job failure{f': {message}' if message else ''}."
-            " If logs are available, they can be found at:\n"
-            f"https://console.cloud.google.com/dataproc/batches/{batch.region}/{batch.batch_id}?project={batch.project}\n"
-            f"gcloud dataproc batches wait '{batch.batch_id}' --region '{batch.region}' --project"
-            f" '{batch.project}'\n"
-            f"https://console.cloud.google.com/storage/browser/{folder}/\n"
-            f"{batch.output_uri}.*"
-        )
-
-    def _operation(self, batch: _Batch, query: Mapping[str, str]) -> dict[str, Any]:
-        """The long-running operation: no state of its own, and `done` only when it is."""
-        state, message, since = batch.life.history[-1]
-        metadata: dict[str, Any] = {
-            "@type": METADATA_TYPE,
-            "batch": batch.name,
-            "batchUuid": batch.uuid,
-            "createTime": timestamp(batch.life.history[0][2]),
-            "operationType": "BATCH",
-            "description": "Batch",
-            "labels": {
-                "goog-dataproc-batch-id": batch.batch_id,
-                "goog-dataproc-batch-uuid": batch.uuid,
-                "goog-dataproc-location": batch.region,
-                **batch.asked.get("labels", {}),
-            },
-        }
-        operation: dict[str, Any] = {"name": batch.operation, "metadata": metadata}
-        if batch.life.done:
-            metadata["doneTime"] = timestamp(since)
-            operation["done"] = True
-            if state == "SUCCEEDED":
-                operation["response"] = {"@type": BATCH_TYPE, **self._document(batch)}
-            else:
-                operation["error"] = {
-                    "code": 1 if state == "CANCELLED" else 10,
-                    "message": self._explained(batch, message),
-                }
-        return answered_operation(operation, query)
-
-    def _put_output(self, batch: _Batch) -> None:
-        content = batch.life.output()
+    def _put_output(self, batch: ServedBatch) -> None:
+        content = batch.lifecycle.output()
         if self._write_output is None or len(content) == batch.written:
             return
         batch.written = len(content)
@@ -414,19 +321,3 @@ def check_request(batch_id: str, asked: Mapping[str, Any]) -> None:
         )
     if faults := request_faults(asked):
         raise invalid("; ".join(faults), "batch")
-
-
-def _read_back(batch: _Batch) -> dict[str, str]:
-    defaults = {
-        "spark.app.name": batch.name,
-        "spark.driver.cores": "4",
-        "spark.executor.cores": "4",
-        "spark.executor.instances": "2",
-    }
-    properties = {**defaults, **batch.asked.get("runtimeConfig", {}).get("properties", {})}
-    return {f"spark:{name}": value for name, value in properties.items()}
-
-
-def _as_strings(numbers: Mapping[str, int]) -> dict[str, str]:
-    """int64 is a string in JSON (https://protobuf.dev/programming-guides/json)."""
-    return {name: str(number) for name, number in numbers.items()}

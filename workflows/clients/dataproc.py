@@ -144,8 +144,9 @@ class Batches:
         ours, theirs = (payload.get("pysparkBatch", {}) for payload in (batch, existing))
         if any(ours.get(field) != theirs.get(field) for field in ("mainPythonFileUri", "args")):
             raise CloudRefused(
-                f"batch id {batch_id} is taken by another batch, created {existing.get('createTime')}:"
-                f" submit again under another id, or look at it: {self.console_url(batch_id)}"
+                f"batch id {batch_id} is taken by another batch, created"
+                f" {existing.get('createTime')}: submit again under another id, or look at it:"
+                f" {self.console_url(batch_id)}"
             ) from error
 
     def get(self, batch_id: str) -> Document:

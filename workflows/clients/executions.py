@@ -24,7 +24,7 @@ ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "UNAVAILABLE"})
 
 
 class Executions:
-    """Executions of the settings' workflow. Every method raises CloudRefused and CloudUnavailable."""
+    """Executions of the settings' workflow. Methods raise CloudRefused and CloudUnavailable."""
 
     def __init__(self, settings: Settings) -> None:
         required(settings, "project_id", "region")

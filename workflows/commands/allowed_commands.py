@@ -44,9 +44,9 @@ def require_allowed_command(arguments: Sequence[str]) -> None:
     while hasattr(command, "commands"):
         name = rest.pop(0) if rest else ""
         if name not in command.commands:
+            names = [" ".join([*path, subcommand]) for subcommand in command.commands]
             raise ConfigurationError(
-                f"`{' '.join([*path, name]).strip()}` is no command; allowed:"
-                f" {', '.join(' '.join([*path, command_name]) for command_name in command.commands)}"
+                f"`{' '.join([*path, name]).strip()}` is no command; allowed: {', '.join(names)}"
             )
         path.append(name)
         command = command.commands[name]

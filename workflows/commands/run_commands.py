@@ -106,8 +106,8 @@ def platforms_by_job(choices: Sequence[str]) -> dict[str, str]:
         platforms, jobs = (single, (job,)) if job else (shared, JOBS)
         if platforms.get(jobs[0], platform) != platform:
             raise ConfigurationError(
-                f"--platform names {platforms[jobs[0]]} and {platform} for {' and '.join(jobs)}; give"
-                " one of them"
+                f"--platform names {platforms[jobs[0]]} and {platform} for {' and '.join(jobs)};"
+                " give one of them"
             )
         platforms.update(dict.fromkeys(jobs, platform))
     return shared | single

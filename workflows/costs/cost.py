@@ -93,7 +93,7 @@ def estimate(batch: Mapping[str, Any], seconds: float, *, region: str | None = N
 
 
 def region_of(batch: Mapping[str, Any]) -> str:
-    """Return the region in a batch's name or subnetwork, else that of the pricing page's examples."""
+    """Return the region in a batch's name or subnetwork, else that of the pricing page."""
     subnetwork = (
         batch.get("environmentConfig", {}).get("executionConfig", {}).get("subnetworkUri", "")
     )

@@ -179,8 +179,8 @@ def _delete(bucket: CodeBucket, candidate: Candidate) -> None:
     """
     if version_in_latest(bucket, bucket.read(LATEST)) == candidate.version:
         raise ReleaseConflict(
-            f"{bucket.uri(LATEST)} names {candidate.version} now, which was about to be deleted; prune"
-            " again"
+            f"{bucket.uri(LATEST)} names {candidate.version} now, which was about to be deleted;"
+            " prune again"
         )
     for name in sorted(candidate.files, key=lambda name: name != MANIFEST):
         bucket.delete(object_name(candidate.version, name))

@@ -130,7 +130,11 @@ def find_release(settings: Settings, version: str | None = None) -> Release:
 
 
 def read_batches(settings: Settings, release: Release) -> Document:
-    """batches.json of a release. Raises: as `find_release`."""
+    """Return batches.json of a release.
+
+    Raises:
+        ReleaseConflict: It is damaged.
+    """
     bucket = CodeBucket(settings)
     name = object_name(release.version, BATCHES)
     return _parse_json(bucket, name, bucket.read(name), "batches")
@@ -246,8 +250,8 @@ def _require_complete(bucket: CodeBucket, version: str, files: Document) -> None
     faults = _faults(files, bucket.listing(object_name(version, "")))
     if faults:
         raise ReleaseConflict(
-            f"gs://{bucket.name}/versions/{version} is incomplete: {'; '.join(faults)}. Release that"
-            " commit again, or another version"
+            f"gs://{bucket.name}/versions/{version} is incomplete: {'; '.join(faults)}. Release"
+            " that commit again, or another version"
         )
 
 

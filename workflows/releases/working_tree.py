@@ -67,6 +67,6 @@ def _git(root: Path, *arguments: str) -> str:
     if process.returncode:
         message = process.stderr.decode(errors="replace").strip()
         raise ConfigurationError(
-            f"git cannot read {root}: {message}; release from a clone of YieldSpark that has a commit"
+            f"git cannot read {root}: {message}; release from a clone of YieldSpark with a commit"
         )
     return process.stdout.decode(errors="surrogateescape")
