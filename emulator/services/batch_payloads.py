@@ -1,9 +1,6 @@
-"""JSON of Dataproc's batches as the service reads and writes it: protobuf's own rules, through the
-official types.
-
-In: the body of a request, or what the double knows of a batch. Out: the service's JSON (int64 as
-strings, enums as names, or as numbers where the client asks for them), or its refusals. The lists'
-filter is here too. No state and no HTTP routes.
+"""JSON of Dataproc batches: parses requests, encodes responses, filters and pages lists. The
+official protobuf types define the format (int64 as text, enums as names, or as numbers on
+request). Holds no state.
 """
 
 from __future__ import annotations
@@ -33,7 +30,7 @@ OUTPUT_ONLY = (
     "operation",
     "stateHistory",
 )
-"""The service ignores them in a request (https://google.aip.dev/203#output-only)."""
+"""Fields that the service ignores in a request (https://google.aip.dev/203#output-only)."""
 
 SYSTEM_PARAMETERS = frozenset(
     {
@@ -56,12 +53,12 @@ BATCH_TYPE = "type.googleapis.com/google.cloud.dataproc.v1.Batch"
 
 
 def timestamp(seconds: float) -> str:
-    """RFC 3339 in UTC with microseconds, as the service writes it."""
+    """Format seconds since the epoch as RFC 3339, UTC, with microseconds, as the service does."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def invalid(message: str, field: str = "") -> ApiError:
-    """400 INVALID_ARGUMENT with the details that Google's front end gives."""
+def invalid_argument(message: str, field: str = "") -> ApiError:
+    """Return a 400 INVALID_ARGUMENT with the details of Google's front end."""
     violation = {"description": message, **({"field": field} if field else {})}
     return ApiError(
         400,
@@ -72,59 +69,71 @@ def invalid(message: str, field: str = "") -> ApiError:
     )
 
 
-def requested_batch(body: Any) -> dict[str, Any]:
-    """The batch that a create asks for, in canonical JSON. Raises: ApiError 400 for an unknown
-    field or a value of the wrong kind.
+def parse_batch(body: Any) -> dict[str, Any]:
+    """Return the batch of a create request, in canonical JSON.
+
+    Args:
+        body: JSON of the request.
+
+    Raises:
+        ApiError: 400, for an unknown field or a value of the wrong type.
     """
     if not isinstance(body, dict):
-        raise invalid("Invalid JSON payload received. Unexpected token.", "batch")
+        raise invalid_argument("Invalid JSON payload received. Unexpected token.", "batch")
     message = dataproc_v1.Batch.pb(dataproc_v1.Batch())
     try:
         json_format.ParseDict(body, message)
     except json_format.ParseError as error:
         unknown = re.search(r'has no field named "([^"]+)" at "Batch\.?([^"]*)"', str(error))
         if not unknown:
-            raise invalid(f"Invalid value at 'batch': {error}", "batch") from None
-        place = ".".join(["batch", *([unknown[2]] if unknown[2] else [])])
-        raise invalid(
-            f"Invalid JSON payload received. Unknown name \"{unknown[1]}\" at '{place}': Cannot"
+            raise invalid_argument(f"Invalid value at 'batch': {error}", "batch") from None
+        path = ".".join(["batch", *([unknown[2]] if unknown[2] else [])])
+        raise invalid_argument(
+            f"Invalid JSON payload received. Unknown name \"{unknown[1]}\" at '{path}': Cannot"
             " find field.",
-            place,
+            path,
         ) from None
-    found: dict[str, Any] = json_format.MessageToDict(message)
-    return {name: value for name, value in found.items() if name not in OUTPUT_ONLY}
+    batch: dict[str, Any] = json_format.MessageToDict(message)
+    return {name: value for name, value in batch.items() if name not in OUTPUT_ONLY}
 
 
-def answered(
-    document: dict[str, Any], query: Mapping[str, str], kind: type[Any] = dataproc_v1.Batch
+def encode_message(
+    payload: dict[str, Any], query: Mapping[str, str], kind: type[Any] = dataproc_v1.Batch
 ) -> dict[str, Any]:
-    """A message as the client wants it: with `enum-encoding=int` in `$alt` the enums are numbers,
-    as the official client asks.
+    """Return a message as the client requests it: with `enum-encoding=int` in `$alt`, as the
+    official client sends, enums are numbers.
     """
     if "enum-encoding=int" not in query.get("$alt", ""):
-        return document
-    message = json_format.ParseDict(document, kind.pb(kind()))
+        return payload
+    message = json_format.ParseDict(payload, kind.pb(kind()))
     numbered: dict[str, Any] = json_format.MessageToDict(message, use_integers_for_enums=True)
     return numbered
 
 
-def answered_operation(operation: dict[str, Any], query: Mapping[str, str]) -> dict[str, Any]:
-    """An operation as the client wants it; its metadata and response have enums too."""
+def encode_operation(operation: dict[str, Any], query: Mapping[str, str]) -> dict[str, Any]:
+    """Return an operation as the client requests it; its metadata and response have enums too."""
     kinds = {"metadata": dataproc_v1.BatchOperationMetadata, "response": dataproc_v1.Batch}
-    wanted = dict(operation)
+    encoded = dict(operation)
     for name in kinds.keys() & operation.keys():
         content = {key: value for key, value in operation[name].items() if key != "@type"}
-        wanted[name] = {"@type": operation[name]["@type"], **answered(content, query, kinds[name])}
-    return wanted
+        encoded[name] = {
+            "@type": operation[name]["@type"],
+            **encode_message(content, query, kinds[name]),
+        }
+    return encoded
 
 
-def known_parameters(query: Mapping[str, str], *names: str) -> None:
-    """Raises: ApiError 400 for a query parameter that the method does not have."""
+def require_known_parameters(query: Mapping[str, str], *names: str) -> None:
+    """Check the query parameters of a method.
+
+    Raises:
+        ApiError: 400, for a parameter that it does not have.
+    """
     for name in query.keys() - SYSTEM_PARAMETERS - set(names):
         reason = (
             f"Cannot bind query parameter. Field '{name}' could not be found in request message."
         )
-        raise invalid(f'Invalid JSON payload received. Unknown name "{name}": {reason}')
+        raise invalid_argument(f'Invalid JSON payload received. Unknown name "{name}": {reason}')
 
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -138,26 +147,30 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 CLAUSE = re.compile(r'\s*([\w.-]+)\s*(!=|<=|>=|=|<|>)\s*("[^"]*"|[^\s"]+)\s*')
 
 
-def matching(filter_text: str) -> Callable[[Mapping[str, Any]], bool]:
-    """The test of a list's filter: comparisons of batch_id, batch_uuid, state, create_time and
-    labels.NAME joined by AND.
+def batch_filter(filter_text: str) -> Callable[[Mapping[str, Any]], bool]:
+    """Return the predicate of a list's filter: comparisons of batch_id, batch_uuid, state,
+    create_time and labels.NAME, joined by AND.
 
-    Args: filter_text as https://google.aip.dev/160 has it; its OR, NOT and brackets are left out,
-    and refused. Raises: ApiError 400.
+    Args:
+        filter_text: Filter as in https://google.aip.dev/160, without OR, NOT and parentheses.
+
+    Raises:
+        ApiError: 400, for another filter.
     """
     if not filter_text.strip():
         return lambda batch: True
     clauses = []
     for part in re.split(r"\s+(?:AND|and)\s+", filter_text.strip()):
-        found = CLAUSE.fullmatch(part)
-        if not found:
-            raise invalid(f"Invalid filter: {filter_text!r} can't be read at {part!r}.", "filter")
-        read = _reader(found[1], filter_text)
-        wanted = found[3].strip('"')
-        clauses.append(
-            (read, COMPARISONS[found[2]], _instant(wanted) if found[1] == "create_time" else wanted)
-        )
-    return lambda batch: all(compare(read(batch), wanted) for read, compare, wanted in clauses)
+        match = CLAUSE.fullmatch(part)
+        if not match:
+            raise invalid_argument(
+                f"Invalid filter: {filter_text!r} can't be read at {part!r}.", "filter"
+            )
+        read = _reader(match[1], filter_text)
+        value = match[3].strip('"')
+        operand = _instant(value) if match[1] == "create_time" else value
+        clauses.append((read, COMPARISONS[match[2]], operand))
+    return lambda batch: all(compare(read(batch), operand) for read, compare, operand in clauses)
 
 
 def _reader(field: str, filter_text: str) -> Callable[[Mapping[str, Any]], Any]:
@@ -170,7 +183,7 @@ def _reader(field: str, filter_text: str) -> Callable[[Mapping[str, Any]], Any]:
     if field.startswith("labels."):
         return lambda batch: batch.get("labels", {}).get(field.removeprefix("labels."), "")
     if field not in readers:
-        raise invalid(
+        raise invalid_argument(
             f"Invalid filter: {filter_text!r} names {field!r}, which can't be filtered on.",
             "filter",
         )
@@ -181,31 +194,39 @@ def _instant(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        raise invalid(f"Invalid filter: {text!r} is no time.", "filter") from None
+        raise invalid_argument(f"Invalid filter: {text!r} is no time.", "filter") from None
 
 
-def page(found: Sequence[Any], query: Mapping[str, str]) -> tuple[Sequence[Any], str]:
-    """The page that a list asks for, and the token of the next one, "" for none. Raises: ApiError
-    400.
+def page(items: Sequence[Any], query: Mapping[str, str]) -> tuple[Sequence[Any], str]:
+    """Return one page of a list and the token of the next; empty for none.
+
+    Args:
+        items: All items.
+        query: pageSize, pageToken, filter and orderBy.
+
+    Raises:
+        ApiError: 400, for a wrong size or a token of another list.
     """
-    asked = json.dumps([query.get("filter", ""), query.get("orderBy", "")])
+    request_key = json.dumps([query.get("filter", ""), query.get("orderBy", "")])
     size = query.get("pageSize", "0")
     if not size.isdigit():
-        raise invalid(f"Invalid value at 'page_size' (TYPE_INT32), \"{size}\"", "page_size")
+        raise invalid_argument(
+            f"Invalid value at 'page_size' (TYPE_INT32), \"{size}\"", "page_size"
+        )
     start = 0
     if token := query.get("pageToken"):
         try:
-            start, of = json.loads(base64.urlsafe_b64decode(token))
+            start, token_key = json.loads(base64.urlsafe_b64decode(token))
         except (ValueError, binascii.Error, TypeError):
-            raise invalid("The page token is not valid.", "page_token") from None
-        if of != asked:
-            raise invalid(
+            raise invalid_argument("The page token is not valid.", "page_token") from None
+        if token_key != request_key:
+            raise invalid_argument(
                 "The page token belongs to a list with another filter or order.", "page_token"
             )
     end = start + min(int(size) or 20, 1000)
     following = (
-        base64.urlsafe_b64encode(json.dumps([end, asked]).encode()).decode()
-        if end < len(found)
+        base64.urlsafe_b64encode(json.dumps([end, request_key]).encode()).decode()
+        if end < len(items)
         else ""
     )
-    return found[start:end], following
+    return items[start:end], following

@@ -1,19 +1,9 @@
-"""A double of Dataproc Serverless: batches and operations over REST v1, with the service's names,
-answers and refusals.
+"""Fake of Dataproc Serverless: batches and operations over REST v1, for google-cloud-dataproc,
+gcloud and Cloud Workflows. Batches follow a script or really run. Has no users, quotas or
+networks.
 
-In: requests as `google-cloud-dataproc`, `gcloud` and Cloud Workflows send them. Out: what the
-service answers; the batches go by a script, or are really run by the `run` that is given. Times are
-those of `now`, seconds since the epoch. It knows no users, quotas or networks.
-
-Sources:
-https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/projects.locations.batches, and
-answers that people published:
-- operations are named projects/P/regions/R/operations/ID, batches projects/P/locations/R/batches/ID
-(`gcloud dataproc batches cancel` shows it);
-- a batch that is read back has `spark:` before the names of its properties, and the service's
-defaults beside them;
-- the cancel of a done operation answers 200 and changes nothing (googleapis/mcp-toolbox,
-tests/serverlessspark).
+Source:
+https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/projects.locations.batches
 """
 
 from __future__ import annotations
@@ -28,12 +18,12 @@ from typing import Any, Literal
 
 from emulator.services.batch_lifecycle import BatchLifecycle, BatchScript, Runner
 from emulator.services.batch_payloads import (
-    answered,
-    invalid,
-    known_parameters,
-    matching,
+    batch_filter,
+    encode_message,
+    invalid_argument,
     page,
-    requested_batch,
+    parse_batch,
+    require_known_parameters,
 )
 from emulator.services.dataproc_rules import BATCH_ID, REQUEST_ID, request_faults
 from emulator.services.http_service import (
@@ -48,14 +38,14 @@ from emulator.services.served_batch import ServedBatch
 
 log = logging.getLogger(__name__)
 
+# operations are projects/P/regions/R/operations/ID, batches projects/P/locations/R/batches/ID, as
+# `gcloud dataproc batches cancel` shows
 LOCATION = r"/v1/projects/(?P<project>[^/:]+)/locations/(?P<region>[^/:]+)"
 OPERATIONS = r"/v1/projects/(?P<project>[^/:]+)/(?:regions|locations)/(?P<region>[^/:]+)/operations"
 
 Method = Literal["create", "get", "list", "delete", "get_operation", "list_operations", "cancel"]
 CUT, LOST_ANSWER = "cut", "lost answer"
-"""Failures of the line and not of the service: the request does not arrive, or it does and its
-answer does not.
-"""
+"""Failures of the connection: the request is lost, or the response is."""
 
 FAILURES = {
     409: "The operation was aborted, typically due to a concurrency issue.",
@@ -69,7 +59,7 @@ FAILURES = {
 
 
 class FakeDataproc(Service):
-    """The service. All of its state is in memory, behind one lock."""
+    """The service. Its state is in memory, behind one lock."""
 
     def __init__(
         self,
@@ -79,9 +69,12 @@ class FakeDataproc(Service):
         run: Runner | None = None,
         write_output: Callable[[str, bytes], None] | None = None,
     ) -> None:
-        """Args: script says what a batch does, or makes a script from a batch's id; with run a
-        batch really runs and of the script only pending_seconds and usage_delay_seconds count;
-        write_output takes the gs:// address and the content of each driver output object.
+        """Args:
+        script: Behaviour of a batch, or a function from its id to it.
+        now: Clock, in seconds since the epoch.
+        run: Starts real batches; only pending_seconds and usage_delay_seconds of the script
+            apply then.
+        write_output: Receives the gs:// address and content of each driver output object.
         """
         super().__init__()
         self._script = script
@@ -106,15 +99,19 @@ class FakeDataproc(Service):
             self.route(verb, pattern, self._served(method, handler))
 
     def fail_next(self, method: Method, failure: int | str, times: int = 1) -> None:
-        """Let the next calls of a method fail. Args: failure is an HTTP status, "cut" or "lost
-        answer".
+        """Let the next calls of a method fail.
+
+        Args:
+            method: Method of the API.
+            failure: HTTP status, "cut" or "lost answer".
+            times: Number of calls.
         """
         with self._lock:
             self._failures[method].extend([failure] * times)
 
     def advance(self) -> None:
-        """Let all batches catch up with the time. Each request does so too; whoever serves batches
-        that really run calls it in between.
+        """Let all batches catch up with the time. Every request does so; a server of real batches
+        calls it between requests too.
         """
         with self._lock:
             for batch in self._batches.values():
@@ -122,7 +119,9 @@ class FakeDataproc(Service):
                 self._put_output(batch)
 
     def cancel_all(self) -> None:
-        """Ask every batch to end, and wait for those that really run: none outlives the service."""
+        """Cancel every batch and wait until real ones have ended, so that none outlives the
+        service.
+        """
         with self._lock:
             for batch in self._batches.values():
                 batch.lifecycle.cancel(self._now())
@@ -136,7 +135,7 @@ class FakeDataproc(Service):
         self.advance()
 
     def states(self) -> dict[str, str]:
-        """The state of each batch by its id."""
+        """Return the state of each batch by its id."""
         self.advance()
         with self._lock:
             return {batch.batch_id: batch.lifecycle.state for batch in self._batches.values()}
@@ -162,10 +161,10 @@ class FakeDataproc(Service):
         return serve
 
     def _create(self, request: Request, project: str, region: str) -> Answer:
-        known_parameters(request.query, "batchId", "requestId")
+        require_known_parameters(request.query, "batchId", "requestId")
         request_id = request.query.get("requestId", "")
         if request_id and not REQUEST_ID.fullmatch(request_id):
-            raise invalid(
+            raise invalid_argument(
                 f"Request id '{request_id}' must contain only letters, numbers, underscores and"
                 " hyphens, 40 characters at most.",
                 "request_id",
@@ -177,13 +176,13 @@ class FakeDataproc(Service):
                     self._now(), request.query
                 )
             )
-        asked = requested_batch(request.json())
+        requested = parse_batch(request.json())
         batch_id = request.query.get("batchId") or uuid.uuid4().hex
-        check_request(batch_id, asked)
+        check_request(batch_id, requested)
         name = f"{parent}/batches/{batch_id}"
         if name in self._batches:
             raise ApiError(409, f"Already exists: Failed to create batch: Batch {name}")
-        batch = self._new(project, region, batch_id, asked)
+        batch = self._new(project, region, batch_id, requested)
         self._batches[name] = batch
         self._operations[batch.operation] = batch
         if request_id:
@@ -191,10 +190,12 @@ class FakeDataproc(Service):
         batch.lifecycle.advance(self._now())
         return Answer(batch.operation_json(self._now(), request.query))
 
-    def _new(self, project: str, region: str, batch_id: str, asked: dict[str, Any]) -> ServedBatch:
+    def _new(
+        self, project: str, region: str, batch_id: str, requested: dict[str, Any]
+    ) -> ServedBatch:
         unique = str(uuid.uuid4())
         bucket = (
-            asked.get("environmentConfig", {}).get("executionConfig", {}).get("stagingBucket")
+            requested.get("environmentConfig", {}).get("executionConfig", {}).get("stagingBucket")
             or f"dataproc-staging-{region}-local"
         )
         output_uri = f"gs://{bucket}/google-cloud-dataproc-metainfo/{uuid.uuid4()}/jobs/srvls-batch-{unique}/driveroutput"
@@ -204,41 +205,51 @@ class FakeDataproc(Service):
             None
             if run is None
             else lambda: run(
-                {**asked, "name": name, "uuid": unique, "runtimeInfo": {"outputUri": output_uri}},
+                {
+                    **requested,
+                    "name": name,
+                    "uuid": unique,
+                    "runtimeInfo": {"outputUri": output_uri},
+                },
                 batch_id,
             )
         )
         script = self._script(batch_id) if callable(self._script) else self._script
-        life = BatchLifecycle(asked, script, self._now(), start)
+        life = BatchLifecycle(requested, script, self._now(), start)
         operation = f"projects/{project}/regions/{region}/operations/{uuid.uuid4()}"
-        return ServedBatch(project, region, batch_id, unique, operation, asked, output_uri, life)
+        return ServedBatch(
+            project, region, batch_id, unique, operation, requested, output_uri, life
+        )
 
     def _get(self, request: Request, project: str, region: str, batch_id: str) -> Answer:
-        known_parameters(request.query)
+        require_known_parameters(request.query)
         return Answer(
-            answered(self._found(project, region, batch_id).to_json(self._now()), request.query)
+            encode_message(
+                self._batch(project, region, batch_id).to_json(self._now()), request.query
+            )
         )
 
     def _list(self, request: Request, project: str, region: str) -> Answer:
-        known_parameters(request.query, "pageSize", "pageToken", "filter", "orderBy")
+        require_known_parameters(request.query, "pageSize", "pageToken", "filter", "orderBy")
         order = request.query.get("orderBy", "")
         if order not in ("", "create_time desc", "createTime desc"):
-            raise invalid(
+            raise invalid_argument(
                 f"Invalid order by '{order}': only 'create_time desc' is supported.", "order_by"
             )
-        wanted = matching(request.query.get("filter", ""))
-        inside = [
+        is_selected = batch_filter(request.query.get("filter", ""))
+        batches_in_region = [
             batch
             for batch in self._batches.values()
             if (batch.project, batch.region) == (project, region)
         ]
-        documents = [
-            batch.to_json(self._now()) for batch in (reversed(inside) if order else inside)
+        payloads = [
+            batch.to_json(self._now())
+            for batch in (reversed(batches_in_region) if order else batches_in_region)
         ]
-        shown, following = page(
-            [document for document in documents if wanted(document)], request.query
+        selected, following = page(
+            [payload for payload in payloads if is_selected(payload)], request.query
         )
-        batches = [answered(document, request.query) for document in shown]
+        batches = [encode_message(payload, request.query) for payload in selected]
         return Answer(
             {
                 **({"batches": batches} if batches else {}),
@@ -247,8 +258,8 @@ class FakeDataproc(Service):
         )
 
     def _delete(self, request: Request, project: str, region: str, batch_id: str) -> Answer:
-        known_parameters(request.query)
-        batch = self._found(project, region, batch_id)
+        require_known_parameters(request.query)
+        batch = self._batch(project, region, batch_id)
         if not batch.lifecycle.done:
             message = (
                 f"Batch {batch.name} is in state {batch.lifecycle.state}: only a batch in state"
@@ -261,22 +272,24 @@ class FakeDataproc(Service):
     def _get_operation(
         self, request: Request, project: str, region: str, operation_id: str
     ) -> Answer:
-        known_parameters(request.query)
+        require_known_parameters(request.query)
         return Answer(
-            self._operation_found(project, region, operation_id).operation_json(
+            self._batch_of_operation(project, region, operation_id).operation_json(
                 self._now(), request.query
             )
         )
 
     def _list_operations(self, request: Request, project: str, region: str) -> Answer:
-        known_parameters(request.query, "pageSize", "pageToken", "filter", "returnPartialSuccess")
-        inside = [
+        require_known_parameters(
+            request.query, "pageSize", "pageToken", "filter", "returnPartialSuccess"
+        )
+        batches_in_region = [
             batch
             for batch in self._operations.values()
             if (batch.project, batch.region) == (project, region)
         ]
-        shown, following = page(inside, request.query)
-        operations = [batch.operation_json(self._now(), request.query) for batch in shown]
+        selected, following = page(batches_in_region, request.query)
+        operations = [batch.operation_json(self._now(), request.query) for batch in selected]
         return Answer(
             {
                 **({"operations": operations} if operations else {}),
@@ -285,17 +298,17 @@ class FakeDataproc(Service):
         )
 
     def _cancel(self, request: Request, project: str, region: str, operation_id: str) -> Answer:
-        known_parameters(request.query)
-        self._operation_found(project, region, operation_id).lifecycle.cancel(self._now())
+        require_known_parameters(request.query)
+        self._batch_of_operation(project, region, operation_id).lifecycle.cancel(self._now())
         return Answer({})
 
-    def _found(self, project: str, region: str, batch_id: str) -> ServedBatch:
+    def _batch(self, project: str, region: str, batch_id: str) -> ServedBatch:
         name = f"projects/{project}/locations/{region}/batches/{batch_id}"
         if name not in self._batches:
             raise ApiError(404, f"Not found: Batch {name}")
         return self._batches[name]
 
-    def _operation_found(self, project: str, region: str, operation_id: str) -> ServedBatch:
+    def _batch_of_operation(self, project: str, region: str, operation_id: str) -> ServedBatch:
         name = f"projects/{project}/regions/{region}/operations/{operation_id}"
         if name not in self._operations:
             raise ApiError(404, "Operation not found")
@@ -309,15 +322,19 @@ class FakeDataproc(Service):
         try:
             self._write_output(f"{batch.output_uri}.000000000", content)
         except Exception:
-            # the service goes on where a bucket is gone: the output is lost, the batch is not
+            # as in the service, a missing bucket loses the output and not the batch
             log.exception("output of %s", batch.name)
 
 
-def check_request(batch_id: str, asked: Mapping[str, Any]) -> None:
-    """Refuse what the service refuses. Raises: ApiError 400."""
+def check_request(batch_id: str, requested: Mapping[str, Any]) -> None:
+    """Reject a create request that the service rejects.
+
+    Raises:
+        ApiError: 400.
+    """
     if not BATCH_ID.fullmatch(batch_id):
-        raise invalid(
+        raise invalid_argument(
             f"Batch id '{batch_id}' must be 4-63 characters of a-z, 0-9 and '-'.", "batch_id"
         )
-    if faults := request_faults(asked):
-        raise invalid("; ".join(faults), "batch")
+    if faults := request_faults(requested):
+        raise invalid_argument("; ".join(faults), "batch")

@@ -1,11 +1,8 @@
-"""A double of Cloud Storage's JSON API on a folder, for the official client, gcloud, and the
-workflow's plain HTTP.
+"""Fake of Cloud Storage's JSON API on a folder, for the official client, gcloud and plain HTTP.
+Supports buckets; upload (simple, multipart, resumable), download, list and delete of objects;
+generations and preconditions. Has no versioning, permissions, copy or XML API.
 
-Buckets: create, get, list. Objects: simple, multipart and resumable upload, get, download (whole or
-a range), list, delete, each with generations and preconditions. It has no versioning, no rights, no
-copy and no XML API. What tests want to go wrong is a `Fault`. Rules:
-https://cloud.google.com/storage/docs/json_api/v1, and there /status-codes;
-https://cloud.google.com/storage/docs/performing-resumable-uploads
+Sources: https://cloud.google.com/storage/docs/json_api/v1, and there /status-codes
 """
 
 from __future__ import annotations
@@ -46,8 +43,9 @@ PAGE = 1000
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with a request: an answer of this status instead of the work, or a connection
-    that ends before the work or after it.
+    """Args:
+    planned failure: a status instead of the work, or a connection that is cut before or after
+        it.
     """
 
     kind: Literal["status", "cut before", "cut after"] = "status"
@@ -60,17 +58,17 @@ CUT_BEFORE = Fault("cut before")
 CUT_AFTER = Fault("cut after")
 
 FaultPlan = Callable[[int, Request], Fault | None]
-"""Takes a request for an object, or for a list of them, and its number, from 1; says what goes
-wrong with it.
+"""Receives the number (from 1) and the request of an object or list, and returns its failure.
 
-Requests for a bucket have neither number nor fault: the official client asks for a bucket's
-metadata in a thread of its own, at any time.
+Requests for a bucket are not counted: the official client sends them at any time, from a thread.
 """
 
 
 class FakeStorage(Service):
-    """Args: folder keeps the objects; buckets are made where they are missing; fault may be set and
-    unset at any time.
+    """Args:
+    folder: Stores the objects.
+    buckets: Created if they are missing.
+    fault: Planned failures; can be changed at any time.
     """
 
     def __init__(
@@ -102,8 +100,10 @@ class FakeStorage(Service):
         )
 
     def answer(self, request: Request) -> Answer | None:
-        """As `Service.answer`, with the fault that is planned for this request. Raises:
-        ConnectionCut.
+        """Answer a request, with its planned failure.
+
+        Raises:
+            ConnectionCut: The plan cuts the connection.
         """
         if not OBJECTS.fullmatch(request.path):
             return super().answer(request)
@@ -161,14 +161,14 @@ class FakeStorage(Service):
                 after=after,
                 limit=limit,
             )
-        document: dict[str, Any] = {"kind": "storage#objects"}
+        payload: dict[str, Any] = {"kind": "storage#objects"}
         if page.objects:
-            document["items"] = [object_resource(stored, request) for stored in page.objects]
+            payload["items"] = [object_resource(stored, request) for stored in page.objects]
         if page.prefixes:
-            document["prefixes"] = page.prefixes
+            payload["prefixes"] = page.prefixes
         if page.next_after:
-            document["nextPageToken"] = base64.b64encode(page.next_after.encode()).decode()
-        return Answer(document)
+            payload["nextPageToken"] = base64.b64encode(page.next_after.encode()).decode()
+        return Answer(payload)
 
     def _get(self, request: Request, bucket: str, name: str) -> Answer:
         name = unquote(name)
@@ -197,16 +197,16 @@ class FakeStorage(Service):
         if kind == "resumable":
             return self._begin(request, bucket, request.json())
         if kind == "multipart":
-            document, content_type, content = multipart_parts(request)
+            metadata, content_type, content = multipart_parts(request)
         elif kind == "media":
-            document, content_type, content = (
+            metadata, content_type, content = (
                 {},
                 request.headers.get("content-type", ""),
                 request.body,
             )
         else:
             raise StorageError(400, f"Unknown uploadType: {kind}", "invalid")
-        upload = new_upload(request, bucket, document, content_type)
+        upload = new_upload(request, bucket, metadata, content_type)
         with translate_store_errors(request, bucket, upload.name):
             stored = self.store.write(
                 bucket,
@@ -218,9 +218,9 @@ class FakeStorage(Service):
             )
         return Answer(object_resource(stored, request))
 
-    def _begin(self, request: Request, bucket: str, document: Mapping[str, Any]) -> Answer:
+    def _begin(self, request: Request, bucket: str, metadata: Mapping[str, Any]) -> Answer:
         upload = new_upload(
-            request, bucket, document, request.headers.get("x-upload-content-type", "")
+            request, bucket, metadata, request.headers.get("x-upload-content-type", "")
         )
         with translate_store_errors(request, bucket, upload.name):
             self.store.check(bucket, upload.name, upload.conditions)

@@ -10,13 +10,15 @@ from emulator.services.batch_lifecycle import BatchLifecycle
 from emulator.services.batch_payloads import (
     BATCH_TYPE,
     METADATA_TYPE,
-    answered_operation,
+    encode_operation,
     timestamp,
 )
 
 
 @dataclass
 class ServedBatch:
+    """One batch. `requested` is its create request; `written` is the size of its output object."""
+
     project: str
     region: str
     batch_id: str
@@ -32,7 +34,7 @@ class ServedBatch:
         return f"projects/{self.project}/locations/{self.region}/batches/{self.batch_id}"
 
     def to_json(self, now: float) -> dict[str, Any]:
-        """The batch as it is read back."""
+        """Return the batch as `get` returns it; `now` is seconds since the epoch."""
         *earlier, (state, message, since) = self.lifecycle.history
         return {
             "name": self.name,
@@ -41,7 +43,11 @@ class ServedBatch:
             **self.requested,
             "runtimeInfo": self._runtime_info(now),
             "state": state,
-            **({"stateMessage": self._explained(message)} if message or state == "FAILED" else {}),
+            **(
+                {"stateMessage": self._state_message(message)}
+                if message or state == "FAILED"
+                else {}
+            ),
             "stateTime": timestamp(since),
             "creator": "local@yieldspark.invalid",
             "runtimeConfig": {
@@ -64,8 +70,8 @@ class ServedBatch:
             info["currentUsage"] = {**_as_strings(present), "snapshotTime": timestamp(now)}
         return info
 
-    def _explained(self, message: str) -> str:
-        """A failure's message, in the words of the service."""
+    def _state_message(self, message: str) -> str:
+        """Return a failure's message in the service's form."""
         if self.lifecycle.state != "FAILED":
             return message
         folder = self.output_uri.rpartition("/")[0].removeprefix("gs://")
@@ -80,7 +86,9 @@ class ServedBatch:
         )
 
     def operation_json(self, now: float, query: Mapping[str, str]) -> dict[str, Any]:
-        """The long-running operation: no state of its own, and `done` only when it is."""
+        """Return the batch's operation. It has no state of its own, and `done` only when it has
+        ended.
+        """
         state, message, since = self.lifecycle.history[-1]
         metadata: dict[str, Any] = {
             "@type": METADATA_TYPE,
@@ -105,9 +113,9 @@ class ServedBatch:
             else:
                 operation["error"] = {
                     "code": 1 if state == "CANCELLED" else 10,
-                    "message": self._explained(message),
+                    "message": self._state_message(message),
                 }
-        return answered_operation(operation, query)
+        return encode_operation(operation, query)
 
     def _properties(self) -> dict[str, str]:
         """Return the properties as the service shows them: with a prefix and its defaults."""
@@ -121,6 +129,6 @@ class ServedBatch:
         return {f"spark:{name}": value for name, value in properties.items()}
 
 
-def _as_strings(numbers: Mapping[str, int]) -> dict[str, str]:
-    """int64 is a string in JSON (https://protobuf.dev/programming-guides/json)."""
-    return {name: str(number) for name, number in numbers.items()}
+def _as_strings(values: Mapping[str, int]) -> dict[str, str]:
+    """Encode int64 as JSON strings (https://protobuf.dev/programming-guides/json)."""
+    return {name: str(number) for name, number in values.items()}

@@ -26,9 +26,7 @@ from emulator.services.object_store import (
 
 
 class StorageError(ApiError):
-    """The JSON API's older form of an error: a list of errors, each with a reason, instead of a
-    status.
-    """
+    """An error in the JSON API's older form: a list of errors with reasons instead of a status."""
 
     def __init__(self, status: int, message: str, reason: str, **where: str) -> None:
         super().__init__(status, message)
@@ -42,8 +40,13 @@ class StorageError(ApiError):
 def translate_store_errors(
     request: Request, bucket: str, name: str = "", *, media: bool = False
 ) -> Iterator[None]:
-    """The store's errors as the service's answers. Args: media asks for those of a download, which
-    are plain text.
+    """Turn the store's errors into the service's responses.
+
+    Args:
+        request: The request.
+        bucket: Name of the bucket.
+        name: Name of the object.
+        media: Whether it is a download, whose errors are plain text.
     """
     try:
         yield
@@ -86,7 +89,7 @@ def integer_parameter(request: Request, name: str) -> int | None:
 
 
 def media_answer(stored: StoredObject, content: bytes, request: Request) -> Answer:
-    """The bytes, all or the asked range (RFC 9110 section 14)."""
+    """Return the bytes of a download, all or the requested range (RFC 9110 section 14)."""
     headers = {
         "content-type": str(stored.settings["contentType"]),
         "etag": etag_of(stored),
@@ -97,11 +100,11 @@ def media_answer(stored: StoredObject, content: bytes, request: Request) -> Answ
         "x-goog-stored-content-encoding": "identity",
         "accept-ranges": "bytes",
     }
-    found = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""))
-    if not found or not any(found.groups()):
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""))
+    if not match or not any(match.groups()):
         return Answer(content, 200, headers)
-    first = int(found[1]) if found[1] else max(stored.size - int(found[2]), 0)
-    last = min(int(found[2]), stored.size - 1) if found[1] and found[2] else stored.size - 1
+    first = int(match[1]) if match[1] else max(stored.size - int(match[2]), 0)
+    last = min(int(match[2]), stored.size - 1) if match[1] and match[2] else stored.size - 1
     if first > last:
         return Answer(b"", 416, {"content-range": f"bytes */{stored.size}"})
     return Answer(
@@ -134,15 +137,16 @@ def bucket_resource(bucket: str, request: Request) -> dict[str, Any]:
 
 
 def object_resource(stored: StoredObject, request: Request) -> dict[str, Any]:
-    """https://cloud.google.com/storage/docs/json_api/v1/objects#resource; 64-bit numbers are
-    strings.
+    """Return an object's resource
+    (https://cloud.google.com/storage/docs/json_api/v1/objects#resource). 64-bit numbers are text.
     """
+    address = address_of(request)
     path = f"/storage/v1/b/{stored.bucket}/o/{quote(stored.name, safe='')}"
     return {
         "kind": "storage#object",
         "id": f"{stored.bucket}/{stored.name}/{stored.generation}",
-        "selfLink": address_of(request) + path,
-        "mediaLink": f"{address_of(request)}/download{path}?generation={stored.generation}&alt=media",
+        "selfLink": address + path,
+        "mediaLink": f"{address}/download{path}?generation={stored.generation}&alt=media",
         "name": stored.name,
         "bucket": stored.bucket,
         "generation": str(stored.generation),

@@ -23,16 +23,16 @@ SETTINGS = (
     "contentType",
     "metadata",
 )
-"""What an upload may set (https://cloud.google.com/storage/docs/json_api/v1/objects#resource)."""
+"""Fields that an upload may set
+(https://cloud.google.com/storage/docs/json_api/v1/objects#resource).
+"""
 CHUNK = 256 * 1024
-"""All parts of a resumable upload but the last are a multiple of this."""
+"""All parts of a resumable upload but the last are a multiple of this size."""
 
 
 @dataclass
 class Upload:
-    """A resumable upload that has begun; it lives in memory, so that a restarted double has
-    forgotten it, as the service forgets after a week.
-    """
+    """An upload in progress. It is kept in memory only; the service forgets one after a week."""
 
     bucket: str
     name: str
@@ -44,9 +44,9 @@ class Upload:
 
 
 def new_upload(
-    request: Request, bucket: str, document: Mapping[str, Any], content_type: str
+    request: Request, bucket: str, metadata: Mapping[str, Any], content_type: str
 ) -> Upload:
-    name = request.query.get("name") or str(document.get("name", ""))
+    name = request.query.get("name") or str(metadata.get("name", ""))
     if not name or len(name.encode()) > 1024 or "\r" in name or "\n" in name:
         raise StorageError(
             400,
@@ -54,14 +54,14 @@ def new_upload(
             "invalid",
         )
     settings = {"contentType": content_type or "application/octet-stream"} | {
-        key: document[key] for key in SETTINGS if key in document
+        key: metadata[key] for key in SETTINGS if key in metadata
     }
-    expected = {kind: str(document[kind]) for kind in ("md5Hash", "crc32c") if kind in document}
+    expected = {kind: str(metadata[kind]) for kind in ("md5Hash", "crc32c") if kind in metadata}
     return Upload(bucket, name, settings, conditions_of(request), expected, bytearray())
 
 
 def checksums_of(request: Request, expected: Mapping[str, str]) -> dict[str, str]:
-    """The checksums that the upload has to match: the metadata's and those of x-goog-hash
+    """Return the checksums that an upload must match: those of its metadata and of x-goog-hash
     (https://cloud.google.com/storage/docs/xml-api/reference-headers).
     """
     pairs = [
@@ -75,13 +75,13 @@ def checksums_of(request: Request, expected: Mapping[str, str]) -> dict[str, str
 
 
 def multipart_parts(request: Request) -> tuple[Mapping[str, Any], str, bytes]:
-    """The metadata, the content's type and the content of a multipart/related body (RFC 2387).
-    gcloud ends its lines with a bare LF.
+    """Split a multipart/related body (RFC 2387) into metadata, content type and content. gcloud
+    ends its lines with a bare LF.
     """
-    found = re.search(
+    match = re.search(
         r"boundary=(?:'([^']+)'|\"([^\"]+)\"|([^;\s]+))", request.headers.get("content-type", "")
     )
-    marker = b"--" + next(group for group in found.groups() if group).encode() if found else b""
+    marker = b"--" + next(group for group in match.groups() if group).encode() if match else b""
     parts = request.body.split(marker) if marker else []
     if len(parts) != 4:
         raise StorageError(
@@ -90,30 +90,30 @@ def multipart_parts(request: Request) -> tuple[Mapping[str, Any], str, bytes]:
             "badRequest",
         )
     newline = b"\r\n" if parts[1].startswith(b"\r\n") else b"\n"
-    (_, _, document), (head, _, content) = (part.partition(2 * newline) for part in parts[1:3])
+    (_, _, metadata), (head, _, content) = (part.partition(2 * newline) for part in parts[1:3])
     content_type = re.search(rb"(?im)^content-type:\s*([^\r\n]+)", head)
     return (
-        json.loads(document),
+        json.loads(metadata),
         content_type[1].decode() if content_type else "",
         content.removesuffix(newline),
     )
 
 
 def append_part(upload: Upload, request: Request) -> int | None:
-    """Add this part's new bytes; returns the whole size where the client has said it. A part may
-    repeat bytes that are here already.
+    """Append a part's new bytes and return the total size, if the client sent it. A part may repeat
+    bytes of an earlier one.
     """
-    found = re.fullmatch(
+    match = re.fullmatch(
         r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)",
         request.headers.get(
             "content-range", f"bytes 0-{len(request.body) - 1}/{len(request.body)}"
         ),
     )
-    if not found:
+    if not match:
         if len(request.body) == 0:
             return 0
         raise StorageError(400, "Failed to parse Content-Range header.", "badRequest")
-    first, last, total = (None if group in (None, "*") else int(group) for group in found.groups())
+    first, last, total = (None if group in (None, "*") else int(group) for group in match.groups())
     if first is not None and last is not None:
         if first > len(upload.content) or last - first + 1 != len(request.body):
             raise StorageError(

@@ -544,7 +544,7 @@ def test_a_changed_release_is_not_submitted(tmp_path: Path) -> None:
         for changed in (content[::-1], content + b"x"):
             double.store.write(BUCKET, name, changed, {"contentType": "x/y"}, Conditions(), {})
             for version in (None, FIRST):
-                with pytest.raises(ReleaseConflict, match=r"is not whole: yieldspark\.zip has"):
+                with pytest.raises(ReleaseConflict, match=r"is incomplete: yieldspark\.zip has"):
                     find_release(settings, version)
         double.store.write(BUCKET, name, content, {"contentType": "x/y"}, Conditions(), {})
         extra = f"versions/{FIRST}/jars/evil.jar"

@@ -22,7 +22,7 @@ from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.fake_cloud_run import FakeCloudRun
 from emulator.services.fake_executions import FakeExecutions, UntilCancelled
 from emulator.services.http_service import Service, serving
-from emulator.workflow_engine import VirtualClock, WorkflowFailed, execute, hosts_at
+from emulator.workflow_engine import VirtualClock, WorkflowFailed, execute, route_to
 from workflows.clients.executions import Executions, wait_for_execution
 
 JOB = "/v2/projects/p/locations/r/jobs/yieldspark-forecast-pools"
@@ -284,7 +284,7 @@ def test_the_workflow_of_a_cancelled_execution_ends_where_it_waits() -> None:
                 ENDLESS,
                 argument,
                 environment={},
-                transport=hosts_at("http://127.0.0.1:1"),
+                transport=route_to("http://127.0.0.1:1"),
                 clock=clock,
                 log=lambda entry: None,
             )

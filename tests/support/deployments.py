@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from common.private_files import write_private
-from emulator.control_plane.deployment_services import RunJobsDouble, WorkflowsDouble
+from emulator.control_plane.deployment_services import FakeRunJobs, FakeWorkflows
 from emulator.services.fake_storage import FakeStorage
 from emulator.services.http_service import serving
 from emulator.services.object_store import Conditions
@@ -101,8 +101,8 @@ class DeploymentCloud:
     url: str
     folder: Path
     storage: FakeStorage
-    workflows: WorkflowsDouble
-    jobs: RunJobsDouble
+    workflows: FakeWorkflows
+    jobs: FakeRunJobs
 
     @property
     def docker(self) -> Path:
@@ -175,7 +175,7 @@ def deployment_cloud(folder: Path) -> Iterator[DeploymentCloud]:
     docker.chmod(0o755)
     storage = FakeStorage(folder / "storage", [BUCKET])
     older = {"sourceContents": "main: {}\n", "userEnvVars": {"CODE_BUCKET": BUCKET}}
-    workflows = WorkflowsDouble({f"{PARENT}/workflows/{WORKFLOW}": older})
+    workflows = FakeWorkflows({f"{PARENT}/workflows/{WORKFLOW}": older})
 
     def has_image(image: str) -> bool:
         name, _, digest = image.partition("@")
@@ -185,7 +185,7 @@ def deployment_cloud(folder: Path) -> Iterator[DeploymentCloud]:
             for reference, found in pushed.items()
         )
 
-    jobs = RunJobsDouble([JOB], PLACEHOLDER, region=REGION, has_image=has_image)
+    jobs = FakeRunJobs([JOB], PLACEHOLDER, region=REGION, has_image=has_image)
     token = secrets.token_urlsafe(32)
     write_private(folder / TOKEN_FILE, token)
     # gcloud asks by the names of the services, through its proxy

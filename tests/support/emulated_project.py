@@ -51,7 +51,7 @@ class AppliedProject:
 def applied_project(folder: Path, server: EmbeddedServer) -> Iterator[AppliedProject]:
     """Apply the configuration in a folder, and plan again."""
     with emulated_cloud(folder, PROJECT, SECRET, DatabaseServer(server)) as cloud:
-        terraform = terraform_apply.laid_out(
+        terraform = terraform_apply.prepare_configuration(
             folder / "configuration", cloud.url, VARIABLES, print, token=cloud.token
         )
         terraform_apply.apply(terraform)

@@ -13,7 +13,7 @@ from emulator.control_plane.method_permissions import Needed, needed
 from emulator.control_plane.policies import Policies
 from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.http_service import Request
-from emulator.workflow_engine import Transport, VirtualClock, execute, hosts_at
+from emulator.workflow_engine import Transport, VirtualClock, execute, route_to
 from tests.support.emulated_project import PROJECT as APPLIED
 from tests.support.emulated_project import AppliedProject
 from tests.support.workflow_services import BUCKET, PIPELINE, PROJECT, Log, Outcome, world
@@ -111,7 +111,7 @@ def _executor(rights: Rights) -> Callable[..., Any]:
             source,
             argument,
             environment=environment,
-            transport=_checked(hosts_at(url), rights),
+            transport=_checked(route_to(url), rights),
             clock=clock,
             log=checked_log,
         )

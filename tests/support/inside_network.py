@@ -23,7 +23,7 @@ from emulator.services.fake_logging import FakeLogging
 from emulator.services.fake_secret_manager import FakeSecretManager
 from emulator.services.fake_storage import FakeStorage
 from emulator.services.http_service import Service, serving
-from emulator.workflow_engine import execute, hosts_at
+from emulator.workflow_engine import execute, route_to
 from tests.support.dataproc_cases import WorkflowsHere
 from tests.support.releases import BUCKET, cloud_settings
 from tests.support.workflow_services import JARS
@@ -137,7 +137,7 @@ def _pipeline(url: str, executions: FakeExecutions, name: str, argument: Any) ->
             "GOOGLE_CLOUD_WORKFLOW_EXECUTION_ID": name,
             "CODE_BUCKET": BUCKET,
         },
-        transport=hosts_at(url),
+        transport=route_to(url),
         clock=UntilCancelled(executions, name, 50),
         log=lambda entry: None,
     )

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from emulator.terraform.terraform_runs import copied_configuration
+from emulator.terraform.terraform_runs import copy_configuration
 from tests.support.plan_document import Plan
 from tests.support.right_rules import grants
 
@@ -44,7 +44,7 @@ def inventory(plan: Plan) -> dict[str, list[Any]]:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        terraform = copied_configuration(Path(folder), print)
+        terraform = copy_configuration(Path(folder), print)
         made = inventory(Plan(terraform.plan(*WHOLE_PROJECT)))
     INVENTORY.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 

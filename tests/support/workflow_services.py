@@ -26,7 +26,7 @@ from emulator.services.fake_dataproc import FakeDataproc
 from emulator.services.fake_executions import FakeExecutions
 from emulator.services.fake_storage import FakeStorage
 from emulator.services.http_service import Answer, Request, Service, serving
-from emulator.workflow_engine import VirtualClock, execute, hosts_at
+from emulator.workflow_engine import VirtualClock, execute, route_to
 from workflows.releases.code_bucket import md5_hash
 from workflows.spec.batch_request import batch_key, build_batch
 from workflows.spec.release_paths import Release
@@ -77,7 +77,7 @@ def by_interpreter(
     log: Log,
 ) -> Any:
     return execute(
-        source, argument, environment=environment, transport=hosts_at(url), clock=clock, log=log
+        source, argument, environment=environment, transport=route_to(url), clock=clock, log=log
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from emulator.terraform.google_provider import cache_folder, obstacle
-from emulator.terraform.terraform_runs import Terraform, copied_configuration
+from emulator.terraform.terraform_runs import Terraform, copy_configuration
 from tests.support.processes import PROJECT
 from tests.support.terraform_inventory import WHOLE_PROJECT
 
@@ -34,7 +34,7 @@ CACHE = cache_folder()
 
 @pytest.fixture(scope="module")
 def terraform(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Terraform:
-    return copied_configuration(tmp_path_factory.mktemp("terraform"), print)
+    return copy_configuration(tmp_path_factory.mktemp("terraform"), print)
 
 
 def _installed(program: Path, command: list[str], variables: dict[str, str]) -> Path:

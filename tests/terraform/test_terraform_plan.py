@@ -11,7 +11,7 @@ import yaml
 
 from docs.generate.grants import IDENTITIES, read_grants
 from emulator.terraform.google_provider import obstacle
-from emulator.terraform.terraform_runs import Terraform, copied_configuration
+from emulator.terraform.terraform_runs import Terraform, copy_configuration
 from tests.support.faults_of_resources import RESOURCE_FAULTS
 from tests.support.faults_of_runs import RUN_FAULTS
 from tests.support.plan_document import Plan
@@ -27,7 +27,7 @@ FAULTS = RESOURCE_FAULTS | RUN_FAULTS
 
 @pytest.fixture(scope="module")
 def terraform(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Terraform:
-    return copied_configuration(tmp_path_factory.mktemp("terraform"), print)
+    return copy_configuration(tmp_path_factory.mktemp("terraform"), print)
 
 
 @pytest.fixture(scope="module")

@@ -394,12 +394,12 @@ DAMAGED: dict[str, tuple[str, bytes | None, str]] = {
     "latest is no document": (
         "latest.json",
         b"{",
-        "latest.json is no document with version, manifest_sha256",
+        "latest.json is no JSON object with version, manifest_sha256",
     ),
     "latest is no object": (
         "latest.json",
         b"[]",
-        "latest.json is no document with version, manifest_sha256",
+        "latest.json is no JSON object with version, manifest_sha256",
     ),
 }
 """An object, what stands there instead (None: nothing), and what is said of it."""
@@ -430,7 +430,10 @@ def test_a_manifest_writes_nowhere_but_to_the_folder(releases: Bucketful, tmp_pa
 
 @pytest.mark.parametrize(
     ("status", "sentence"),
-    [(403, "Google Cloud refused: .*may the job's service account"), (503, "does not answer")],
+    [
+        (403, "Google Cloud refused: .*check that the job's service account"),
+        (503, "does not answer"),
+    ],
 )
 def test_a_service_that_does_not_give_the_release(
     releases: Bucketful, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, sentence: str

@@ -125,5 +125,5 @@ def test_each_step_says_what_it_did(twice: TwoBuilds) -> None:
     assert f"{len(SETTINGS)} settings from gs://{BUCKET}/settings.env" in first["settings"].stderr
     assert "no such manifest: " in first["images"].stderr
     assert "0 files were new" in second["release"].stderr
-    assert f"{JOB}: has this image already" in second["deploy"].stderr
+    assert f"{JOB}: image is up to date" in second["deploy"].stderr
     assert "are those of this build" in second["verify"].stderr

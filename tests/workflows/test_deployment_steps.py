@@ -220,7 +220,10 @@ def test_the_tag_follows_from_what_the_images_are_made_of(checkout: Path) -> Non
     ("refuse", "words"),
     [
         ("build: no space left on device", r"`docker build .* failed with exit code 1"),
-        ("push: denied: permission", r"docker push .* failed: denied: permission; may the build's"),
+        (
+            "push: denied: permission",
+            r"docker push .* failed: denied: permission; check that the build's",
+        ),
         ("manifest: x509", r"was pushed, and the registry shows no digest of it for linux/amd64"),
     ],
 )
@@ -296,7 +299,7 @@ def test_settings_are_read_with_quotes_and_comments() -> None:
         ("REGION", "there, line 1 is no setting: NAME=VALUE is allowed"),
         ("A=1\nregion=x", "line 2 is no setting"),
         ("A=1\nA=2", "line 2 has A a second time"),
-        ("DB_PASSWORD=hunter2", "line 1 has DB_PASSWORD, and no secret may stand there"),
+        ("DB_PASSWORD=hunter2", "line 1 has DB_PASSWORD, and the file must not hold a secret"),
     ],
 )
 def test_settings_that_are_none_are_refused_without_their_value(text: str, words: str) -> None:

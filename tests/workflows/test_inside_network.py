@@ -53,7 +53,7 @@ MIGRATE = ("operator", "--", "db", "migrate")
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(container_runs, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(container_runs, "POLL_SECONDS", 0.1)
 
 
 def test_from_an_empty_database_to_costs_in_the_ledger(database: Settings, tmp_path: Path) -> None:

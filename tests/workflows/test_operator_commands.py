@@ -73,7 +73,7 @@ class Outside:
 
 @pytest.fixture
 def outside(processes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
-    monkeypatch.setattr(container_runs, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(container_runs, "POLL_SECONDS", 0.05)
     entry = tmp_path / "says.py"
     entry.write_text(SAYS, encoding="utf-8")
     services: list[Service] = []
@@ -109,7 +109,7 @@ def test_a_container_without_a_release_is_said(outside: Outside) -> None:
     """Before a first deployment the job has another image."""
     done = outside.run("operator", "--", "ingest", "--stablecoins")
     assert done.returncode == 0
-    assert "did not say which release it ran: before a first deployment" in done.stderr
+    assert "names no release: before the first deployment" in done.stderr
 
 
 @pytest.mark.parametrize(("command", "code"), [("evaluate", 2), ("db", 1)])

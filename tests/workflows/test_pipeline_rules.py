@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigurationError
-from emulator.workflow_engine import VirtualClock, hosts_at
+from emulator.workflow_engine import VirtualClock, route_to
 from emulator.workflow_engine.standard_library import call_functions, expression_functions
 from tests.support.workflow_services import PIPELINE
 from workflows.commands import check_commands
@@ -181,7 +181,7 @@ FAULTS = {
     "a key twice": (
         "          max_retries: 2\n",
         "          max_retries: 2\n          max_retries: 3\n",
-        "the key 'max_retries' stands here twice",
+        "duplicate key 'max_retries'",
     ),
     "what only the interpreter refuses": (
         "in: [1, 2]",
@@ -242,4 +242,4 @@ def test_the_command_ends_with_2_where_there_are_faults(
 
 def test_the_rules_and_the_engine_have_the_same_functions() -> None:
     assert frozenset(expression_functions({}, VirtualClock())) == FUNCTIONS
-    assert frozenset(call_functions(hosts_at(""), VirtualClock(), print)) == CALLS
+    assert frozenset(call_functions(route_to(""), VirtualClock(), print)) == CALLS

@@ -207,7 +207,7 @@ def test_an_unfinished_release_stays_a_day_and_is_no_release_to_count(cloud: Clo
         (
             json.dumps({"version": "f" * 40}).encode(),
             ReleaseConflict,
-            "names f{40}, which is not whole in acme-code; release again",
+            "names f{40}, which is incomplete in acme-code; release again",
         ),
     ],
 )

@@ -211,7 +211,9 @@ def test_a_file_that_no_one_released_stops_the_release(
     double: FakeStorage, settings: Settings
 ) -> None:
     overwrite(double, FIRST, "jars/other.jar", b"1")
-    with pytest.raises(ReleaseConflict, match=r"not whole: jars/other\.jar is not in the manifest"):
+    with pytest.raises(
+        ReleaseConflict, match=r"is incomplete: jars/other\.jar is not in the manifest"
+    ):
         publish(settings, small_release(FIRST))
     assert LATEST not in objects(double)
 
@@ -385,7 +387,7 @@ def test_versions_are_listed_newest_first_with_what_is_wrong(
         THIRD: True,
     }
     faults = {one["version"]: "; ".join(one["faults"]) for one in found}
-    assert faults["d" * 40] == "it has no manifest: its release was interrupted"
+    assert faults["d" * 40] == "no manifest: its release was interrupted"
     assert "yieldspark.zip has 10 bytes of md5" in faults[FIRST]
     assert faults[SECOND] == f"jars/{JAR} is missing"
     assert faults[THIRD] == ""
@@ -412,7 +414,7 @@ def test_a_rollback_names_an_earlier_version_if_it_is_whole(
     assert latest_version(double) == FIRST
     overwrite(double, SECOND, "yieldspark.zip", b"other code")
     with pytest.raises(
-        ReleaseConflict, match=rf"versions/{SECOND} is not whole: yieldspark\.zip has 10 bytes"
+        ReleaseConflict, match=rf"versions/{SECOND} is incomplete: yieldspark\.zip has 10 bytes"
     ):
         rollback(settings, SECOND)
     assert latest_version(double) == FIRST
@@ -460,7 +462,7 @@ def test_a_damaged_document_is_said(
     with pytest.raises(
         ReleaseConflict,
         match=(
-            r"is not whole: batches\.json has"
+            r"is incomplete: batches\.json has"
             if name == BATCHES
             else "names a{40} with another manifest"
         ),
