@@ -48,7 +48,7 @@ REFUSED_BY_THE_SERVICE: list[tuple[str, Change, str]] = [
     (
         "batch id in the body",
         lambda batch: batch.update(batchId="metrics-1"),
-        'no field named "batchId" .*It stands in the query',
+        'no field named "batchId" .*It belongs in the query',
     ),
     (
         "request id in the body",
@@ -96,7 +96,7 @@ REFUSED_BY_THE_SERVICE: list[tuple[str, Change, str]] = [
     (
         "two kinds of network",
         with_execution(networkUri="default"),
-        "networkUri and subnetworkUri are both there",
+        "networkUri and subnetworkUri are both set",
     ),
     ("label in capitals", with_labels({"Job": "x"}), "label 'Job'"),
     ("label of Google's", with_labels({"goog-batch": "x"}), "label 'goog-batch'"),
@@ -148,7 +148,7 @@ REFUSED_BY_THE_SERVICE: list[tuple[str, Change, str]] = [
         lambda batch: properties_of(batch).update(
             {"dataproc.tier": "premium", "spark.dataproc.driver.compute.tier": "premium"}
         ),
-        "the service takes one of them only",
+        "the service accepts only one",
     ),
     (
         "one executor",

@@ -202,7 +202,11 @@ def test_an_unfinished_release_stays_a_day_and_is_no_release_to_count(cloud: Clo
 @pytest.mark.parametrize(
     ("latest", "error", "words"),
     [
-        (None, ConfigurationError, r"latest\.json does not exist, so which of 5 versions"),
+        (
+            None,
+            ConfigurationError,
+            r"latest\.json does not exist, so it is unknown which of 5 versions",
+        ),
         (b"{", ReleaseConflict, r"latest\.json is damaged"),
         (
             json.dumps({"version": "f" * 40}).encode(),

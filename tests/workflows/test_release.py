@@ -346,7 +346,7 @@ def test_of_two_releases_at_once_the_slower_one_hears_of_the_other(
         ReleaseConflict,
         match=(
             rf"another release was faster: gs://{BUCKET}/{LATEST} names {THIRD} now\. {SECOND} is"
-            r" in the bucket"
+            r" complete in the bucket"
         ),
     ):
         publish(settings, small_release(SECOND))
