@@ -1,4 +1,4 @@
-"""What a caller of the emulated project may do: the permissions that a call needs, policies with
+"""Tests the access of the emulated project's identities: permissions of each call, policies with
 conditions, and the network between jobs and database.
 """
 
@@ -122,7 +122,7 @@ def test_a_grant_holds_where_it_was_given(
     assert not policies.allows("user:ana@example.com", "storage.objects.delete", asked)
 
 
-def test_a_condition_that_is_not_known_is_refused() -> None:
+def test_rejects_an_unknown_condition() -> None:
     with pytest.raises(ApiError, match="is not known to this emulator"):
         _policies("roles/storage.objectUser", BUCKET, "request.time < timestamp('2030-01-01')")
 

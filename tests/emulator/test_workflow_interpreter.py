@@ -1,5 +1,5 @@
-"""The interpreter of Cloud Workflows: Google's precedence and types, scopes, jumps and errors; what
-it refuses, with the line.
+"""Tests the interpreter of Cloud Workflows: Google's precedence and types, scopes, jumps, errors,
+and the constructs it rejects, with their line.
 """
 
 from __future__ import annotations
@@ -140,9 +140,7 @@ def test_wrong_types_and_missing_things_are_errors_of_the_workflow(
         ("True", "'True' is read before"),
     ],
 )
-def test_what_readers_of_expressions_do_not_agree_on_is_refused(
-    expression: str, message: str
-) -> None:
+def test_rejects_ambiguous_expressions(expression: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         value_of(expression)
 

@@ -1,5 +1,6 @@
-"""A private network for tests: the doubles that a container of the operator meets, one release of
-this checkout, and the commands that a person starts from outside.
+"""Args:
+private network for tests: the fakes that an operator's container meets, a release of this
+    checkout, and the command line outside.
 """
 
 from __future__ import annotations
@@ -43,9 +44,7 @@ AT_ONCE = BatchScript(pending_seconds=0, running_seconds=0, usage_delay_seconds=
 
 @dataclass
 class Network:
-    """settings are the operator's, run the command line with them; batches are those of yesterday,
-    by their double.
-    """
+    """Settings and command line of the operator; batches are yesterday's, by the fake."""
 
     settings: Settings
     run: WorkflowsHere
@@ -55,9 +54,12 @@ class Network:
 
 @contextmanager
 def network(database: Settings, folder: Path, **more: Any) -> Iterator[Network]:
-    """Containers really run, in folders of their own; a batch goes by a script, as of yesterday.
+    """Run the network while the block runs. Containers really run; a batch follows a script.
 
-    Args: more are settings of the release.
+    Args:
+        database: Database in the network.
+        folder: Receives all files.
+        more: Settings of the release.
     """
     storage = FakeStorage(folder / "storage", [BUCKET, "acme-staging"])
     services: list[Service] = [storage]
@@ -85,11 +87,11 @@ def network(database: Settings, folder: Path, **more: Any) -> Iterator[Network]:
 
 
 def variables_of(settings: Settings) -> dict[str, str]:
-    """What a person sets outside: nothing of the database reaches from there."""
-    given = settings.model_dump(include=settings.model_fields_set, exclude_none=True)
+    """Return the variables of a person outside; the database is not reachable from there."""
+    values = settings.model_dump(include=settings.model_fields_set, exclude_none=True)
     return {
         name.upper(): str(value)
-        for name, value in given.items()
+        for name, value in values.items()
         if not name.startswith(("db_", "mlflow_"))
     }
 
@@ -105,7 +107,7 @@ def _settings(database: Settings, url: str, **more: Any) -> Settings:
 
 
 def _release(settings: Settings) -> ReleaseContent:
-    """The code of this checkout, without the jars, which no command of the tests needs."""
+    """Return the code of this checkout without jars, which no tested command needs."""
     release = Release(BUCKET, VERSION, JARS)
     files = {
         CODE: build_archive(),
@@ -122,8 +124,8 @@ def _release(settings: Settings) -> ReleaseContent:
 def _container(
     platform: LocalPlatform, name: str, arguments: list[str], variables: dict[str, str]
 ) -> BatchProcess:
-    given = {"CODE_BUCKET": BUCKET, **variables}
-    return platform.run_container(CONTAINER_ENTRY, arguments, given, name)
+    container_variables = {"CODE_BUCKET": BUCKET, **variables}
+    return platform.run_container(CONTAINER_ENTRY, arguments, container_variables, name)
 
 
 def _pipeline(url: str, executions: FakeExecutions, name: str, argument: Any) -> Any:

@@ -1,7 +1,7 @@
-"""A plan of Terraform as its JSON has it (`terraform show -json`), read for rules.
+"""A Terraform plan as JSON (`terraform show -json`). Values that are known only after an apply are
+missing from `values`.
 
-Format: https://developer.hashicorp.com/terraform/internals/json-format. Values that only an apply
-knows are missing from `values`.
+Format: https://developer.hashicorp.com/terraform/internals/json-format
 """
 
 from __future__ import annotations

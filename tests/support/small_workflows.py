@@ -1,4 +1,4 @@
-"""Small workflows in the interpreter, for its tests."""
+"""Runs small workflows in the interpreter, for its tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`terraform/` as Terraform's own checks see it, and what it says to a variable that can't work."""
+"""Tests `terraform/` with Terraform's own checks, and its messages for wrong variables."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""`terraform/` applied by the real provider to fakes of Google's APIs, and the nightly run on what
-was made, with the rights that were granted.
+"""Applies `terraform/` by the real provider to the fakes and tests the daily run on the result,
+with the granted permissions.
 
-One apply is shared by all tests of the file. It takes some 45 s, nearly all of them waits of the
-provider: 10 s after each new account, 3 s after each grant, one after the other for grants on one
-resource.
+All tests of the file share one apply. It takes 45 s, mostly waits of the provider: 10 s after
+each new account, 3 s after each grant, one after the other for grants on one resource.
 """
 
 from __future__ import annotations

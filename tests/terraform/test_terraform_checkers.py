@@ -1,7 +1,7 @@
-"""What tflint and checkov say of `terraform/`: nothing beyond the reviewed lists beside it.
+"""Tests that tflint and checkov find nothing in `terraform/` beyond the reviewed lists.
 
-Both come from the ordinary registries into the user's cache folder, once, and are no part of the
-product's packages; without Go or where they can't be had, these tests skip.
+Both are installed once into the user's cache folder and are no packages of the product. Without Go
+or access to the registries these tests skip.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""One plan of `terraform/` by the real provider, without a way to Google: what it makes, the rules
-it keeps, and each known fault put back into the configuration.
+"""Tests one offline plan of `terraform/` by the real provider: its resources, the rules it follows,
+and that the rules find each known fault.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def test_the_rules_find_nothing(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_that_is_put_back_is_found(name: str, faulty_findings: list[str]) -> None:
+def test_finds_each_known_fault(name: str, faulty_findings: list[str]) -> None:
     assert [found for found in faulty_findings if FAULTS[name].finding in found]
 
 

@@ -1,5 +1,5 @@
-"""Each fault of a batch put back on its own turns the check red, in words that say what is allowed;
-several are named together.
+"""Tests that each known fault of a batch is reported with what is allowed, and that several faults
+are reported together.
 """
 
 from __future__ import annotations
@@ -427,7 +427,7 @@ def test_what_no_type_can_read_is_one_fault_of_many(unreadable: dict[str, Any]) 
         lambda batch: batch["pysparkBatch"].update(args=["--with", PASSWORD]),
     ],
 )
-def test_a_secrets_value_is_found_wherever_it_stands_and_not_said(change: Change) -> None:
+def test_finds_a_secrets_value_anywhere_and_does_not_print_it(change: Change) -> None:
     batch = changed(a_batch(), change)
     check_batch(batch)
     with pytest.raises(ConfigurationError, match="holds the value of a secret") as caught:

@@ -1,5 +1,5 @@
-"""Bad input stops a step of a deployment with a sentence that names the value, what is allowed and
-what to do; nothing is released then.
+"""Tests that wrong input stops a deployment step with the value, what is allowed and the next step,
+before anything is released.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def context_of(checkout: Path, more: Mapping[str, str] | None = None) -> Context
 
 
 def save_output(context: Context, **documents: Any) -> None:
-    """What earlier steps would have left, by the file's name without its ending."""
+    """Write the output of earlier steps, by file name without extension."""
     for name, document in documents.items():
         context.save_output(f"{name}.json", document)
 
@@ -227,7 +227,7 @@ def test_the_tag_follows_from_what_the_images_are_made_of(checkout: Path) -> Non
         ("manifest: x509", r"was pushed, and the registry shows no digest of it for linux/amd64"),
     ],
 )
-def test_an_image_that_does_not_arrive_is_said(
+def test_reports_an_image_without_a_digest_after_the_push(
     cloud: DeploymentCloud, checkout: Path, refuse: str, words: str
 ) -> None:
     (cloud.docker / "refuse").write_text(refuse)
@@ -322,9 +322,7 @@ needs_gcloud = pytest.mark.skipif(not shutil.which("gcloud"), reason="gcloud is 
 
 
 @needs_gcloud
-def test_a_project_without_its_settings_is_told_to_apply(
-    cloud: DeploymentCloud, checkout: Path
-) -> None:
+def test_missing_settings_ask_for_terraform_apply(cloud: DeploymentCloud, checkout: Path) -> None:
     context = context_of(checkout, {**cloud.environment(), "CODE_BUCKET": "nowhere"})
     with pytest.raises(
         DeploymentFailed,
@@ -350,7 +348,7 @@ def test_verify_names_everything_that_is_otherwise(
         verify(context)
     said = capsys.readouterr()
     for words in (
-        f"latest.json names {SECOND}, and released was {FIRST}",
+        f"latest.json names {SECOND}, but this build released {FIRST}",
         f"the source of {WORKFLOW} is not this commit's",
         f"{WORKFLOW} is UNAVAILABLE, and not ACTIVE",
         f"{WORKFLOW} reads CODE_BUCKET=None",

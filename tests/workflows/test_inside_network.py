@@ -1,5 +1,5 @@
-"""What an operator does beside the database: from an empty one to costs in the ledger by containers
-that really run, and what is refused before one starts.
+"""Tests an operator's work in the private network, from an empty database to costs in the ledger,
+by containers that really run.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The rules for a workflow's source: pipeline.yaml has no fault, and each rule sees its own; the
-command that applies them.
+"""Tests the rules for a workflow's source: pipeline.yaml has no fault, each rule finds its own, and
+the command applies them.
 """
 
 from __future__ import annotations
@@ -195,14 +195,14 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_seen(name: str) -> None:
+def test_finds_a_fault(name: str) -> None:
     old, new, expected = FAULTS[name]
     assert GOOD.count(old) == 1
     found = check_source(GOOD.replace(old, new))
     assert any(expected in fault for fault in found), found
 
 
-def test_all_faults_are_told_in_order() -> None:
+def test_lists_all_faults_in_order() -> None:
     found = check_source(
         GOOD.replace("call: twice", "call: thrice")
         .replace("${some}", "${same}")

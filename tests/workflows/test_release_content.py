@@ -1,5 +1,5 @@
-"""What a release consists of: the same bytes of the same commit wherever it is checked out, jobs
-that start from the zip alone, and its commands.
+"""Tests the content of a release: equal bytes for a commit in every checkout, and jobs that start
+from the zip alone.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def test_the_zip_holds_the_product_and_no_mark_of_the_machine(checkout: Path) ->
     assert marks == {((1980, 1, 1, 0, 0, 0), zipfile.ZIP_STORED, 3, 0o644)}
 
 
-def test_the_operators_zip_holds_what_its_commands_import_and_no_double(checkout: Path) -> None:
+def test_the_operators_zip_has_what_its_commands_import_and_no_fake(checkout: Path) -> None:
     """The jobs' zip has no `local_runtime/`: cli/job_runner.py takes its presence for a laptop."""
     rooms = {path.name.removesuffix(".py") for path in checkout.iterdir()}
     with zipfile.ZipFile(BytesIO(build_operator_archive(checkout))) as archive:
@@ -324,7 +324,7 @@ def test_a_checkout_that_differs_is_refused_or_gets_a_name_of_its_own(
     )
 
 
-def test_what_goes_to_a_stand_in_is_named_after_its_content(
+def test_a_release_to_an_emulator_is_named_after_its_content(
     checkout: Path, settings: Settings
 ) -> None:
     """At home the settings change more often than there is a commit: under the commit's name that
@@ -343,7 +343,7 @@ def test_what_goes_to_a_stand_in_is_named_after_its_content(
 
 
 @pytest.mark.usefixtures("processes")
-def test_no_release_of_what_is_no_checkout(tmp_path: Path, settings: Settings) -> None:
+def test_rejects_a_folder_without_a_checkout(tmp_path: Path, settings: Settings) -> None:
     git(tmp_path, "init", "-q")
     with pytest.raises(
         ConfigurationError, match="release from a clone of YieldSpark that has a commit"
@@ -395,8 +395,8 @@ def test_a_release_whose_models_would_end_with_each_batch_is_refused(
 
 @pytest.mark.usefixtures("processes")
 def test_this_checkout_goes_up_whole(settings: Settings, tmp_path: Path) -> None:
-    double = FakeStorage(tmp_path, [BUCKET])
-    with serving([double]) as url:
+    fake = FakeStorage(tmp_path, [BUCKET])
+    with serving([fake]) as url:
         there = settings.model_copy(update={"google_api_endpoint": url})
         done = publish(there, allow_dirty=True)
         assert find_release(there).jars == tuple(sorted(locked_checksums()))
@@ -404,9 +404,9 @@ def test_this_checkout_goes_up_whole(settings: Settings, tmp_path: Path) -> None
             "calculate_pool_metrics",
             "forecast_pools/lightgbm",
         }
-    assert latest_version(double) == done["version"]
+    assert latest_version(fake) == done["version"]
     assert done["bytes"] == sum(
-        len(content) for name, content in objects(double).items() if name != LATEST
+        len(content) for name, content in objects(fake).items() if name != LATEST
     )
 
 

@@ -130,7 +130,7 @@ def plan_prune(
             and _age(files[version], now) < timedelta(hours=UNFINISHED_HOURS)
         },
         **in_use,
-        **dict.fromkeys(before, "released before the latest: the way back"),
+        **dict.fromkeys(before, "released before the latest, for a rollback"),
         **({latest: "the latest"} if latest else {}),
     }
     return [
