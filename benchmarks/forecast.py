@@ -139,7 +139,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--pools", type=int, help="number of pools, those with the most rows; default: all")
     add(
         "--engines",
-        type=lambda words: parse_names(words, ENGINES),
+        type=lambda text: parse_names(text, ENGINES),
         default=list(ENGINES),
         metavar="ENGINE,..",
         help=f"default: {','.join(ENGINES)}",
@@ -167,7 +167,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add(
         "--only",
-        type=lambda words: parse_names(words, SPEED_PARTS),
+        type=lambda text: parse_names(text, SPEED_PARTS),
         dest="parts",
         default=list(SPEED_PARTS),
         help="with --speed: night or scale",
@@ -202,12 +202,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     except RuntimeError as error:
         # a process failed; the message has the end of its output
         sys.exit(f"error: {error}")
-    document = result_document(facts, result)
+    payload = result_document(facts, result)
     results_folder = PROJECT / "benchmarks" / "results"
     results_folder.mkdir(exist_ok=True)
     path = results_folder / f"forecast-{dt.datetime.now(dt.UTC):%Y%m%dt%H%M%S}.json"
-    path.write_text(json.dumps(document, indent=1))
-    print(json.dumps(document) if options.json else result_text(facts, result))
+    path.write_text(json.dumps(payload, indent=1))
+    print(json.dumps(payload) if options.json else result_text(facts, result))
     _say(f"written to {path}")
 
 

@@ -56,9 +56,9 @@ def recorded_fits() -> Iterator[list[Fit]]:
     fit = LightgbmRows.fit
 
     def record(
-        held: LightgbmRows, objectives: Sequence[Objective], days: DaySpan
+        rows: LightgbmRows, objectives: Sequence[Objective], days: DaySpan
     ) -> list[FittedModel]:
-        fits.append(Fit(held, objectives, days, fit(held, objectives, days)))
+        fits.append(Fit(rows, objectives, days, fit(rows, objectives, days)))
         return list(fits[-1].models)
 
     with patch.object(LightgbmRows, "fit", record):
@@ -118,8 +118,8 @@ def compare(spark: SparkSession, settings: Settings, as_of: dt.date) -> dict[str
         started = monotonic()
         with held_rows(
             spark, settings, choose_engine(ENGINE, settings, spark), folds, run, snapshot
-        ) as (held, _):
-            sample = fit_stacked(held, folds, settings.interval_level, run.stage)
+        ) as (dataset, _):
+            sample = fit_stacked(dataset, folds, settings.interval_level, run.stage)
         seconds = monotonic() - started
     native = [fit_natively(fit) for fit in fits]
     return {

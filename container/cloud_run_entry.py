@@ -314,12 +314,8 @@ def released_settings(content: bytes, job: str) -> dict[str, str]:
     """Return the release's variables of a job: those of its batches, so that a run is the same on
     both platforms, or the operator's own.
 
-    Args:
-        content: Bytes of batches.json.
-        job: Name of the job, or `operator`.
-
     Raises:
-        NotStarted: The file is damaged.
+        NotStarted: batches.json (`content`) is damaged.
     """
     if job == OPERATOR:
         variables: dict[str, str] = _parse_json(BATCHES, content, VARIABLES)[VARIABLES]
@@ -366,13 +362,8 @@ def _exec_job(folder: Path, version: str, job: str, arguments: Sequence[str]) ->
 
 
 def wait_for_network(host: str, port: int, seconds: float = NETWORK_SECONDS) -> None:
-    """Wait until the database's address answers, even with a refusal. After `seconds`, return too:
-    the job reports the error. A socket's path is not tried.
-
-    Args:
-        host: Host of the database, or a socket's path.
-        port: Port of the database.
-        seconds: Longest wait.
+    """Wait up to `seconds` until the database's address answers, even with a refusal. After that
+    return too: the job reports the error. A socket's path is not tried.
     """
     end, is_first = time.monotonic() + seconds, True
     while host and not host.startswith("/"):

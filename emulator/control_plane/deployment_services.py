@@ -163,9 +163,9 @@ class FakeRunJobs(Service):
             raise ApiError(
                 404, f"Resource '{job}' of kind 'JOB' in project '{project}' does not exist."
             )
-        document = self.jobs[job]
-        document["metadata"]["namespace"] = project
-        return document
+        resource = self.jobs[job]
+        resource["metadata"]["namespace"] = project
+        return resource
 
 
 def _job(name: str, image: str, region: str) -> dict[str, Any]:

@@ -185,11 +185,11 @@ def path_of(type_: ResourceType, names: Names) -> str:
     return f"{type_.host}/{type_.collection.format(**names)}/{names['id']}"
 
 
-def field_of(document: Any, path: str) -> Any:
+def field_of(value: Any, path: str) -> Any:
     """Return the value at a dotted path; None if it is missing."""
     for part in path.split("."):
-        document = document.get(part) if isinstance(document, dict) else None
-    return document
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def camel_case(name: str) -> str:

@@ -30,6 +30,7 @@ from emulator.project.database_server import DatabaseServer
 from emulator.terraform import terraform_apply
 from emulator.terraform.google_provider import VERSION, built_provider, obstacle
 from sample_data import SAMPLE_FILES
+from workflows.commands.tables import print_entries
 from workflows.releases.release_content import read_jars
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,10 +181,9 @@ def _print_summary(summary: dict[str, Any]) -> None:
     grants = Counter(grant["member"].partition("@")[0] for grant in summary["grants"])
     print_table(["member", "grants"], sorted(grants.items()), title="grants")
     steps = summary["run"]["result"]["steps"]
-    columns = ["job", "batch", "state", "seconds"]
-    print_table(
-        columns,
-        [[step_summary[column] for column in columns] for step_summary in steps],
+    print_entries(
+        ["job", "batch", "state", "seconds"],
+        steps,
         title=f"execution {summary['run']['execution']}: {summary['run']['state']}",
     )
     print_pairs(

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -140,11 +140,7 @@ class EmulatedCloud:
         stack.enter_context(polling(self.dataproc, self.cloud_run))
 
     def address_of(self, member: str) -> str:
-        """Return the address of the services for an identity.
-
-        Args:
-            member: Identity, as in a policy.
-        """
+        """Return the address of the services for an identity, named as in a policy."""
         return self._access(member).address
 
     def token_file_of(self, member: str) -> Path:
@@ -153,37 +149,25 @@ class EmulatedCloud:
 
     def refusals(self) -> list[dict[str, str]]:
         """Return every permission that was required and not granted."""
-        return [
-            {"member": member, "permission": entry.permission, "resource": entry.resource}
-            for member, access in self._accesses.items()
-            for entry in access.gateway.refused
-        ]
+        refusals: list[dict[str, str]] = []
+        for member, access in self._accesses.items():
+            refusals += [{"member": member, **asdict(entry)} for entry in access.gateway.refused]
+        return refusals
 
     def unused_grants(self) -> list[dict[str, str]]:
         """Return the grants that no call has needed."""
-        used = [
-            (member, entry)
-            for member, access in self._accesses.items()
+        return [grant for grant in self.plane.policies.grants() if not self._is_used(grant)]
+
+    def _is_used(self, grant: dict[str, str]) -> bool:
+        access = self._accesses.get(grant["member"])
+        permissions = self.plane.policies.permissions_of(grant["role"])
+        return access is not None and any(
+            entry.permission in permissions and is_in(grant["resource"], entry.resource)
             for entry in access.gateway.used
-        ]
-        policies = self.plane.policies
-        return [
-            grant
-            for grant in policies.grants()
-            if not any(
-                member == grant["member"]
-                and entry.permission in policies.permissions_of(grant["role"])
-                and is_in(grant["resource"], entry.resource)
-                for member, entry in used
-            )
-        ]
+        )
 
     def ended(self, execution: str) -> Document:
-        """Poll an execution of a Cloud Run job until it has ended.
-
-        Args:
-            execution: Its full name.
-        """
+        """Poll an execution of a Cloud Run job, by its full name, until it has ended."""
         while True:
             response = self.cloud_run.answer(Request("GET", f"/v2/{execution}", {}, {}, b""))
             if response is None or response.status != 200 or response.body.get("completionTime"):
@@ -196,14 +180,14 @@ class EmulatedCloud:
         Raises:
             YieldSparkError: The schedule is paused or the target rejects the request.
         """
-        found = self._resource("cloudscheduler.jobs", job)
-        if found["state"] != "ENABLED":
-            raise YieldSparkError(f"schedule {job} is {found['state']}, and starts nothing")
-        target = found["httpTarget"]
+        schedule = self._resource("cloudscheduler.jobs", job)
+        if schedule["state"] != "ENABLED":
+            raise YieldSparkError(f"schedule {job} is {schedule['state']}, and starts nothing")
+        target = schedule["httpTarget"]
         member = f"serviceAccount:{target['oauthToken']['serviceAccountEmail']}"
-        place = urlsplit(target["uri"])
+        target_url = urlsplit(target["uri"])
         request = urllib.request.Request(
-            self.address_of(member) + place.path,
+            self.address_of(member) + target_url.path,
             data=base64.b64decode(target.get("body", "")),
             headers={
                 **target.get("headers", {}),
@@ -212,16 +196,16 @@ class EmulatedCloud:
             method=target.get("httpMethod", "POST"),
         )
         try:
-            with urllib.request.urlopen(request) as answer:
-                document: Document = json.loads(answer.read())
+            with urllib.request.urlopen(request) as response:
+                body: Document = json.loads(response.read())
         except urllib.error.HTTPError as error:
             raise YieldSparkError(
                 f"schedule {job}: {target['uri']} answered {error.code}: {error.read().decode()}"
             ) from error
-        return document
+        return body
 
     def settings_env(self, bucket: str, name: str) -> dict[str, str]:
-        """The variables that an object of a bucket has, one `NAME=value` a line."""
+        """Return the variables in an object of a bucket, one `NAME=value` a line."""
         content = self.storage.store.read(bucket, name, Conditions())[1].decode()
         pairs = (line.partition("=") for line in content.splitlines() if line)
         return {key: value for key, _, value in pairs}

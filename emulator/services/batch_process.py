@@ -124,10 +124,8 @@ class LocalPlatform:
         """
         folder = self._new_folder(batch_id)
         job = batch["pysparkBatch"]
-        names = ("pythonFileUris", "jarFileUris")
-        archives, jars = (
-            ",".join(self._fetch(uri, folder) for uri in job.get(name, [])) for name in names
-        )
+        archives = self._fetch_all(job.get("pythonFileUris", []), folder)
+        jars = self._fetch_all(job.get("jarFileUris", []), folder)
         entry = self._fetch(job["mainPythonFileUri"], folder)
         properties = batch.get("runtimeConfig", {}).get("properties", {})
         (folder / "spark.conf").write_text(
@@ -142,13 +140,11 @@ class LocalPlatform:
             "--conf",
             f"spark.local.dir={folder / 'tmp'}",
         ]
-        command += [argument for setting in CLOSED_SPARK for argument in ("--conf", setting)]
-        command += [
-            argument
-            for option, files in (("--py-files", archives), ("--jars", jars))
-            if files
-            for argument in (option, files)
-        ]
+        for setting in CLOSED_SPARK:
+            command += ["--conf", setting]
+        for option, files in (("--py-files", archives), ("--jars", jars)):
+            if files:
+                command += [option, files]
         driver_variables = {
             name.removeprefix(DRIVER_VARIABLE): value
             for name, value in properties.items()
@@ -218,6 +214,10 @@ class LocalPlatform:
         for inner in ("home", "tmp"):
             private_folder(folder / inner)
         return folder
+
+    def _fetch_all(self, uris: list[str], folder: Path) -> str:
+        """Download files; return their paths, separated by commas."""
+        return ",".join(self._fetch(uri, folder) for uri in uris)
 
     def _fetch(self, uri: str, folder: Path) -> str:
         bucket, _, name = uri.removeprefix("gs://").partition("/")

@@ -90,11 +90,10 @@ class FakeCloudRun(Service):
         """Return the lines of all containers, each with the full name of its execution."""
         self.advance()
         with self._lock:
-            return [
-                (execution.name, line)
-                for execution in self._executions.values()
-                for line in execution.written.lines
-            ]
+            lines: list[tuple[str, WrittenLine]] = []
+            for execution in self._executions.values():
+                lines += [(execution.name, line) for line in execution.written.lines]
+            return lines
 
     def cancel_all(self) -> None:
         """Cancel every execution and wait until real ones have ended, so that none outlives the
@@ -127,11 +126,10 @@ class FakeCloudRun(Service):
                 "containerOverrides", []
             )
             arguments = self._arguments(job, containers)
-            variables = {
-                str(variable["name"]): str(variable["value"])
-                for container in containers
-                for variable in container.get("env", [])
-            }
+            variables: dict[str, str] = {}
+            for container in containers:
+                for variable in container.get("env", []):
+                    variables[str(variable["name"])] = str(variable["value"])
             short = f"{job}-{secrets.token_hex(3)[:5]}"
             name = f"projects/{project}/locations/{region}/jobs/{job}/executions/{short}"
             run = self._run

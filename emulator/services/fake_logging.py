@@ -61,14 +61,14 @@ class FakeLogging(Service):
         if order not in ORDERS or not 0 <= size <= LARGEST_PAGE:
             raise ApiError(400, f"orderBy {order!r} or pageSize {size} is not allowed")
         comparisons = _comparisons(body.get("filter", ""))
-        entries = [
-            entry
-            for name, line in self._lines()
-            if line.text.strip()
-            for entry in [_entry(name, line)]
-            if entry["logName"].partition("/logs/")[0] in body["resourceNames"]
-            and all(fits(entry) for fits in comparisons)
-        ]
+        entries = []
+        for name, line in self._lines():
+            if not line.text.strip():
+                continue
+            entry = _entry(name, line)
+            parent = entry["logName"].partition("/logs/")[0]
+            if parent in body["resourceNames"] and all(fits(entry) for fits in comparisons):
+                entries.append(entry)
         entries.sort(key=lambda entry: entry["timestamp"], reverse=ORDERS[order])
         start = int(body.get("pageToken", 0))
         page = entries[start : start + size]

@@ -62,14 +62,8 @@ def route_to(base_url: str, token: str | None = None) -> Transport:
             raise ConfigurationError(
                 f"{url} is no address of Google Cloud; a workflow asks https://*{HOSTS} alone"
             )
-        target = "?".join(
-            part
-            for part in (
-                target_url.path,
-                "&".join(part for part in (target_url.query, urlencode(query)) if part),
-            )
-            if part
-        )
+        query_text = "&".join(part for part in (target_url.query, urlencode(query)) if part)
+        target = "?".join(part for part in (target_url.path, query_text) if part)
         connection = http.client.HTTPConnection(host, timeout=timeout)
         try:
             request_headers = (

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.options import AsJson, AsOf, End, Engine, Start, day, edge_settings
-from cli.terminal import err, out, print_json, print_pairs, print_table, say
+from cli.terminal import err, out, print_json, print_pairs, say
 from common.plain_text import without_controls
 from config_spark import Settings
 from workflows.batches.batch_monitor import batch_summary, duration, wait_for_batch
@@ -23,6 +23,7 @@ from workflows.clients.dataproc import TERMINAL, Batches
 from workflows.clients.interrupts import wait_or_offer_cancel
 from workflows.commands.app import app
 from workflows.commands.options import BatchId, DryRunRequest, FullRefresh, Version
+from workflows.commands.tables import print_entries
 from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB
 
 FOLLOW_SECONDS = 5.0
@@ -130,8 +131,7 @@ def list_batches(
     if as_json:
         print_json({"batches": entries})
         return
-    columns = ["batch", "job", "state", "created", "seconds", "cost_usd"]
-    print_table(columns, [[entry[column] for column in columns] for entry in entries])
+    print_entries(["batch", "job", "state", "created", "seconds", "cost_usd"], entries)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from workflows.batches.batch_monitor import batch_summary, record_cost_if_possib
 from workflows.clients.dataproc import TERMINAL, Batches, batch_id_of
 from workflows.commands.app import app
 from workflows.commands.batch_commands import open_batch, show_batch
+from workflows.commands.tables import print_entries
 from workflows.costs.bill_inputs import inputs_of
 from workflows.costs.cost import actual_cost, prices
 from workflows.costs.cost_ledger import past_runs
@@ -142,8 +143,7 @@ def _show_sum(summary: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(summary)
         return
-    columns = ["batch", "job", "state", "created", "cost_usd"]
-    print_table(columns, [[entry[column] for column in columns] for entry in summary["batches"]])
+    print_entries(["batch", "job", "state", "created", "cost_usd"], summary["batches"])
     print_pairs({name: value for name, value in summary.items() if name != "batches"})
 
 
@@ -164,27 +164,15 @@ def _show_bill(settings: Settings, pools: int, as_json: bool) -> None:
 
 def _print_platforms(bill: MonthlyBill) -> None:
     database = bill.database
-    print_table(
-        ["a month", *JOBS, "Cloud SQL", "USD", "caution"],
-        [
-            [
-                platform_bill.platform,
-                *(bill.known.inputs.nights * job.usd for job in platform_bill.jobs),
-                platform_bill.database_usd,
-                platform_bill.usd,
-                platform_bill.caution,
-            ]
-            for platform_bill in bill.platforms
-        ],
-    )
-    print_table(
-        ["a night", "job", "rows", "seconds", "USD"],
-        [
-            [platform_bill.platform, job.job, job.rows, job.seconds, job.usd]
-            for platform_bill in bill.platforms
-            for job in platform_bill.jobs
-        ],
-    )
+    months, days = [], []
+    for platform_bill in bill.platforms:
+        name = platform_bill.platform
+        job_costs = [bill.known.inputs.nights * job.usd for job in platform_bill.jobs]
+        totals = [platform_bill.database_usd, platform_bill.usd, platform_bill.caution]
+        months.append([name, *job_costs, *totals])
+        days += [[name, job.job, job.rows, job.seconds, job.usd] for job in platform_bill.jobs]
+    print_table(["a month", *JOBS, "Cloud SQL", "USD", "caution"], months)
+    print_table(["a daily run", "job", "rows", "seconds", "USD"], days)
     print_pairs(
         {
             "Cloud SQL": (

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.options import AsJson, DryRun, End, Engine, EngineName, Start, edge_settings
-from cli.terminal import print_json, print_table, say
+from cli.terminal import print_json, say
 from common.errors import CloudRefused, CloudUnavailable, ConfigurationError
 from config_spark import Settings
 from workflows.batches.batch_monitor import actual_cost_or_none, last_lines, record_cost_if_possible
@@ -19,6 +19,7 @@ from workflows.clients.executions import ExecutionNotSucceeded, Executions, wait
 from workflows.clients.interrupts import wait_or_offer_cancel
 from workflows.commands.app import app
 from workflows.commands.options import FullRefresh, OnPlatform, Version
+from workflows.commands.tables import print_entries
 from workflows.inside_network.container_log import last_log_lines
 from workflows.spec.platform_choice import PLATFORMS
 from workflows.spec.platforms import JOBS
@@ -165,16 +166,19 @@ def run_pipeline(
             settings, error.document["raised"], started["createTime"]
         )
         raise
-    for step in summary["result"]["steps"]:
-        batch_name = (
-            f"projects/{settings.project_id}/locations/{settings.region}/batches/{step['batch']}"
-        )
-        cost = actual_cost_or_none(
-            {"name": batch_name, "runtimeInfo": {"approximateUsage": step["usage"] or {}}}
-        )
+    _record_costs(settings, summary["result"]["steps"])
+    return summary
+
+
+def _record_costs(settings: Settings, steps: list[dict[str, Any]]) -> None:
+    """Add the cost to each step of an execution, and record it in the ledger."""
+    parent = f"projects/{settings.project_id}/locations/{settings.region}"
+    for step in steps:
+        usage = {"approximateUsage": step["usage"] or {}}
+        batch = {"name": f"{parent}/batches/{step['batch']}", "runtimeInfo": usage}
+        cost = actual_cost_or_none(batch)
         step["cost_usd"] = round(cost.usd, 6) if cost else None
         record_cost_if_possible(settings, step["batch"], cost)
-    return summary
 
 
 def _output_of_failed_job(settings: Settings, raised: Any, since: str) -> list[str]:
@@ -204,9 +208,8 @@ def _output_of_container(settings: Settings, job: str, since: str) -> list[str]:
 def print_pipeline(summary: dict[str, Any]) -> None:
     """Print the steps of an execution as a table."""
     steps = (summary["result"] or {}).get("steps", [])
-    columns = ["job", "platform", "batch", "state", "seconds", "cost_usd"]
-    print_table(
-        columns,
-        [[step[column] for column in columns] for step in steps],
+    print_entries(
+        ["job", "platform", "batch", "state", "seconds", "cost_usd"],
+        steps,
         title=f"execution {summary['execution']}: {summary['state']}",
     )

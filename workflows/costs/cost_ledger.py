@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import product
 from typing import Any
 
 from sqlalchemy import Select, select, update
@@ -100,15 +101,13 @@ def past_runs(
         return PastRuns((), "not read: DB_HOST is not set")
     try:
         with checked_connection(make_engine(with_database(settings))) as connection:
-            runs = tuple(
-                _past_run(job, platform, dict(row))
-                for job in jobs
-                for platform in platforms
-                for row in connection.execute(_daily_runs_query(job, platform)).mappings()
-            )
+            runs: list[PastRun] = []
+            for job, platform in product(jobs, platforms):
+                rows = connection.execute(_daily_runs_query(job, platform)).mappings()
+                runs += [_past_run(job, platform, dict(row)) for row in rows]
     except (DatabaseError, CloudRefused, CloudUnavailable) as error:
         return PastRuns((), f"not read: {error}")
-    return PastRuns(runs, f"{len(runs)} good daily runs in the cloud")
+    return PastRuns(tuple(runs), f"{len(runs)} good daily runs in the cloud")
 
 
 def _daily_runs_query(job: str, platform: PlatformName) -> Select[Any]:

@@ -85,16 +85,15 @@ def run_container(
         arguments: Replace the job's own arguments; None keeps them.
         on_line: Receives each line of the log.
         seconds_between: Polling interval; default: POLL_SECONDS.
-        owns_cloud: The cloud is emulated in this process, and Ctrl-C ends it without a question.
+        owns_cloud: The cloud is emulated in this process; Ctrl-C ends it without a question.
 
     Returns:
-        `{"execution", "job", "arguments", "version", "state", "exit_code", "seconds", "console"}`;
-        the version is the one in the log, else None.
+        execution, job, arguments, version (the one in the log, else None), state, exit_code,
+        seconds, console.
 
     Raises:
         ContainerFailed: The execution failed or was cancelled.
-        CloudRefused: Google rejected a request.
-        CloudUnavailable: Google cannot be reached.
+        CloudRefused, CloudUnavailable: A request failed.
         Interrupted: Ctrl-C ended the wait.
     """
     executions = JobExecutions(settings, job)

@@ -51,7 +51,8 @@ def check_source(source: str) -> list[str]:
     workflow, broken = read_source(source)
     if broken or workflow is None:
         return faults + broken
-    faults += [fault for rule in RULES for fault in rule(workflow)]
+    for rule in RULES:
+        faults += rule(workflow)
     if not faults:
         # the parser finds the remaining faults, one at a time
         try:
@@ -133,9 +134,8 @@ def _known_calls(workflow: SourceMap) -> Iterator[str]:
 def _arguments(step: StepContext, called: Any) -> Iterator[str]:
     parameters = as_list(as_map(called).get("params"))
     required = {name for name in parameters if isinstance(name, str)}
-    allowed = required | {
-        name for parameter in parameters if isinstance(parameter, dict) for name in parameter
-    }
+    # a parameter with a default is a map of its name
+    allowed = required.union(*(name for name in parameters if isinstance(name, dict)))
     arguments = set(as_map(step.body.get("args")))
     if arguments - allowed or required - arguments:
         yield step.fault(
@@ -208,13 +208,9 @@ def _used(workflow: SourceMap) -> Iterator[str]:
     if "main" not in workflow:
         yield f"line {workflow.line}: `main` is missing"
     called = {str(step.body.get("call")) for step in steps_in(workflow)}
-    called |= {
-        part.name
-        for _, text_use, node in _expressions(workflow)
-        if text_use.predicate
-        for part in parts(node)
-        if isinstance(part, Name)
-    }
+    for _, text_use, node in _expressions(workflow):
+        if text_use.predicate:
+            called |= {part.name for part in parts(node) if isinstance(part, Name)}
     for name, body in workflow.items():
         if name != "main" and name not in called:
             yield f"line {getattr(body, 'line', 1)}: nothing calls the subworkflow {name}"

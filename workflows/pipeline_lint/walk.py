@@ -57,11 +57,10 @@ def steps_in(workflow: SourceMap) -> Iterator[StepContext]:
     """Return every step of every subworkflow, in the order of the source."""
     for name, body in workflow.items():
         if isinstance(body, SourceMap):
-            parameters = [
-                key
-                for parameter in as_list(body.get("params"))
-                for key in (parameter if isinstance(parameter, dict) else [parameter])
-            ]
+            parameters: list[str] = []
+            for parameter in as_list(body.get("params")):
+                # a parameter with a default is a map of its name
+                parameters += parameter if isinstance(parameter, dict) else [parameter]
             seen = frozenset({*parameters, *_made(body.get("steps"))})
             yield from _steps(
                 body.get("steps"), StepContext(name, "", body.line, body, frozenset(), False, seen)
@@ -77,16 +76,10 @@ def expression_texts(workflow: SourceMap) -> Iterator[tuple[StepContext, Express
         retry = body.get("retry")
         predicate = retry.get("predicate") if isinstance(retry, dict) else retry
         loop = as_map(body.get("for"))
-        values = [pair[target] for pair in _pairs(body) for target in pair]
-        values += [body.get(key) for key in ("args", "raise", "return", "condition")] + [
-            loop.get("in"),
-            loop.get("range"),
-        ]
-        values += (
-            [value for key, value in retry.items() if key != "predicate"]
-            if isinstance(retry, dict)
-            else []
-        )
+        values = [body.get(key) for key in ("args", "raise", "return", "condition")]
+        values = [*_assigned_values(body), *values, loop.get("in"), loop.get("range")]
+        if isinstance(retry, dict):
+            values += [value for key, value in retry.items() if key != "predicate"]
         yield from ((step, ExpressionText(text)) for text in _strings_with_expressions(values))
         yield from (
             (step, ExpressionText(text, predicate=True))
@@ -100,12 +93,10 @@ def _steps(
     """Return the steps of a list. `loop` marks a loop's steps, out of which no jump leads; `scope`
     adds names to those of `around`.
     """
-    items = [
-        (name, item.line, body)
-        for item in as_list(steps)
-        if isinstance(item, SourceMap)
-        for name, body in item.items()
-    ]
+    items = []
+    for item in as_list(steps):
+        if isinstance(item, SourceMap):
+            items += [(name, item.line, body) for name, body in item.items()]
     reachable = frozenset(name for name, _, _ in items) | (
         frozenset() if loop else around.reachable
     )
@@ -184,8 +175,14 @@ def _made_by(body: SourceMap) -> Iterator[str]:
 
 
 def _made_here(body: SourceMap) -> Iterator[str]:
-    yield from (target for pair in _pairs(body) for target in pair if VARIABLE.fullmatch(target))
+    for pair in _pairs(body):
+        yield from (target for target in pair if VARIABLE.fullmatch(target))
     yield from _strings_at(body, "result")
+
+
+def _assigned_values(body: SourceMap) -> Iterator[Any]:
+    for pair in _pairs(body):
+        yield from pair.values()
 
 
 def _pairs(body: SourceMap) -> list[SourceMap]:

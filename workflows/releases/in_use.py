@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 from common.errors import RunInProgress
@@ -29,7 +30,7 @@ def versions_in_use(settings: Settings) -> dict[str, str]:
     """
     executions, batches = Executions(settings), Batches(settings)
     active = executions.active()
-    running = [batch for state in NOT_ENDED for batch in batches.list(state=state)]
+    running = list(chain.from_iterable(batches.list(state=state) for state in NOT_ENDED))
     users = {
         version: f"batch {batch_id_of(batch)} is {batch['state']}"
         for batch in running

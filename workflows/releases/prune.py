@@ -133,16 +133,12 @@ def plan_prune(
         **dict.fromkeys(before, "released before the latest, for a rollback"),
         **({latest: "the latest"} if latest else {}),
     }
-    return [
-        Candidate(
-            version,
-            released_at(files[version]),
-            tuple(files[version]),
-            sum(entry.bytes for entry in files[version].values()),
-            reasons.get(version),
-        )
-        for version in ordered
-    ]
+    return [_candidate(version, files[version], reasons.get(version)) for version in ordered]
+
+
+def _candidate(version: str, files: Mapping[str, ObjectInfo], kept: str | None) -> Candidate:
+    size = sum(entry.bytes for entry in files.values())
+    return Candidate(version, released_at(files), tuple(files), size, kept)
 
 
 def _age(files: Mapping[str, ObjectInfo], now: datetime) -> timedelta:

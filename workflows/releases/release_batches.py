@@ -82,10 +82,13 @@ def differences(released: Any, built: Any) -> list[str]:
     Returns:
         One line for each value.
     """
-    values = [dict(_values(payload, "")) for payload in (released, built)]
-    names = sorted(values[0].keys() | values[1].keys())
-    values_by_name = ((name, *(side.get(name, "nothing") for side in values)) for name in names)
-    return [f"{name}: {old} there, {new} here" for name, old, new in values_by_name if old != new]
+    old_values, new_values = dict(_values(released, "")), dict(_values(built, ""))
+    lines = []
+    for name in sorted(old_values.keys() | new_values.keys()):
+        old, new = old_values.get(name, "nothing"), new_values.get(name, "nothing")
+        if old != new:
+            lines.append(f"{name}: {old} there, {new} here")
+    return lines
 
 
 def _values(payload: Any, name: str) -> Iterator[tuple[str, Any]]:
