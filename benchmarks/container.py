@@ -1,11 +1,7 @@
-"""Both jobs of a night in a container's limits: whether a night fits into a Cloud Run job of 4 vCPU
-and 16 GiB, which is what PLATFORM=auto goes by (`workflows/spec/platform_choice.py`).
-
-In: a number of pools and days. Out: seconds, processor seconds, peak memory and files of each job,
-and what a row takes in the database, on standard output. Raw history is generated in an embedded
-PostgreSQL of its own. Every run is of the longest kind: the metrics read all of it, the forecast
-fits its first model. A container keeps its files in memory: files count as memory. Memory is in MB
-(2^20 bytes).
+"""Measures both jobs within the limits of a Cloud Run container (4 vCPU, 16 GiB), on generated
+history in an embedded PostgreSQL: seconds, processor seconds, memory and files. PLATFORM=auto
+uses the result (`workflows/spec/platform_choice.py`). Each run is of the longest kind: metrics
+read all rows, the forecast fits its first model. MB are 2^20 bytes.
 """
 
 from __future__ import annotations
@@ -36,11 +32,11 @@ from workflows.spec.platform_choice import CLOUD_RUN_ROWS, CONTAINER_GIB, CONTAI
 POOLS, DAYS = 5_000, 365
 
 DRIVER_MEMORY = "8g"
-"""As terraform/ sets SPARK_DRIVER_MEMORY of the jobs: half of the container's memory."""
+"""SPARK_DRIVER_MEMORY of the jobs in terraform/: half of the container's memory."""
 
-SENSIBLE_SECONDS = 1_800
-"""Processor seconds of both jobs together, the server's included: where nothing else runs, what a
-night takes at most, however many cores it has, but for waits. A busy machine adds none.
+MAX_PROCESSOR_SECONDS = 1_800
+"""Limit of the processor seconds of both jobs and the server: an upper bound of a daily run's
+duration on an idle machine, without waits.
 """
 
 JOBS = {
@@ -48,27 +44,36 @@ JOBS = {
     "forecast_pools": ["forecast_pools", "--engine", "lightgbm"],
 }
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Held:
-    """A job's timing, and the most that its files had."""
+class JobUsage:
+    """A job's timing and the largest size of its files."""
 
     timing: Timing
     files_mb: float
 
     @property
     def total_mb(self) -> float:
-        """The two peaks together, which may not have been at one time: an upper bound."""
+        """Return the sum of both peaks, an upper bound: a container keeps files in memory."""
         return self.timing.peak_mb + self.files_mb
 
 
-def run_night(settings: Settings, history: History, say: Say) -> dict[str, Held]:
-    """Load the history and run both jobs on it. Raises: RuntimeError where one failed."""
+def run_jobs(settings: Settings, history: History, say: Say) -> dict[str, JobUsage]:
+    """Load the history and run both jobs on it.
+
+    Args:
+        settings: Empty database.
+        history: Generated history.
+        say: Receives progress lines.
+
+    Raises:
+        RuntimeError: A job failed.
+    """
     load(make_engine(settings), history, say)
-    held = {}
-    for job, words in JOBS.items():
+    usage = {}
+    for job, arguments in JOBS.items():
         settle(make_engine(settings))
         files = settings.yieldspark_home / f"files_of_{job}"
         files.mkdir()
@@ -79,42 +84,43 @@ def run_night(settings: Settings, history: History, say: Say) -> dict[str, Held]
             "SPARK_LOCAL_DIRS": str(files),
             "TMPDIR": str(files),
         }
-        with _largest(files) as largest:
+        with _folder_sizes(files) as sizes:
             timing = measure(
                 job,
-                [*COMMAND, *words, "--json"],
+                [*COMMAND, *arguments, "--json"],
                 variables,
                 folder=settings.yieldspark_home,
                 server=server_process(settings),
             )
         if timing.error or timing.status != "succeeded":
             raise RuntimeError(f"{job} ended as {timing.status}: {timing.error}")
-        held[job] = Held(timing, round(max(largest) / MEGABYTE))
+        usage[job] = JobUsage(timing, round(max(sizes) / MEGABYTE))
         say(f"{job}: {timing.seconds:.0f} s, {timing.peak_mb:.0f} MB")
-    return held
+    return usage
 
 
 @contextmanager
-def _largest(folder: Path) -> Iterator[list[int]]:
-    """Bytes in the folder, as they are seen while the block runs."""
-    sizes, over = [0], threading.Event()
+def _folder_sizes(folder: Path) -> Iterator[list[int]]:
+    """Collect the folder's size in bytes while the block runs."""
+    sizes, ended = [0], threading.Event()
 
-    def look() -> None:
-        while not over.wait(LOOK_SECONDS):
+    def poll() -> None:
+        while not ended.wait(POLL_SECONDS):
             sizes.append(_bytes_in(folder))
 
-    thread = threading.Thread(target=look, daemon=True)
+    thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
         yield sizes
     finally:
-        over.set()
+        ended.set()
         thread.join()
 
 
 def _bytes_in(folder: Path) -> int:
     total = 0
-    for root, _, names in os.walk(folder):  # which passes over folders that go meanwhile
+    # os.walk skips folders that are deleted meanwhile
+    for root, _, names in os.walk(folder):
         for name in names:
             with suppress(OSError):
                 total += (Path(root) / name).stat().st_size
@@ -122,7 +128,7 @@ def _bytes_in(folder: Path) -> int:
 
 
 def bytes_of_rows(settings: Settings) -> dict[str, float]:
-    """What a raw row, and all that the product keeps of a pool and day, take with their indexes."""
+    """Return the bytes, with indexes, of a raw row and of all product rows of a pool and day."""
     with make_engine(settings).connect() as connection:
         raw_rows, raw_bytes, days, own_bytes = connection.exec_driver_sql(SIZES).one()
     return {"raw row": raw_bytes / raw_rows, "pool-day": float(own_bytes / days)}
@@ -141,24 +147,24 @@ SIZES = """
 """
 
 
-def report(held: dict[str, Held], sizes: dict[str, float], pool_days: int) -> str:
-    """A line for each job, what rows take, and whether the night fits."""
+def report(usage: dict[str, JobUsage], sizes: dict[str, float], pool_days: int) -> str:
+    """Describe each job, the size of rows, and whether both jobs fit."""
     lines = [
-        f"{job}: {one.timing.rows['read']:,} rows, {one.timing.seconds:.0f} s"
-        f" ({one.timing.cpu_seconds:.0f} processor seconds), {one.timing.peak_mb:,.0f} MB and"
-        f" {one.files_mb:,.0f} MB of files"
-        for job, one in held.items()
+        f"{job}: {job_usage.timing.rows['read']:,} rows, {job_usage.timing.seconds:.0f} s"
+        f" ({job_usage.timing.cpu_seconds:.0f} processor seconds),"
+        f" {job_usage.timing.peak_mb:,.0f} MB and {job_usage.files_mb:,.0f} MB of files"
+        for job, job_usage in usage.items()
     ]
     lines += [f"{name}: {size:.0f} bytes in the database" for name, size in sizes.items()]
-    seconds = sum(one.timing.cpu_seconds for one in held.values())
-    most = max(one.total_mb for one in held.values())
-    fits = seconds <= SENSIBLE_SECONDS and most <= CONTAINER_GIB * 1024
+    seconds = sum(job_usage.timing.cpu_seconds for job_usage in usage.values())
+    peak_mb = max(job_usage.total_mb for job_usage in usage.values())
+    fits = seconds <= MAX_PROCESSOR_SECONDS and peak_mb <= CONTAINER_GIB * 1024
     return "\n".join(
         [
             *lines,
             f"{pool_days:,} pool-days in {CONTAINER_VCPU} vCPU and {CONTAINER_GIB} GiB:"
-            f" {'fits' if fits else 'does not fit'}, {seconds:.0f} of {SENSIBLE_SECONDS} s of"
-            f" processor, {most:,.0f} of {CONTAINER_GIB * 1024:,} MB; PLATFORM=auto goes up to"
+            f" {'fits' if fits else 'does not fit'}, {seconds:.0f} of {MAX_PROCESSOR_SECONDS} s of"
+            f" processor, {peak_mb:,.0f} of {CONTAINER_GIB * 1024:,} MB; PLATFORM=auto goes up to"
             f" {CLOUD_RUN_ROWS:,} rows",
         ]
     )
@@ -172,8 +178,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(*(f"{name}: {value}" for name, value in machine_facts().items()), sep="\n", flush=True)
     history = History.until_today(options.pools, options.days)
     with temporary_server() as server, copied_database(server, "container") as settings:
-        held = run_night(settings, history, lambda line: print(f"  {line}", flush=True))
-        print(report(held, bytes_of_rows(settings), options.pools * options.days))
+        usage = run_jobs(settings, history, lambda line: print(f"  {line}", flush=True))
+        print(report(usage, bytes_of_rows(settings), options.pools * options.days))
 
 
 if __name__ == "__main__":

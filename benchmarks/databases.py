@@ -1,9 +1,5 @@
-"""The databases a benchmark runs in: an embedded server of its own, a database for each history, a
-copy for each run that changes its rows.
-
-A copy is PostgreSQL's own (`CREATE DATABASE .. TEMPLATE`, file by file), so that each repeat begins
-with the same state. Which tables the product has in its schema is asked from the catalogue and
-never assumed.
+"""Databases of the benchmarks: an embedded server, a database for each history, and a copy (`CREATE
+DATABASE .. TEMPLATE`) for each run that changes rows, so that repeats start from the same state.
 """
 
 from __future__ import annotations
@@ -31,34 +27,41 @@ from spark.jar_sets import jars_folder
 
 @contextmanager
 def temporary_server() -> Iterator[Settings]:
-    """Settings of a new embedded server in a folder of its own, deleted afterwards; its database is
-    migrated and empty. Jars are the user's.
+    """Run an embedded server in a temporary folder, with a migrated empty database and the user's
+    jars.
+
+    Yields:
+        Its settings.
     """
-    users = load_settings()
+    user_settings = load_settings()
     with tempfile.TemporaryDirectory(prefix="yieldspark-benchmark-") as folder:
-        own = load_settings(
+        server_settings = load_settings(
             _env_file=None,
             yieldspark_home=Path(folder),
-            jars_dir=jars_folder(users),
+            jars_dir=jars_folder(user_settings),
             db_host=None,
         )
         try:
-            settings = resolve_database(own)
+            settings = resolve_database(server_settings)
             migrate(make_engine(settings))
             yield settings
         finally:
-            EmbeddedServer(own.yieldspark_home).reset()
+            EmbeddedServer(server_settings.yieldspark_home).reset()
 
 
 def server_process(settings: Settings) -> int | None:
-    """Process id of the embedded server's postmaster."""
+    """Return the process id of the server's postmaster; None if it does not run."""
     recorded = locate_folders(settings.yieldspark_home).data / "postmaster.pid"
     return int(recorded.read_text().split()[0]) if recorded.exists() else None
 
 
 @contextmanager
 def copied_database(settings: Settings, name: str) -> Iterator[Settings]:
-    """Settings of a copy, dropped afterwards. Nobody may be connected to the original."""
+    """Copy a database while the block runs. The original must have no connections.
+
+    Yields:
+        Settings of the copy.
+    """
     admin = make_engine(settings.model_copy(update={"db_name": "postgres"})).execution_options(
         isolation_level="AUTOCOMMIT"
     )
@@ -73,7 +76,7 @@ def copied_database(settings: Settings, name: str) -> Iterator[Settings]:
 
 
 def environment(settings: Settings) -> Mapping[str, str]:
-    """The variables of a process that works on this database."""
+    """Return the variables of a process that uses this database."""
     names = (
         "db_host",
         "db_port",
@@ -89,7 +92,7 @@ def environment(settings: Settings) -> Mapping[str, str]:
 
 
 def make_peer_tables(engine: Engine) -> None:
-    """A table like `pool_daily_metrics` for each peer."""
+    """Create a table like `pool_daily_metrics` for each peer."""
     with engine.begin() as connection:
         connection.exec_driver_sql(f"CREATE SCHEMA {PEERS_SCHEMA}")
         for peer in PEERS:
@@ -99,15 +102,17 @@ def make_peer_tables(engine: Engine) -> None:
 
 
 def empty_products_tables(engine: Engine) -> None:
-    """As before the first run: no metrics, no ledger, nothing in the product's schema."""
-    own = (
-        "SELECT string_agg(format('%%I.%%I', schemaname, tablename), ', ') FROM pg_tables "
-        f"WHERE schemaname = '{OWN_SCHEMA}' AND tablename <> '{VERSION_TABLE}'"
-    )
+    """Delete metrics, run ledger and the product's other rows, as before the first run."""
+    # the catalogue has the current tables, so that none is assumed here
+    query = f"""
+        SELECT string_agg(format('%%I.%%I', schemaname, tablename), ', ')
+        FROM pg_tables
+        WHERE schemaname = '{OWN_SCHEMA}'
+            AND tablename <> '{VERSION_TABLE}'
+    """
     with engine.begin() as connection:
-        connection.exec_driver_sql(
-            f"TRUNCATE pool_daily_metrics, {connection.exec_driver_sql(own).scalar_one()}"
-        )
+        tables = connection.exec_driver_sql(query).scalar_one()
+        connection.exec_driver_sql(f"TRUNCATE pool_daily_metrics, {tables}")
 
 
 def empty_peer(engine: Engine, peer: str) -> None:
@@ -116,9 +121,7 @@ def empty_peer(engine: Engine, peer: str) -> None:
 
 
 def settle(engine: Engine) -> None:
-    """Nothing of what was done before goes on in the background of what is measured next: vacuumed,
-    analyzed, written to disk.
-    """
+    """Finish background work before a measurement: vacuum, analyze, write to disk."""
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         connection.exec_driver_sql("VACUUM ANALYZE")
         connection.exec_driver_sql("CHECKPOINT")
@@ -126,24 +129,28 @@ def settle(engine: Engine) -> None:
 
 
 def differing_rows(engine: Engine, peer: str) -> int:
-    """Rows that only one of the product's table and the peer's has, or whose values are apart by
-    more than the last stored decimal.
+    """Count the rows that only one of the product and the peer has, or whose values differ by more
+    than the last stored decimal.
     """
-    joined = f"pool_daily_metrics AS t FULL JOIN {PEERS_SCHEMA}.{peer} AS p USING (pool_id, date)"
-    apart = " OR ".join(
+    different = " OR ".join(
         f"(t.{name} IS NULL) <> (p.{name} IS NULL) OR abs(t.{name} - p.{name}) > 1.1 *"
         f" {last_decimal(name)}"
         for name in METRIC_COLUMNS
     )
+    query = f"""
+        SELECT count(*)
+        FROM pool_daily_metrics AS t
+        FULL JOIN {PEERS_SCHEMA}.{peer} AS p USING (pool_id, date)
+        WHERE t.pool_id IS NULL
+            OR p.pool_id IS NULL
+            OR {different}
+    """
     with engine.connect() as connection:
-        found = connection.exec_driver_sql(
-            f"SELECT count(*) FROM {joined} WHERE t.pool_id IS NULL OR p.pool_id IS NULL OR {apart}"
-        )
-        return int(found.scalar_one())
+        return int(connection.exec_driver_sql(query).scalar_one())
 
 
 def last_decimal(column: str) -> str:
-    """The smallest step of a metric's column, as a number in SQL and Python."""
+    """Return the smallest step of a metric's column, as a number in SQL and Python."""
     kind = pool_daily_metrics.c[column].type
     assert isinstance(kind, Numeric), "every metric is a decimal"
     return f"1e-{kind.scale}"

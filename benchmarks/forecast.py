@@ -1,10 +1,6 @@
-"""The forecasts beside persistence, simple baselines and mlforecast on the same rows; and the speed
-of a night, and of fits beside native LightGBM's.
-
-In: real pool history (the shared data beside the checkout, or `--data`). Out: tables of scores,
-seconds and goals on standard output, progress on standard error, and all of it as JSON in
-benchmarks/results/. Everything happens in a PostgreSQL of its own. `--speed` makes the second part
-instead of the first.
+"""Compares the forecasts with persistence, simple baselines and mlforecast on the same rows
+(accuracy), or times the daily forecast and the fits (`--speed`). Prints tables, and writes JSON to
+benchmarks/results/. Uses a PostgreSQL of its own and real pool history.
 """
 
 from __future__ import annotations
@@ -24,7 +20,7 @@ import pyarrow.parquet as pq
 from benchmarks.databases import copied_database, temporary_server
 from benchmarks.forecast_accuracy import Peer, run_period
 from benchmarks.forecast_data import SHARED_DATA, Panel, history_files, largest_pools, load_history
-from benchmarks.forecast_speed import run_nights, run_scale
+from benchmarks.forecast_speed import run_daily_forecasts, run_scale
 from benchmarks.forecast_table import Result, result_document, result_text
 from benchmarks.metrics_table import machine_facts
 from benchmarks.processes import PROJECT
@@ -70,7 +66,9 @@ def run_speed(server: Settings, options: argparse.Namespace) -> Result:
     scale, nights, panel = None, [], Result("generated", 0, 0)
     if "night" in options.parts:
         with _loaded(server, options) as (settings, panel):
-            nights = run_nights(settings, options.engines, options.ends[0], options.repeat, _say)
+            nights = run_daily_forecasts(
+                settings, options.engines, options.ends[0], options.repeat, _say
+            )
     if "scale" in options.parts:
         pools, days = options.scale
         scale = run_scale(server, Panel(pools, days, ENDS[0]), _say)
@@ -79,7 +77,11 @@ def run_speed(server: Settings, options: argparse.Namespace) -> Result:
 
 @contextmanager
 def _loaded(server: Settings, options: argparse.Namespace) -> Iterator[tuple[Settings, Result]]:
-    """A database of its own with the history's metrics, and what was loaded."""
+    """Load the history into a database of its own.
+
+    Yields:
+        Its settings, and the loaded rows.
+    """
     with tempfile.TemporaryDirectory(prefix="yieldspark-benchmark-") as folder:
         files = (
             largest_pools(options.files, options.pools, Path(folder))
@@ -92,25 +94,31 @@ def _loaded(server: Settings, options: argparse.Namespace) -> Iterator[tuple[Set
             yield settings, Result(options.files[0].name, len(ids.unique()), len(ids), timings)
 
 
-def _say(words: str) -> None:
-    print(f"{dt.datetime.now(dt.UTC):%H:%M:%S} {words}", file=sys.stderr, flush=True)
+def _say(message: str) -> None:
+    print(f"{dt.datetime.now(dt.UTC):%H:%M:%S} {message}", file=sys.stderr, flush=True)
 
 
-def named(words: str, allowed: Sequence[str]) -> list[str]:
-    """Names with commas between them. Raises: argparse.ArgumentTypeError for one that is not
-    allowed.
+def parse_names(text: str, allowed: Sequence[str]) -> list[str]:
+    """Parse names separated by commas.
+
+    Raises:
+        argparse.ArgumentTypeError: A name is not allowed.
     """
-    names = words.split(",")
+    names = text.split(",")
     if unknown := [name for name in names if name not in allowed]:
         raise argparse.ArgumentTypeError(f"{','.join(unknown)} is none of {', '.join(allowed)}")
     return names
 
 
-def size_of(words: str) -> tuple[int, int]:
-    """POOLSxDAYS, as `20000x180`. Raises: argparse.ArgumentTypeError."""
-    pools, _, days = words.partition("x")
+def size_of(text: str) -> tuple[int, int]:
+    """Parse POOLSxDAYS, as `20000x180`.
+
+    Raises:
+        argparse.ArgumentTypeError: It is another text.
+    """
+    pools, _, days = text.partition("x")
     if not (pools.isdecimal() and days.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{words} is no size; wanted is POOLSxDAYS, as 20000x180")
+        raise argparse.ArgumentTypeError(f"{text} is no size; give POOLSxDAYS, as 20000x180")
     return int(pools), int(days)
 
 
@@ -128,10 +136,10 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         default=SHARED_DATA,
         help=f"folder with a pool history and its pools (default: {SHARED_DATA})",
     )
-    add("--pools", type=int, help="only the pools with the most rows, so many of them")
+    add("--pools", type=int, help="number of pools, those with the most rows; default: all")
     add(
         "--engines",
-        type=lambda words: named(words, ENGINES),
+        type=lambda text: parse_names(text, ENGINES),
         default=list(ENGINES),
         metavar="ENGINE,..",
         help=f"default: {','.join(ENGINES)}",
@@ -144,7 +152,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         dest="ends",
         metavar="DAY",
-        help="last day of a period; may stand several times",
+        help="last day of a period; repeatable",
     )
     add(
         "--peer-python",
@@ -155,11 +163,11 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--speed",
         action="store_true",
-        help="the night and the fits beside native LightGBM's, instead of the scores",
+        help="time the daily forecast and the fits, instead of the scores",
     )
     add(
         "--only",
-        type=lambda words: named(words, SPEED_PARTS),
+        type=lambda text: parse_names(text, SPEED_PARTS),
         dest="parts",
         default=list(SPEED_PARTS),
         help="with --speed: night or scale",
@@ -186,20 +194,20 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     options = _options(argv)
     facts = machine_facts()
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # the server goes with an interrupt, however it comes
+    # SIGTERM ends the server too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with temporary_server() as server:
             result = run_speed(server, options) if options.speed else run_accuracy(server, options)
-    except RuntimeError as error:  # a process that failed, with its last words
+    except RuntimeError as error:
+        # a process failed; the message has the end of its output
         sys.exit(f"error: {error}")
-    document = result_document(facts, result)
+    payload = result_document(facts, result)
     results_folder = PROJECT / "benchmarks" / "results"
     results_folder.mkdir(exist_ok=True)
     path = results_folder / f"forecast-{dt.datetime.now(dt.UTC):%Y%m%dt%H%M%S}.json"
-    path.write_text(json.dumps(document, indent=1))
-    print(json.dumps(document) if options.json else result_text(facts, result))
+    path.write_text(json.dumps(payload, indent=1))
+    print(json.dumps(payload) if options.json else result_text(facts, result))
     _say(f"written to {path}")
 
 

@@ -1,9 +1,6 @@
-"""The accuracy part of the forecast benchmark: backtests of both engines, and mlforecast on the
-very same rows.
-
-In: a database with metrics. Out: `Period`, scores by target, class of rows and method, and the
-processes' timings. Every method is scored by the product's own `forecasting.evaluation.scores` on
-the rows of `yieldspark.forecast_evaluation`: same pools, same days, same actual values.
+"""Accuracy part of the forecast benchmark: backtests of both engines, and mlforecast on the same
+rows. All methods are scored by `forecasting.evaluation.scores` on the rows of
+`yieldspark.forecast_evaluation`.
 """
 
 from __future__ import annotations
@@ -46,12 +43,13 @@ ORDER BY m.pool_id, m.date
 
 @dataclass(frozen=True)
 class Period:
-    """`days` target days that end with `end`.
+    """Scores of `days` target days that end with `end`.
 
-    scores: target -> class of rows -> rows, pools, days, and `methods`: errors, `ratio` to
-    persistence and `interval`, which is an engine's own, persistence's naive one, and None for the
-    others. timings are the backtests' and the competitor's, by engine and PEER; no_peer says why
-    the competitor is not among them.
+    Attributes:
+        timings: Processes, by engine and PEER.
+        scores: By target and class of rows: rows, pools, days, and `methods` with errors, `ratio`
+            to persistence and `interval` (None without one).
+        no_peer: Why the competitor is missing, else None.
     """
 
     end: dt.date
@@ -65,22 +63,24 @@ class Period:
 
 @dataclass(frozen=True)
 class Peer:
-    """The interpreter that runs the competitor; `missing` says why it can't."""
+    """Interpreter of the competitor; `missing` is the reason why it cannot run."""
 
     python: str
     missing: str | None
 
     @classmethod
     def of(cls, python: str) -> Peer:
-        """Ask the interpreter for what the competitor imports."""
-        asked = [python, "-c", "import mlforecast, lightgbm, pyarrow"]
+        """Check an interpreter for the competitor's packages."""
+        command = [python, "-c", "import mlforecast, lightgbm, pyarrow"]
         try:
-            done = subprocess.run(asked, capture_output=True, text=True, check=False)
+            process = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as error:
             return cls(python, f"{python} does not run: {error.strerror}")
         return cls(
             python,
-            f"not installed: {done.stderr.strip().splitlines()[-1]}" if done.returncode else None,
+            f"not installed: {process.stderr.strip().splitlines()[-1]}"
+            if process.returncode
+            else None,
         )
 
 
@@ -93,8 +93,10 @@ def run_period(
     peer: Peer,
     say: Say,
 ) -> Period:
-    """Backtest each engine, then the competitor on the rows of the first. Raises: RuntimeError
-    where a process failed or the engines' rows differ.
+    """Backtest each engine, then run the competitor on the rows of the first.
+
+    Raises:
+        RuntimeError: A process failed, or the engines' rows differ.
     """
     timings, rows = {}, {}
     options = ["--days", str(days), "--refit", str(refit), "--end", end.isoformat()]
@@ -130,8 +132,13 @@ def run_period(
 def compete(
     settings: Settings, rows: pd.DataFrame, end: dt.date, refit: int, python: str, say: Say
 ) -> tuple[Timing, dict[str, pd.Series[float]]]:
-    """The competitor's forecasts of these rows, in their order; where it says nothing it is taken
-    at persistence. Raises: RuntimeError.
+    """Run the competitor on these rows.
+
+    Returns:
+        Its timing and its forecasts in the rows' order; persistence where it has none.
+
+    Raises:
+        RuntimeError: Its process failed.
     """
     folder = settings.yieldspark_home / PEER
     folder.mkdir(exist_ok=True)
@@ -139,8 +146,8 @@ def compete(
     with make_engine(settings).connect() as connection:
         history = pd.read_sql(text(OBSERVED), connection, params={"end": end})
     _with_days(history, "date").to_parquet(files["history"], index=False)
-    asked = _with_days(rows[list(KEY)], "as_of")
-    asked.to_parquet(files["asked"], index=False)
+    requested = _with_days(rows[list(KEY)], "as_of")
+    requested.to_parquet(files["asked"], index=False)
     command = [
         python,
         "-m",
@@ -158,11 +165,11 @@ def compete(
         f"{PEER} to {end}: {timing.seconds:.1f} s, {timing.rows['missing']} of"
         f" {timing.rows['asked']} rows without a forecast"
     )
-    found = asked.merge(
+    merged = requested.merge(
         pd.read_parquet(files["out"]), on=list(KEY), how="left", validate="one_to_one"
     )
     return timing, {
-        f"{PEER} {variant}": found[variant].fillna(rows["persistence"]) for variant in VARIANTS
+        f"{PEER} {variant}": merged[variant].fillna(rows["persistence"]) for variant in VARIANTS
     }
 
 
@@ -171,23 +178,31 @@ def _with_days(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _options(files: Mapping[str, Path]) -> list[str]:
-    return [word for name, path in files.items() for word in (f"--{name}", str(path))]
+    return [argument for name, path in files.items() for argument in (f"--{name}", str(path))]
 
 
 def score_methods(
     rows: Mapping[str, pd.DataFrame], competing: Mapping[str, pd.Series[float]], level: float
 ) -> dict[str, Any]:
-    """Scores of all methods on the same rows, as `Period` has them. Args: rows are the evaluation
-    rows of each engine, competing forecasts of them.
+    """Score all methods on the same rows.
 
-    Raises: RuntimeError where the engines did not forecast the same rows.
+    Args:
+        rows: Evaluation rows of each engine.
+        competing: Competitor's forecasts of them.
+        level: Level of the intervals.
+
+    Returns:
+        As `Period.scores`.
+
+    Raises:
+        RuntimeError: The engines did not forecast the same rows.
     """
     first = next(iter(rows.values()))
-    for engine, own in rows.items():
-        if not own[[*ROW_KEY, "actual"]].equals(first[[*ROW_KEY, "actual"]]):
+    for engine, engine_rows in rows.items():
+        if not engine_rows[[*ROW_KEY, "actual"]].equals(first[[*ROW_KEY, "actual"]]):
             raise RuntimeError(
-                f"{engine} forecast {len(own)} rows, and {len(first)} others are there: their"
-                " scores are not of the same rows"
+                f"{engine} forecast {len(engine_rows)} rows and the first engine {len(first)}:"
+                " scores need the same rows"
             )
     naive = first.assign(
         forecast=first["persistence"], low=first["naive_low"], high=first["naive_high"]
@@ -203,10 +218,10 @@ def score_methods(
         "persistence": naive,
         **{name: without.assign(forecast=forecast) for name, forecast in others.items()},
     }
-    chosen = {"restricted": investable(first), "all": pd.Series(True, index=first.index)}
+    masks = {"restricted": investable(first), "all": pd.Series(True, index=first.index)}
     return {
         str(target): {
-            name: _scores(methods, chosen[name] & (first["target"] == target), level)
+            name: _scores(methods, masks[name] & (first["target"] == target), level)
             for name in CLASSES
         }
         for target in sorted(first["target"].unique())
@@ -214,15 +229,19 @@ def score_methods(
 
 
 def _scores(
-    methods: Mapping[str, pd.DataFrame], chosen: pd.Series[bool], level: float
+    methods: Mapping[str, pd.DataFrame], mask: pd.Series[bool], level: float
 ) -> dict[str, Any]:
-    found = {name: score(rows[chosen], level) for name, rows in methods.items()}
-    counts = {name: next(iter(found.values()))[name] for name in ("rows", "pools", "days")}
+    scores = {name: score(rows[mask], level) for name, rows in methods.items()}
+    counts = {name: next(iter(scores.values()))[name] for name in ("rows", "pools", "days")}
     if not counts["rows"]:
         return counts | {"methods": {}}
     parts = {
-        name: {**one["model"], "ratio": one["ratio"], "interval": one["interval"]}
-        for name, one in found.items()
+        name: {
+            **method_scores["model"],
+            "ratio": method_scores["ratio"],
+            "interval": method_scores["interval"],
+        }
+        for name, method_scores in scores.items()
     }
     return counts | {
         "methods": {

@@ -1,8 +1,5 @@
-"""What the forecast benchmark runs on: real histories through the product into its database, and
-generated metrics straight into theirs.
-
-In: a folder with a pool history and its pools as Parquet, or a size. Out: rows in the database.
-Units: APY percent, TVL USD, UTC days.
+"""Data of the forecast benchmark: real histories loaded by the product, and generated metrics
+written directly. APY percent, TVL USD, UTC days.
 """
 
 from __future__ import annotations
@@ -36,17 +33,17 @@ FILES = (
     ("defillama_pool_history.parquet", "defillama_pools.parquet"),
     ("pool_history.parquet", "pools.parquet"),
 )
-"""Names of the history and of its pools: the shared data's, or those of `sample_data/`."""
+"""Names of the history and its pools: of the shared data, or of `sample_data/`."""
 
 COMMAND = [sys.executable, str(PROJECT / "run_spark_local.py")]
 
 MAX_CARRY_DAYS = 7
 GAP_SHARE, SPIKE_SHARE = 0.03, 0.001
-"""Of generated pool-days: without a value of their own, and a spike to ten times the APY."""
+"""Shares of generated pool-days without a value, and with a spike to ten times the APY."""
 CALM_SHARE, STILL_SHARE = 0.5, 0.8
-"""Pools that are calm, and the share of their days on which APY stays what it was."""
+"""Share of calm pools, and of their days without a change of APY."""
 REVERSION = 0.9
-"""What is left after a day of the distance from a pool's own mean."""
+"""Share of the distance from a pool's mean that remains after a day."""
 CHUNK_POOLS = 1_000
 
 METRICS = ("pool_id", "date", "actual_apy", "actual_tvl", "pool_group")
@@ -54,21 +51,23 @@ AGES = ("pool_id", "date", "apy_staleness_days", "tvl_staleness_days")
 
 
 def history_files(folder: Path) -> tuple[Path, Path]:
-    """The history and its pools. Raises: FileNotFoundError with a sentence."""
+    """Return the history and its pools.
+
+    Raises:
+        FileNotFoundError: The folder has neither pair of files.
+    """
     for history, pools in FILES:
         if (folder / history).is_file() and (folder / pools).is_file():
             return folder / history, folder / pools
     names = ", or ".join(" and ".join(pair) for pair in FILES)
     raise FileNotFoundError(
-        f"{folder} has no pool history: wanted are {names}; --data names another folder"
+        f"{folder} has no pool history; required: {names}; --data names another folder"
     )
 
 
 def largest_pools(files: tuple[Path, Path], pools: int, folder: Path) -> tuple[Path, Path]:
-    """Both files cut to the pools with the most rows (the first ids among equals), written to
-    `folder`.
-    """
-    history, described = (pq.read_table(path) for path in files)
+    """Write both files with only the pools with the most rows; among equals, the first ids."""
+    history, pool_table = (pq.read_table(path) for path in files)
     rows = (
         history["pool_id"]
         .to_pandas()
@@ -76,11 +75,11 @@ def largest_pools(files: tuple[Path, Path], pools: int, folder: Path) -> tuple[P
         .sort_index()
         .sort_values(ascending=False, kind="stable")
     )
-    chosen = pa.array(rows.index[:pools])
-    key = "pool" if "pool" in described.column_names else "pool_id"
+    pool_ids = pa.array(rows.index[:pools])
+    key = "pool" if "pool" in pool_table.column_names else "pool_id"
     cut = (
-        history.filter(pc.is_in(history["pool_id"], chosen)),
-        described.filter(pc.is_in(described[key], chosen)),
+        history.filter(pc.is_in(history["pool_id"], pool_ids)),
+        pool_table.filter(pc.is_in(pool_table[key], pool_ids)),
     )
     for table, name in zip(cut, FILES[0], strict=True):
         pq.write_table(table, folder / name)
@@ -88,7 +87,11 @@ def largest_pools(files: tuple[Path, Path], pools: int, folder: Path) -> tuple[P
 
 
 def run_command(case: str, settings: Settings, *arguments: str, say: Say) -> Timing:
-    """One command of the product as a process of its own. Raises: RuntimeError where it failed."""
+    """Run one command of the product as a process.
+
+    Raises:
+        RuntimeError: It failed.
+    """
     settle(make_engine(settings))
     home = settings.yieldspark_home
     timing = measure(
@@ -105,7 +108,7 @@ def run_command(case: str, settings: Settings, *arguments: str, say: Say) -> Tim
 
 
 def load_history(settings: Settings, files: tuple[Path, Path], say: Say) -> list[Timing]:
-    """`load` and `calculate_metrics` on an empty database."""
+    """Run `load` and `calculate_metrics` on an empty database."""
     history, pools = files
     return [
         run_command("load", settings, "load", str(pools), str(history), say=say),
@@ -115,9 +118,7 @@ def load_history(settings: Settings, files: tuple[Path, Path], say: Say) -> list
 
 @dataclass(frozen=True)
 class Panel:
-    """`days` days that end with `end` of `pools` generated pools; the same arguments make the same
-    rows.
-    """
+    """Generated pools: `days` days that end with `end`. The same arguments give the same rows."""
 
     pools: int
     days: int
@@ -125,8 +126,8 @@ class Panel:
     seed: int = 1
 
     def chunks(self) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """METRICS and AGES of some pools at a time; AGES has the days that are not observed, as the
-        metrics job keeps them.
+        """Return METRICS and AGES, some pools at a time. AGES has the days that are not
+        observed.
         """
         for first in range(0, self.pools, CHUNK_POOLS):
             yield self._chunk(np.arange(first, min(first + CHUNK_POOLS, self.pools)))
@@ -158,8 +159,8 @@ class Panel:
         return _table(metrics), _table(ages)
 
     def _values(self, random: np.random.Generator, pools: int) -> tuple[Floats, Floats]:
-        """APY that returns to each pool's own mean, with still days and spikes; TVL that
-        wanders.
+        """Return APY that reverts to each pool's mean, with unchanged days and spikes, and TVL as a
+        random walk.
         """
         shape = (pools, self.days)
         distance = random.standard_normal(shape) * np.exp(random.uniform(-4, -1, (pools, 1)))
@@ -178,11 +179,11 @@ class Panel:
         return np.take_along_axis(apy, _last_days(~is_still), axis=1), tvl
 
 
-def _last_days(known: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """For each pool and day the number of the last day on which the pool was known, 0 before the
-    first.
-    """
-    return np.asarray(np.maximum.accumulate(np.where(known, np.arange(known.shape[1]), 0), axis=1))
+def _last_days(observed: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return for each pool and day the number of the last observed day, 0 before the first."""
+    return np.asarray(
+        np.maximum.accumulate(np.where(observed, np.arange(observed.shape[1]), 0), axis=1)
+    )
 
 
 def _table(frame: pd.DataFrame) -> pa.Table:
@@ -193,7 +194,7 @@ def _table(frame: pd.DataFrame) -> pa.Table:
 
 
 def copy_panel(engine: Engine, panel: Panel, say: Say) -> int:
-    """The panel where the metrics job would have put it, by COPY; returns the rows of
+    """Write the panel into the metrics job's tables by COPY; return the rows of
     `pool_daily_metrics`.
     """
     rows = 0

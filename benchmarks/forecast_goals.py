@@ -1,8 +1,5 @@
-"""The goals of the forecasts, and which of a benchmark's figures hit them.
-
-In: `Period`, `Nights`, `Scale`. Out: `Judged`, one for each goal whose figure is there. Errors are
-on restricted rows (TVL over 1 M USD, APY under 100 %); ratios are to persistence. Nothing is
-measured here.
+"""Goals of the forecasts, compared with a benchmark's figures. Errors are on restricted rows (TVL
+over 1 M USD, APY under 100 %); ratios are to persistence. Performs no measurement.
 """
 
 from __future__ import annotations
@@ -15,10 +12,10 @@ from statistics import median
 from typing import Any
 
 from benchmarks.forecast_accuracy import PEER, Period
-from benchmarks.forecast_speed import NATIVE, Nights, Scale
+from benchmarks.forecast_speed import NATIVE, DailyRuns, Scale
 
 GOAL_POOLS, GOAL_DAYS = 487, 60
-"""The panel and the period that accuracy and seconds are promised for."""
+"""Panel and period of the goals for accuracy and seconds."""
 
 GOAL_SCALE = (20_000, 180)
 
@@ -26,8 +23,8 @@ APY_BOUNDS = {
     dt.date(2025, 10, 5): {"MAE": 0.98, "median error": 0.90, "pinball": 0.975},
     dt.date(2025, 8, 6): {"MAE": 0.94, "median error": 0.88, "pinball": 0.90},
 }
-"""By the last day of a period. No day but these has a bound: how well APY can be forecast differs
-from month to month.
+"""By last day of a period. Other days have no bound, because APY's predictability differs
+by month.
 """
 
 TVL_BOUNDS = {"MAE": 1.005, "median error": 1.02}
@@ -38,9 +35,9 @@ BACKTEST_SECONDS, NIGHT_SECONDS, SCALE_RATIO = 360.0, 60.0, 2.0
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A figure and where it should lie, both ends included; `elsewhere` says what the goal is set
-    for where the figure is of something else.
+class GoalResult:
+    """A figure and its goal, bounds included. `elsewhere` describes the goal's setting if the
+    figure has another.
     """
 
     name: str
@@ -52,57 +49,57 @@ class Judged:
 
     @property
     def missed_by(self) -> float:
-        """0.0 for a hit."""
+        """Return the distance to the goal; 0.0 for a hit."""
         return max(
             self.figure - self.high, (self.low - self.figure) if self.low is not None else 0.0, 0.0
         )
 
     def document(self) -> dict[str, Any]:
-        named = {
+        values = {
             name: getattr(self, name)
             for name in ("name", "figure", "low", "high", "unit", "elsewhere")
         }
-        return named | {"hit": self.missed_by == 0.0, "missed_by": self.missed_by}
+        return values | {"hit": self.missed_by == 0.0, "missed_by": self.missed_by}
 
     def line(self) -> str:
         goal = f"<= {self.high:g}" if self.low is None else f"{self.low:g} to {self.high:g}"
-        word = (
+        verdict = (
             f"missed by {self.missed_by:.3g}{self.unit} ({self.missed_by / self.high:.0%})"
             if self.missed_by
             else "hit"
         )
         return (
-            f"  {self.name}: {self.figure:.4g}{self.unit}, goal {goal}{self.unit}: {word}"
+            f"  {self.name}: {self.figure:.4g}{self.unit}, goal {goal}{self.unit}: {verdict}"
             + f" ({self.elsewhere})" * bool(self.elsewhere)
         )
 
 
-def accuracy_goals(period: Period, panel_pools: int) -> Iterator[Judged]:
+def accuracy_goals(period: Period, panel_pools: int) -> Iterator[GoalResult]:
     elsewhere = _elsewhere(panel_pools, period.days)
     for engine in engines_of(period):
-        words = f"{engine} to {period.end}"
+        label = f"{engine} to {period.end}"
         for target, bounds in (("apy", APY_BOUNDS.get(period.end, {})), ("tvl", TVL_BOUNDS)):
-            found = method(period, target, engine)
-            if found is None or found["interval"] is None:
+            scores = method(period, target, engine)
+            if scores is None or scores["interval"] is None:
                 continue
-            figures = {name: found["ratio"][key] for name, key in RATIO_NAMES.items()} | {
-                "pinball": found["interval"]["pinball_ratio"]
+            figures = {name: scores["ratio"][key] for name, key in RATIO_NAMES.items()} | {
+                "pinball": scores["interval"]["pinball_ratio"]
             }
             for name, bound in bounds.items():
                 if figures[name] is not None:
-                    yield Judged(
-                        f"{words}: {target.upper()} {name} ratio",
+                    yield GoalResult(
+                        f"{label}: {target.upper()} {name} ratio",
                         figures[name],
                         None,
                         bound,
                         "",
                         elsewhere,
                     )
-            level, coverage = found["interval"]["level"], found["interval"]["coverage"]
+            level, coverage = scores["interval"]["level"], scores["interval"]["coverage"]
             ends = (round(level - COVERAGE_MARGIN, 4), round(level + COVERAGE_MARGIN, 4))
-            yield Judged(f"{words}: {target.upper()} coverage", coverage, *ends, "", elsewhere)
-        yield Judged(
-            f"{words}: backtest",
+            yield GoalResult(f"{label}: {target.upper()} coverage", coverage, *ends, "", elsewhere)
+        yield GoalResult(
+            f"{label}: backtest",
             period.timings[engine].seconds,
             None,
             BACKTEST_SECONDS,
@@ -112,26 +109,26 @@ def accuracy_goals(period: Period, panel_pools: int) -> Iterator[Judged]:
     yield from _engines_apart(period)
 
 
-def _engines_apart(period: Period) -> Iterator[Judged]:
+def _engines_apart(period: Period) -> Iterator[GoalResult]:
     for target in period.scores:
         ratios = [
-            found["ratio"]["mae"]
+            scores["ratio"]["mae"]
             for engine in engines_of(period)
-            if (found := method(period, target, engine))
+            if (scores := method(period, target, engine))
         ]
-        for one, other in pairwise(ratio for ratio in ratios if ratio):
-            yield Judged(
+        for first, other in pairwise(ratio for ratio in ratios if ratio):
+            yield GoalResult(
                 f"to {period.end}: {target.upper()} MAE ratios of the engines, apart",
-                abs(one / other - 1.0),
+                abs(first / other - 1.0),
                 None,
                 ENGINES_APART,
             )
 
 
-def night_goals(nights: Sequence[Nights], panel_pools: int) -> Iterator[Judged]:
+def daily_run_goals(nights: Sequence[DailyRuns], panel_pools: int) -> Iterator[GoalResult]:
     elsewhere = None if panel_pools == GOAL_POOLS else f"a goal for {GOAL_POOLS} pools"
     for night in nights:
-        yield Judged(
+        yield GoalResult(
             f"night {night.engine}",
             median(run.seconds for run in night.timings),
             None,
@@ -141,13 +138,13 @@ def night_goals(nights: Sequence[Nights], panel_pools: int) -> Iterator[Judged]:
         )
 
 
-def scale_goal(scale: Scale) -> Judged:
+def scale_goal(scale: Scale) -> GoalResult:
     elsewhere = (
         None
         if (scale.pools, scale.days) == GOAL_SCALE
         else "a goal for {} pools x {} days".format(*GOAL_SCALE)
     )
-    return Judged(
+    return GoalResult(
         "features, fit and predict / native fits",
         scale_ratio(scale),
         None,
@@ -166,13 +163,13 @@ def engines_of(period: Period) -> list[str]:
 
 
 def method(period: Period, target: str, name: str) -> dict[str, Any] | None:
-    """The method's scores on restricted rows; None where there are none."""
-    found: dict[str, Any] | None = (
+    """Return the method's scores on restricted rows; None if there are none."""
+    scores: dict[str, Any] | None = (
         period.scores[target]["restricted"]["methods"].get(name)
         if target in period.scores
         else None
     )
-    return found
+    return scores
 
 
 def _elsewhere(pools: int, days: int) -> str | None:

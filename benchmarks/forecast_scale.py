@@ -1,11 +1,6 @@
-"""The product's features, fits and predictions of one night beside native LightGBM's fits alone, in
-one process, on the metrics of DB_NAME.
-
-In: DB_* and the as-of day. Out: one JSON document on standard output with the product's stages and
-`native`, in seconds, and how many of the models came out with the same text. Native LightGBM gets
-the very matrices, labels and parameters that the product's engine `lightgbm` fitted; the product's
-time holds what lies between the metrics in the database and the moves in memory. Run by `python -m
-benchmarks.forecast --speed`.
+"""Compares the product's features, fits and predictions of one day with native LightGBM's fits of
+the same matrices, labels and parameters, in one process. Prints JSON with stages in seconds and
+the number of identical models. Run by `python -m benchmarks.forecast --speed`.
 """
 
 from __future__ import annotations
@@ -46,7 +41,7 @@ ENGINE = "lightgbm"
 
 @dataclass(frozen=True)
 class Fit:
-    """What the product fitted: rows of these days with a label, a model for each objective."""
+    """One fit of the product: rows of these days with a label, and a model for each objective."""
 
     dataset: LightgbmRows
     objectives: Sequence[Objective]
@@ -55,24 +50,26 @@ class Fit:
 
 
 @contextmanager
-def remembered_fits() -> Iterator[list[Fit]]:
-    """Every fit of the engine while the block runs."""
+def recorded_fits() -> Iterator[list[Fit]]:
+    """Record every fit of the engine while the block runs."""
     fits: list[Fit] = []
     fit = LightgbmRows.fit
 
-    def remember(
+    def record(
         dataset: LightgbmRows, objectives: Sequence[Objective], days: DaySpan
     ) -> list[FittedModel]:
         fits.append(Fit(dataset, objectives, days, fit(dataset, objectives, days)))
         return list(fits[-1].models)
 
-    with patch.object(LightgbmRows, "fit", remember):
+    with patch.object(LightgbmRows, "fit", record):
         yield fits
 
 
 def fit_natively(fit: Fit) -> tuple[float, int]:
-    """Seconds that LightGBM takes for the same models, bins included and made once; and how many of
-    them have the same text.
+    """Fit the same models by LightGBM, with bins made once.
+
+    Returns:
+        Seconds, and the number of models with the same text.
     """
     date, label = fit.dataset.frame["date"], fit.dataset.frame[fit.objectives[0].label]
     rows = (
@@ -86,13 +83,13 @@ def fit_natively(fit: Fit) -> tuple[float, int]:
     parameters = [
         dict(native_parameters(fit.dataset.parameters, objective)) for objective in fit.objectives
     ]
-    began = monotonic()
+    started = monotonic()
     data = lightgbm.Dataset(matrix, feature_name=list(fit.dataset.features), params=parameters[0])
     boosters = []
-    for values, wanted in zip(labels, parameters, strict=True):
+    for values, model_parameters in zip(labels, parameters, strict=True):
         data.set_label(values)
-        boosters.append(lightgbm.train(wanted, data, fit.dataset.parameters.rounds))
-    seconds = monotonic() - began
+        boosters.append(lightgbm.train(model_parameters, data, fit.dataset.parameters.rounds))
+    seconds = monotonic() - started
     return seconds, sum(
         without_threads(booster.model_to_string()) == model.text
         for booster, model in zip(boosters, fit.models, strict=True)
@@ -100,13 +97,16 @@ def fit_natively(fit: Fit) -> tuple[float, int]:
 
 
 def compare(spark: SparkSession, settings: Settings, as_of: dt.date) -> dict[str, Any]:
-    """status, seconds (the product's), stages and rows as a ledger row has them; `rows` counts
-    models, and those that are the same natively.
+    """Run the comparison.
+
+    Returns:
+        status, seconds (the product's), stages and rows, as in a ledger row; `rows` has the number
+        of models, and of identical ones.
     """
     folds = refit_folds(
         as_of, horizon=settings.horizon_days, train_days=settings.train_days, validation_days=0
     )
-    opened = open_run(
+    run_context = open_run(
         make_engine(settings),
         job=JOB,
         mode="benchmark",
@@ -114,13 +114,13 @@ def compare(spark: SparkSession, settings: Settings, as_of: dt.date) -> dict[str
         as_of=as_of,
         code_version=settings.code_version,
     )
-    with remembered_fits() as fits, opened as run, exported_snapshot(settings) as snapshot:
-        began = monotonic()
+    with recorded_fits() as fits, run_context as run, exported_snapshot(settings) as snapshot:
+        started = monotonic()
         with cached_dataset(
             spark, settings, choose_engine(ENGINE, settings, spark), folds, run, snapshot
         ) as (dataset, _):
             sample = fit_stacked(dataset, folds, settings.interval_level, run.stage)
-        seconds = monotonic() - began
+        seconds = monotonic() - started
     native = [fit_natively(fit) for fit in fits]
     return {
         "status": run.status,
@@ -132,7 +132,7 @@ def compare(spark: SparkSession, settings: Settings, as_of: dt.date) -> dict[str
             "features": len(fits[-1].dataset.features),
             "forecast": len(sample.rows),
             "models": sum(len(fit.models) for fit in fits),
-            "same models": sum(same for _, same in native),
+            "same models": sum(identical for _, identical in native),
         },
     }
 
@@ -148,10 +148,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = load_settings()
     spark_runtime.prepare_process()
     try:
-        document = compare(get_spark_session(settings, JOB), settings, options.as_of)
-    except Exception as error:  # Spark's own words are pages of Java
+        figures = compare(get_spark_session(settings, JOB), settings, options.as_of)
+    except Exception as error:
+        # Spark's messages are pages of Java
         sys.exit(summarize_error(error))
-    print(json.dumps(document))
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

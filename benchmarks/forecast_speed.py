@@ -1,9 +1,6 @@
-"""The speed part of the forecast benchmark: the nightly job as a whole process, and generated pools
-against native LightGBM.
-
-In: an embedded server. Out: timings. A night begins with a ledger of the days before, made by the
-night before it, which is not counted; each repeat runs on a copy of that state, and fits a new
-model version: the longest kind of night.
+"""Speed part of the forecast benchmark: the daily forecast as a whole process, and generated pools
+against native LightGBM. Each repeat runs on a copy of the state after the previous day's forecast,
+which is not timed, and fits a new model version, the longest kind of run.
 """
 
 from __future__ import annotations
@@ -20,12 +17,12 @@ from config_spark import Settings
 from database.connections.engine import make_engine
 
 NATIVE = "native"
-"""Stage of the comparison that is no part of the product's time: native LightGBM's fits."""
+"""Stage with native LightGBM's fits, which is not part of the product's time."""
 
 
 @dataclass(frozen=True)
-class Nights:
-    """All runs of one engine's night; `as_of` is the day it forecast from."""
+class DailyRuns:
+    """All daily forecasts of one engine, from the day `as_of`."""
 
     engine: str
     as_of: dt.date
@@ -34,8 +31,8 @@ class Nights:
 
 @dataclass(frozen=True)
 class Scale:
-    """Generated pools and the comparison's process: its stages hold `native`, its seconds in the
-    ledger are the product's.
+    """Generated pools and the comparison's timing: its stages include `native`, its ledger seconds
+    are the product's.
     """
 
     pools: int
@@ -43,10 +40,14 @@ class Scale:
     timing: Timing
 
 
-def run_nights(
+def run_daily_forecasts(
     loaded: Settings, engines: Sequence[str], as_of: dt.date, repeat: int, say: Say
-) -> list[Nights]:
-    """The engines take turns. Raises: RuntimeError where a night failed."""
+) -> list[DailyRuns]:
+    """Time the daily forecast; the engines take turns.
+
+    Raises:
+        RuntimeError: A run failed.
+    """
     before = (as_of - dt.timedelta(days=1)).isoformat()
     timings: dict[str, list[Timing]] = {engine: [] for engine in engines}
     with copied_database(loaded, f"{loaded.db_name}_ledger") as ledger:
@@ -63,8 +64,8 @@ def run_nights(
             )
         for number in range(repeat):
             for engine in engines:
-                # the registry goes by the database's name: without a champion under a new one, each
-                # of these nights fits and judges
+                # the registry is per database name: a new name has no champion, so that each run
+                # fits and validates
                 with copied_database(ledger, f"{loaded.db_name}_night_{number}") as settings:
                     options = ["--as-of", as_of.isoformat(), "--engine", engine]
                     timings[engine].append(
@@ -72,12 +73,14 @@ def run_nights(
                             f"night {engine}", settings, "forecast_pools", *options, say=say
                         )
                     )
-    return [Nights(engine, as_of, runs) for engine, runs in timings.items()]
+    return [DailyRuns(engine, as_of, runs) for engine, runs in timings.items()]
 
 
 def run_scale(server: Settings, panel: Panel, say: Say) -> Scale:
-    """Generated metrics into a database of their own, then the comparison. Raises: RuntimeError
-    where it failed.
+    """Generate metrics into a database of their own and run the comparison.
+
+    Raises:
+        RuntimeError: It failed.
     """
     with copied_database(server, "bench_scale") as settings:
         copy_panel(make_engine(settings), panel, say)

@@ -1,9 +1,6 @@
-"""What the forecast benchmark says: scores of all methods side by side, seconds and stages, and
-each goal with hit or missed.
-
-In: a `Result`. Out: text for a terminal and a document for JSON. Errors in APY points and USD;
-ratios are to persistence on the same rows, with the interval of the product's bootstrap over days.
-Seconds, and MB of 2^20 bytes. Nothing is measured here.
+"""Report of the forecast benchmark: scores of all methods, seconds, stages and goals, as text and
+JSON. Errors are APY points and USD; ratios are to persistence on the same rows, with a bootstrap
+interval over days. MB are 2^20 bytes.
 """
 
 from __future__ import annotations
@@ -14,13 +11,19 @@ from statistics import median
 from typing import Any
 
 from benchmarks.forecast_accuracy import CLASSES, Period
-from benchmarks.forecast_goals import Judged, accuracy_goals, night_goals, scale_goal, scale_ratio
-from benchmarks.forecast_speed import NATIVE, Nights, Scale
+from benchmarks.forecast_goals import (
+    GoalResult,
+    accuracy_goals,
+    daily_run_goals,
+    scale_goal,
+    scale_ratio,
+)
+from benchmarks.forecast_speed import NATIVE, DailyRuns, Scale
 from benchmarks.metrics_table import OUTSIDE, facts_line
 from benchmarks.processes import Timing
 from forecasting.evaluation.day_bootstrap import LEVEL
 
-CLASS_WORDS = {
+CLASS_LABELS = {
     "restricted": "restricted rows (TVL over 1 M USD, APY under 100 %)",
     "all": "all rows",
 }
@@ -34,8 +37,8 @@ INTERVAL_HEAD = f"{'coverage':>10}{'width':>11}{'pinball':>9}"
 
 @dataclass(frozen=True)
 class Result:
-    """What was run: `pools` and `rows` (pool-days of history) of the panel, and the parts that were
-    asked for.
+    """Results of the requested parts. `pools` and `rows` (pool-days of history) describe
+    the panel.
     """
 
     source: str
@@ -43,26 +46,26 @@ class Result:
     rows: int
     loading: Sequence[Timing] = ()
     periods: Sequence[Period] = ()
-    nights: Sequence[Nights] = ()
+    nights: Sequence[DailyRuns] = ()
     scale: Scale | None = None
 
-    def goals(self) -> list[Judged]:
-        found = [goal for period in self.periods for goal in accuracy_goals(period, self.pools)]
+    def goals(self) -> list[GoalResult]:
+        accuracy = [goal for period in self.periods for goal in accuracy_goals(period, self.pools)]
         return [
-            *found,
-            *night_goals(self.nights, self.pools),
+            *accuracy,
+            *daily_run_goals(self.nights, self.pools),
             *([scale_goal(self.scale)] if self.scale else []),
         ]
 
 
 def result_document(facts: Mapping[str, Any], result: Result) -> dict[str, Any]:
-    """As JSON takes it once its days are words."""
-    plain = asdict(result)
-    for part in (*plain["periods"], *plain["nights"]):
+    """Return the JSON payload, with days as text."""
+    payload = asdict(result)
+    for part in (*payload["periods"], *payload["nights"]):
         part |= {name: part[name].isoformat() for name in ("end", "as_of") if name in part}
     if result.scale:
-        plain["scale"] |= {"ratio": round(scale_ratio(result.scale), 3)}
-    return {**facts, **plain, "goals": [goal.document() for goal in result.goals()]}
+        payload["scale"] |= {"ratio": round(scale_ratio(result.scale), 3)}
+    return {**facts, **payload, "goals": [goal.document() for goal in result.goals()]}
 
 
 def result_text(facts: Mapping[str, Any], result: Result) -> str:
@@ -89,14 +92,16 @@ def _period_lines(period: Period) -> Iterator[str]:
     )
     for target in period.scores:
         for name in CLASSES:
-            found = period.scores[target][name]
+            class_scores = period.scores[target][name]
             yield ""
             yield (
-                f"{target.upper()} ({UNITS[target]}), {CLASS_WORDS[name]}: {found['rows']:,} rows"
-                f" of {found.get('pools', 0):,} pools"
+                f"{target.upper()} ({UNITS[target]}), {CLASS_LABELS[name]}:"
+                f" {class_scores['rows']:,} rows of {class_scores.get('pools', 0):,} pools"
             )
             yield HEAD + INTERVAL_HEAD
-            yield from (_method_line(method, scores) for method, scores in found["methods"].items())
+            yield from (
+                _method_line(method, scores) for method, scores in class_scores["methods"].items()
+            )
     yield ""
     yield (
         f"between: {LEVEL:.0%} of the bootstrap over days. pinball: ratio to the outer quantiles of"
@@ -147,13 +152,13 @@ def _timing_lines(timings: Sequence[Timing]) -> Iterator[str]:
 
 
 def _stages(run: Timing) -> dict[str, float]:
-    """The ledger's, and what the process took beside them."""
+    """Return the ledger's stages and the seconds outside the ledger."""
     return dict(run.stages) | (
         {OUTSIDE: run.seconds - run.ledger_seconds} if run.ledger_seconds is not None else {}
     )
 
 
-def _night_lines(night: Nights) -> Iterator[str]:
+def _night_lines(night: DailyRuns) -> Iterator[str]:
     runs = night.timings
     every = " ".join(f"{run.seconds:.1f}" for run in runs)
     peak, cpu_seconds = max(run.peak_mb for run in runs), median(run.cpu_seconds for run in runs)
@@ -177,8 +182,8 @@ def _scale_lines(scale: Scale) -> Iterator[str]:
     yield "  " + ", ".join(
         f"{name} {seconds:.1f}" for name, seconds in stages.items() if name != NATIVE
     )
-    same = f"{rows['same models']} of {rows['models']} models the same to the last digit"
+    identical = f"{rows['same models']} of {rows['models']} models the same to the last digit"
     yield (
-        f"  ours {scale.timing.ledger_seconds:.1f} s, native fits {stages[NATIVE]:.1f} s, {same};"
-        f" peak {scale.timing.peak_mb:.0f} MB"
+        f"  ours {scale.timing.ledger_seconds:.1f} s, native fits {stages[NATIVE]:.1f} s,"
+        f" {identical}; peak {scale.timing.peak_mb:.0f} MB"
     )

@@ -1,10 +1,7 @@
-"""The metrics job beside its peers: whole processes, taking turns, on generated raw history in a
-PostgreSQL of its own.
-
-In: a size, the cases, how often. Out: a table of medians, ratios, peak memory and goals on standard
-output, progress on standard error, and all of it as JSON in benchmarks/results/. Seconds are wall
-time of the process, start-up included. Before anything counts, every case runs once on a tiny
-history.
+"""Compares the metrics job with its peers: whole processes that take turns, on generated raw
+history in a PostgreSQL of its own. Prints medians, ratios, peak memory and goals, and writes
+JSON to benchmarks/results/. Seconds are wall time with start-up. Every case runs once on a small
+history before the measurement.
 """
 
 from __future__ import annotations
@@ -53,20 +50,20 @@ JOB = [
 ]
 
 SIZES = {"SET": (2_000, 365), "L": (20_000, 365), "4L": (80_000, 365)}
-"""Pools and days by name: 715 thousand, 7.15 million and 28.6 million raw rows."""
+"""Pools and days: 715 thousand, 7.15 million and 28.6 million raw rows."""
 
 TRANSPORTS = {
     "full-read-adbc": {"READ_TRANSPORT": "adbc"},
     "full-write-jdbc": {"WRITE_TRANSPORT": "jdbc"},
 }
-"""Full runs by another transport than the default one, and the setting that makes them so; up to
-SET only, unless asked for.
+"""Settings of full runs with another transport than the default. Run up to SET only,
+unless requested.
 """
 
 OURS = dict.fromkeys(["full", *TRANSPORTS, "new-day", "corrections"], "succeeded") | {
     "nothing-new": "nothing_to_do"
 }
-"""The job's own cases, and the status each must end with."""
+"""The job's cases, and the status that each must end with."""
 
 CASES = ("full", *TRANSPORTS, *PEERS, "nothing-new", "new-day", "corrections")
 
@@ -84,7 +81,7 @@ EXAMPLES = """examples:
 
 @dataclass
 class Bench:
-    """One loaded history and the cases that run on it."""
+    """A loaded history and the cases that run on it."""
 
     settings: Settings
     history: History
@@ -92,14 +89,14 @@ class Bench:
     differing: dict[str, int] = field(default_factory=dict)
 
     def load(self) -> int:
-        """Fill the empty database; returns the raw rows."""
+        """Fill the empty database; return the number of raw rows."""
         rows = metrics_data.load(make_engine(self.settings), self.history, self.say)
         make_peer_tables(make_engine(self.settings))
         return rows
 
     def turn(self, cases: Sequence[str]) -> Iterator[Timing]:
-        """Each case once, each from the state it needs. The full run is always made: the others
-        stand beside its rows.
+        """Run each case once from the state it needs. The full run is always included, because the
+        others are compared with its rows.
         """
         engine = make_engine(self.settings)
         for case in (name for name in TRANSPORTS if name in cases):
@@ -120,7 +117,11 @@ class Bench:
                     yield self._measured(case, settings)
 
     def _measured(self, case: str, settings: Settings, *options: str) -> Timing:
-        """Raises: RuntimeError where the job did not end as the case must."""
+        """Run a case of the job.
+
+        Raises:
+            RuntimeError: The job did not end with the case's status.
+        """
         timing = self._run(case, [*JOB, *options], settings)
         if timing.error or timing.status != OURS[case]:
             raise RuntimeError(
@@ -175,13 +176,16 @@ def run_size(
 def run_exponent(
     server: Settings, sizes: dict[str, History], repeat: int, say: Say
 ) -> list[Result]:
-    """Full runs at two sizes, taking turns; both histories are loaded before the first."""
+    """Time full runs at two sizes in turns; both histories are loaded first."""
     (small, first), (large, second) = sizes.items()
     with (
-        copied_database(server, "bench_small") as one,
-        copied_database(server, "bench_large") as two,
+        copied_database(server, "bench_small") as small_settings,
+        copied_database(server, "bench_large") as large_settings,
     ):
-        benches = {small: Bench(one, first, say), large: Bench(two, second, say)}
+        benches = {
+            small: Bench(small_settings, first, say),
+            large: Bench(large_settings, second, say),
+        }
         rows = {size: bench.load() for size, bench in benches.items()}
         timings: dict[str, list[Timing]] = {size: [] for size in benches}
         for _ in range(repeat):
@@ -194,29 +198,30 @@ def run_exponent(
 
 
 def rehearse(server: Settings, cases: Sequence[str]) -> None:
-    """Every case once on a tiny history: what a first run makes (byte code, archives, caches) is
-    there, and what can't run says so before hours.
-    """
+    """Run every case once on a small history, to create caches and to fail early."""
     result = run_size(
         server,
         "rehearsal",
         History.until_today(*REHEARSAL),
         cases,
         1,
-        lambda words: _say(f"rehearsal: {words}"),
+        lambda message: _say(f"rehearsal: {message}"),
     )
     for timing in result.timings:
         if timing.error:
             raise RuntimeError(f"{timing.case} can't run: {timing.error}")
 
 
-def _say(words: str) -> None:
-    print(f"{datetime.now(UTC):%H:%M:%S} {words}", file=sys.stderr, flush=True)
+def _say(message: str) -> None:
+    print(f"{datetime.now(UTC):%H:%M:%S} {message}", file=sys.stderr, flush=True)
 
 
-def chosen_cases(only: str | None, pools: int) -> tuple[str, ...]:
-    """The cases of `--only`, or all; pandas and the other transports by themselves only up to SET.
-    Raises: ValueError for a name that is none.
+def parse_cases(only: str | None, pools: int) -> tuple[str, ...]:
+    """Return the cases of `--only`, or all. pandas and other transports are included by default up
+    to SET only.
+
+    Raises:
+        ValueError: A name is no case.
     """
     if only is None:
         return tuple(
@@ -227,19 +232,21 @@ def chosen_cases(only: str | None, pools: int) -> tuple[str, ...]:
     names = only.split(",")
     unknown = [name for name in names if name not in CASES]
     if unknown:
-        raise ValueError(f"--only {','.join(unknown)} is no case; there are {', '.join(CASES)}")
+        raise ValueError(f"--only {','.join(unknown)} is no case; allowed: {', '.join(CASES)}")
     return tuple(case for case in CASES if case in names)
 
 
-def size_of(words: str) -> History:
-    """`SET`, `L`, `4L` or POOLSxDAYS, as `50x60`. Raises: ValueError."""
-    pools, separator, days = words.partition("x")
-    if words in SIZES:
-        return History.until_today(*SIZES[words])
+def size_of(text: str) -> History:
+    """Parse `SET`, `L`, `4L` or POOLSxDAYS, as `50x60`.
+
+    Raises:
+        ValueError: It is another text.
+    """
+    pools, separator, days = text.partition("x")
+    if text in SIZES:
+        return History.until_today(*SIZES[text])
     if not (separator and pools.isdecimal() and days.isdecimal()):
-        raise ValueError(
-            f"{words} is no size; there are {', '.join(SIZES)} and POOLSxDAYS, as 50x60"
-        )
+        raise ValueError(f"{text} is no size; allowed: {', '.join(SIZES)} and POOLSxDAYS, as 50x60")
     return History.until_today(int(pools), int(days))
 
 
@@ -269,7 +276,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     options = parser.parse_args(argv)
     try:
-        options.cases = chosen_cases(options.only, options.pools or size_of(options.size).pools)
+        options.cases = parse_cases(options.only, options.pools or size_of(options.size).pools)
         options.sizes = {
             size: size_of(size) for size in (options.exponent or options.size).split(",")
         }
@@ -283,26 +290,27 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     options = _options(argv)
     facts = machine_facts()
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # the server goes with an interrupt, however it comes
+    # SIGTERM ends the server too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with temporary_server() as server:
         if options.exponent:
             rehearse(server, ["full"])
             results = run_exponent(server, options.sizes, options.repeat, _say)
-            document, words = exponent_document(facts, results), exponent_text(facts, results)
+            payload, report = exponent_document(facts, results), exponent_text(facts, results)
         else:
             rehearse(server, options.cases)
-            named = options.sizes[options.size]
-            history = History.until_today(options.pools or named.pools, options.days or named.days)
-            size = options.size if history == named else f"{history.pools}x{history.days}"
+            requested = options.sizes[options.size]
+            history = History.until_today(
+                options.pools or requested.pools, options.days or requested.days
+            )
+            size = options.size if history == requested else f"{history.pools}x{history.days}"
             result = run_size(server, size, history, options.cases, options.repeat, _say)
-            document, words = result_document(facts, result), result_text(facts, result)
+            payload, report = result_document(facts, result), result_text(facts, result)
     results_folder = PROJECT / "benchmarks" / "results"
     results_folder.mkdir(exist_ok=True)
     path = results_folder / f"metrics-{datetime.now(UTC):%Y%m%dt%H%M%S}.json"
-    path.write_text(json.dumps(document, indent=1))
-    print(json.dumps(document) if options.json else words)
+    path.write_text(json.dumps(payload, indent=1))
+    print(json.dumps(payload) if options.json else report)
     _say(f"written to {path}")
 
 

@@ -1,9 +1,6 @@
-"""Raw history for the benchmarks, generated straight into PostgreSQL by COPY, some days at a time
-so that any size fits into memory.
-
-Realistic dirt: days without a row, pauses, several rows a day, missing values, NaN and infinity as
-text, negative TVL, spikes. APY percent, TVL USD, UTC. The same arguments make the same rows,
-whatever the chunk.
+"""Generated raw history, written to PostgreSQL by COPY, some days at a time. Includes missing days,
+pauses, several rows a day, missing values, NaN and infinity as text, negative TVL, and spikes. APY
+percent, TVL USD, UTC. The same arguments give the same rows.
 """
 
 from __future__ import annotations
@@ -20,19 +17,20 @@ import polars as pl
 from sqlalchemy import Engine, text
 
 ROWS_OF_A_DAY = [0.029, 0.96, 0.011]
-"""Share of a pool's days with no row, one and two: 2,000 pools and 365 days make 715 thousand rows.
+"""Shares of a pool's days with no row, one and two: 2,000 pools and 365 days make 715
+thousand rows.
 """
 
 PAUSED_SHARE, PAUSE_DAYS = 0.05, (8, 41)
-"""Pools that are silent for a while once, longer than a value is carried, and for how many days:
+"""Share of pools with one pause that is longer than the carry limit, and its length in days,
 half-open.
 """
 
 CHUNK_ROWS = 250_000
-"""Rows of one COPY, about 50 MB as text."""
+"""Rows of one COPY, about 50 MB of text."""
 
 LATE_DAYS, LATE_SHARE = 60, 0.01
-"""Late corrections: of the newest 60 days, one pool-day in a hundred gets a later snapshot."""
+"""Late corrections: one in a hundred pool-days of the newest 60 days gets a later snapshot."""
 
 BAD_APY = {"null": 0.01, '"NaN"': 0.001, '"Infinity"': 0.0003, '"n/a"': 0.0002}
 BAD_TVL = {"null": 0.005, "-1": 0.0003}
@@ -45,9 +43,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class History:
-    """`days` complete days of `pools` pools, and one day more that arrives later: yesterday, as
-    every night.
-    """
+    """`days` complete days of `pools` pools, and one more day, yesterday, that arrives later."""
 
     pools: int
     days: int
@@ -69,7 +65,7 @@ class History:
 
     @cached_property
     def _pauses(self) -> tuple[Integers, Integers]:
-        """First day and the day after the last of each pool's pause; the same day for a pool
+        """Return first day and day after the last of each pool's pause; equal for a pool
         without one.
         """
         random = np.random.default_rng([self.seed, self.pools, self.days])
@@ -79,14 +75,14 @@ class History:
         )
 
     def rows_of_day(self, number: int) -> pl.DataFrame:
-        """pool_id, timestamp (text), raw_json_data (text) of day `number`, in order of time as an
-        ingest would append them.
+        """Return pool_id, timestamp (text) and raw_json_data (text) of a day, in order of time as
+        ingested.
         """
         random = np.random.default_rng([self.seed, number])
         paused_from, paused_until = self._pauses
-        speaks = (number < paused_from) | (number >= paused_until)
+        reports = (number < paused_from) | (number >= paused_until)
         pool = np.repeat(
-            np.arange(self.pools), random.choice(3, size=self.pools, p=ROWS_OF_A_DAY) * speaks
+            np.arange(self.pools), random.choice(3, size=self.pools, p=ROWS_OF_A_DAY) * reports
         )
         apy_levels, tvl_levels = self._levels
         apy = (
@@ -104,7 +100,7 @@ class History:
         )
 
     def chunks(self) -> Iterator[pl.DataFrame]:
-        """All days but the one that arrives later, whole days at a time."""
+        """Return all days but the later one, whole days at a time."""
         waiting: list[pl.DataFrame] = []
         for number in range(self.days):
             waiting.append(self.rows_of_day(number))
@@ -118,8 +114,8 @@ class History:
         return self.rows_of_day(self.days)
 
     def corrections(self) -> pl.DataFrame:
-        """A later snapshot, with other values, for one in a hundred of the pool-days of the newest
-        `LATE_DAYS` days.
+        """Return a later snapshot with other values for one in a hundred pool-days of the newest
+        `LATE_DAYS`.
         """
         random = np.random.default_rng([self.seed, self.days, LATE_DAYS])
         late = min(LATE_DAYS, self.days)
@@ -133,16 +129,18 @@ class History:
     def _rows(
         self, pool: Integers, day: Integers, second: Integers, texts: pl.DataFrame
     ) -> pl.DataFrame:
-        """Second 86,400 is the last millisecond of the day: later than whatever is there."""
+        """Format rows. Second 86,400 is the last millisecond of the day, after all other
+        snapshots.
+        """
         moment = pl.lit(self.first_day).cast(pl.Datetime("ms")) + pl.duration(
             days="day", milliseconds=(pl.col("second") * 1000).clip(0, 86_399_999)
         )
         frame = texts.with_columns(
             pool=pl.Series(pool), day=pl.Series(day), second=pl.Series(second)
         ).sort("day", "second", "pool")
-        opening, between, after, closing = (
-            pl.lit(words)
-            for words in (
+        prefix, between, apy_base, suffix = (
+            pl.lit(fragment)
+            for fragment in (
                 '{"apy": ',
                 ', "tvlUsd": ',
                 ', "apyBase": ',
@@ -154,7 +152,7 @@ class History:
                 "00000000-0000-4000-8000-{}", pl.col("pool").cast(pl.String).str.zfill(12)
             ).alias("pool_id"),
             moment.dt.strftime("%Y-%m-%d %H:%M:%S%.3f+00").alias("timestamp"),
-            pl.concat_str(opening, "apy", between, "tvl", after, "apy", closing).alias(
+            pl.concat_str(prefix, "apy", between, "tvl", apy_base, "apy", suffix).alias(
                 "raw_json_data"
             ),
         )
@@ -167,7 +165,7 @@ def _texts(apy: Floats, tvl: Floats) -> pl.DataFrame:
 
 
 def _dirty(column: str, drawn: Floats, shares: dict[str, float]) -> pl.Expr:
-    """The column with a share of its values replaced; `drawn` is uniform in [0, 1)."""
+    """Replace a share of the column's values; `drawn` is uniform in [0, 1)."""
     uniform = pl.lit(pl.Series(drawn))
     bounds = np.cumsum(list(shares.values()))
     result = pl.col(column)
@@ -177,13 +175,14 @@ def _dirty(column: str, drawn: Floats, shares: dict[str, float]) -> pl.Expr:
 
 
 def load(engine: Engine, history: History, say: Say) -> int:
-    """Pools, prices, gas and raw rows into an empty database; returns the raw rows.
+    """Write pools, prices, gas and raw rows into an empty database.
 
-    The secondary indexes of the raw table are built afterwards, as a dump is restored: at 28
-    million rows keeping them up to date takes most of the time.
+    Returns:
+        Number of raw rows.
     """
     _add_pools(engine, history)
     _add_market(engine, history)
+    # built afterwards, as in a restore: at 28 million rows their upkeep takes most of the time
     definitions = drop_secondary_indexes(engine)
     rows = 0
     for chunk in history.chunks():
@@ -195,8 +194,8 @@ def load(engine: Engine, history: History, say: Say) -> int:
 
 
 def drop_secondary_indexes(engine: Engine) -> list[str]:
-    """Drop each index of the raw table that is no constraint; returns the statements that make them
-    again.
+    """Drop the raw table's indexes that are no constraints; return the statements that
+    create them.
     """
     query = """
     SELECT format('%I.%I', schemaname, indexname) AS name, indexdef
@@ -217,7 +216,7 @@ def _execute(engine: Engine, *statements: str) -> None:
 
 
 def copy_rows(engine: Engine, rows: pl.DataFrame) -> None:
-    """Append by COPY, as one transaction."""
+    """Append rows by COPY in one transaction."""
     buffer = io.BytesIO()
     rows.write_csv(buffer, include_header=False)
     buffer.seek(0)
@@ -237,39 +236,43 @@ def _add_pools(engine: Engine, history: History) -> None:
     number = "'00000000-0000-4000-8000-' || lpad(n::text, 12, '0')"
     with engine.begin() as connection:
         connection.execute(
-            text(
-                f"INSERT INTO pools (pool_id, name, is_active) SELECT {number}, 'pool ' || n, true"
-                " FROM generate_series(0, :last) AS n"
-            ),
+            text(f"""
+                INSERT INTO pools (pool_id, name, is_active)
+                SELECT {number}, 'pool ' || n, true
+                FROM generate_series(0, :last) AS n
+            """),
             {"last": history.pools - 1},
         )
 
 
+PRICES = """
+    INSERT INTO raw_coinmarketcap_ohlcv
+    SELECT d, symbol,
+        jsonb_build_object(
+            'USD', jsonb_build_object('close', level + 10 * extract(doy FROM d))
+        )
+    FROM generate_series(
+        CAST(:first AS timestamptz), CAST(:last AS timestamptz), interval '1 day'
+    ) AS d
+    CROSS JOIN (VALUES ('ETH', 3000), ('BTC', 60000)) AS s (symbol, level)
+"""
+
+GAS = """
+    INSERT INTO gas_fees_daily
+    SELECT d::date, 5 + extract(day FROM d)
+    FROM generate_series(
+        CAST(:first AS timestamptz), CAST(:last AS timestamptz), interval '1 day'
+    ) AS d
+"""
+
+
 def _add_market(engine: Engine, history: History) -> None:
-    """A close of ETH and BTC and a gas price for each day, the newest included."""
-    closes = (
-        "jsonb_build_object('USD', jsonb_build_object('close', level + 10 * extract(doy FROM d)))"
-    )
-    series = (
-        "generate_series(CAST(:first AS timestamptz), CAST(:last AS timestamptz), interval '1 day')"
-        " AS d"
-    )
+    """Write a close of ETH and BTC and a gas price for each day."""
+
     bounds = {
         "first": f"{history.first_day - timedelta(days=30)}T23:59:59Z",
         "last": f"{history.today}T00:00:00Z",
     }
-    symbols = "(VALUES ('ETH', 3000), ('BTC', 60000)) AS s (symbol, level)"
     with engine.begin() as connection:
-        connection.execute(
-            text(
-                f"INSERT INTO raw_coinmarketcap_ohlcv SELECT d, symbol, {closes} FROM {series}"
-                f" CROSS JOIN {symbols}"
-            ),
-            bounds,
-        )
-        connection.execute(
-            text(
-                f"INSERT INTO gas_fees_daily SELECT d::date, 5 + extract(day FROM d) FROM {series}"
-            ),
-            bounds,
-        )
+        connection.execute(text(PRICES), bounds)
+        connection.execute(text(GAS), bounds)

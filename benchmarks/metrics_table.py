@@ -1,8 +1,5 @@
-"""What the benchmark of the metrics says: medians, ratios, peaks, stages, and each goal with hit or
-missed.
-
-In: a `Result`. Out: text for a terminal and a document for JSON. Nothing is measured here. Seconds,
-and MB of 2^20 bytes.
+"""Report of the metrics benchmark: medians, ratios, peaks, stages and goals, as text and JSON. MB
+are 2^20 bytes. Performs no measurement.
 """
 
 from __future__ import annotations
@@ -22,16 +19,15 @@ from benchmarks.peer_rules import PEERS
 from benchmarks.processes import PROJECT, Timing
 
 OUTSIDE = "outside the ledger"
-"""What a process takes beyond its ledger's seconds: interpreter, imports, migration check, the end.
-"""
+"""Seconds of a process beyond its ledger's: interpreter, imports, migration check, exit."""
 
 EXPONENT_GOAL = 1.05
 
 
 @dataclass(frozen=True)
 class Result:
-    """One size: all timings in the order they were made, and how many rows of a peer differ from
-    the product's.
+    """One size: all timings in their order, and the number of a peer's rows that differ from the
+    product's.
     """
 
     size: str
@@ -45,15 +41,15 @@ class Result:
         return [timing for timing in self.timings if timing.case == case and timing.error is None]
 
     def seconds(self, case: str) -> float:
-        """Median. NaN where the case did not run."""
+        """Return the median; NaN if the case did not run."""
         return median(run.seconds for run in self.runs(case)) if self.runs(case) else math.nan
 
     def peak_mb(self, case: str) -> float:
-        """The largest of all runs. NaN where the case did not run."""
+        """Return the largest peak; NaN if the case did not run."""
         return max((run.peak_mb for run in self.runs(case)), default=math.nan)
 
     def stages(self, case: str) -> dict[str, float]:
-        """Median seconds of each stage, and of what is outside the ledger."""
+        """Return the median seconds of each stage, and outside the ledger."""
         runs = [run for run in self.runs(case) if run.ledger_seconds is not None]
         if not runs:
             return {}
@@ -64,8 +60,16 @@ class Result:
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure of a `Result` and its bound; `size` is the one it is set for, and `case` the run
-    whose stages explain a miss.
+    """A figure of a `Result` and its bound.
+
+    Attributes:
+        name: Name of the goal.
+        size: Size that it is set for; None for any.
+        case: Case whose stages explain a miss.
+        figure: Computes the figure.
+        bound: Bound of the figure.
+        unit: Unit of both.
+        at_least: Whether the bound is a minimum.
     """
 
     name: str
@@ -101,18 +105,21 @@ GOALS = (
 )
 
 
-def judged_goals(result: Result) -> list[dict[str, Any]]:
-    """Each goal whose cases ran: name, size it is set for, figure, bound, hit, missed_by (in the
-    figure's unit), longest stage of its case.
+def goal_results(result: Result) -> list[dict[str, Any]]:
+    """Compare each goal whose cases ran.
+
+    Returns:
+        name, size it is set for, figure, bound, hit, missed_by (in the figure's unit), longest
+        stage of its case.
     """
-    judged = []
+    results = []
     for goal in GOALS:
         figure = goal.figure(result)
         if math.isnan(figure):
             continue
         hit = goal.is_hit(figure)
         stages = result.stages(goal.case)
-        judged.append(
+        results.append(
             {
                 "name": goal.name,
                 "set_for": goal.size,
@@ -126,11 +133,11 @@ def judged_goals(result: Result) -> list[dict[str, Any]]:
                 "case": goal.case,
             }
         )
-    return judged
+    return results
 
 
 def machine_facts() -> dict[str, Any]:
-    """Commit, machine and how busy it is: a busy machine measures the other processes."""
+    """Return commit, machine and its load: a busy machine also measures other processes."""
     cpu = next(
         (
             line.split(":")[1].strip()
@@ -170,7 +177,7 @@ def result_document(facts: Mapping[str, Any], result: Result) -> dict[str, Any]:
         **facts,
         **asdict(result),
         "stages": {case: result.stages(case) for case in _cases(result)},
-        "goals": judged_goals(result),
+        "goals": goal_results(result),
     }
 
 
@@ -179,7 +186,7 @@ def _cases(result: Result) -> list[str]:
 
 
 def result_text(facts: Mapping[str, Any], result: Result) -> str:
-    """The table, the stages of the job's cases, the goals."""
+    """Return the table, the stages of the job's cases and the goals."""
     title = (
         f"{result.size}: {result.pools:,} pools x {result.days} days, {result.raw_rows:,} raw rows"
     )
@@ -189,7 +196,7 @@ def result_text(facts: Mapping[str, Any], result: Result) -> str:
     )
     rows = [_row(result, case) for case in _cases(result)]
     stages = [_stages_line(result, case) for case in _cases(result) if result.stages(case)]
-    goals = [_goal_line(result, goal) for goal in judged_goals(result)]
+    goals = [_goal_line(result, goal) for goal in goal_results(result)]
     return "\n".join(
         [
             title,
@@ -227,13 +234,13 @@ def _row(result: Result, case: str) -> str:
         f"{_share(seconds, result.seconds('full')):>8}"
         f"{_share(seconds, result.seconds('polars')):>10}"
     )
-    every = " ".join(f"{run.seconds:.1f}" for run in runs) + f" ({len(failed)} failed)" * bool(
-        failed
-    )
+    run_seconds = " ".join(
+        f"{run.seconds:.1f}" for run in runs
+    ) + f" ({len(failed)} failed)" * bool(failed)
     cpu_seconds = median(run.cpu_seconds for run in runs)
     return (
         f"{name:16}{seconds:>7.1f}{ratios}{cpu_seconds:>8.1f}"
-        f"{result.peak_mb(case):>9.0f}{server_mb:>11.0f}{differ:>9}  {every}"
+        f"{result.peak_mb(case):>9.0f}{server_mb:>11.0f}{differ:>9}  {run_seconds}"
     )
 
 
@@ -255,7 +262,7 @@ def _stages_line(result: Result, case: str) -> str:
 
 def _goal_line(result: Result, goal: Mapping[str, Any]) -> str:
     sign = ">=" if goal["at_least"] else "<="
-    word = (
+    verdict = (
         "hit"
         if goal["hit"]
         else (
@@ -273,7 +280,7 @@ def _goal_line(result: Result, goal: Mapping[str, Any]) -> str:
     )
     return (
         f"  {goal['name']}: {goal['figure']:g}{goal['unit']}, goal {sign}"
-        f" {goal['bound']:g}{goal['unit']}: {word}{elsewhere}{longest}"
+        f" {goal['bound']:g}{goal['unit']}: {verdict}{elsewhere}{longest}"
     )
 
 
@@ -295,7 +302,7 @@ def _notes(result: Result) -> list[str]:
 
 
 def exponent(results: Sequence[Result]) -> float:
-    """log(t2 / t1) / log(n2 / n1) of the full runs' medians over raw rows."""
+    """Return log(t2 / t1) / log(n2 / n1) of the full runs' medians over raw rows."""
     small, large = results
     return math.log(large.seconds("full") / small.seconds("full")) / math.log(
         large.raw_rows / small.raw_rows
@@ -303,42 +310,47 @@ def exponent(results: Sequence[Result]) -> float:
 
 
 def exponent_document(facts: Mapping[str, Any], results: Sequence[Result]) -> dict[str, Any]:
-    found = exponent(results)
+    power = exponent(results)
     return {
         **facts,
-        "exponent": round(found, 3),
+        "exponent": round(power, 3),
         "bound": EXPONENT_GOAL,
-        "hit": found <= EXPONENT_GOAL,
+        "hit": power <= EXPONENT_GOAL,
         "sizes": [asdict(result) | {"stages": result.stages("full")} for result in results],
     }
 
 
 def exponent_text(facts: Mapping[str, Any], results: Sequence[Result]) -> str:
     small, large = results
-    found = exponent(results)
+    overall_power = exponent(results)
     lines = [
         facts_line(facts),
         "",
         f"{'full':14}{'raw rows':>12}{'seconds':>9}{'peak MB':>9}  runs, s",
     ]
     for result in results:
-        every = " ".join(f"{run.seconds:.1f}" for run in result.runs("full"))
+        run_seconds = " ".join(f"{run.seconds:.1f}" for run in result.runs("full"))
         lines.append(
             f"{result.size:14}{result.raw_rows:>12,}{result.seconds('full'):>9.1f}{result.peak_mb('full'):>9.0f}"
-            f"  {every}"
+            f"  {run_seconds}"
         )
-    word = "hit" if found <= EXPONENT_GOAL else f"missed by {found - EXPONENT_GOAL:.3f}"
+    verdict = (
+        "hit"
+        if overall_power <= EXPONENT_GOAL
+        else f"missed by {overall_power - EXPONENT_GOAL:.3f}"
+    )
     lines += [
         "",
-        f"time grows with rows to the power {found:.3f}, goal <= {EXPONENT_GOAL}: {word}",
+        f"time grows with rows to the power {overall_power:.3f},"
+        f" goal <= {EXPONENT_GOAL}: {verdict}",
         "each stage's own power:",
     ]
     for name, seconds in large.stages("full").items():
         before = small.stages("full").get(name, 0.0)
-        power = (
+        stage_power = (
             f"{math.log(seconds / before) / math.log(large.raw_rows / small.raw_rows):.2f}"
             if before > 0 and seconds > 0
             else "-"
         )
-        lines.append(f"  {name}: {before:.1f} -> {seconds:.1f} s, {power}")
+        lines.append(f"  {name}: {before:.1f} -> {seconds:.1f} s, {stage_power}")
     return "\n".join(lines)

@@ -1,8 +1,6 @@
-"""The product's rows beside the same metrics in the common pandas way: how many differ, and why.
-
-In: generated raw history, or files of real data, loaded through the product into a PostgreSQL of
-its own. Out: a table by column and cause on standard output. Run: `python -m
-benchmarks.pandas_parity`. The exit code is 1 where a difference has no cause.
+"""Compares the product's rows with the same metrics in common pandas code: counts differences by
+column and cause. Uses generated history or files, in a PostgreSQL of its own. Exit code 1 if a
+difference has no cause. Run: `python -m benchmarks.pandas_parity`.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from benchmarks import metrics_data
 from benchmarks.databases import environment, temporary_server
 from benchmarks.metrics import JOB
 from benchmarks.metrics_data import History
-from benchmarks.parity import CAUSES, UNEXPLAINED, Facts, Parity, compare
+from benchmarks.parity import CAUSES, UNEXPLAINED, ComparisonData, Parity, compare
 from benchmarks.processes import PROJECT, measure
 from config_spark import Settings
 from data_processing.ingest.loading.load_files import load_files
@@ -27,8 +25,8 @@ from database.schema.tables import METRIC_COLUMNS
 
 SHARED_HISTORY = PROJECT.parent / "shared" / "data" / "defillama_pool_history.parquet"
 
-BESIDE = ("defillama_pools.parquet", "ETHUSDT_1d.csv", "BTCUSDT_1d.csv", "AvgGasPrice.csv")
-"""Loaded too where they lie beside the history: pools, prices and gas."""
+COMPANION_FILES = ("defillama_pools.parquet", "ETHUSDT_1d.csv", "BTCUSDT_1d.csv", "AvgGasPrice.csv")
+"""Also loaded if they are next to the history: pools, prices and gas."""
 
 EXAMPLES = f"""examples:
   python -m benchmarks.pandas_parity                          200 generated pools x 365 days
@@ -40,22 +38,26 @@ EXAMPLES = f"""examples:
 
 
 def run(settings: Settings) -> Parity:
-    """Compute the metrics of a loaded database with the job, and compare. Raises: RuntimeError
-    where the job failed.
+    """Compute the metrics of a loaded database with the job, and compare.
+
+    Raises:
+        RuntimeError: The job failed.
     """
     timing = measure(
         "full", [*JOB, "--full-refresh"], environment(settings), folder=settings.yieldspark_home
     )
     if timing.error:
         raise RuntimeError(f"the job failed, {timing.error}")
-    return compare(Facts.read(make_engine(settings)))
+    return compare(ComparisonData.read(make_engine(settings)))
 
 
 def report(parity: Parity) -> str:
-    """By column: cells compared, equal, different, and the causes; then what each cause means."""
+    """Describe each column (cells compared, equal, different, causes), then the meaning of
+    each cause.
+    """
     lines = [f"{parity.rows_of_both:,} rows in both"]
-    for words, causes in (("pandas", parity.only_pandas), ("the product", parity.only_product)):
-        lines.append(f"{sum(causes.values()):,} rows in {words} alone{_listed(causes)}")
+    for owner, causes in (("pandas", parity.only_pandas), ("the product", parity.only_product)):
+        lines.append(f"{sum(causes.values()):,} rows in {owner} alone{_listed(causes)}")
     lines += ["", f"{'column':28}{'compared':>12}{'equal':>12}{'different':>11}{'share':>9}  why"]
     for name in METRIC_COLUMNS:
         different = sum(parity.cells[name].values())
@@ -68,7 +70,7 @@ def report(parity: Parity) -> str:
     lines += [
         "",
         (
-            "causes, in the order in which pandas is mended; a cell that several keep apart counts"
+            "causes, in the order in which pandas is corrected; a cell with several causes counts"
             " for the last of them"
         ),
     ]
@@ -87,16 +89,18 @@ def _load(settings: Settings, options: argparse.Namespace) -> None:
             make_engine(settings), History.until_today(options.pools, options.days), _say
         )
         return
-    beside = [options.data.with_name(name) for name in BESIDE]
-    load_files(settings, [options.data, *(path for path in beside if path.exists())], progress=_say)
+    companions = [options.data.with_name(name) for name in COMPANION_FILES]
+    load_files(
+        settings, [options.data, *(path for path in companions if path.exists())], progress=_say
+    )
 
 
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code."""
+    """Run the comparison; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.pandas_parity",
         description=__doc__,
@@ -116,9 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.data and not options.data.exists():
         parser.error(f"--data {options.data}: there is no such file")
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # the server goes with an interrupt, however it comes
+    # SIGTERM ends the server too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with temporary_server() as settings:
         _load(settings, options)
         parity = run(settings)

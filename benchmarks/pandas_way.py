@@ -1,11 +1,7 @@
-"""The metrics as they are commonly written in pandas, and what is to change, point by point, until
-they are the product's.
-
-In: raw rows and market tables, read by `pd.read_sql` over SQLAlchemy, the JSON as Python has it.
-Out: for each pool its days with METRIC_COLUMNS. A loop over pools, a daily reindex filled forward
-without end, `rolling(7, min_periods=1)`, prices shifted by a row. Nothing is written here. APY
-percent, TVL and prices USD, gas gwei, UTC days. `fixes` are names of `FIXES`; none is the common
-way, which the benchmark times.
+"""Metrics as common pandas code computes them, and corrections (`FIXES`) that turn them into the
+product's one by one: a loop over pools, a daily reindex with unlimited forward fill, `rolling(7,
+min_periods=1)`, prices shifted by a row. APY percent, TVL and prices USD, gas gwei, UTC days.
+Writes nothing.
 """
 
 from __future__ import annotations
@@ -49,20 +45,20 @@ FIXES = {
         "pandas adds to and takes from one running sum, which drifts after a spike"
     ),
 }
-"""What the common way does otherwise, in the order in which it is mended."""
+"""Deviations of the common code, in the order in which they are corrected."""
 
 Floats = npt.NDArray[np.float64]
 Fixes = Collection[str]
 
 
 def read_rows(engine: Engine) -> pd.DataFrame:
-    """id, pool_id, timestamp, date, apy, tvl: whatever is no number is NaN, an infinity too,
-    because the table can't hold it.
+    """Return id, pool_id, timestamp, date, apy, tvl. Anything but a finite number is NaN, because
+    the table cannot store infinity.
     """
     rows = pd.read_sql(RAW, engine)
     for name, key in (("apy", "apy"), ("tvl", "tvlUsd")):
         values = rows["raw_json_data"].apply(
-            lambda document, key=key: document.get(key) if isinstance(document, dict) else None
+            lambda payload, key=key: payload.get(key) if isinstance(payload, dict) else None
         )
         rows[name] = (
             pd.to_numeric(values, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
@@ -78,11 +74,11 @@ def _day(moments: pd.Series[Any]) -> pd.Series[Any]:
 def read_market(
     engine: Engine, first: pd.Timestamp, last: pd.Timestamp, fixes: Fixes = ()
 ) -> pd.DataFrame:
-    """eth_open, btc_open, gas_price_gwei of each day from `first` to `last`, the index."""
+    """Return eth_open, btc_open, gas_price_gwei of each day from `first` to `last`, the index."""
     days = pd.date_range(first, last, name="date")
     prices = pd.read_sql(PRICES, engine)
     prices["close"] = pd.to_numeric(
-        prices["raw_json_data"].apply(lambda document: document["USD"]["close"]), errors="coerce"
+        prices["raw_json_data"].apply(lambda payload: payload["USD"]["close"]), errors="coerce"
     )
     prices["date"] = _day(prices["data_timestamp"])
     gas = pd.read_sql(GAS, engine, parse_dates=["date"]).set_index("date")
@@ -96,7 +92,7 @@ def read_market(
 
 
 def _opens(prices: pd.DataFrame, last: pd.Timestamp, fixes: Fixes) -> pd.Series[Any]:
-    """A day's opening price: the close of the row before."""
+    """Return a day's opening price: the close of the row before."""
     closes = prices.groupby("date")["close"].last()
     if "price of the day before" in fixes:
         closes = closes.dropna()
@@ -107,18 +103,20 @@ def _opens(prices: pd.DataFrame, last: pd.Timestamp, fixes: Fixes) -> pd.Series[
 
 
 def _filled(values: pd.Series[Any], days: pd.DatetimeIndex, fixes: Fixes) -> pd.Series[Any]:
-    """On every day; a day without a value takes the one before, the days before the first take the
-    first.
+    """Reindex to every day. A missing day takes the value before it, the first days the
+    first value.
     """
-    every = values.reindex(values.index.union(days)).ffill()
-    return (every if "nothing from the future" in fixes else every.bfill()).reindex(days)
+    forward_filled = values.reindex(values.index.union(days)).ffill()
+    return (
+        forward_filled if "nothing from the future" in fixes else forward_filled.bfill()
+    ).reindex(days)
 
 
 def pool_days(
     rows: pd.DataFrame, newest: pd.Timestamp, market: pd.DataFrame, fixes: Fixes = ()
 ) -> pd.DataFrame:
-    """One pool's days from its first row to `newest`: index date, METRIC_COLUMNS. Rows are in order
-    of time.
+    """Return one pool's days from its first row to `newest`, with METRIC_COLUMNS. Rows must be in
+    order of time.
     """
     ordered = rows.sort_values(["timestamp", "id"]) if "ties by id" in fixes else rows
     by_date = ordered.groupby("date")[["apy", "tvl"]]
@@ -143,21 +141,21 @@ def pool_days(
 
 
 def windows(values: Floats, days: int) -> tuple[Floats, Floats]:
-    """Mean and sample standard deviation of each window that ends with a day, from that window's
-    values alone; NaN where there are too few.
+    """Return mean and sample standard deviation of the window that ends with each day, from that
+    window's values only; NaN if there are too few.
     """
     padded = np.lib.stride_tricks.sliding_window_view(
         np.concatenate([np.full(days - 1, np.nan), values]), days
     )
-    there = ~np.isnan(padded)
-    count = there.sum(axis=1)
+    present = ~np.isnan(padded)
+    count = present.sum(axis=1)
     mean = np.divide(
-        np.where(there, padded, 0).sum(axis=1),
+        np.where(present, padded, 0).sum(axis=1),
         count,
         out=np.full(count.size, np.nan),
         where=count > 0,
     )
-    squares = np.where(there, padded - mean[:, None], 0) ** 2
+    squares = np.where(present, padded - mean[:, None], 0) ** 2
     variance = np.divide(
         squares.sum(axis=1), count - 1, out=np.full(count.size, np.nan), where=count > 1
     )

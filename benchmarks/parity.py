@@ -1,11 +1,6 @@
-"""Where the common pandas way and the product differ, and why: cell by cell, each difference with
-its cause.
-
-In: raw rows, market tables and the product's rows of one database. Out: counts by column and cause.
-The cause is found by construction: pandas computes again with one deviation less each time, in the
-order of `CAUSES`, and a cell's cause is the one whose removal made it equal for good. A cell that
-several causes keep apart counts for the last of them. What is still apart in the end is
-unexplained. Nothing is written.
+"""Finds the cause of each difference between common pandas code and the product. pandas is computed
+again with one deviation less each time, in the order of `CAUSES`; the cause of a cell is the last
+deviation whose removal made it equal. Remaining differences are unexplained. Writes nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +38,7 @@ CAUSES = {
         " its last snapshot"
     ),
 }
-"""What keeps pandas apart from the product, in the order in which it is taken away."""
+"""Deviations of pandas from the product, in the order in which they are removed."""
 
 UNEXPLAINED = "unexplained"
 
@@ -51,9 +46,9 @@ Booleans = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Everything a comparison needs, read once. product: index (pool_id, date), METRIC_COLUMNS as
-    stored.
+class ComparisonData:
+    """Data of a comparison, read once. `product` has the index (pool_id, date) and METRIC_COLUMNS
+    as stored.
     """
 
     engine: Engine
@@ -64,7 +59,7 @@ class Facts:
     _market: dict[frozenset[str], pd.DataFrame] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, engine: Engine) -> Facts:
+    def read(cls, engine: Engine) -> ComparisonData:
         columns = ", ".join(f"{name}::float8 AS {name}" for name in METRIC_COLUMNS)
         product = pd.read_sql(
             f"SELECT pool_id, date, {columns} FROM {qualified(pool_daily_metrics)}",
@@ -72,17 +67,20 @@ class Facts:
             parse_dates=["date"],
         )
         history = qualified(raw_pool_history)
-        bad = (
-            f"SELECT h.id FROM {qualified(quarantine)} AS q JOIN {history} AS h ON h.pool_id ="
-            f" q.pool_id AND {snapshot_identity('h')}::text = q.source_id WHERE q.source_table ="
-            f" '{history}'"
-        )
+        quarantined = f"""
+            SELECT h.id
+            FROM {qualified(quarantine)} AS q
+            JOIN {history} AS h
+                ON h.pool_id = q.pool_id
+                AND {snapshot_identity("h")}::text = q.source_id
+            WHERE q.source_table = '{history}'
+        """
         inactive = f"SELECT pool_id FROM {qualified(pools)} WHERE is_active IS FALSE"
         return cls(
             engine,
             read_rows(engine),
             product.set_index(["pool_id", "date"]).sort_index(),
-            frozenset(pd.read_sql(bad, engine)["id"]),
+            frozenset(pd.read_sql(quarantined, engine)["id"]),
             frozenset(pd.read_sql(inactive, engine)["pool_id"]),
         )
 
@@ -99,14 +97,14 @@ class Facts:
         return pd.Timestamp(self.product.index.get_level_values("date").max())
 
     def without(self, rows: pd.DataFrame, fixes: Collection[str]) -> pd.DataFrame:
-        """The rows that pandas uses once the deviations about rows in `fixes` are gone."""
+        """Return the rows that pandas uses after the corrections of rows in `fixes`."""
         if QUARANTINED in fixes:
             rows = rows[~rows["id"].isin(self.quarantined)]
         return rows[rows["date"] <= self.newest] if NOT_OVER in fixes else rows
 
-    def days(self, pool: str, own: pd.DataFrame, fixes: Collection[str]) -> pd.DataFrame:
-        """The pool's days as pandas has them without the deviations in `fixes`."""
-        rows = self.without(own, fixes)
+    def days(self, pool: str, pool_rows: pd.DataFrame, fixes: Collection[str]) -> pd.DataFrame:
+        """Return the pool's days as pandas computes them with the corrections in `fixes`."""
+        rows = self.without(pool_rows, fixes)
         if rows.empty:
             return pd.DataFrame(
                 columns=list(METRIC_COLUMNS), index=pd.DatetimeIndex([]), dtype=float
@@ -119,8 +117,8 @@ class Facts:
 
 @dataclass
 class Parity:
-    """Counts. Cells: of rows that both have. Rows: that one side alone has. Both by cause,
-    UNEXPLAINED among them.
+    """Counts by cause, with UNEXPLAINED: cells of rows that both have, and rows that only
+    one has.
     """
 
     rows_of_both: int = 0
@@ -154,20 +152,20 @@ class Parity:
         return {"rows": rows, "columns": columns, "unexplained": self.unexplained, "causes": CAUSES}
 
 
-def compare(facts: Facts) -> Parity:
-    """Every pool that has a raw row; the product has no other."""
+def compare(data: ComparisonData) -> Parity:
+    """Compare every pool with a raw row; the product has no others."""
     parity = Parity()
     products = {
-        str(pool): days.droplevel("pool_id") for pool, days in facts.product.groupby("pool_id")
+        str(pool): days.droplevel("pool_id") for pool, days in data.product.groupby("pool_id")
     }
-    for pool, own in facts.rows.groupby("pool_id"):
-        variants = [facts.days(str(pool), own, fixes) for fixes in _steps()]
+    for pool, pool_rows in data.rows.groupby("pool_id"):
+        variants = [data.days(str(pool), pool_rows, fixes) for fixes in _steps()]
         _count(parity, variants, products.get(str(pool), variants[0].iloc[:0]))
     return parity
 
 
 def _steps() -> Iterator[tuple[str, ...]]:
-    """No cause taken away, then one more each time."""
+    """Return the corrections of each step: none, then one more each time."""
     names = tuple(CAUSES)
     return (names[:count] for count in range(len(names) + 1))
 
@@ -180,40 +178,42 @@ def _count(parity: Parity, variants: list[pd.DataFrame], product: pd.DataFrame) 
     )
     both = in_product & in_pandas[0]
     parity.rows_of_both += int(both.sum())
-    rows = _causes([there == in_product for there in in_pandas])
-    parity.only_pandas.update(_named(rows[in_pandas[0] & ~in_product]))
-    parity.only_product.update(_named(rows[in_product & ~in_pandas[0]]))
-    wanted = product.reindex(days)
+    rows = _causes([is_present == in_product for is_present in in_pandas])
+    parity.only_pandas.update(_counts_by_cause(rows[in_pandas[0] & ~in_product]))
+    parity.only_product.update(_counts_by_cause(rows[in_product & ~in_pandas[0]]))
+    expected = product.reindex(days)
     for name, counts in parity.cells.items():
         equal = [
-            _equal(variant[name].reindex(days).to_numpy(), wanted[name].to_numpy(), name)
+            _equal(variant[name].reindex(days).to_numpy(), expected[name].to_numpy(), name)
             for variant in variants
         ]
-        causes = _causes([same & there for same, there in zip(equal, in_pandas, strict=True)])
-        counts.update(_named(causes[both]))
+        causes = _causes(
+            [is_equal & is_present for is_equal, is_present in zip(equal, in_pandas, strict=True)]
+        )
+        counts.update(_counts_by_cause(causes[both]))
 
 
 def _equal(
-    found: npt.NDArray[np.float64], stored: npt.NDArray[np.float64], column: str
+    computed: npt.NDArray[np.float64], stored: npt.NDArray[np.float64], column: str
 ) -> Booleans:
-    """Whether `found` is what the stored decimal was rounded from; a null equals a null."""
+    """Return whether the stored decimal is the rounded value; nulls are equal."""
     half = 0.5 * float(last_decimal(column))
-    close: Booleans = np.abs(found - stored) <= half * (1 + 1e-6) + 1e-12 * np.abs(stored)
-    neither: Booleans = np.isnan(found) & np.isnan(stored)
-    return np.logical_or(close, neither)
+    close: Booleans = np.abs(computed - stored) <= half * (1 + 1e-6) + 1e-12 * np.abs(stored)
+    both_null: Booleans = np.isnan(computed) & np.isnan(stored)
+    return np.logical_or(close, both_null)
 
 
 def _causes(equal: list[Booleans]) -> npt.NDArray[np.int64]:
-    """For each cell the number of the cause that kept it apart, from the steps in which it is
-    equal: 0 for none, len(equal) for unexplained.
+    """Return the number of each cell's cause from the steps in which it is equal: 0 for none,
+    len(equal) for unexplained.
     """
     last_apart = np.zeros(equal[0].size, dtype=np.int64)
-    for step, same in enumerate(equal, start=1):
-        last_apart = np.where(same, last_apart, step)
+    for step, is_equal in enumerate(equal, start=1):
+        last_apart = np.where(is_equal, last_apart, step)
     return np.where(equal[0] & (last_apart < len(equal)), 0, last_apart)
 
 
-def _named(causes: npt.NDArray[np.int64]) -> dict[str, int]:
+def _counts_by_cause(causes: npt.NDArray[np.int64]) -> dict[str, int]:
     names = (*CAUSES, UNEXPLAINED)
     counts = np.bincount(causes, minlength=len(names) + 1)[1:]
     return {name: int(count) for name, count in zip(names, counts, strict=True) if count}

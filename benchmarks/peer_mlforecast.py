@@ -1,15 +1,11 @@
 """Competitor of the forecast benchmark: mlforecast with LightGBM on lags and rolling means, one
-model of all pools, refitted every few days.
+model for all pools, refitted every few days.
 
-In: Parquet of observed values (pool_id, date, apy percent, tvl USD; null where not observed) and of
-the forecasts asked for (target, pool_id, as_of).
-Out: Parquet of those rows with the day after as `level` (fitted on raw values) and `differences`
-(on first differences), NaN where it says nothing; seconds by stage as one JSON document on standard
-output. It fits and forecasts in a process of its own, under any interpreter that has mlforecast,
-lightgbm and pyarrow, and imports nothing of the product: `python -m benchmarks.peer_mlforecast`.
-
-Nothing leaks: `known` is the only way to the values. A fit sees the days up to its own, a forecast
-those up to its as-of day.
+Reads Parquet of observed values (pool_id, date, apy percent, tvl USD; null if not observed) and
+of requested forecasts (target, pool_id, as_of). Writes those rows with the next day as `level`
+and `differences`, NaN where there is none, and prints seconds by stage as JSON. It imports
+nothing of the product, so that any interpreter with mlforecast, lightgbm and pyarrow can run it:
+`python -m benchmarks.peer_mlforecast`.
 """
 
 from __future__ import annotations
@@ -48,30 +44,30 @@ LIGHTGBM: Mapping[str, Any] = {
     "force_row_wise": True,
     "verbosity": -1,
 }
-"""The product's own settings, written here again. LightGBM's defaults, squared loss among them,
-made worse forecasts on all four cases.
+"""The product's settings, repeated here. LightGBM's defaults, with squared loss, are worse in all
+four cases.
 """
 
 
-def known(values: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
-    """What was known of one target at the end of `day`, in mlforecast's shape: unique_id, ds, y,
-    sorted.
+def values_up_to(values: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
+    """Return one target's values up to `day`, in mlforecast's shape: unique_id, ds, y, sorted. All
+    reads go through it, so that no later value leaks.
 
-    Args: values has a row for each day and a column for each pool, NaN where nothing was observed.
-    A gap takes the value before it, because mlforecast counts lags in rows; a pool begins with its
-    first observed day and ends with its last.
+    Args:
+        values: A row for each day and a column for each pool; NaN if not observed.
+        day: Last day.
     """
+    # mlforecast counts lags in rows, so a gap takes the value before it; a pool's rows begin with
+    # its first observed day and end with its last
     past = values.loc[:day]
     filled = past.ffill().where(past.bfill().notna())
-    # stacking leaves out what is missing, and keeps the order of the pools
+    # stacking drops missing values and keeps the order of the pools
     series = filled.rename_axis(index="ds", columns="unique_id").T.stack()
     return pd.DataFrame({"y": series}).reset_index()
 
 
 def learnable(rows: pd.DataFrame, values: pd.DataFrame) -> pd.Series[bool]:
-    """Rows to learn from: the day and the day before it were observed. A filled day's value is no
-    news, and the product learns from none either.
-    """
+    """Return the rows to learn from: observed on the day and the day before, as in the product."""
     observed = values.notna()
     both = (observed & observed.shift(1, fill_value=False)).stack()
     keys = pd.MultiIndex.from_arrays([rows["ds"], rows["unique_id"]])
@@ -79,7 +75,7 @@ def learnable(rows: pd.DataFrame, values: pd.DataFrame) -> pd.Series[bool]:
 
 
 def refit_days(days: Sequence[pd.Timestamp], every: int) -> set[pd.Timestamp]:
-    """The first of these sorted days, and each that lies `every` days or more after the
+    """Return the first of the sorted days, and each that is `every` days or more after the
     last refit.
     """
     refits = [days[0]]
@@ -90,15 +86,13 @@ def refit_days(days: Sequence[pd.Timestamp], every: int) -> set[pd.Timestamp]:
 
 
 def by_day(history: pd.DataFrame, target: str) -> pd.DataFrame:
-    """Observed values of one target, a row for each day without a gap and a column for each
-    pool.
-    """
+    """Return observed values of one target, a row for each day and a column for each pool."""
     values = history.pivot(index="date", columns="pool_id", values=target).asfreq("D")
     return values.dropna(axis=1, how="all")
 
 
 class Competitor:
-    """One target and variant: fitted on what was known at one day, asked on that and later days."""
+    """One target and variant, fitted on the values up to a day."""
 
     def __init__(self, variant: str, threads: int) -> None:
         from lightgbm import LGBMRegressor
@@ -110,7 +104,7 @@ class Competitor:
             models={"forecast": LGBMRegressor(**LIGHTGBM, n_jobs=threads)},
             freq="D",
             lags=list(LAGS),
-            # with fewer days than the window a young pool still has a mean
+            # a new pool with fewer days than the window still has a mean
             lag_transforms={1: [RollingMean(days, min_samples=1) for days in MEANS]},
             date_features=list(DATE_FEATURES),
             target_transforms=[Differences([1])] if variant == "differences" else None,
@@ -118,24 +112,25 @@ class Competitor:
         )
 
     def fit(self, values: pd.DataFrame, day: pd.Timestamp) -> None:
-        # missing lags stay missing: LightGBM learns what they mean, and young pools are forecast
-        # too
-        rows = self.forecaster.preprocess(known(values, day), static_features=[], dropna=False)
+        # missing lags stay missing, so that new pools are forecast too
+        rows = self.forecaster.preprocess(
+            values_up_to(values, day), static_features=[], dropna=False
+        )
         rows = rows[learnable(rows, values)]
         self.forecaster.fit_models(rows.drop(columns=["unique_id", "ds", "y"]), rows["y"])
 
     def forecast(
         self, values: pd.DataFrame, day: pd.Timestamp, pools: Sequence[str]
     ) -> pd.Series[float]:
-        """The day after `day` of these pools, which were all observed on it."""
-        past = known(values, day)
+        """Return the day after `day` of pools that were observed on it."""
+        past = values_up_to(values, day)
         with warnings.catch_warnings():
-            # a young pool has no far lags, and LightGBM has learnt what that means
+            # a new pool has no long lags, which LightGBM handles
             warnings.filterwarnings("ignore", message="Found null values")
-            found = self.forecaster.predict(1, new_df=past[past["unique_id"].isin(pools)])
-        by_pool: pd.Series[float] = found[found["ds"] == day + DAY].set_index("unique_id")[
-            "forecast"
-        ]
+            predictions = self.forecaster.predict(1, new_df=past[past["unique_id"].isin(pools)])
+        by_pool: pd.Series[float] = predictions[predictions["ds"] == day + DAY].set_index(
+            "unique_id"
+        )["forecast"]
         return by_pool.reindex(list(pools))
 
 
@@ -147,8 +142,14 @@ def forecasts(
     threads: int,
     seconds: dict[str, float],
 ) -> pd.DataFrame:
-    """The asked rows with a column for each of VARIANTS. Args: seconds collects the time of `fit`
-    and `predict`.
+    """Return the requested rows with a column for each of VARIANTS.
+
+    Args:
+        history: Observed values.
+        asked: Requested forecasts.
+        refit: Days between refits.
+        threads: LightGBM threads.
+        seconds: Collects the time of `fit` and `predict`.
     """
     parts = []
     for target, rows in asked.groupby("target"):
@@ -173,15 +174,15 @@ def forecasts(
                         }
                     )
             parts.append(today)
-    together: pd.DataFrame = pd.concat(parts, ignore_index=True)
-    return together
+    result: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    return result
 
 
 @contextmanager
 def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    began = monotonic()
+    started = monotonic()
     yield
-    seconds[name] += monotonic() - began
+    seconds[name] += monotonic() - started
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -195,26 +196,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--refit", type=int, default=7, help="days between refits (default: 7)")
     parser.add_argument("--threads", type=int, default=2, help="LightGBM threads (default: 2)")
     options = parser.parse_args(argv)
-    began = monotonic()
+    started = monotonic()
     seconds: dict[str, float] = defaultdict(float)
-    found = forecasts(
+    predictions = forecasts(
         pd.read_parquet(options.history),
         pd.read_parquet(options.asked),
         refit=options.refit,
         threads=options.threads,
         seconds=seconds,
     )
-    found[[*KEY, *VARIANTS]].to_parquet(options.out, index=False)
-    document = {
+    predictions[[*KEY, *VARIANTS]].to_parquet(options.out, index=False)
+    summary = {
         "status": "succeeded",
-        "seconds": round(monotonic() - began, 2),
-        "stages": {name: round(taken, 2) for name, taken in seconds.items()},
+        "seconds": round(monotonic() - started, 2),
+        "stages": {name: round(duration, 2) for name, duration in seconds.items()},
         "rows": {
-            "asked": len(found),
-            "missing": int(found[list(VARIANTS)].isna().any(axis=1).sum()),
+            "asked": len(predictions),
+            "missing": int(predictions[list(VARIANTS)].isna().any(axis=1).sum()),
         },
     }
-    print(json.dumps(document))
+    print(json.dumps(summary))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
-"""Peer of the benchmark: the common pandas way, upserted pool by pool into `bench.pandas` by
-`execute_values`.
-
-Its metrics follow other rules than the product's; `python -m benchmarks.pandas_parity` says which,
-with counts. Run with DB_* set: `python -m benchmarks.peer_pandas`.
+"""Peer of the metrics benchmark: common pandas code, upserted pool by pool into `bench.pandas` by
+`execute_values`. Its rules differ from the product's; `python -m benchmarks.pandas_parity` counts
+the differences. Run with DB_* set: `python -m benchmarks.peer_pandas`.
 """
 
 from __future__ import annotations
@@ -22,14 +20,16 @@ PAGE_ROWS = 1000
 
 
 def by_pandas(settings: Settings) -> None:
-    """The whole of it, as a process does it every night."""
+    """Compute and write all metrics."""
     engine = make_engine(settings)
     rows = read_rows(engine)
     market = read_market(engine, rows["date"].min(), rows["date"].max())
     connection = engine.raw_connection()
     try:
-        for pool, own in rows.groupby("pool_id"):
-            _upsert(connection, pool_days(own, rows["date"].max(), market).assign(pool_id=pool))
+        for pool, pool_rows in rows.groupby("pool_id"):
+            _upsert(
+                connection, pool_days(pool_rows, rows["date"].max(), market).assign(pool_id=pool)
+            )
             connection.commit()
     finally:
         connection.close()
@@ -41,10 +41,11 @@ def _upsert(connection: Any, days: pd.DataFrame) -> None:
     frame = days.reset_index()[list(names)].astype(object)
     values = frame.where(frame.notna(), None).values.tolist()
     with connection.cursor() as cursor:
-        statement = (
-            f"INSERT INTO {PEERS_SCHEMA}.pandas ({', '.join(names)}) VALUES %s ON CONFLICT"
-            f" (pool_id, date) DO UPDATE SET {updates}"
-        )
+        statement = f"""
+            INSERT INTO {PEERS_SCHEMA}.pandas ({", ".join(names)})
+            VALUES %s
+            ON CONFLICT (pool_id, date) DO UPDATE SET {updates}
+        """
         execute_values(cursor, statement, values, page_size=PAGE_ROWS)
 
 

@@ -1,8 +1,6 @@
-"""Peer of the benchmark: Arrow through ADBC, polars, ADBC into unlogged staging, and the product's
-own merge into `bench.polars`.
-
-The metrics are those of design section 4: limits and bounded carry. It has no plan, no checks and
-no ledger. Run with DB_* set: `python -m benchmarks.peer_polars`.
+"""Peer of the metrics benchmark: reads by ADBC, computes in polars, writes by ADBC to unlogged
+staging, and merges into `bench.polars` with the product's merge. Has the product's limits and
+bounded carry; no plan, checks or ledger. Run with DB_* set: `python -m benchmarks.peer_polars`.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ def _read(settings: Settings, query: str) -> pa.Table:
 
 
 def metrics(rows: pl.LazyFrame, market: pl.LazyFrame) -> pl.DataFrame:
-    """(id, pool_id, timestamp, apy, tvl as text) to pool_id, date, METRIC_COLUMNS."""
+    """Compute pool_id, date, METRIC_COLUMNS from id, pool_id, timestamp, apy and tvl (text)."""
     numbers = [
         pl.when(pl.col(name).str.to_lowercase() != "nan").then(pl.col(name)).alias(name)
         for name in ("apy", "tvl")
@@ -53,13 +51,13 @@ def metrics(rows: pl.LazyFrame, market: pl.LazyFrame) -> pl.DataFrame:
         .alias(f"{name}_value")
         for name in ("apy", "tvl")
     ]
-    good = (
+    is_valid = (
         (pl.col("apy").is_not_null() | pl.col("tvl").is_not_null())
         & (pl.col("apy").is_null() | (pl.col("apy_value").abs() <= MAX_APY).fill_null(False))
         & (pl.col("tvl").is_null() | pl.col("tvl_value").is_between(0, MAX_TVL).fill_null(False))
     )
     date = pl.col("timestamp").dt.convert_time_zone("UTC").dt.date().alias("date")
-    snapshots = rows.with_columns(numbers).with_columns(values).filter(good).with_columns(date)
+    snapshots = rows.with_columns(numbers).with_columns(values).filter(is_valid).with_columns(date)
     daily = (
         snapshots.sort("timestamp", "id")
         .group_by("pool_id", "date")
@@ -106,9 +104,11 @@ def metrics(rows: pl.LazyFrame, market: pl.LazyFrame) -> pl.DataFrame:
 
 def _merge(settings: Settings, days: pa.Table) -> None:
     staging = f"{PEERS_SCHEMA}.{STAGING}"
-    own = pool_daily_metrics.to_metadata(MetaData(), schema=PEERS_SCHEMA, name=NAME)
+    metrics_table = pool_daily_metrics.to_metadata(MetaData(), schema=PEERS_SCHEMA, name=NAME)
     target = MergeTarget(
-        own, {"pool_id": "pool_id", "date": "date"}, {column: column for column in METRIC_COLUMNS}
+        metrics_table,
+        {"pool_id": "pool_id", "date": "date"},
+        {column: column for column in METRIC_COLUMNS},
     )
     columns = ", ".join(
         ["pool_id text", "date date", *(f"{name} double precision" for name in METRIC_COLUMNS)]

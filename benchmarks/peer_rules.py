@@ -1,8 +1,6 @@
-"""What every peer of the benchmark shares: the limits of design section 4 as they are by default,
-and the SELECTs of the owner's raw tables.
-
-Written here again on purpose: a peer that took them from the product would be wrong wherever the
-product is. APY percent, TVL and prices USD, gas gwei.
+"""Limits and queries that the peers of the metrics benchmark share. They repeat the product's
+defaults on purpose, so that an error of the product does not reach a peer. APY percent, TVL and
+prices USD, gas gwei.
 """
 
 from __future__ import annotations
@@ -50,6 +48,6 @@ LEFT JOIN LATERAL (
     ORDER BY date DESC
     LIMIT 1
 ) AS gas ON true"""
-"""For each day the latest close before it and the latest gas up to it; the generated market has no
-bad rows.
+"""Latest close before each day and latest gas price up to it; the generated market has no invalid
+rows.
 """

@@ -1,10 +1,7 @@
-"""Peer of the benchmark: the plain Spark way, as it is written first: one JDBC read, windows, JDBC
-overwrite to staging, upsert of every row.
-
-In: the owner's raw tables over one JDBC connection, without partitions. Out: all rows of
-`bench.spark`, written anew. Its metrics are the product's (bounded carry and limits); it has no
-plan, no snapshot, no checks and no ledger. `fetchsize` it has, or the driver would hold the whole
-result, and so has its JVM 4 GB. Run with DB_* set: `python -m benchmarks.peer_spark`.
+"""Peer of the metrics benchmark: plain Spark with one unpartitioned JDBC read, windows, JDBC
+overwrite to staging, and an upsert of every row into `bench.spark`. Has the product's limits and
+bounded carry; no plan, snapshot, checks or ledger. Run with DB_* set: `python -m
+benchmarks.peer_spark`.
 """
 
 from __future__ import annotations
@@ -30,6 +27,7 @@ def by_plain_spark(settings: Settings) -> None:
     os.environ["JAVA_HOME"] = str(find_java())
     spark = _session(settings)
     url = f"jdbc:postgresql://{settings.db_host}:{settings.db_port}/{settings.db_name}"
+    # without fetchsize the driver holds the whole result in memory
     properties = {"user": settings.db_user, "driver": "org.postgresql.Driver", "fetchsize": "10000"}
     if settings.db_password:
         properties["password"] = settings.db_password.get_secret_value()
@@ -45,16 +43,18 @@ def by_plain_spark(settings: Settings) -> None:
     updates = ", ".join(f"{name} = excluded.{name}" for name in METRIC_COLUMNS)
     with make_engine(settings).begin() as connection:
         connection.exec_driver_sql(
-            f"INSERT INTO {PEERS_SCHEMA}.spark ({names}) SELECT {names} FROM {STAGING} ON CONFLICT"
-            f" (pool_id, date) DO UPDATE SET {updates}"
+            f"""
+            INSERT INTO {PEERS_SCHEMA}.spark ({names})
+            SELECT {names}
+            FROM {STAGING}
+            ON CONFLICT (pool_id, date) DO UPDATE SET {updates}
+            """
         )
         connection.exec_driver_sql(f"DROP TABLE {STAGING}")
 
 
 def _session(settings: Settings) -> SparkSession:
-    """Spark's defaults, but for what it can't run without: a driver's jar, memory for its shuffles,
-    UTC, quiet.
-    """
+    """Return a session with Spark's defaults, except a JDBC driver, memory, UTC and no UI."""
     conf = {
         "spark.master": "local[*]",
         "spark.driver.memory": MEMORY,
@@ -71,7 +71,7 @@ def _session(settings: Settings) -> SparkSession:
 
 
 def metrics(raw: DataFrame, market: DataFrame) -> DataFrame:
-    """(id, pool_id, timestamp, apy, tvl as text) to pool_id, date, METRIC_COLUMNS."""
+    """Compute pool_id, date, METRIC_COLUMNS from id, pool_id, timestamp, apy and tvl (text)."""
     by_day = Window.partitionBy("pool_id").orderBy("date")
     carried = by_day.rowsBetween(-MAX_FILL, Window.currentRow)
     days = _calendar(_daily(raw)).withColumns(
@@ -95,20 +95,20 @@ def metrics(raw: DataFrame, market: DataFrame) -> DataFrame:
 
 
 def _daily(raw: DataFrame) -> DataFrame:
-    """The last acceptable snapshot of each day."""
+    """Return the last valid snapshot of each day."""
     for name in ("apy", "tvl"):
         raw = raw.withColumn(name, F.when(F.lower(name) != "nan", F.col(name)))
         raw = raw.withColumn(
             f"{name}_value", F.when(F.col(name).rlike(NUMBER), F.col(name).cast("double"))
         )
-    good = (
+    is_valid = (
         (F.col("apy").isNotNull() | F.col("tvl").isNotNull())
         & (F.col("apy").isNull() | F.coalesce(F.abs("apy_value") <= MAX_APY, F.lit(False)))
         & (F.col("tvl").isNull() | F.coalesce(F.col("tvl_value").between(0, MAX_TVL), F.lit(False)))
     )
     newest_first = Window.partitionBy("pool_id", "date").orderBy(F.desc("timestamp"), F.desc("id"))
     dated = (
-        raw.where(good)
+        raw.where(is_valid)
         .withColumn("date", F.to_date("timestamp"))
         .withColumn("place", F.row_number().over(newest_first))
     )
@@ -118,7 +118,7 @@ def _daily(raw: DataFrame) -> DataFrame:
 
 
 def _calendar(daily: DataFrame) -> DataFrame:
-    """Each pool's days from its first to the newest of all."""
+    """Return each pool's days from its first to the newest of all."""
     newest = daily.agg(F.max("date").alias("last"))
     first = daily.groupBy("pool_id").agg(F.min("date").alias("first")).crossJoin(newest)
     days = first.select("pool_id", F.explode(F.sequence("first", "last")).alias("date"))

@@ -1,8 +1,6 @@
-"""Peer of the benchmark: the metrics as one statement in the database, its merge into `bench.sql`
-included.
-
-The metrics are those of design section 4: limits and bounded carry. It has no plan, no checks and
-no ledger. Run with DB_* set: `python -m benchmarks.peer_sql`.
+"""Peer of the metrics benchmark: metrics and their merge into `bench.sql` as one SQL statement. Has
+the product's limits and bounded carry; no plan, checks or ledger. Run with DB_* set: `python -m
+benchmarks.peer_sql`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,6 @@
-"""One process to its end, measured from outside: wall and processor seconds and peak memory, its
-family's and the PostgreSQL server's.
-
-In: a command and its environment. Out: a `Timing`; a job's ledger row is taken from its standard
-output. Memory is in MB (2^20 bytes). Processor seconds and memory are read from /proc, five times a
-second, and are 0 where there is none. A family is the process and all its descendants: driver, JVM
-and Python workers together.
+"""Runs a process and measures it from outside: wall and processor seconds, and peak memory of its
+family (driver, JVM, Python workers) and of the PostgreSQL server. Reads /proc five times a second;
+without /proc the figures are 0. MB are 2^20 bytes.
 """
 
 from __future__ import annotations
@@ -21,28 +17,34 @@ from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-WATCH_SECONDS = 0.2
+POLL_SECONDS = 0.2
 
 SERVER_EVERY = 5
-"""The server's memory is looked at every fifth time: a proportional size costs a walk through the
+"""The server's memory is read at every fifth poll, because a proportional size walks the
 page tables.
 """
 
 MEGABYTE = 2**20
 
 PASSIVE_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""For a process with LightGBM, which reads it when it is loaded: on busy cores its threads spin for
-minutes otherwise.
-"""
+"""For a process with LightGBM: otherwise its threads spin for minutes on busy cores."""
 
 
 @dataclass(frozen=True)
 class Timing:
     """One run of a case.
 
-    cpu_seconds are the family's and the server's together: less at the mercy of what else the
-    machine does than wall seconds. stages, rows and ledger_seconds are the ledger's and empty for a
-    peer; error is the last words of a process that failed.
+    Attributes:
+        case: Name of the case.
+        seconds: Wall time.
+        cpu_seconds: Of family and server; depends less on other processes than wall time.
+        peak_mb: Peak memory of the family.
+        server_mb: Peak memory of the server.
+        status: Status in the ledger.
+        ledger_seconds: Seconds in the ledger; None for a peer.
+        stages: Seconds by stage of the ledger.
+        rows: Rows of the ledger.
+        error: End of the output of a failed process.
     """
 
     case: str
@@ -65,12 +67,16 @@ def measure(
     folder: Path,
     server: int | None = None,
 ) -> Timing:
-    """Run one process to its end; a failing one is a `Timing` with an error.
+    """Run one process to its end; a failed one is a `Timing` with an error.
 
-    Args: folder is where it runs: not the checkout, whose `.env` is the developer's. server is the
-    process id of PostgreSQL's postmaster.
+    Args:
+        case: Name of the case.
+        command: Command line.
+        environment: Its variables.
+        folder: Working folder; not the checkout, whose `.env` is the developer's.
+        server: Process id of PostgreSQL's postmaster.
     """
-    began = monotonic()
+    started = monotonic()
     process = subprocess.Popen(
         command,
         env=dict(environment),
@@ -79,23 +85,22 @@ def measure(
         stderr=subprocess.PIPE,
         text=True,
     )
-    watch = _Watch(process, server)
-    watch.start()
+    monitor = _Monitor(process, server)
+    monitor.start()
     try:
         out, err = process.communicate()
     finally:
-        # one that ended is not touched; one that is left by an interrupt must not go on beside what
-        # comes next
+        # no effect on an ended process; after an interrupt it must not disturb the next run
         process.kill()
-    seconds = monotonic() - began
-    watch.join()
+    seconds = monotonic() - started
+    monitor.join()
     ledger: dict[str, Any] = json.loads(out) if out.startswith("{") else {}
     return Timing(
         case,
         round(seconds, 2),
-        round(watch.cpu_seconds, 1),
-        round(watch.family_bytes / MEGABYTE),
-        round(watch.server_bytes / MEGABYTE),
+        round(monitor.cpu_seconds, 1),
+        round(monitor.family_bytes / MEGABYTE),
+        round(monitor.server_bytes / MEGABYTE),
         ledger.get("status"),
         ledger.get("seconds"),
         ledger.get("stages", {}),
@@ -104,9 +109,9 @@ def measure(
     )
 
 
-class _Watch(threading.Thread):
-    """Looks at the process while it runs and keeps the largest sizes seen, and each process's
-    processor time as last seen.
+class _Monitor(threading.Thread):
+    """Polls the process while it runs; keeps the largest sizes, and the last processor time of each
+    process.
     """
 
     def __init__(self, process: subprocess.Popen[str], server: int | None) -> None:
@@ -121,25 +126,25 @@ class _Watch(threading.Thread):
         return sum(seconds - self._before.get(pid, 0.0) for pid, seconds in self._seen.items())
 
     def run(self) -> None:
-        looks = 0
+        polls = 0
         while self.process.poll() is None:
-            own, server = family(self.process.pid), self._server_family()
-            self.family_bytes = max(self.family_bytes, sum(resident_bytes(pid) for pid in own))
-            if looks % SERVER_EVERY == 0:
+            members, server = family(self.process.pid), self._server_family()
+            self.family_bytes = max(self.family_bytes, sum(resident_bytes(pid) for pid in members))
+            if polls % SERVER_EVERY == 0:
                 self.server_bytes = max(
                     self.server_bytes, sum(proportional_bytes(pid) for pid in server)
                 )
-            for pid in (*own, *server):
+            for pid in (*members, *server):
                 self._seen[pid] = max(self._seen.get(pid, 0.0), processor_seconds(pid))
-            looks += 1
-            sleep(WATCH_SECONDS)
+            polls += 1
+            sleep(POLL_SECONDS)
 
     def _server_family(self) -> list[int]:
         return [] if self.server is None else family(self.server)
 
 
 def family(root: int) -> list[int]:
-    """The process and all its descendants."""
+    """Return the process and all its descendants."""
     try:
         children = [
             int(child)
@@ -147,14 +152,13 @@ def family(root: int) -> list[int]:
             for child in path.read_text().split()
         ]
     except OSError:
-        return []  # it ended between two looks
+        # it ended between two polls
+        return []
     return [root, *(descendant for child in children for descendant in family(child))]
 
 
 def resident_bytes(pid: int) -> int:
-    """What the process has in memory, shared pages included: an upper bound for a family, and cheap
-    to read.
-    """
+    """Return resident memory with shared pages: an upper bound for a family, and cheap to read."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError):
@@ -162,7 +166,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def proportional_bytes(pid: int) -> int:
-    """As `resident_bytes`, but a shared page counts by its share: PostgreSQL's processes all map
+    """Return resident memory with shared pages by their share, because PostgreSQL's processes map
     the same buffers.
     """
     try:
@@ -173,8 +177,8 @@ def proportional_bytes(pid: int) -> int:
 
 
 def processor_seconds(pid: int) -> float:
-    """User and system time of the process itself, without its children (proc(5), fields 14 and 15
-    of stat).
+    """Return user and system time of the process without its children (proc(5), fields 14 and 15 of
+    stat).
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,9 +1,6 @@
-"""The spike check of a commit on raw history without any index: how its time grows with the rows.
-
-In: a number of rows N. Out: median seconds of the check's statements for N and 2N rows, their ratio
-and the goal, on standard output. Every row is new and near others: eight snapshots a pool and day
-of 80 pools, more days for more rows. The rows are generated in an embedded PostgreSQL of its own;
-no Spark runs.
+"""Times the spike check of a commit on raw history without indexes, for N and 2N rows: prints
+median seconds, their ratio and the goal. All rows are new: eight snapshots a day of 80 pools.
+Uses an embedded PostgreSQL and no Spark.
 """
 
 from __future__ import annotations
@@ -37,7 +34,7 @@ ROWS = 28_414
 REPEAT = 3
 
 GOAL = 2.2
-"""Largest ratio of 2N rows' seconds to N rows'."""
+"""Largest ratio of the seconds for 2N and N rows."""
 
 RAW_ROWS = """
     INSERT INTO raw_defillama_pool_history (pool_id, timestamp, raw_json_data)
@@ -52,8 +49,8 @@ RAW_ROWS = """
 
 
 def measure(server: Settings, sizes: Sequence[int], *, indexes: bool) -> dict[int, float]:
-    """Median seconds of the check by number of rows, each in a database of its own; the sizes take
-    turns, so that what else the machine does meets them alike.
+    """Return the check's median seconds by number of rows. The sizes take turns, so that other load
+    affects them alike.
     """
     with ExitStack() as databases:
         checks = {
@@ -78,34 +75,34 @@ def _loaded(
 
 
 def _plan(settings: Settings, engine: Engine) -> Plan:
-    """A plan to which every row is new since a run that knew none."""
+    """Return a plan to which every row is new."""
     plan = plan_metrics(
         settings, engine, Request(full_refresh=True), table=f"{OWN_SCHEMA}.plan_of_a_benchmark"
     )
     now = datetime.now(UTC)
-    nothing = LastRun(ANY_TIME, now.date(), None, None, new_from=ANY_TIME, arrivals=None)
-    return replace(plan, decision=replace(plan.decision, previous=nothing))
+    no_previous_run = LastRun(ANY_TIME, now.date(), None, None, new_from=ANY_TIME, arrivals=None)
+    return replace(plan, decision=replace(plan.decision, previous=no_previous_run))
 
 
 def _seconds(engine: Engine, settings: Settings, plan: Plan) -> float:
     with engine.connect() as connection:
         connection.exec_driver_sql(f"SET LOCAL work_mem = '{MERGE_WORK_MEM}'")
-        began = time.perf_counter()
+        started = time.perf_counter()
         for statement in spike_preparation(settings, plan):
             connection.exec_driver_sql(statement)
         failing_rows(connection, *spike_query(settings, plan))
-        taken = time.perf_counter() - began
+        duration = time.perf_counter() - started
         connection.rollback()
-        return taken
+        return duration
 
 
 def report(seconds: dict[int, float]) -> str:
-    """The two times, their ratio and whether it reaches the goal."""
+    """Describe the two times, their ratio and whether it reaches the goal."""
     small, large = seconds.values()
-    lines = [f"{rows:>10,} rows  {taken:8.3f} s" for rows, taken in seconds.items()]
+    lines = [f"{rows:>10,} rows  {duration:8.3f} s" for rows, duration in seconds.items()]
     ratio = large / small
-    judged = "hit" if ratio <= GOAL else "missed"
-    return "\n".join([*lines, f"ratio {ratio:.2f}, goal at most {GOAL}: {judged}"])
+    verdict = "hit" if ratio <= GOAL else "missed"
+    return "\n".join([*lines, f"ratio {ratio:.2f}, goal at most {GOAL}: {verdict}"])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -116,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(argv)
     if options.rows < 1:
-        parser.error(f"--rows {options.rows} is no number of rows: give 1 or more")
+        parser.error(f"--rows {options.rows} is no number of rows; give 1 or more")
     print(*(f"{name}: {value}" for name, value in machine_facts().items()), sep="\n")
     with temporary_server() as server:
         sizes = (options.rows, 2 * options.rows)

@@ -5,8 +5,8 @@
     python -m benchmarks.suite --top 20            the 20 slowest files and fixtures
     python -m benchmarks.suite --json FILE         the figures as JSON, too
 
-What is not one of these options goes to pytest. Seconds of a file are the sum of its tests' phases:
-with two workers they add up to twice the wall time. Needs Linux: the processes are read from /proc.
+Other options go to pytest. Seconds of a file are the sum of its tests' phases: with two workers
+they add up to twice the wall time. Requires Linux, because it reads /proc.
 """
 
 from __future__ import annotations
@@ -28,20 +28,22 @@ from typing import Any
 
 from benchmarks.processes import MEGABYTE, PROJECT, proportional_bytes
 
-WATCH_SECONDS = 0.3
+POLL_SECONDS = 0.3
 MEMORY_EVERY = 10
-"""Memory is read every tenth time: a proportional size costs a walk through the page tables."""
+"""Memory is read at every tenth poll, because a proportional size walks the page tables."""
 
 PR_SET_CHILD_SUBREAPER = 36
-"""Linux: a daemon whose parent has ended becomes a child of this process, and stays in sight."""
+"""Linux: a daemon whose parent has ended becomes a child of this process, so that it is still
+measured.
+"""
 
 STARTS = {"java": "JVM", "postgres": "PostgreSQL", "python": "Python"}
-"""Programs whose starts are counted; of PostgreSQL the postmasters alone."""
+"""Programs whose starts are counted; only postmasters for PostgreSQL."""
 
 
 @dataclass
 class Watch:
-    """What this process's descendants start and use, read from /proc until `stop` is set."""
+    """Starts and resources of this process's descendants, read from /proc until `stop` is set."""
 
     stop: threading.Event = field(default_factory=threading.Event)
     starts: Counter[str] = field(default_factory=Counter)
@@ -56,7 +58,8 @@ class Watch:
             members = _descendants(os.getpid())
             for process in members.values():
                 kind = next(
-                    (kind for word, kind in STARTS.items() if process.name.startswith(word)), None
+                    (kind for prefix, kind in STARTS.items() if process.name.startswith(prefix)),
+                    None,
                 )
                 parent = members.get(process.parent)
                 if kind and not (kind == "PostgreSQL" and parent and parent.name == process.name):
@@ -66,7 +69,7 @@ class Watch:
             if rounds % MEMORY_EVERY == 0:
                 self.peak_bytes = max(self.peak_bytes, sum(map(proportional_bytes, members)))
             rounds += 1
-            sleep(WATCH_SECONDS)
+            sleep(POLL_SECONDS)
         self.starts = Counter(programs.values())
         for kind, cpu_seconds in seconds.values():
             self.cpu_seconds[kind] = self.cpu_seconds.get(kind, 0.0) + cpu_seconds
@@ -84,7 +87,7 @@ class Process:
 
 
 def _descendants(root: int) -> dict[int, Process]:
-    """By process id; one look at each process of the machine, and none at its threads."""
+    """Return descendants by process id, from one read of each process and none of its threads."""
     numbers = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
     processes = {pid: process for pid in numbers if (process := _process(pid))}
     members: dict[int, Process] = {}
@@ -96,7 +99,7 @@ def _descendants(root: int) -> dict[int, Process]:
 
 
 def _process(pid: int) -> Process | None:
-    """None where it has ended."""
+    """Return a process; None if it has ended."""
     try:
         head, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
     except OSError:
@@ -108,10 +111,15 @@ def _process(pid: int) -> Process | None:
 
 
 def run_suite(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Run the command `test` to its end, its output on this process's own.
+    """Run the command `test` to its end.
 
-    Returns: exit code, wall seconds, processor seconds and starts by program, peak memory in MB,
-    seconds by file (`files`) and by fixture (`fixtures`, each with its number of set-ups).
+    Args:
+        arguments: Further arguments.
+        folder: Receives the reports of the plugin.
+
+    Returns:
+        Exit code, wall seconds, processor seconds and starts by program, peak memory in MB, seconds
+        by file (`files`) and by fixture (`fixtures`, each with its number of set-ups).
     """
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     environment = os.environ | {"SUITE_TIMES_DIR": str(folder)}
@@ -119,13 +127,13 @@ def run_suite(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
     watch = Watch()
     watcher = threading.Thread(target=watch.run)
     watcher.start()
-    began = monotonic()
+    started = monotonic()
     try:
         code = subprocess.run(
             [*command, *arguments, "-p", "benchmarks.suite_times"], env=environment, check=False
         ).returncode
     finally:
-        seconds = monotonic() - began
+        seconds = monotonic() - started
         watch.stop.set()
         watcher.join()
     reports = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
@@ -162,7 +170,7 @@ def _by_fixture(reports: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, flo
 
 
 def print_table(figures: Mapping[str, Any], top: int) -> None:
-    """The slowest files and fixtures first, then the totals."""
+    """Print the slowest files and fixtures, then the totals."""
     print(f"\n{'file':50}{'tests':>8}{'seconds':>10}{'slowest':>10}")
     for name, row in _slowest(figures["files"], top):
         print(f"{name:50}{row['tests']:>8.0f}{row['seconds']:>10.1f}{row['slowest']:>10.1f}")

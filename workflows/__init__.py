@@ -1,3 +1,3 @@
-"""YieldSpark on Google Cloud: releases, batches, the nightly workflow, and a cloud on this machine
-to try them on. Imports no Spark.
+"""YieldSpark on Google Cloud: releases, batches, the workflow of the daily run, and their costs.
+Imports no Spark.
 """

@@ -1,9 +1,6 @@
-"""`python -m workflows`: enters the environment of the clone as run_spark_local.py does, then runs
-the command.
-"""
+"""`python -m workflows`: enters the virtual environment of the clone, then runs the command."""
 
-# No `from __future__ import annotations` here: a Python that is too old must get as far as the
-# sentence below.
+# no `from __future__ import annotations`: a Python that is too old must reach the message below
 import sys
 from pathlib import Path
 
@@ -12,8 +9,8 @@ if sys.version_info < (3, 8):  # noqa: UP036
 
 ROOT = Path(__file__).resolve().parents[1]
 if sys.path[0] != str(ROOT):
-    # handed over to the environment's Python by path, which puts this folder on the path and not
-    # the root
+    # the environment's Python runs this file by path, which puts its folder on sys.path instead
+    # of the root
     sys.path[0] = str(ROOT)
 
 import signal  # noqa: E402
@@ -37,5 +34,5 @@ if __name__ == "__main__":
 
         main()
     except KeyboardInterrupt:
-        # before the commands are loaded; from then on they answer a signal themselves
+        # only while the commands load; later they handle a signal themselves
         local_environment.end_interrupted("interrupted before the command started\n")

@@ -1,9 +1,7 @@
-"""The REST fake of Google's control plane: what Terraform creates, reads, changes and deletes.
-
-In: requests of the provider, under the host that each service has as the first part of the path
-(`/compute.googleapis.com/compute/v1/..`). Out: answers as the services give them; a change is done
-at once. Most types are rows of `resource_types.py`; what is no plain collection is in
-`other_methods.py`. Callers' permissions are not asked for here: `gateway.py` does that.
+"""Fake of Google's control plane: what Terraform creates, reads, updates and deletes. Each service
+is under its host as the first part of the path; a change takes effect at once. Most types are
+rows of `resource_types.py`, other methods are in `other_methods.py`. `gateway.py` checks
+permissions.
 """
 
 from __future__ import annotations
@@ -30,19 +28,23 @@ from emulator.control_plane.service_rules import RULES
 from emulator.services.http_service import Answer, ApiError, Request, Service
 
 ALWAYS_ENABLED = frozenset({"serviceusage.googleapis.com", "storage.googleapis.com"})
-"""A project without any API can still be asked for its services; Cloud Storage's API is enabled in
-every new project.
+"""A project without any API still answers for its services; Cloud Storage's API is enabled in every
+new project.
 """
 
 Change = Callable[[str, str, Document], None]
-"""Called after a change with the type's name, what was done (create, update, delete), and the
+"""Called after a change with the type's name, the verb (create, update, delete), and the
 resource.
 """
 
 
 class ControlPlane(Service):
-    """One project. Args: apis are enabled from the start, as a bootstrap script does it; on_change
-    is told of every change.
+    """One project.
+
+    Args:
+        project: Id of the project.
+        apis: APIs that are enabled from the start.
+        on_change: Called after every change.
     """
 
     def __init__(
@@ -64,17 +66,21 @@ class ControlPlane(Service):
                 self.route(method, f"(?:/[^/]+)?{pattern}", self.operations.get)
 
     def answer(self, request: Request) -> Answer | None:
-        """As `Service.answer`. Raises: nothing; a service whose API is not enabled answers 403."""
+        """Answer a request; a service whose API is not enabled answers 403."""
         host = request.path.split("/")[1]
-        known = {type_.host for type_ in RESOURCE_TYPES}
-        if host in known and host not in self.enabled:
+        hosts = {type_.host for type_ in RESOURCE_TYPES}
+        if host in hosts and host not in self.enabled:
             return self._disabled(host).answer
-        # a project is named by its id or by its number
+        # the path may have the project's id or its number
         path = request.path.replace(f"/projects/{PROJECT_NUMBER}/", f"/projects/{self.project}/")
         return super().answer(replace(request, path=path))
 
     def require_api(self, host: str) -> None:
-        """Raises: ApiError 403 where the project has not enabled the API."""
+        """Check that an API is enabled.
+
+        Raises:
+            ApiError: 403.
+        """
         if host not in self.enabled:
             raise self._disabled(host)
 
@@ -95,78 +101,78 @@ class ControlPlane(Service):
 
     def _add_collection(self, type_: ResourceType) -> None:
         base = f"(?:/{re.escape(type_.host)})?/{type_.pattern}"
-        one = f"{base}/(?P<id>[^/:]+)"
+        member = f"{base}/(?P<id>[^/:]+)"
         self.route("POST", base, partial(self._create, type_))
         self.route("GET", base, partial(self._list, type_))
-        self.route("GET", one, partial(self._get, type_))
+        self.route("GET", member, partial(self._get, type_))
         for method in ("PATCH", "PUT"):
-            self.route(method, one, partial(self._update, type_))
-        self.route("DELETE", one, partial(self._delete, type_))
+            self.route(method, member, partial(self._update, type_))
+        self.route("DELETE", member, partial(self._delete, type_))
         for method in ("GET", "POST"):
-            self.route(method, f"{one}:getIamPolicy", partial(self._get_policy, type_))
-        self.route("POST", f"{one}:setIamPolicy", partial(self._set_policy, type_))
+            self.route(method, f"{member}:getIamPolicy", partial(self._get_policy, type_))
+        self.route("POST", f"{member}:setIamPolicy", partial(self._set_policy, type_))
         if type_.answer == "compute":
-            self.route("POST", f"{one}/setLabels", partial(self._set_labels, type_))
+            self.route("POST", f"{member}/setLabels", partial(self._set_labels, type_))
 
     def _create(self, type_: ResourceType, request: Request, **names: str) -> Answer:
-        asked = request.json()
-        resource = asked.get(type_.wrapped, {}) if type_.wrapped else asked
-        identified = {"project": self.project, **names, "id": _new_id(type_, request, asked)}
+        body = request.json()
+        resource = body.get(type_.wrapped, {}) if type_.wrapped else body
+        full_names = {"project": self.project, **names, "id": _new_id(type_, request, body)}
         if type_.named_by_path:
             resource = {key: value for key, value in resource.items() if key != "name"}
         rule = RULES.get(type_.name)
         if rule:
-            rule(self.store, identified, resource)
+            rule(self.store, full_names, resource)
         if type_.name == "iam.serviceAccounts":
-            identified["id"] += f"@{self.project}.iam.gserviceaccount.com"
-        made = self.store.create(type_, identified, resource)
-        self.on_change(type_.name, "create", made)
-        return self.operations.answer(type_, identified, made, "create")
+            full_names["id"] += f"@{self.project}.iam.gserviceaccount.com"
+        created = self.store.create(type_, full_names, resource)
+        self.on_change(type_.name, "create", created)
+        return self.operations.answer(type_, full_names, created, "create")
 
     def _list(self, type_: ResourceType, request: Request, **names: str) -> Answer:
-        found = self.store.listed(type_, {"project": self.project, **names})
-        return Answer({type_.listed_as: found})
+        resources = self.store.listed(type_, {"project": self.project, **names})
+        return Answer({type_.listed_as: resources})
 
     def _get(self, type_: ResourceType, request: Request, **names: str) -> Answer:
         return Answer(self.store.get(type_, {"project": self.project, **names}))
 
     def _update(self, type_: ResourceType, request: Request, **names: str) -> Answer:
-        identified = {"project": self.project, **names}
-        asked = request.json()
-        mask = request.query.get("updateMask") or asked.get("updateMask")
-        resource = asked.get(type_.wrapped, asked) if type_.wrapped else asked
+        full_names = {"project": self.project, **names}
+        body = request.json()
+        mask = request.query.get("updateMask") or body.get("updateMask")
+        resource = body.get(type_.wrapped, body) if type_.wrapped else body
         if type_.named_by_path:
             resource = {key: value for key, value in resource.items() if key != "name"}
         rule = RULES.get(type_.name)
         if rule:
-            rule(self.store, identified, {**self.store.get(type_, identified), **resource})
+            rule(self.store, full_names, {**self.store.get(type_, full_names), **resource})
         paths = [camel_case(path) for path in mask.split(",") if path] if mask else None
-        changed = self.store.update(type_, identified, resource, paths)
+        changed = self.store.update(type_, full_names, resource, paths)
         self.on_change(type_.name, "update", changed)
-        return self.operations.answer(type_, identified, changed, "update")
+        return self.operations.answer(type_, full_names, changed, "update")
 
     def _set_labels(self, type_: ResourceType, request: Request, **names: str) -> Answer:
-        identified = {"project": self.project, **names}
-        changed = self.store.update(type_, identified, request.json(), ["labels"])
-        return self.operations.answer(type_, identified, changed, "setLabels")
+        full_names = {"project": self.project, **names}
+        changed = self.store.update(type_, full_names, request.json(), ["labels"])
+        return self.operations.answer(type_, full_names, changed, "setLabels")
 
     def _delete(self, type_: ResourceType, request: Request, **names: str) -> Answer:
-        identified = {"project": self.project, **names}
-        gone = self.store.delete(type_, identified)
-        self.policies.remove(_policy_name(type_, identified))
-        self.on_change(type_.name, "delete", gone)
-        return self.operations.answer(type_, identified, gone, "delete")
+        full_names = {"project": self.project, **names}
+        deleted = self.store.delete(type_, full_names)
+        self.policies.remove(_policy_name(type_, full_names))
+        self.on_change(type_.name, "delete", deleted)
+        return self.operations.answer(type_, full_names, deleted, "delete")
 
     def _get_policy(self, type_: ResourceType, request: Request, **names: str) -> Answer:
-        identified = {"project": self.project, **names}
-        self.store.get(type_, identified)
-        return Answer(self.policies.get(_policy_name(type_, identified)))
+        full_names = {"project": self.project, **names}
+        self.store.get(type_, full_names)
+        return Answer(self.policies.get(_policy_name(type_, full_names)))
 
     def _set_policy(self, type_: ResourceType, request: Request, **names: str) -> Answer:
-        identified = {"project": self.project, **names}
-        self.store.get(type_, identified)
+        full_names = {"project": self.project, **names}
+        self.store.get(type_, full_names)
         policy = request.json().get("policy", {})
-        return Answer(self.policies.set(_policy_name(type_, identified), policy))
+        return Answer(self.policies.set(_policy_name(type_, full_names), policy))
 
     def _custom_role(self, role: str) -> frozenset[str] | None:
         for resource in self.store.of_type("iam.roles"):
@@ -181,7 +187,7 @@ class ControlPlane(Service):
 
 
 def policy_name_of_bucket(bucket: str) -> str:
-    """As IAM names a bucket, without its project."""
+    """Return IAM's name of a bucket, which has no project."""
     return f"projects/_/buckets/{bucket}"
 
 
@@ -189,13 +195,17 @@ def _policy_name(type_: ResourceType, names: Names) -> str:
     return type_.relative(path_of(type_, names))
 
 
-def _new_id(type_: ResourceType, request: Request, asked: Any) -> str:
-    """The new resource's id. Raises: ApiError 400 where the request names none."""
-    kind, _, where = type_.id_from.partition(":")
+def _new_id(type_: ResourceType, request: Request, body: Any) -> str:
+    """Return the new resource's id.
+
+    Raises:
+        ApiError: 400, if the request has none.
+    """
+    kind, _, field_names = type_.id_from.partition(":")
     if kind == "random":
         return str(uuid.uuid4())
-    source = request.query if kind == "query" else asked
-    found = next((source[name] for name in where.split(",") if source.get(name)), None)
-    if not found:
-        raise ApiError(400, f"{type_.name}: {where} is missing in the {kind}")
-    return str(found).rpartition("/")[2]
+    source = request.query if kind == "query" else body
+    value = next((source[name] for name in field_names.split(",") if source.get(name)), None)
+    if not value:
+        raise ApiError(400, f"{type_.name}: {field_names} is missing in the {kind}")
+    return str(value).rpartition("/")[2]

@@ -1,11 +1,9 @@
-"""Doubles of the two services that a deployment changes by gcloud: the Workflows API v1, and Cloud
-Run's Admin API v1, which `gcloud run jobs` speaks.
+"""Fakes of the services that a deployment changes by gcloud: the Workflows API v1, and Cloud Run's
+Admin API v1, which `gcloud run jobs` uses. An update makes a new revision or generation. Only the
+size of a workflow's source is checked.
 
-In: workflows and jobs as Terraform leaves them. Out: the API's documents; an update makes a new
-revision or generation. Google compiles a workflow's source before it takes it; here only its size
-is looked at. Sources:
-https://cloud.google.com/workflows/docs/reference/rest/v1/projects.locations.workflows and
-https://cloud.google.com/run/docs/reference/rest/v1/namespaces.jobs.
+Sources: https://cloud.google.com/workflows/docs/reference/rest/v1/projects.locations.workflows and
+https://cloud.google.com/run/docs/reference/rest/v1/namespaces.jobs
 """
 
 from __future__ import annotations
@@ -32,19 +30,19 @@ UPDATABLE = {
 """Fields that a PATCH of a workflow may name."""
 
 IMAGE_HOSTS = ("-docker.pkg.dev/", "docker.io/")
-"""Cloud Run takes images from these (and from gcr.io, which is Artifact Registry's by now)."""
+"""Registries of Cloud Run's images (and gcr.io, which is now Artifact Registry)."""
 
 LOCATION = r"/v1/projects/(?P<project>[^/:]+)/locations/(?P<region>[^/:]+)"
 NAMESPACE = r"/apis/run\.googleapis\.com/v1/namespaces/(?P<project>[^/:]+)"
 
 
-class WorkflowsDouble(Service):
-    """Workflows that can be looked at and updated; an update is an operation that is done when it
-    is looked at.
-    """
+class FakeWorkflows(Service):
+    """Workflows that can be read and updated. An update's operation is done when it is read."""
 
     def __init__(self, workflows: Mapping[str, Mapping[str, Any]]) -> None:
-        """Args: workflows by their full name, projects/P/locations/R/workflows/W."""
+        """Args:
+        workflows: By full name, projects/P/locations/R/workflows/W.
+        """
         super().__init__()
         self._lock = threading.Lock()
         self.workflows = {
@@ -54,9 +52,9 @@ class WorkflowsDouble(Service):
                 "revisionId": "000001-000",
                 "createTime": "2026-11-01T00:00:00Z",
                 "updateTime": "2026-11-01T00:00:00Z",
-                **document,
+                **fields,
             }
-            for name, document in workflows.items()
+            for name, fields in workflows.items()
         }
         self._updated: dict[str, str] = {}
         self.route("GET", rf"{LOCATION}/workflows/(?P<workflow>[^/:]+)", self._get)
@@ -65,25 +63,25 @@ class WorkflowsDouble(Service):
 
     def _get(self, request: Request, project: str, region: str, workflow: str) -> Answer:
         with self._lock:
-            return Answer(self._found(f"projects/{project}/locations/{region}", workflow))
+            return Answer(self._workflow(f"projects/{project}/locations/{region}", workflow))
 
     def _patch(self, request: Request, project: str, region: str, workflow: str) -> Answer:
         with self._lock:
             parent = f"projects/{project}/locations/{region}"
-            found = self._found(parent, workflow)
+            current = self._workflow(parent, workflow)
             mask = [name for name in request.query.get("updateMask", "").split(",") if name]
             unknown = sorted(set(mask) - UPDATABLE)
             if unknown or not mask:
                 raise ApiError(400, f"Invalid update mask: {', '.join(unknown) or 'empty'}")
-            wanted = request.json()
-            source = wanted.get("sourceContents", "") if "sourceContents" in mask else "source"
+            body = request.json()
+            source = body.get("sourceContents", "") if "sourceContents" in mask else "source"
             if not 0 < len(source.encode()) <= LARGEST_SOURCE:
                 raise ApiError(400, "workflow source is empty or too large")
-            found.update({name: wanted.get(name) for name in mask})
-            number = int(found["revisionId"].partition("-")[0]) + 1
-            found["revisionId"] = f"{number:06d}-000"
+            current.update({name: body.get(name) for name in mask})
+            number = int(current["revisionId"].partition("-")[0]) + 1
+            current["revisionId"] = f"{number:06d}-000"
             operation = f"{parent}/operations/operation-{number}"
-            self._updated[operation] = found["name"]
+            self._updated[operation] = current["name"]
             return Answer({"name": operation, "done": False})
 
     def _operation(self, request: Request, project: str, region: str, operation: str) -> Answer:
@@ -95,15 +93,15 @@ class WorkflowsDouble(Service):
             kind = "type.googleapis.com/google.cloud.workflows.v1.Workflow"
             return Answer({"name": name, "done": True, "response": {"@type": kind, **workflow}})
 
-    def _found(self, parent: str, workflow: str) -> dict[str, Any]:
+    def _workflow(self, parent: str, workflow: str) -> dict[str, Any]:
         name = f"{parent}/workflows/{workflow}"
         if name not in self.workflows:
             raise ApiError(404, f"workflow {name} does not exist")
         return self.workflows[name]
 
 
-class RunJobsDouble(Service):
-    """Cloud Run jobs that can be looked at and replaced, in one region."""
+class FakeRunJobs(Service):
+    """Cloud Run jobs of one region, which can be read and replaced."""
 
     def __init__(
         self,
@@ -113,7 +111,12 @@ class RunJobsDouble(Service):
         region: str,
         has_image: Callable[[str], bool] = lambda image: True,
     ) -> None:
-        """Args: image is what every job has at first; has_image says whether a registry has one."""
+        """Args:
+        jobs: Names of the jobs.
+        image: Initial image of every job.
+        region: Region of the jobs.
+        has_image: Whether a registry has an image.
+        """
         super().__init__()
         self._lock = threading.Lock()
         self._has_image = has_image
@@ -122,41 +125,47 @@ class RunJobsDouble(Service):
         self.route("PUT", rf"{NAMESPACE}/jobs/(?P<job>[^/:]+)", self._replace)
 
     def image_of(self, job: str) -> str:
-        """The image that the job has now."""
+        """Return the job's current image."""
         return str(_container(self.jobs[job])["image"])
 
     def _get(self, request: Request, project: str, job: str) -> Answer:
         with self._lock:
-            return Answer(self._found(project, job))
+            return Answer(self._job(project, job))
 
     def _replace(self, request: Request, project: str, job: str) -> Answer:
         with self._lock:
-            found, wanted = self._found(project, job), request.json()
-            metadata = wanted.get("metadata", {})
+            current, body = self._job(project, job), request.json()
+            metadata = body.get("metadata", {})
             if metadata.get("name") != job:
                 raise ApiError(400, f"metadata.name {metadata.get('name')} is not {job}")
-            if metadata.get("resourceVersion") not in (None, found["metadata"]["resourceVersion"]):
+            if metadata.get("resourceVersion") not in (
+                None,
+                current["metadata"]["resourceVersion"],
+            ):
                 raise ApiError(409, f"Conflict for resource '{job}'", reason="ABORTED")
-            image = _container(wanted)["image"]
+            image = _container(body)["image"]
             if not any(host in image for host in IMAGE_HOSTS):
                 raise ApiError(400, f"Expected an image path like HOST/PROJECT/IMAGE, not {image}")
             if not self._has_image(image):
                 raise ApiError(400, f"Image '{image}' not found.")
-            if wanted["spec"] != found["spec"]:
-                found["spec"] = copy.deepcopy(wanted["spec"])
-                generation = found["metadata"]["generation"] + 1
-                found["metadata"] |= {"generation": generation, "resourceVersion": f"r{generation}"}
-                found["status"]["observedGeneration"] = generation
-            return Answer(found)
+            if body["spec"] != current["spec"]:
+                current["spec"] = copy.deepcopy(body["spec"])
+                generation = current["metadata"]["generation"] + 1
+                current["metadata"] |= {
+                    "generation": generation,
+                    "resourceVersion": f"r{generation}",
+                }
+                current["status"]["observedGeneration"] = generation
+            return Answer(current)
 
-    def _found(self, project: str, job: str) -> dict[str, Any]:
+    def _job(self, project: str, job: str) -> dict[str, Any]:
         if job not in self.jobs:
             raise ApiError(
                 404, f"Resource '{job}' of kind 'JOB' in project '{project}' does not exist."
             )
-        document = self.jobs[job]
-        document["metadata"]["namespace"] = project
-        return document
+        resource = self.jobs[job]
+        resource["metadata"]["namespace"] = project
+        return resource
 
 
 def _job(name: str, image: str, region: str) -> dict[str, Any]:

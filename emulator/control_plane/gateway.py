@@ -1,7 +1,5 @@
-"""One caller's way to the services: every call is refused that the caller is not granted.
-
-In: requests of one identity. Out: the answer of the services behind it, or 403 naming permission
-and resource. Each identity has an address of its own, and a token that opens this one alone.
+"""Access of one identity to the services: rejects every call that its grants do not allow. Each
+identity has its own address, and a token for this address only.
 """
 
 from __future__ import annotations
@@ -14,7 +12,12 @@ from emulator.services.http_service import Answer, ApiError, Request, Service
 
 
 class Gateway(Service):
-    """Args: member is who calls, as a policy names it; services are asked in their order."""
+    """Args:
+    member: The caller, as in a policy.
+    plane: Policies and enabled APIs.
+    services: Asked in this order.
+    object_exists: Whether a bucket has an object.
+    """
 
     def __init__(
         self,
@@ -32,25 +35,29 @@ class Gateway(Service):
         self._object_exists = object_exists
 
     def answer(self, request: Request) -> Answer | None:
-        """As `Service.answer`, after the caller's rights."""
+        """Check the caller's permissions, then answer."""
         try:
-            api, wanted = needed(request, self._object_exists)
+            api, permissions = needed(request, self._object_exists)
             self._plane.require_api(api)
-            for one in wanted:
-                self.require(one)
+            for permission in permissions:
+                self.require(permission)
         except ApiError as error:
             return error.answer
-        found = (service.answer(request) for service in self._services)
-        return next((answer for answer in found if answer is not None), None)
+        answers = (service.answer(request) for service in self._services)
+        return next((answer for answer in answers if answer is not None), None)
 
-    def require(self, wanted: Needed) -> None:
-        """Raises: ApiError 403."""
-        if self._plane.policies.allows(self.member, wanted.permission, wanted.resource):
-            self.used.add(wanted)
+    def require(self, permission: Needed) -> None:
+        """Check one permission and record its use.
+
+        Raises:
+            ApiError: 403.
+        """
+        if self._plane.policies.allows(self.member, permission.permission, permission.resource):
+            self.used.add(permission)
             return
-        self.refused.append(wanted)
+        self.refused.append(permission)
         raise ApiError(
             403,
-            f"Permission '{wanted.permission}' denied on resource '{wanted.resource}' (or it may"
-            f" not exist): {self.member} is not granted it",
+            f"Permission '{permission.permission}' denied on resource '{permission.resource}'"
+            f" (or it may not exist): {self.member} is not granted it",
         )

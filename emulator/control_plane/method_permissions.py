@@ -1,9 +1,10 @@
-"""The permissions that a call of the data plane needs: method and path -> permissions and the
-resource on which they are asked.
+"""Table of the permissions that calls of the data plane need, and the resource they are checked on.
 
 Sources: https://cloud.google.com/storage/docs/access-control/iam-json,
-https://cloud.google.com/dataproc/docs/concepts/iam, https://cloud.google.com/run/docs/reference/iam/permissions,
-https://cloud.google.com/workflows/docs/access-control, https://cloud.google.com/secret-manager/docs/access-control,
+https://cloud.google.com/dataproc/docs/concepts/iam,
+https://cloud.google.com/run/docs/reference/iam/permissions,
+https://cloud.google.com/workflows/docs/access-control,
+https://cloud.google.com/secret-manager/docs/access-control,
 https://cloud.google.com/logging/docs/access-control
 """
 
@@ -20,7 +21,7 @@ from emulator.services.http_service import ApiError, Request
 
 @dataclass(frozen=True)
 class Needed:
-    """One permission on one resource, both as IAM names them."""
+    """One permission on one resource, both in IAM's names."""
 
     permission: str
     resource: str
@@ -28,7 +29,7 @@ class Needed:
 
 @dataclass(frozen=True)
 class Method:
-    """One row. `{..}` in resource are groups of the path."""
+    """One row; `{..}` in `resource` are groups of the path."""
 
     method: str
     path: str
@@ -128,25 +129,32 @@ METHODS = (
 )
 
 LOG_ENTRIES = "/v2/entries:list"
-"""The projects stand in its body."""
+"""Its body has the projects."""
 
 
 def needed(request: Request, object_exists: Callable[[str, str], bool]) -> tuple[str, list[Needed]]:
-    """The API of a call, and what its caller has to be granted.
+    """Return the API of a call and the permissions it needs.
 
-    Args: object_exists says whether a bucket has an object: to replace one takes the right to
-    delete it. Raises: ApiError 404 for a call that is no row of the table.
+    Args:
+        request: The call.
+        object_exists: Whether a bucket has an object; replacing one needs the permission to delete
+            it.
+
+    Raises:
+        ApiError: 404, for a call that is not in the table.
     """
     if (request.method, request.path) == ("POST", LOG_ENTRIES):
         projects = request.json().get("resourceNames", [])
         return LOGGING, [Needed("logging.logEntries.list", project) for project in projects]
     for row in METHODS:
-        found = re.fullmatch(row.path, request.path)
-        if row.method == request.method and found:
-            names = {key: unquote(value) for key, value in found.groupdict().items()}
+        match = re.fullmatch(row.path, request.path)
+        if row.method == request.method and match:
+            names = {key: unquote(value) for key, value in match.groupdict().items()}
             resource = row.resource.format(**names)
-            wanted = [Needed(permission, resource) for permission in row.permissions if resource]
-            return row.api, wanted + list(_by_content(row, request, names, object_exists))
+            permissions = [
+                Needed(permission, resource) for permission in row.permissions if resource
+            ]
+            return row.api, permissions + list(_by_content(row, request, names, object_exists))
     raise ApiError(404, f"{request.method} {request.path}: no permission is known for this call")
 
 
@@ -156,7 +164,7 @@ def _by_content(
     names: dict[str, str],
     object_exists: Callable[[str, str], bool],
 ) -> Iterator[Needed]:
-    """What depends on the body."""
+    """Return the permissions that depend on the body."""
     if row.permissions == ("dataproc.batches.create",):
         execution = request.json().get("environmentConfig", {}).get("executionConfig", {})
         account = execution.get("serviceAccount", "default")
@@ -173,7 +181,9 @@ def _by_content(
 
 
 def _uploaded_name(request: Request) -> str:
-    """The object's name: in the query, or in the metadata, which a multipart body begins with."""
+    """Return the object's name, from the query or from the metadata at the start of a
+    multipart body.
+    """
     if "name" in request.query:
         return request.query["name"]
     body = request.body

@@ -1,5 +1,5 @@
-"""How the services answer a change: the resource itself, or an operation that is done at once, in
-the form of each service.
+"""Responses to a change: the resource, or an operation that is done at once, in each
+service's form.
 """
 
 from __future__ import annotations
@@ -15,29 +15,39 @@ LONG_RUNNING = r"/v[12]/(?P<name>(?:projects/.+/)?operations/[^/:]+)"
 COMPUTE = r"/compute/v1/(?P<name>projects/.+/operations/[^/:]+)(?:/wait)?"
 SQL = r"/sql/v1beta4/(?P<name>projects/.+/operations/[^/:]+)"
 PATTERNS = (LONG_RUNNING, COMPUTE, SQL)
-"""Where operations are looked at (https://cloud.google.com/apis/design/design_patterns#long_running_operations)."""
+"""Paths of operations.
+
+Source: https://cloud.google.com/apis/design/design_patterns#long_running_operations
+"""
 
 
 class Operations:
-    """Operations that were answered, by name: clients ask for them again."""
+    """Finished operations by name, which clients poll."""
 
     def __init__(self) -> None:
         self._done: dict[str, Document] = {}
 
     def answer(self, type_: ResourceType, names: Names, resource: Document, verb: str) -> Answer:
-        """The answer to a change. Args: verb is what was done: create, update, delete."""
+        """Return the response to a change.
+
+        Args:
+            type_: Type of the resource.
+            names: Names in its path.
+            resource: The resource after the change.
+            verb: create, update or delete.
+        """
         if type_.answer == "resource":
             return Answer({} if verb == "delete" else resource)
         key = uuid.uuid4().hex
         relative = type_.relative(path_of(type_, names))
-        # operations are a collection beside the type's own
+        # operations are a sibling of the type's collection
         parent = relative.rpartition("/")[0].rpartition("/")[0]
         if type_.answer == "sql":
             parent = f"projects/{names['project']}"
         name = f"{parent}/operations/{key}"
         if type_.answer == "operation":
             return Answer(self.finished(name, resource if verb != "delete" else {}))
-        document = {
+        operation = {
             "kind": f"{type_.service}#operation",
             "name": key,
             "status": "DONE",
@@ -48,20 +58,24 @@ class Operations:
             "selfLink": f"https://{type_.host}/{name}",
         }
         if "region" in names:
-            document["region"] = resource["region"]
+            operation["region"] = resource["region"]
         if type_.answer == "sql":
-            document["kind"] = "sql#operation"
-        self._done[name] = document
-        return Answer(document)
+            operation["kind"] = "sql#operation"
+        self._done[name] = operation
+        return Answer(operation)
 
     def finished(self, name: str, response: Document) -> Document:
-        """A long-running operation that is done, with its response."""
+        """Return a finished long-running operation with its response."""
         typed: dict[str, Any] = {"@type": "type.googleapis.com/google.protobuf.Struct", **response}
         self._done[name] = {"name": name, "done": True, "response": typed, "metadata": {}}
         return self._done[name]
 
     def get(self, request: Request, name: str) -> Answer:
-        """Raises: ApiError 404."""
+        """Return an operation.
+
+        Raises:
+            ApiError: 404.
+        """
         if name not in self._done:
             raise ApiError(404, f"Operation {name} was not found")
         return Answer(self._done[name])

@@ -1,7 +1,6 @@
-"""Methods that are no plain collection: APIs of the project, the project and its policy, buckets'
-policies, peerings, record sets, users of the database, secret versions, and verbs of schedules.
-
-In: the control plane. Out: routes on it. Every function registers those of one service.
+"""Methods other than plain collections: enabled APIs, the project and its policy, bucket policies,
+peerings, record sets, database users, secret versions, schedule verbs. Each function registers the
+routes of one service.
 """
 
 from __future__ import annotations
@@ -35,21 +34,21 @@ def _add_services(plane: ControlPlane) -> None:
     """https://cloud.google.com/service-usage/docs/reference/rest/v1/services"""
     base = rf"(?:/serviceusage\.googleapis\.com)?/v1/{PROJECT}/services"
 
-    def document(name: str) -> Document:
+    def service_json(name: str) -> Document:
         state = "ENABLED" if name in plane.enabled else "DISABLED"
         full = f"projects/{PROJECT_NUMBER}/services/{name}"
         return {"name": full, "config": {"name": name}, "state": state}
 
     def enable(names: list[str]) -> Answer:
         plane.enabled.update(names)
-        services = [document(name) for name in names]
+        services = [service_json(name) for name in names]
         operation = plane.operations.finished(
             f"operations/acat.{len(plane.enabled)}", {"services": services}
         )
         return Answer(operation)
 
     def listed(request: Request, project: str) -> Answer:
-        return Answer({"services": [document(name) for name in sorted(plane.enabled)]})
+        return Answer({"services": [service_json(name) for name in sorted(plane.enabled)]})
 
     def enable_many(request: Request, project: str) -> Answer:
         return enable(request.json()["serviceIds"])
@@ -58,7 +57,7 @@ def _add_services(plane: ControlPlane) -> None:
         return enable([service])
 
     def get(request: Request, project: str, service: str) -> Answer:
-        return Answer(document(service))
+        return Answer(service_json(service))
 
     plane.route("GET", base, listed)
     plane.route("POST", f"{base}:batchEnable", enable_many)
@@ -104,16 +103,16 @@ def _add_bucket_policies(plane: ControlPlane) -> None:
     """https://cloud.google.com/storage/docs/json_api/v1/buckets/getIamPolicy"""
     base = r"/storage/v1/b/(?P<bucket>[^/]+)/iam"
 
-    def found(bucket: str) -> Document:
+    def bucket_resource(bucket: str) -> Document:
         return plane.store.get(TYPES["storage.b"], {"id": bucket})
 
     def get(request: Request, bucket: str) -> Answer:
-        found(bucket)
+        bucket_resource(bucket)
         name = policy_name_of_bucket(bucket)
         return Answer({**plane.policies.get(name), "kind": "storage#policy", "resourceId": name})
 
     def put(request: Request, bucket: str) -> Answer:
-        prevention = found(bucket)["iamConfiguration"]["publicAccessPrevention"]
+        prevention = bucket_resource(bucket)["iamConfiguration"]["publicAccessPrevention"]
         policy = {
             key: value
             for key, value in request.json().items()
@@ -135,20 +134,20 @@ def _add_peerings(plane: ControlPlane) -> None:
     base = rf"(?:/{re.escape(host)})?/v1/services/(?P<service>[^/:]+)/connections"
     connections: dict[str, Document] = {}
 
-    def keep(service: str, asked: Document) -> Answer:
+    def store_connection(service: str, body: Document) -> Answer:
         plane.require_api(host)
-        network = network_of(plane.store, asked["network"])
-        reserved = asked.get("reservedPeeringRanges", [])
-        known = {
-            one["name"]
-            for one in plane.store.of_type("compute.addresses")
-            if one.get("purpose") == "VPC_PEERING"
+        network = network_of(plane.store, body["network"])
+        reserved = body.get("reservedPeeringRanges", [])
+        ranges = {
+            entry["name"]
+            for entry in plane.store.of_type("compute.addresses")
+            if entry.get("purpose") == "VPC_PEERING"
         }
-        if not reserved or set(reserved) - known:
+        if not reserved or set(reserved) - ranges:
             raise ApiError(400, f"Invalid reserved peering ranges: {reserved}")
         peering = host.replace(".", "-")
-        connections[asked["network"]] = {
-            **asked,
+        connections[body["network"]] = {
+            **body,
             "peering": peering,
             "service": f"services/{service}",
         }
@@ -156,23 +155,23 @@ def _add_peerings(plane: ControlPlane) -> None:
         plane.store.replace(
             TYPES["compute.networks"], names, {**network, "peerings": [{"name": peering}]}
         )
-        operation = plane.operations.finished("operations/pssn.1", connections[asked["network"]])
+        operation = plane.operations.finished("operations/pssn.1", connections[body["network"]])
         return Answer(operation)
 
     def create(request: Request, service: str) -> Answer:
-        asked = request.json()
-        if asked["network"] in connections:
+        body = request.json()
+        if body["network"] in connections:
             raise ApiError(400, "Cannot modify allocated ranges in CreateConnection. Use Update.")
-        return keep(service, asked)
+        return store_connection(service, body)
 
     def update(request: Request, service: str, connection: str) -> Answer:
-        return keep(service, request.json())
+        return store_connection(service, request.json())
 
     def listed(request: Request, service: str) -> Answer:
         plane.require_api(host)
-        wanted = request.query.get("network")
-        found = [one for key, one in connections.items() if wanted in (None, key)]
-        return Answer({"connections": found})
+        network = request.query.get("network")
+        entries = [entry for key, entry in connections.items() if network in (None, key)]
+        return Answer({"connections": entries})
 
     plane.route("POST", base, create)
     plane.route("GET", base, listed)
@@ -200,25 +199,25 @@ def _add_record_sets(plane: ControlPlane) -> None:
         return Answer(put(zone_of(project, zone), request.json(), new=True))
 
     def change(request: Request, project: str, zone: str) -> Answer:
-        found, asked = zone_of(project, zone), request.json()
-        for record in asked.get("deletions", []):
+        managed_zone, body = zone_of(project, zone), request.json()
+        for record in body.get("deletions", []):
             records.pop((zone, record["name"], record["type"]), None)
-        for record in asked.get("additions", []):
-            put(found, record, new=True)
-        return Answer({**asked, "kind": "dns#change", "id": "1", "status": "done"})
+        for record in body.get("additions", []):
+            put(managed_zone, record, new=True)
+        return Answer({**body, "kind": "dns#change", "id": "1", "status": "done"})
 
     def get_change(request: Request, project: str, zone: str, change_id: str) -> Answer:
         return Answer({"kind": "dns#change", "id": change_id, "status": "done"})
 
     def listed(request: Request, project: str, zone: str) -> Answer:
         zone_of(project, zone)
-        wanted = (request.query.get("name"), request.query.get("type"))
-        found = [
+        name_filter, type_filter = request.query.get("name"), request.query.get("type")
+        selected = [
             record
-            for (in_zone, name, kind), record in records.items()
-            if in_zone == zone and wanted[0] in (None, name) and wanted[1] in (None, kind)
+            for (zone_name, name, kind), record in records.items()
+            if zone_name == zone and name_filter in (None, name) and type_filter in (None, kind)
         ]
-        return Answer({"rrsets": found})
+        return Answer({"rrsets": selected})
 
     plane.route("POST", f"{zone_path}/rrsets", create)
     plane.route("GET", f"{zone_path}/rrsets", listed)
@@ -227,8 +226,8 @@ def _add_record_sets(plane: ControlPlane) -> None:
 
 
 def _add_database_users(plane: ControlPlane) -> None:
-    """https://cloud.google.com/sql/docs/postgres/admin-api/rest/v1beta4/users: a user is named by
-    the query, and its password is never read back.
+    """https://cloud.google.com/sql/docs/postgres/admin-api/rest/v1beta4/users: the query names a
+    user, and its password is never returned.
     """
     base = (
         rf"(?:/sqladmin\.googleapis\.com)?/sql/v1beta4/{PROJECT}"
@@ -239,8 +238,8 @@ def _add_database_users(plane: ControlPlane) -> None:
 
     def changed(project: str, instance: str, user: Document, verb: str) -> Answer:
         plane.store.get(TYPES["sqladmin.instances"], {"project": project, "id": instance})
-        shown = {key: value for key, value in user.items() if key != "password"}
-        users[instance, user["name"]] = {"type": "BUILT_IN", **shown, "instance": instance}
+        public_fields = {key: value for key, value in user.items() if key != "password"}
+        users[instance, user["name"]] = {"type": "BUILT_IN", **public_fields, "instance": instance}
         plane.on_change("sqladmin.users", verb, {**user, "instance": instance})
         names = {"project": project, "instance": instance, "id": user["name"]}
         return plane.operations.answer(type_, names, {}, verb)
@@ -253,8 +252,8 @@ def _add_database_users(plane: ControlPlane) -> None:
         return changed(project, instance, user, "update")
 
     def listed(request: Request, project: str, instance: str) -> Answer:
-        found = [user for (owner, _), user in users.items() if owner == instance]
-        return Answer({"kind": "sql#usersList", "items": found})
+        instance_users = [user for (owner, _), user in users.items() if owner == instance]
+        return Answer({"kind": "sql#usersList", "items": instance_users})
 
     def get(request: Request, project: str, instance: str, name: str) -> Answer:
         if (instance, name) not in users:
@@ -323,7 +322,11 @@ def _add_secret_versions(plane: ControlPlane) -> None:
 
 
 def network_of(store: ResourceStore, link: str) -> Document:
-    """The network that a link names, with the project's number or its id. Raises: ApiError 404."""
+    """Return the network of a link, which has the project's number or its id.
+
+    Raises:
+        ApiError: 404.
+    """
     name = link.rpartition("/")[2]
     for network in store.of_type("compute.networks"):
         if network["name"] == name:

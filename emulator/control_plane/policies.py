@@ -1,8 +1,7 @@
-"""IAM: policies of resources, the permissions that they give, and the conditions in them.
+"""IAM: policies, roles and conditions; decides whether an identity has a permission on a resource.
+Predefined roles are in `roles.toml`. A permission on the project applies to everything in it.
 
-In: policies as `setIamPolicy` takes them, custom roles as they were created, predefined roles from
-`roles.toml`. Out: whether an identity has a permission on a resource. A permission that is granted
-on the project holds for everything in it. Sources: https://cloud.google.com/iam/docs/policies,
+Sources: https://cloud.google.com/iam/docs/policies,
 https://cloud.google.com/iam/docs/conditions-overview
 """
 
@@ -31,23 +30,24 @@ RESOURCE_TYPES = {"objects": "storage.googleapis.com/Object"}
 
 
 def predefined_roles() -> dict[str, frozenset[str]]:
-    """Permissions by role: those of `roles.toml`, which names its sources."""
-    document = tomllib.loads(ROLES_FILE.read_text(encoding="utf-8"))
-    return {name: frozenset(role["permissions"]) for name, role in document["roles"].items()}
+    """Return the permissions of each role of `roles.toml`, which names its sources."""
+    table = tomllib.loads(ROLES_FILE.read_text(encoding="utf-8"))
+    return {name: frozenset(role["permissions"]) for name, role in table["roles"].items()}
 
 
 def other_permissions() -> frozenset[str]:
-    """Permissions that exist and stand in no role of `roles.toml`."""
-    document = tomllib.loads(ROLES_FILE.read_text(encoding="utf-8"))
-    return frozenset(document["other_permissions"]["permissions"])
+    """Return the permissions that exist and are in no role of `roles.toml`."""
+    table = tomllib.loads(ROLES_FILE.read_text(encoding="utf-8"))
+    return frozenset(table["other_permissions"]["permissions"])
 
 
 class Policies:
-    """Policies by resource. A resource is named as IAM names it, `projects/..`, an object of a
-    bucket as `projects/_/buckets/B/objects/NAME`.
+    """Policies by resource, in IAM's names: `projects/..`, and `projects/_/buckets/B/objects/NAME`
+    for an object.
 
-    Args: custom_role returns the permissions of a custom role, None where there is none. account
-    says whether a service account exists.
+    Args:
+        custom_role: Returns the permissions of a custom role; None if it does not exist.
+        account: Whether a service account exists.
     """
 
     def __init__(
@@ -63,15 +63,21 @@ class Policies:
         self._changes = 0
 
     def get(self, resource: str) -> Document:
-        """The policy; one that was never set has no bindings."""
+        """Return the policy; without bindings if it was never set."""
         with self._lock:
             return copy.deepcopy(self._policies.get(resource) or self._with_etag({}, 0))
 
     def set(self, resource: str, policy: Document, *, public_access: bool = True) -> Document:
-        """Replace it. Args: public_access is False where the resource forbids public members.
+        """Replace a policy.
 
-        Raises: ApiError 400 for an unknown role or member, 409 where the etag is not the current
-        one, 412 for a public member that is forbidden.
+        Args:
+            resource: IAM's name of the resource.
+            policy: The policy.
+            public_access: False if the resource forbids public members.
+
+        Raises:
+            ApiError: 400 for an unknown role or member, 409 for an outdated etag, 412 for a
+                forbidden public member.
         """
         bindings = policy.get("bindings", [])
         for binding in bindings:
@@ -81,7 +87,7 @@ class Policies:
             if binding.get("condition"):
                 if int(policy.get("version", 0)) != 3:
                     raise ApiError(400, "A policy with conditions must have version 3")
-                _holds(binding["condition"]["expression"], "")
+                _condition_applies(binding["condition"]["expression"], "")
         with self._lock:
             live = self._policies.get(resource) or self._with_etag({}, 0)
             if policy.get("etag") and policy["etag"] != live["etag"]:
@@ -96,24 +102,28 @@ class Policies:
             return copy.deepcopy(self._policies[resource])
 
     def remove(self, resource: str) -> None:
-        """Forget the policy of a resource that was deleted."""
+        """Delete the policy of a deleted resource."""
         with self._lock:
             self._policies.pop(resource, None)
 
     def permissions_of(self, role: str) -> frozenset[str]:
-        """Raises: ApiError 400 for a role that does not exist here."""
-        own = not role.startswith("roles/")
-        found = self._custom_role(role) if own else self._predefined.get(role)
-        if found is None:
+        """Return the permissions of a role.
+
+        Raises:
+            ApiError: 400, if the role does not exist here.
+        """
+        is_custom = not role.startswith("roles/")
+        permissions = self._custom_role(role) if is_custom else self._predefined.get(role)
+        if permissions is None:
             raise ApiError(
                 400,
                 f"Role {role} is not supported for this resource;"
                 " emulator/control_plane/roles.toml has none",
             )
-        return found
+        return permissions
 
     def allows(self, member: str, permission: str, resource: str) -> bool:
-        """Whether the member has the permission on the resource, or on one that it is in."""
+        """Return whether the member has the permission on the resource or one that contains it."""
         with self._lock:
             policies = [policy for name, policy in self._policies.items() if is_in(name, resource)]
         for policy in policies:
@@ -121,26 +131,27 @@ class Policies:
                 if (
                     member in binding.get("members", [])
                     and permission in self.permissions_of(binding["role"])
-                    and _holds(binding.get("condition", {}).get("expression", ""), resource)
+                    and _condition_applies(
+                        binding.get("condition", {}).get("expression", ""), resource
+                    )
                 ):
                     return True
         return False
 
     def grants(self) -> list[dict[str, str]]:
-        """Every member's role on every resource."""
+        """Return every member's role on every resource."""
         with self._lock:
             policies = sorted(self._policies.items())
-        found = [
-            (resource, binding, member)
-            for resource, policy in policies
-            for binding in policy.get("bindings", [])
-            for member in binding.get("members", [])
-        ]
-        return [
-            {"member": member, "role": binding["role"], "resource": resource}
-            | ({"condition": binding["condition"]["expression"]} if "condition" in binding else {})
-            for resource, binding, member in found
-        ]
+        grants = []
+        for resource, policy in policies:
+            for binding in policy.get("bindings", []):
+                condition = binding.get("condition")
+                for member in binding.get("members", []):
+                    grant = {"member": member, "role": binding["role"], "resource": resource}
+                    if condition:
+                        grant["condition"] = condition["expression"]
+                    grants.append(grant)
+        return grants
 
     def _check_member(self, member: str, *, public_access: bool) -> None:
         if member in PUBLIC:
@@ -152,8 +163,10 @@ class Policies:
         if not MEMBER.fullmatch(member):
             raise ApiError(400, f"Invalid member: {member}")
         kind, _, email = member.partition(":")
-        own = email.endswith(".iam.gserviceaccount.com") and not email.startswith("service-")
-        if kind == "serviceAccount" and own and not self._account(email):
+        is_project_account = email.endswith(".iam.gserviceaccount.com") and not email.startswith(
+            "service-"
+        )
+        if kind == "serviceAccount" and is_project_account and not self._account(email):
             raise ApiError(400, f"Service account {email} does not exist.")
 
     @staticmethod
@@ -163,17 +176,19 @@ class Policies:
 
 
 def is_in(outer: str, resource: str) -> bool:
-    """Whether a policy of `outer` counts for the resource: it is that one, or in it, or `outer` is
-    the project. Buckets are named without their project.
+    """Return whether a policy of `outer` applies to the resource: they are equal, `outer` contains
+    it, or `outer` is the project. Names of buckets have no project.
     """
     if outer == resource or resource.startswith(f"{outer}/"):
         return True
     return outer.count("/") == 1 and resource.startswith("projects/_/buckets/")
 
 
-def _holds(expression: str, resource: str) -> bool:
-    """A condition of the few forms that are known here, joined by `&&`. Raises: ApiError 400 for
-    any other.
+def _condition_applies(expression: str, resource: str) -> bool:
+    """Evaluate a condition of the supported forms, joined by `&&`.
+
+    Raises:
+        ApiError: 400, for another form.
     """
     for part in expression.split("&&") if expression.strip() else []:
         equals, starts = EQUALS.fullmatch(part.strip()), STARTS.fullmatch(part.strip())
@@ -191,5 +206,5 @@ def _attribute(name: str, resource: str) -> str:
     if name == "name":
         return resource
     kind = "objects" if "/objects/" in resource else ""
-    known = RESOURCE_TYPES.get(kind, "storage.googleapis.com/Bucket")
-    return known if name == "type" else known.partition("/")[0]
+    type_name = RESOURCE_TYPES.get(kind, "storage.googleapis.com/Bucket")
+    return type_name if name == "type" else type_name.partition("/")[0]

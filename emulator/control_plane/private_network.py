@@ -1,9 +1,5 @@
-"""The emulated network between jobs and database: the private name of the database, for processes
-that run on this machine.
-
-In: what was created (zone, record, instance, subnetworks, firewall rules) and a job's variables.
-Out: the variables with the real address in place of the name, or the reason why the job would not
-reach it. It does not emulate TLS: the server here has none.
+"""Emulated network between jobs and the database. Replaces the database's private name by the real
+address, or reports why a job would not reach it. TLS is not emulated: the server here has none.
 """
 
 from __future__ import annotations
@@ -16,16 +12,23 @@ from emulator.control_plane.resource_store import Document
 
 
 class Unreachable(Exception):
-    """A job can't do on this network what it has to; the message says what is missing."""
+    """The network lacks something a job needs; the message names it."""
 
 
-def reached(
+def route_variables(
     plane: ControlPlane, server: tuple[str, int], variables: Mapping[str, str], subnetwork: str
 ) -> dict[str, str]:
-    """The variables of a job on this subnetwork, with the server's own host and port.
+    """Return a job's variables with the server's real host and port.
 
-    Raises: Unreachable where the name has no record in a zone of the network, no instance has that
-    address, or the instance is on another network.
+    Args:
+        plane: Zones, records, instances and networks.
+        server: Host and port.
+        variables: The job's variables.
+        subnetwork: Subnetwork of the job.
+
+    Raises:
+        Unreachable: The name has no record in a zone of the network, or no instance of the network
+            has that address.
     """
     network = subnetwork_named(plane, subnetwork)["network"]
     host = variables.get("DB_HOST", "")
@@ -34,43 +37,50 @@ def reached(
         instance
         for instance in plane.store.of_type("sqladmin.instances")
         if {"type": "PRIVATE", "ipAddress": address} in instance["ipAddresses"]
-        and _same(instance["settings"]["ipConfiguration"].get("privateNetwork", ""), network)
+        and _same_link(instance["settings"]["ipConfiguration"].get("privateNetwork", ""), network)
     ]
     if not instances:
         raise Unreachable(f"DB_HOST={host} is {address}, and no instance of {network} has it")
-    found = dict(variables)
+    routed = dict(variables)
     for name, value in variables.items():
         if name.startswith("MLFLOW_"):
-            found[name] = value.replace(host, ":".join(map(str, server)))
-    return found | {"DB_HOST": server[0], "DB_PORT": str(server[1]), "DB_SSLMODE": "prefer"}
+            routed[name] = value.replace(host, ":".join(map(str, server)))
+    return routed | {"DB_HOST": server[0], "DB_PORT": str(server[1]), "DB_SSLMODE": "prefer"}
 
 
 def require_batch_network(plane: ControlPlane, subnetwork: str) -> None:
-    """What Dataproc Serverless asks of a subnetwork
+    """Check a subnetwork by the requirements of Dataproc Serverless
     (https://cloud.google.com/dataproc-serverless/docs/concepts/network).
 
-    Raises: Unreachable.
+    Raises:
+        Unreachable: A requirement is not met.
     """
-    found = subnetwork_named(plane, subnetwork)
-    if not found.get("privateIpGoogleAccess"):
-        raise Unreachable(f"subnetwork {found['name']} has no Private Google Access")
-    own = ipaddress.IPv4Network(found["ipCidrRange"])
-    if not any(_lets_in(rule, found["network"], own) for rule in _firewalls(plane)):
-        raise Unreachable(f"no rule lets machines of {found['name']} reach each other on any port")
+    resource = subnetwork_named(plane, subnetwork)
+    if not resource.get("privateIpGoogleAccess"):
+        raise Unreachable(f"subnetwork {resource['name']} has no Private Google Access")
+    ip_range = ipaddress.IPv4Network(resource["ipCidrRange"])
+    if not any(_allows_traffic(rule, resource["network"], ip_range) for rule in _firewalls(plane)):
+        raise Unreachable(
+            f"no rule lets machines of {resource['name']} reach each other on any port"
+        )
 
 
 def subnetwork_named(plane: ControlPlane, name: str) -> Document:
-    """Args: name is the last part of its path, or all of it. Raises: Unreachable."""
-    for found in plane.store.of_type("compute.subnetworks"):
-        if found["name"] == name.rpartition("/")[2]:
-            return found
+    """Return a subnetwork by its path or the last part of it.
+
+    Raises:
+        Unreachable: It does not exist.
+    """
+    for resource in plane.store.of_type("compute.subnetworks"):
+        if resource["name"] == name.rpartition("/")[2]:
+            return resource
     raise Unreachable(f"subnetwork {name} does not exist")
 
 
 def _address_of(plane: ControlPlane, host: str, network: str) -> str:
     for zone in plane.store.of_type("dns.managedZones"):
         networks = zone.get("privateVisibilityConfig", {}).get("networks", [])
-        if not any(_same(one["networkUrl"], network) for one in networks):
+        if not any(_same_link(entry["networkUrl"], network) for entry in networks):
             continue
         record = plane.records.get((zone["name"], f"{host}.", "A"))
         if record:
@@ -82,17 +92,17 @@ def _firewalls(plane: ControlPlane) -> list[Document]:
     return list(plane.store.of_type("compute.firewalls"))
 
 
-def _lets_in(rule: Document, network: str, own: ipaddress.IPv4Network) -> bool:
-    sources = [ipaddress.IPv4Network(one) for one in rule.get("sourceRanges", [])]
+def _allows_traffic(rule: Document, network: str, ip_range: ipaddress.IPv4Network) -> bool:
+    sources = [ipaddress.IPv4Network(entry) for entry in rule.get("sourceRanges", [])]
     return (
         rule["direction"] == "INGRESS"
         and not rule.get("disabled")
-        and _same(rule["network"], network)
-        and any(own.subnet_of(source) for source in sources)
-        and any(one["IPProtocol"] == "all" for one in rule.get("allowed", []))
+        and _same_link(rule["network"], network)
+        and any(ip_range.subnet_of(source) for source in sources)
+        and any(entry["IPProtocol"] == "all" for entry in rule.get("allowed", []))
     )
 
 
-def _same(one: str, other: str) -> bool:
-    """Links with and without their beginning."""
-    return bool(one) and one.partition("projects/")[2] == other.partition("projects/")[2]
+def _same_link(first: str, second: str) -> bool:
+    """Compare links, with or without their host."""
+    return bool(first) and first.partition("projects/")[2] == second.partition("projects/")[2]

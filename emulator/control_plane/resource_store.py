@@ -1,8 +1,5 @@
-"""Resources as the services keep them: JSON documents by path, created, read, changed and deleted
-by the rules of the table.
-
-In: a type, the path's names, a document. Out: the stored document. Every refusal is an `ApiError`
-with the status that the service answers. All state is in memory, behind one lock.
+"""Resources as JSON by path: created, read, updated and deleted by the rules of the type's row. An
+`ApiError` has the status of the service. State is in memory, behind one lock.
 """
 
 from __future__ import annotations
@@ -34,10 +31,16 @@ class ResourceStore:
         self._resources: dict[str, Document] = {}
         self._types: dict[str, ResourceType] = {}
 
-    def create(self, type_: ResourceType, names: Names, asked: Document) -> Document:
-        """Keep a new resource. Args: names are the collection's placeholders and the new `id`.
+    def create(self, type_: ResourceType, names: Names, requested: Document) -> Document:
+        """Store a new resource.
 
-        Raises: ApiError 400 (a rule), 404 (a parent or a reference), 409 (it exists).
+        Args:
+            type_: Its type.
+            names: Placeholders of the collection, and the new `id`.
+            requested: Fields of the request.
+
+        Raises:
+            ApiError: 400 for a rule, 404 for a missing parent or reference, 409 if it exists.
         """
         if not re.fullmatch(type_.id_rule, names["id"].partition("@")[0]):
             raise ApiError(400, f"Invalid value for {type_.name} id: '{names['id']}'")
@@ -46,19 +49,23 @@ class ResourceStore:
             if path in self._resources:
                 raise ApiError(409, f"Resource '{type_.relative(path)}' already exists")
             self._require_parent(type_, path)
-            self._require_references(type_, asked)
-            resource = {**copy.deepcopy(dict(type_.filled)), **asked}
+            self._require_references(type_, requested)
+            resource = {**copy.deepcopy(dict(type_.filled)), **requested}
             resource |= _output(type_, names, path)
             now = _now()
             resource |= {"createTime": now, "updateTime": now, "creationTimestamp": now}
-            return self._keep(path, type_, resource)
+            return self._store(path, type_, resource)
 
     def get(self, type_: ResourceType, names: Names) -> Document:
-        """Raises: ApiError 404."""
-        return copy.deepcopy(self._found(type_, names))
+        """Return a resource.
+
+        Raises:
+            ApiError: 404.
+        """
+        return copy.deepcopy(self._live(type_, names))
 
     def listed(self, type_: ResourceType, names: Names) -> list[Document]:
-        """Resources of one collection, in the order of their creation."""
+        """Return the resources of a collection, in the order of their creation."""
         collection = f"{type_.host}/{type_.collection.format(**names)}/"
         with self.lock:
             return [
@@ -68,28 +75,36 @@ class ResourceStore:
             ]
 
     def update(
-        self, type_: ResourceType, names: Names, asked: Document, mask: list[str] | None
+        self, type_: ResourceType, names: Names, requested: Document, mask: list[str] | None
     ) -> Document:
-        """Change the fields of `mask`, or all that were asked. Raises: ApiError 400, 404, 409."""
+        """Update the fields of `mask`, or all of the request.
+
+        Raises:
+            ApiError: 400 for an immutable field, 404, 409 for an outdated etag.
+        """
         with self.lock:
-            live = self._found(type_, names)
-            if asked.get("etag") and live.get("etag") and asked["etag"] != live["etag"]:
+            live = self._live(type_, names)
+            if requested.get("etag") and live.get("etag") and requested["etag"] != live["etag"]:
                 raise ApiError(409, "The etag is not the current one", reason="ABORTED")
             changed = copy.deepcopy(live)
-            for name in list(asked) if mask is None else mask:
-                _copy_field(asked, changed, name)
+            for name in list(requested) if mask is None else mask:
+                _copy_field(requested, changed, name)
             for name in type_.immutable:
-                if field_of(changed, name) != field_of(live, name) and name in asked:
+                if field_of(changed, name) != field_of(live, name) and name in requested:
                     raise ApiError(400, f"Field {name} of {type_.name} can not be changed")
             self._require_references(type_, changed)
             changed |= _output(type_, names, path_of(type_, names)) | {"updateTime": _now()}
-            return self._keep(path_of(type_, names), type_, changed)
+            return self._store(path_of(type_, names), type_, changed)
 
     def delete(self, type_: ResourceType, names: Names) -> Document:
-        """Raises: ApiError 400 while it is protected or in use, 404."""
+        """Delete a resource and those inside it.
+
+        Raises:
+            ApiError: 400 while it is protected or in use, 404.
+        """
         path = path_of(type_, names)
         with self.lock:
-            live = self._found(type_, names)
+            live = self._live(type_, names)
             if type_.protected_by and field_of(live, type_.protected_by):
                 raise ApiError(
                     400,
@@ -107,37 +122,37 @@ class ResourceStore:
             return live
 
     def replace(self, type_: ResourceType, names: Names, resource: Document) -> Document:
-        """Keep what a method other than create and update has made of it."""
+        """Store the result of another method."""
         with self.lock:
-            return self._keep(path_of(type_, names), type_, resource)
+            return self._store(path_of(type_, names), type_, resource)
 
     def exists(self, type_: ResourceType, value: str) -> bool:
-        """Whether a reference, in any of the forms that the services take, names a resource."""
+        """Return whether a reference, in any form of the services, names a resource."""
         with self.lock:
             return any(
                 kind is type_ and _same_resource(path, value) for path, kind in self._types.items()
             )
 
     def of_type(self, name: str) -> Iterator[Document]:
-        """All resources of a type, in the order of their creation. Args: name as in the table."""
+        """Return all resources of a type, in the order of their creation."""
         with self.lock:
             paths = [path for path, kind in self._types.items() if kind.name == name]
             yield from (copy.deepcopy(self._resources[path]) for path in paths)
 
     def counts(self) -> dict[str, int]:
-        """How many there are, by type."""
+        """Return the number of resources by type."""
         with self.lock:
             names = [kind.name for kind in self._types.values()]
         return {name: names.count(name) for name in sorted(set(names))}
 
-    def _found(self, type_: ResourceType, names: Names) -> Document:
+    def _live(self, type_: ResourceType, names: Names) -> Document:
         path = path_of(type_, names)
         with self.lock:
             if path not in self._resources:
                 raise ApiError(404, f"Resource '{type_.relative(path)}' was not found")
             return self._resources[path]
 
-    def _keep(self, path: str, type_: ResourceType, resource: Document) -> Document:
+    def _store(self, path: str, type_: ResourceType, resource: Document) -> Document:
         content = repr(sorted((key, value) for key, value in resource.items() if key != "etag"))
         resource["etag"] = hashlib.sha256(content.encode()).hexdigest()[:16]
         self._resources[path], self._types[path] = resource, type_
@@ -152,8 +167,8 @@ class ResourceStore:
 
     def _require_references(self, type_: ResourceType, resource: Document) -> None:
         for reference in type_.references:
-            found = field_of(resource, reference.path)
-            for value in found if isinstance(found, list) else [found]:
+            field_value = field_of(resource, reference.path)
+            for value in field_value if isinstance(field_value, list) else [field_value]:
                 if value and not self.exists(TYPES[reference.type], value):
                     raise ApiError(404, f"The resource '{value}' was not found")
 
@@ -166,24 +181,26 @@ class ResourceStore:
 
 
 def path_of(type_: ResourceType, names: Names) -> str:
-    """`host/collection/id`: the key of a resource."""
+    """Return the key of a resource, `host/collection/id`."""
     return f"{type_.host}/{type_.collection.format(**names)}/{names['id']}"
 
 
-def field_of(document: Any, path: str) -> Any:
-    """The value at a dotted path, None where there is none."""
+def field_of(value: Any, path: str) -> Any:
+    """Return the value at a dotted path; None if it is missing."""
     for part in path.split("."):
-        document = document.get(part) if isinstance(document, dict) else None
-    return document
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def camel_case(name: str) -> str:
-    """A mask may name fields in either form; documents have this one."""
-    return re.sub(r"_([a-z])", lambda found: found[1].upper(), name)
+    """Convert a mask's field name to the form of resources; masks may use either."""
+    return re.sub(r"_([a-z])", lambda match: match[1].upper(), name)
 
 
 def _copy_field(source: Document, target: Document, path: str) -> None:
-    """Set what the source has at the path; a field that it has not is removed, as a mask asks."""
+    """Copy the value at a path. A field that the source lacks is removed, as an update
+    mask requires.
+    """
     *parents, last = path.split(".")
     for part in parents:
         source, target = source.get(part) or {}, target.setdefault(part, {})
@@ -194,12 +211,12 @@ def _copy_field(source: Document, target: Document, path: str) -> None:
 
 
 def _output(type_: ResourceType, names: Names, path: str) -> Document:
-    """The fields that the service sets, and the resource's full name where it has one."""
+    """Return the fields that the service sets, and the resource's full name."""
     relative = path.partition("/")[2]
     number = str(int(hashlib.sha256(path.encode()).hexdigest()[:15], 16))
-    known = {**names, "path": relative, "number": PROJECT_NUMBER, "number_of_path": number}
+    placeholders = {**names, "path": relative, "number": PROJECT_NUMBER, "number_of_path": number}
     output = {
-        key: value.format(**known) if isinstance(value, str) else copy.deepcopy(value)
+        key: value.format(**placeholders) if isinstance(value, str) else copy.deepcopy(value)
         for key, value in type_.output.items()
     }
     if type_.answer == "compute" or type_.service == "dns":
@@ -212,7 +229,9 @@ def _output(type_: ResourceType, names: Names, path: str) -> Document:
 
 
 def _same_resource(path: str, value: str) -> bool:
-    """A reference is a URL, a name from `projects/` on, or in Compute Engine the last part."""
+    """Match a path with a reference: a URL, a name from `projects/` on, or in Compute Engine the
+    last part.
+    """
     return path.endswith(f"/{value.partition('/projects/')[2] or value.removeprefix('projects/')}")
 
 

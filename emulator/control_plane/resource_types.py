@@ -1,9 +1,6 @@
-"""The table of the resource types that Terraform creates: where each one's collection is, where its
-id comes from, how the service answers, and the rules that the service enforces.
-
-Rules come from each service's REST reference, which `source` names. They are this package's own
-copy: the product's checks are not used, so that a rule the product has wrong is found here.
-Placeholders in `collection` and `filled` are `{project}`, `{location}`, `{id}` and so on.
+"""Table of the resource types that Terraform creates: collection, source of the id, form of the
+response, and rules of the service. `source` names the REST reference. The rules are independent of
+the product's checks, so that a wrong rule of the product is found here.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ RFC_1035 = r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?"
 
 @dataclass(frozen=True)
 class Reference:
-    """A field that has to name an existing resource of another type. Lists name several."""
+    """A field that must name an existing resource of another type, or a list of them."""
 
     path: str
     type: str
@@ -29,14 +26,25 @@ class Reference:
 
 @dataclass(frozen=True)
 class ResourceType:
-    """One type of resource.
+    """One type of resource. `{project}`, `{location}`, `{id}` and others are placeholders in
+    `collection` and `filled`.
 
-    Args: name is `service.collection`. id_from says where a new resource's id stands: a parameter
-    of the query, a field of the body, or nowhere (`random`). wrapped is the field of the create
-    request that has the resource. answer is what create, update and delete return. immutable are
-    fields that an update may not change. filled are the fields that the service sets, where the
-    request leaves them out; output are those that it always sets. protected_by is a field that
-    refuses deletion while it is true. named_by_path is False where `name` is a field like others.
+    Attributes:
+        name: `service.collection`.
+        host: Host of the service.
+        collection: Path of the collection.
+        source: REST reference.
+        id_from: Source of a new id: a query parameter, a field of the body, or `random`.
+        wrapped: Field of the create request that has the resource.
+        answer: Form of the response to create, update and delete.
+        id_rule: Regular expression of an id.
+        listed_as: Field of a list's response.
+        immutable: Fields that an update must not change.
+        filled: Fields that the service sets if the request omits them.
+        output: Fields that the service always sets.
+        references: Fields that name other resources.
+        protected_by: Field that forbids deletion while it is true.
+        named_by_path: False if `name` is a plain field.
     """
 
     name: str
@@ -61,11 +69,11 @@ class ResourceType:
 
     @property
     def pattern(self) -> str:
-        """Regular expression of the collection's path, with its placeholders as groups."""
+        """Return the regular expression of the collection's path; placeholders are groups."""
         return re.sub(r"\{(\w+)\}", r"(?P<\1>[^/:]+)", self.collection)
 
     def relative(self, path: str) -> str:
-        """A path without what stands before `projects/`: the resource's name."""
+        """Return a resource's name: its path from `projects/` on."""
         return path[path.index("projects/") :] if "projects/" in path else path
 
 

@@ -1,7 +1,6 @@
-"""Rules that one type has and a table can't say, and the fields that its service fills by them.
-
-In: the store, the path's names, a resource as it would be kept. Out: the resource, filled in place.
-Raises: ApiError 400 in the place of each refusal of the service; each rule names its page.
+"""Rules of single types that the table cannot express, and the fields that their services fill.
+Each function changes the resource in place and raises ApiError 400 as the service does; its
+docstring has the reference.
 """
 
 from __future__ import annotations
@@ -23,34 +22,34 @@ from workflows.pipeline_lint.program import load_program
 Rule = Callable[[ResourceStore, Names, Document], None]
 
 GIB_BY_CPU = {1: 4, 2: 8, 4: 16, 6: 24, 8: 32}
-"""Most memory by CPUs (https://cloud.google.com/run/docs/configuring/memory-limits)."""
+"""Maximum memory by CPUs (https://cloud.google.com/run/docs/configuring/memory-limits)."""
 SMALLEST_RUN_PREFIX = 26
 """https://cloud.google.com/run/docs/configuring/vpc-direct-vpc#subnet-size"""
 
 
 def subnetwork(store: ResourceStore, names: Names, resource: Document) -> None:
     """Ranges of a network do not overlap (https://cloud.google.com/vpc/docs/subnets)."""
-    wanted = _range(resource["ipCidrRange"])
+    ip_range = _range(resource["ipCidrRange"])
     for other in store.of_type("compute.subnetworks"):
-        beside = other["name"] != names["id"] and other["network"] == resource["network"]
-        if beside and wanted.overlaps(_range(other["ipCidrRange"])):
+        in_same_network = other["name"] != names["id"] and other["network"] == resource["network"]
+        if in_same_network and ip_range.overlaps(_range(other["ipCidrRange"])):
             raise ApiError(
-                400, f"Invalid IPCidrRange: {wanted} conflicts with subnetwork {other['name']}"
+                400, f"Invalid IPCidrRange: {ip_range} conflicts with subnetwork {other['name']}"
             )
-    resource.setdefault("gatewayAddress", str(wanted[1]))
+    resource.setdefault("gatewayAddress", str(ip_range[1]))
 
 
 def address(store: ResourceStore, names: Names, resource: Document) -> None:
-    """A range for private services lies beside the subnetworks."""
+    """A range for private services does not overlap a subnetwork."""
     if resource.get("purpose") != "VPC_PEERING":
         return
     if not resource.get("network") or not resource.get("prefixLength"):
         raise ApiError(400, "An address with purpose VPC_PEERING needs network and prefixLength")
     resource["address"] = resource.get("address") or "10.200.0.0"
-    wanted = _range(f"{resource['address']}/{resource['prefixLength']}")
+    ip_range = _range(f"{resource['address']}/{resource['prefixLength']}")
     for other in store.of_type("compute.subnetworks"):
-        if wanted.overlaps(_range(other["ipCidrRange"])):
-            raise ApiError(400, f"Range {wanted} conflicts with subnetwork {other['name']}")
+        if ip_range.overlaps(_range(other["ipCidrRange"])):
+            raise ApiError(400, f"Range {ip_range} conflicts with subnetwork {other['name']}")
 
 
 def firewall(store: ResourceStore, names: Names, resource: Document) -> None:
@@ -89,7 +88,7 @@ def sql_instance(store: ResourceStore, names: Names, resource: Document) -> None
 
 
 def _sql_defaults(settings: Document) -> None:
-    """What the service sets where a request leaves it out."""
+    """Set the service's defaults."""
     settings.setdefault("kind", "sql#settings")
     settings.setdefault("settingsVersion", "1")
     settings.setdefault("activationPolicy", "ALWAYS")
@@ -159,10 +158,10 @@ def _check_limits(limits: Document) -> None:
     limits.setdefault("memory", "512Mi")
     cpus = limits["cpu"]
     cpu = int(cpus.removesuffix("m")) / 1000 if cpus.endswith("m") else float(cpus)
-    found = re.fullmatch(r"(\d+)(Gi|Mi|G|M)", limits["memory"])
-    if not found or cpu not in GIB_BY_CPU:
+    match = re.fullmatch(r"(\d+)(Gi|Mi|G|M)", limits["memory"])
+    if not match or cpu not in GIB_BY_CPU:
         raise ApiError(400, f"Invalid value specified for limits: {limits}")
-    gib = int(found[1]) / (1 if found[2].startswith("G") else 1024)
+    gib = int(match[1]) / (1 if match[2].startswith("G") else 1024)
     if gib > GIB_BY_CPU[int(cpu)]:
         raise ApiError(
             400, f"Invalid value specified for memory: {limits['memory']} needs more than {cpu} CPU"
@@ -171,16 +170,18 @@ def _check_limits(limits: Document) -> None:
 
 def _check_interface(store: ResourceStore, interface: Document) -> None:
     name = str(interface.get("subnetwork", "")).rpartition("/")[2]
-    found = [one for one in store.of_type("compute.subnetworks") if one["name"] == name]
-    if not found:
+    matches = [
+        resource for resource in store.of_type("compute.subnetworks") if resource["name"] == name
+    ]
+    if not matches:
         raise ApiError(400, f"Subnetwork {name!r} of the job was not found")
-    if _range(found[0]["ipCidrRange"]).prefixlen > SMALLEST_RUN_PREFIX:
+    if _range(matches[0]["ipCidrRange"]).prefixlen > SMALLEST_RUN_PREFIX:
         raise ApiError(400, f"Subnetwork {name} is smaller than /{SMALLEST_RUN_PREFIX}")
 
 
 def workflow(store: ResourceStore, names: Names, resource: Document) -> None:
-    """The service compiles the source (https://cloud.google.com/workflows/docs/reference/syntax).
-    An account is kept with its project.
+    """The service compiles the source (https://cloud.google.com/workflows/docs/reference/syntax)
+    and stores the account with its project.
     """
     try:
         load_program(resource.get("sourceContents", ""))
@@ -225,34 +226,36 @@ def scheduler_job(store: ResourceStore, names: Names, resource: Document) -> Non
 
 
 def check_cron(schedule: str) -> None:
-    """Five fields of unix-cron (https://cloud.google.com/scheduler/docs/configuring/cron-job-schedules).
+    """Check the five fields of unix-cron
+    (https://cloud.google.com/scheduler/docs/configuring/cron-job-schedules).
 
-    Raises: ApiError 400.
+    Raises:
+        ApiError: 400.
     """
     limits = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
     fields = schedule.split()
-    good = len(fields) == len(limits)
+    is_valid = len(fields) == len(limits)
     for part, (low, high) in zip(fields, limits, strict=False):
-        for word in part.split(","):
-            found = re.fullmatch(r"(?:\*|(\d+)(?:-(\d+))?)(?:/(\d+))?", word)
-            numbers = [int(number) for number in (found.groups()[:2] if found else ()) if number]
-            good = good and bool(found) and all(low <= number <= high for number in numbers)
-    if not good:
+        for element in part.split(","):
+            match = re.fullmatch(r"(?:\*|(\d+)(?:-(\d+))?)(?:/(\d+))?", element)
+            numbers = [int(number) for number in (match.groups()[:2] if match else ()) if number]
+            is_valid = is_valid and bool(match) and all(low <= number <= high for number in numbers)
+    if not is_valid:
         raise ApiError(400, f"Schedule or time zone is invalid: {schedule!r}")
 
 
 def custom_role(store: ResourceStore, names: Names, resource: Document) -> None:
-    """Permissions have to exist
+    """Permissions must exist
     (https://cloud.google.com/iam/docs/creating-custom-roles#limitations).
     """
-    known = other_permissions().union(*predefined_roles().values())
+    permissions = other_permissions().union(*predefined_roles().values())
     for permission in resource.get("includedPermissions", []):
-        if permission not in known:
+        if permission not in permissions:
             raise ApiError(400, f"Permission {permission} is not valid.")
 
 
 def trigger(store: ResourceStore, names: Names, resource: Document) -> None:
-    """A trigger runs as an account that exists
+    """A trigger's account must exist
     (https://cloud.google.com/build/docs/securing-builds/configure-user-specified-service-accounts).
     """
     if resource.get("serviceAccount"):
@@ -277,7 +280,11 @@ RULES: dict[str, Rule] = {
 
 
 def _range(cidr: str) -> ipaddress.IPv4Network:
-    """Raises: ApiError 400 for none, and for one with host bits."""
+    """Parse an IP range.
+
+    Raises:
+        ApiError: 400, for another text and for host bits.
+    """
     try:
         return ipaddress.IPv4Network(cidr)
     except ValueError as error:
@@ -285,24 +292,25 @@ def _range(cidr: str) -> ipaddress.IPv4Network:
 
 
 def _require_account(store: ResourceStore, email: Any) -> None:
-    known = {account["email"] for account in store.of_type("iam.serviceAccounts")}
-    if email not in known:
+    emails = {account["email"] for account in store.of_type("iam.serviceAccounts")}
+    if email not in emails:
         raise ApiError(400, f"Service account {email} does not exist.")
 
 
 def _is_peered(store: ResourceStore, network: str) -> bool:
     networks = TYPES["compute.networks"]
     return store.exists(networks, network) and any(
-        field_of(one, "peerings") and one["selfLink"].endswith(network.partition("projects/")[2])
-        for one in store.of_type("compute.networks")
+        field_of(resource, "peerings")
+        and resource["selfLink"].endswith(network.partition("projects/")[2])
+        for resource in store.of_type("compute.networks")
     )
 
 
 def _first_private_address(store: ResourceStore) -> str:
-    """Inside the range that is reserved for private services."""
+    """Return an address in the range that is reserved for private services."""
     ranges = [
-        _range(f"{one['address']}/{one['prefixLength']}")
-        for one in store.of_type("compute.addresses")
-        if one.get("purpose") == "VPC_PEERING"
+        _range(f"{resource['address']}/{resource['prefixLength']}")
+        for resource in store.of_type("compute.addresses")
+        if resource.get("purpose") == "VPC_PEERING"
     ]
     return str(ranges[0][3]) if ranges else "10.200.0.3"

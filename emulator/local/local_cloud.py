@@ -1,9 +1,7 @@
-"""The cloud on this machine: all doubles at one address, and the settings with which every command
-of the product finds it.
-
-In: the user's settings. Out: an address where releases are kept, batches and container jobs really
-run and `pipeline.yaml` is executed, on the database of the settings, or on one of its own in the
-embedded server. Releases, models and outputs stay in YIELDSPARK_HOME/cloud between runs.
+"""The emulated cloud of `local run` and `local up`: all fakes at one address, real processes for
+batches and containers, and the settings that direct commands to it. It uses the database of the
+settings, or its own in the embedded server. Releases, models and outputs stay in
+YIELDSPARK_HOME/cloud.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ from emulator.services.fake_secret_manager import FakeSecretManager
 from emulator.services.fake_storage import FakeStorage
 from emulator.services.http_service import Service, serving
 from emulator.services.object_store import Conditions
-from emulator.workflow_engine import Transport, execute, hosts_at
+from emulator.workflow_engine import Transport, execute, route_to
 
 log = logging.getLogger(__name__)
 
@@ -50,26 +48,30 @@ PIPELINE = ROOT / "workflows" / "pipeline.yaml"
 CONTAINER_ENTRY = ROOT / "container" / "cloud_run_entry.py"
 
 DATABASE = "yieldspark_cloud"
-"""Beside the demo's own, in the same embedded server: trying the cloud changes nothing of what the
-user has.
+"""Separate from the demo's database in the same server, so that the emulator never changes
+user data.
 """
 
 PROJECT, REGION, WORKFLOW = "local-cloud", "europe-west1", "yieldspark-pipeline"
 CODE_BUCKET, STAGING_BUCKET = "local-cloud-code", "local-cloud-staging"
 SECRET = f"projects/{PROJECT}/secrets/database-password/versions/1"
 
-FASTER = 10.0
-"""A wait of the workflow takes a tenth here: a local batch starts in a second, and not in a minute.
-"""
+SPEED_UP = 10.0
+"""Divisor of the workflow's waits: a local batch starts in a second instead of a minute."""
 
-LOOK_SECONDS = 0.5
-"""Between two looks at the processes of the batches."""
+POLL_SECONDS = 0.5
+"""Interval between polls of the processes."""
 
 
 @dataclass(frozen=True)
 class LocalCloud:
-    """Where it is: the address, and the variables that lead a command there. No secret is among
-    these: the token is in a file that only this account may read.
+    """A running emulator.
+
+    Attributes:
+        url: Address of all services.
+        variables: Environment that directs a command to it. It has no secret: the token is in a
+            file that only this account can read.
+        database: Settings of its database.
     """
 
     url: str
@@ -77,7 +79,7 @@ class LocalCloud:
     database: Settings
 
     def environment(self) -> dict[str, str]:
-        """This process's environment with the variables, and the password in place of its name: for
+        """Return this process's environment with the variables and the database password, for
         commands on this machine.
         """
         password = self.database.db_password.get_secret_value() if self.database.db_password else ""
@@ -87,21 +89,32 @@ class LocalCloud:
 
 @contextmanager
 def local_cloud(settings: Settings, port: int = 0) -> Iterator[LocalCloud]:
-    """The cloud while the block runs. Args: port 0 takes a free one.
+    """Run the emulator while the block runs.
 
-    Raises: EnvironmentNotReady (another one of this home runs), DatabaseError, OSError where the
-    port is taken.
+    Args:
+        settings: The user's settings.
+        port: TCP port; 0 selects a free one.
+
+    Raises:
+        EnvironmentNotReady: Another emulator uses this home.
+        DatabaseError: The database cannot be reached.
+        OSError: The port is in use.
     """
     folder = settings.yieldspark_home / "cloud"
-    with alone_in(folder):
+    with exclusive_folder(folder):
         database = cloud_database(settings)
         with _services(database, folder, port) as cloud:
             yield cloud
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Two would keep their buckets in one folder, and each would know only its own objects."""
+def exclusive_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder while the block runs. Two emulators would store buckets in one folder and each
+    would know only its own objects.
+
+    Raises:
+        EnvironmentNotReady: Another emulator uses it.
+    """
     try:
         descriptor = take_lock(private_folder(folder), seconds=0)
     except TimeoutError:
@@ -134,10 +147,10 @@ def _services(database: Settings, folder: Path, port: int) -> Iterator[LocalClou
         )
         executions: FakeExecutions = FakeExecutions(
             run=lambda execution, argument: _run_pipeline(
-                hosts_at(url, token), executions, execution, argument
+                route_to(url, token), executions, execution, argument
             )
         )
-        # the address has to be known first: the others hand it on
+        # added after the server has started: these services need its address
         services += [
             dataproc,
             cloud_run,
@@ -145,13 +158,13 @@ def _services(database: Settings, folder: Path, port: int) -> Iterator[LocalClou
             FakeSecretManager({SECRET: password.encode()}),
         ]
         services.append(FakeLogging(cloud_run.lines))
-        with looking_at(dataproc, cloud_run):
+        with polling(dataproc, cloud_run):
             yield LocalCloud(url, variables, database)
 
 
 @contextmanager
 def _new_token(folder: Path) -> Iterator[tuple[str, Path]]:
-    """A token for this cloud's life, and the file that has it."""
+    """Write a token for the life of this emulator to a file."""
     token, path = secrets.token_urlsafe(32), folder / "access_token"
     write_private(path, token)
     try:
@@ -161,8 +174,8 @@ def _new_token(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def token_variables(url: str, token_file: Path) -> dict[str, str]:
-    """What makes the product's own clients and gcloud send the token, and lets gcloud find the
-    services here that it can be led to.
+    """Return the variables that make the product's clients and gcloud send the token, and direct
+    gcloud to the services.
     """
     return {
         "GOOGLE_API_TOKEN_FILE": str(token_file),
@@ -176,8 +189,8 @@ def token_variables(url: str, token_file: Path) -> dict[str, str]:
 def _run_container(
     platform: LocalPlatform, name: str, arguments: list[str], variables: dict[str, str]
 ) -> BatchProcess:
-    given = {"CODE_BUCKET": CODE_BUCKET, **variables}
-    return platform.run_container(CONTAINER_ENTRY, arguments, given, name)
+    container_variables = {"CODE_BUCKET": CODE_BUCKET, **variables}
+    return platform.run_container(CONTAINER_ENTRY, arguments, container_variables, name)
 
 
 def _run_pipeline(
@@ -196,7 +209,7 @@ def _run_pipeline(
         argument,
         environment=environment,
         transport=transport,
-        clock=UntilCancelled(executions, execution_id, FASTER),
+        clock=UntilCancelled(executions, execution_id, SPEED_UP),
         log=log_line,
     )
 
@@ -207,8 +220,8 @@ def _put(storage: FakeStorage, uri: str, content: bytes) -> None:
 
 
 def cloud_database(settings: Settings) -> Settings:
-    """The user's own database where DB_HOST names it, else one of the local cloud's own in the
-    embedded server. Its tables are made as in the cloud, by a job or by `db migrate`.
+    """Return the user's database if DB_HOST is set, else the emulator's own in the embedded server.
+    A job or `db migrate` creates its tables, as in the cloud.
     """
     ready = resolve_database(settings)
     if not settings.db_host:
@@ -225,7 +238,7 @@ def cloud_database(settings: Settings) -> Settings:
 
 
 def _variables(database: Settings, url: str, folder: Path) -> dict[str, str]:
-    """What the operator's machine, the batches and the container jobs have in their environment."""
+    """Return the environment of the operator's machine, the batches and the container jobs."""
     return {
         "GOOGLE_API_ENDPOINT": url,
         "PROJECT_ID": PROJECT,
@@ -249,16 +262,19 @@ def _variables(database: Settings, url: str, folder: Path) -> dict[str, str]:
 
 
 def open_folder(home: Path, account: Account | None) -> Path:
-    """Where batches and models are: in the home, and where batches run under another account, to
-    which root's home is closed, in root's own folder beside the system's other state.
+    """Create the folder of batches and models: in the home, or in root's own system folder if
+    batches run under another account, which cannot enter root's home.
+
+    Raises:
+        EnvironmentNotReady: The system folder belongs to somebody else.
     """
     if account is None:
         private_folder(home / "models")
         return home
     folder = system_folder() / f"cloud-{hashlib.sha256(str(home).encode()).hexdigest()[:12]}"
     folder.mkdir(exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise EnvironmentNotReady(
             f"{folder} is not a folder of root's, and batches would run in it; delete it"
         )
@@ -270,30 +286,30 @@ def open_folder(home: Path, account: Account | None) -> Path:
 
 
 @contextmanager
-def looking_at(*doubles: FakeDataproc | FakeCloudRun) -> Iterator[None]:
-    """Jobs go on between two requests: someone has to notice that they ended, or went over their
-    ttl. None outlives the block.
+def polling(*fakes: FakeDataproc | FakeCloudRun) -> Iterator[None]:
+    """Advance fakes while the block runs, so that ended and overdue jobs are noticed between
+    requests; then cancel the remaining jobs.
     """
 
-    def look() -> None:
-        for double in doubles:
-            double.advance()
+    def advance_all() -> None:
+        for fake in fakes:
+            fake.advance()
 
     try:
-        with repeated(look, LOOK_SECONDS):
+        with repeated(advance_all, POLL_SECONDS):
             yield
     finally:
-        for double in doubles:
-            double.cancel_all()
+        for fake in fakes:
+            fake.cancel_all()
 
 
 @contextmanager
 def repeated(action: Callable[[], None], seconds: float) -> Iterator[None]:
-    """Call the action every so many seconds, in a thread of its own, until the block ends."""
-    over = threading.Event()
+    """Call an action at an interval, in a thread, until the block ends."""
+    ended = threading.Event()
 
     def repeat() -> None:
-        while not over.wait(seconds):
+        while not ended.wait(seconds):
             action()
 
     thread = threading.Thread(target=repeat, daemon=True)
@@ -301,14 +317,12 @@ def repeated(action: Callable[[], None], seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        ended.set()
         thread.join()
 
 
 def log_line(entry: dict[str, Any]) -> None:
-    """One event of the workflow, as one reads it: the batch's name says which job and which
-    execution.
-    """
+    """Log one event of the workflow; the batch's name shows job and execution."""
     event = entry.get("jsonPayload") or {}
-    words = (event.get(name) for name in ("event", "batch", "state", "message"))
-    log.info("workflow: %s", " ".join(str(word) for word in words if word) or entry)
+    fields = (event.get(name) for name in ("event", "batch", "state", "message"))
+    log.info("workflow: %s", " ".join(str(field) for field in fields if field) or entry)

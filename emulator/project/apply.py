@@ -1,9 +1,6 @@
-"""`python -m emulator.project.apply`: the configuration of `terraform/` on this machine, from an
-empty project to forecast rows.
-
-In: Terraform, and Go where the provider is not built yet. Out: a table, or one JSON document, of
-what was made. It starts a PostgreSQL server of its own, and ends it. `python -m workflows local
-apply` is this command for people.
+"""`python -m emulator.project.apply`: applies `terraform/` to an emulated project on this machine
+and runs the pipeline on it. Starts its own PostgreSQL server. `python -m workflows local apply`
+starts this command.
 """
 
 from __future__ import annotations
@@ -26,13 +23,14 @@ from cli.terminal import print_json, print_pairs, print_table, say, step
 from common.errors import EnvironmentNotReady, YieldSparkError, summarize_error
 from config_spark import Settings
 from database.embedded.server import EmbeddedServer
-from emulator.local.local_cloud import alone_in, repeated
-from emulator.project import daily_run as nightly_run
+from emulator.local.local_cloud import exclusive_folder, repeated
+from emulator.project import daily_run
 from emulator.project.cloud import EmulatedCloud, emulated_cloud
 from emulator.project.database_server import DatabaseServer
 from emulator.terraform import terraform_apply
 from emulator.terraform.google_provider import VERSION, built_provider, obstacle
 from sample_data import SAMPLE_FILES
+from workflows.commands.tables import print_entries
 from workflows.releases.release_content import read_jars
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +40,7 @@ SECRET = "yieldspark-database-password"
 OPERATOR = "user:operator@example.com"
 
 SECONDS_BETWEEN = 5.0
-"""Between two lines of progress."""
+"""Interval between progress lines."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -65,22 +63,28 @@ def apply(as_json: AsJson = False) -> None:
             f" first build of the Google provider {VERSION}; install them, or try the cloud without"
             " Terraform: python -m workflows local run"
         )
-    # a release needs them, and that comes a minute later
+    # checked now, because the release that needs them comes a minute later
     read_jars(settings)
-    # the emulated project has settings of its own: none of the user's may reach it
+    # the emulated project has its own settings; the user's must not reach it
     for name in Settings.model_fields:
         os.environ.pop(name.upper(), None)
-    document = applied(settings, settings.yieldspark_home / "emulator")
-    print_json(document) if as_json else _print(document)
+    summary = apply_and_run(settings, settings.yieldspark_home / "emulator")
+    print_json(summary) if as_json else _print_summary(summary)
 
 
-def applied(settings: Settings, folder: Path) -> dict[str, Any]:
-    """Args: folder is emptied first: every apply begins with an empty project. Returns: the
-    command's document.
+def apply_and_run(settings: Settings, folder: Path) -> dict[str, Any]:
+    """Apply the configuration to an empty project and run the pipeline.
+
+    Args:
+        settings: The user's settings.
+        folder: Emptied first.
+
+    Returns:
+        The command's summary.
     """
     with step(f"1/6 Google provider {VERSION}"):
         built_provider(say)
-    with alone_in(folder):
+    with exclusive_folder(folder):
         server = EmbeddedServer(folder)
         server.reset()
         for path in folder.iterdir():
@@ -89,25 +93,25 @@ def applied(settings: Settings, folder: Path) -> dict[str, Any]:
             with emulated_cloud(folder, PROJECT, SECRET) as cloud:
                 with step("2/6 database server"):
                     cloud.server = DatabaseServer(server)
-                return _from_apply_to_rows(settings, cloud, folder)
+                return _run_steps(settings, cloud, folder)
         finally:
             server.stop()
 
 
-def _from_apply_to_rows(settings: Settings, cloud: EmulatedCloud, folder: Path) -> dict[str, Any]:
+def _run_steps(settings: Settings, cloud: EmulatedCloud, folder: Path) -> dict[str, Any]:
     variables = {
         "project_id": PROJECT,
         "region": REGION,
         "operators": [OPERATOR],
         "schedule_paused": False,
-        # of the sample: batches are sized for it
+        # batches are sized for the sample
         "expected_rows": 10_000,
     }
     with step("3/6 terraform apply, and a second plan"):
-        terraform = terraform_apply.laid_out(
+        terraform = terraform_apply.prepare_configuration(
             folder / "configuration", cloud.url, variables, say, token=cloud.token
         )
-        with _counted(cloud):
+        with _progress(cloud):
             terraform_apply.apply(terraform)
         say("second plan")
         changes = terraform_apply.changes(terraform)
@@ -115,31 +119,31 @@ def _from_apply_to_rows(settings: Settings, cloud: EmulatedCloud, folder: Path) 
     if changes:
         raise YieldSparkError(f"the second plan is not empty: {'; '.join(changes)}")
     with step("4/6 release of the working tree"):
-        release = nightly_run.released(
+        release = daily_run.publish_release(
             cloud, outputs, settings.yieldspark_home, settings.jars_dir, say
         )
     with step("5/6 tables and sample data"):
-        database = nightly_run.migrated(cloud, outputs, OPERATOR, say)
+        database = daily_run.migrate_database(cloud, outputs, OPERATOR, say)
         _load_sample(database, folder)
-    with step("6/6 nightly run"):
-        run = nightly_run.scheduled_run(cloud, outputs, OPERATOR, say)
-    made = Counter(address.split(".")[0] for address in terraform_apply.addresses(terraform))
+    with step("6/6 daily run"):
+        run = daily_run.scheduled_run(cloud, outputs, OPERATOR, say)
+    resources = Counter(address.split(".")[0] for address in terraform_apply.addresses(terraform))
     return {
         "provider": VERSION,
-        "resources": dict(sorted(made.items())),
+        "resources": dict(sorted(resources.items())),
         "second_plan": changes,
         "grants": cloud.plane.policies.grants(),
         "refused": cloud.refusals(),
         "unused_grants": cloud.unused_grants(),
         "release": release["version"],
         "run": run,
-        "rows": nightly_run.rows(database),
+        "rows": daily_run.rows(database),
     }
 
 
 @contextmanager
-def _counted(cloud: EmulatedCloud) -> Iterator[None]:
-    """Say every few seconds how much is there: an apply takes most of a minute."""
+def _progress(cloud: EmulatedCloud) -> Iterator[None]:
+    """Report the numbers of resources and grants during an apply, which takes most of a minute."""
 
     def count() -> None:
         resources = sum(cloud.plane.store.counts().values())
@@ -150,50 +154,51 @@ def _counted(cloud: EmulatedCloud) -> Iterator[None]:
 
 
 def _load_sample(database: Settings, folder: Path) -> None:
-    """By the product's own command, as the database's user, in a folder without an `.env`."""
+    """Load the sample with the product's own command, as the database's user, in a folder without
+    `.env`.
+    """
     names = ("db_host", "db_port", "db_name", "db_user", "db_sslmode")
     password = database.db_password.get_secret_value() if database.db_password else ""
     variables = {name.upper(): str(getattr(database, name)) for name in names}
     command = [sys.executable, str(ROOT / "run_spark_local.py"), "load", *map(str, SAMPLE_FILES)]
-    done = subprocess.run(
+    process = subprocess.run(
         command,
         cwd=folder,
         env={**os.environ, **variables, "DB_PASSWORD": password},
         stdout=subprocess.DEVNULL,
         check=False,
     )
-    if done.returncode:
+    if process.returncode:
         raise YieldSparkError(
-            "the sample could not be loaded: `run_spark_local.py load` ended with"
-            f" {done.returncode}; its words are above"
+            "the sample could not be loaded: `run_spark_local.py load` ended with exit"
+            f" code {process.returncode}; its error is above"
         )
 
 
-def _print(document: dict[str, Any]) -> None:
-    resources = document["resources"]
+def _print_summary(summary: dict[str, Any]) -> None:
+    resources = summary["resources"]
     print_table(["resource", "number"], list(resources.items()), title="made by terraform apply")
-    grants = Counter(grant["member"].partition("@")[0] for grant in document["grants"])
+    grants = Counter(grant["member"].partition("@")[0] for grant in summary["grants"])
     print_table(["member", "grants"], sorted(grants.items()), title="grants")
-    steps = document["run"]["result"]["steps"]
-    columns = ["job", "batch", "state", "seconds"]
-    print_table(
-        columns,
-        [[one[column] for column in columns] for one in steps],
-        title=f"execution {document['run']['execution']}: {document['run']['state']}",
+    steps = summary["run"]["result"]["steps"]
+    print_entries(
+        ["job", "batch", "state", "seconds"],
+        steps,
+        title=f"execution {summary['run']['execution']}: {summary['run']['state']}",
     )
     print_pairs(
         {
             "resources": sum(resources.values()),
             "second plan": "empty",
-            "permissions refused": len(document["refused"]),
-            "grants without a call": len(document["unused_grants"]),
-            "release": document["release"],
-            **document["rows"],
+            "permissions refused": len(summary["refused"]),
+            "grants without a call": len(summary["unused_grants"]),
+            "release": summary["release"],
+            **summary["rows"],
         }
     )
 
 
-def _failure(error: BaseException, words: list[str]) -> dict[str, Any]:
+def _failure(error: BaseException, arguments: list[str]) -> dict[str, Any]:
     return {"command": "apply", "status": "failed", "error": summarize_error(error)} | getattr(
         error, "document", {}
     )

@@ -1,10 +1,6 @@
-"""An emulated project: the control plane that Terraform applies to, and the services of
-`emulator/services/` that then run what it made, each caller with its own rights.
-
-In: a folder, a project, optionally a PostgreSQL server for its Cloud SQL instance. Out: the control
-plane's address, an address for every identity, and jobs that really run as processes. Batches,
-container jobs and the workflow get what the control plane was told, and nothing else of the
-checkout.
+"""An emulated project: the control plane that Terraform applies to, and the services that run what
+it created. Each identity has its own address, token and permissions. Batches, containers and the
+workflow get only what the control plane was given.
 """
 
 from __future__ import annotations
@@ -19,7 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,14 +28,18 @@ from emulator.control_plane.gateway import Gateway
 from emulator.control_plane.method_permissions import Needed
 from emulator.control_plane.other_methods import add_other_methods
 from emulator.control_plane.policies import is_in
-from emulator.control_plane.private_network import Unreachable, reached, require_batch_network
+from emulator.control_plane.private_network import (
+    Unreachable,
+    require_batch_network,
+    route_variables,
+)
 from emulator.control_plane.resource_store import TYPES, Document
 from emulator.local.local_cloud import (
     CONTAINER_ENTRY,
-    FASTER,
+    SPEED_UP,
     log_line,
-    looking_at,
     open_folder,
+    polling,
 )
 from emulator.project.database_server import DatabaseServer
 from emulator.services.batch_lifecycle import BatchScript, RunningBatch
@@ -51,7 +51,7 @@ from emulator.services.fake_logging import FakeLogging
 from emulator.services.fake_storage import FakeStorage
 from emulator.services.http_service import ApiError, Request, Service, serving
 from emulator.services.object_store import Conditions, NoSuchBucket
-from emulator.workflow_engine import execute, hosts_at
+from emulator.workflow_engine import execute, route_to
 from workflows.spec.batch_request import DRIVER_VARIABLE
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ BOOTSTRAP_APIS = (
     "serviceusage.googleapis.com",
     "storage.googleapis.com",
 )
-"""What `terraform/bootstrap.sh` turns on."""
+"""APIs that `terraform/bootstrap.sh` enables."""
 
 BATCH_PERMISSIONS = (
     "dataproc.agents.create",
@@ -75,7 +75,7 @@ BATCH_PERMISSIONS = (
     "dataproc.tasks.listInvalidatedLeases",
     "dataproc.tasks.reportStatus",
 )
-"""What the service's agent does in a batch's machines, as the batch's account
+"""Permissions of the service's agent in a batch, as the batch's account
 (https://cloud.google.com/dataproc-serverless/docs/concepts/service-account).
 """
 
@@ -83,7 +83,9 @@ SECONDS_BETWEEN = 0.2
 
 
 class NotStarted:
-    """A job that the platform could not start: it has failed, and its output says why."""
+    """Args:
+    job that the platform could not start: failed, with the reason as its output.
+    """
 
     def __init__(self, reason: str) -> None:
         self.output = f"{reason}\n".encode()
@@ -92,12 +94,12 @@ class NotStarted:
         return 1
 
     def cancel(self) -> None:
-        """It has ended."""
+        """Do nothing: it has ended."""
 
 
 @dataclass(frozen=True)
-class _Entrance:
-    """One identity's way in."""
+class _Access:
+    """Address and token of one identity."""
 
     gateway: Gateway
     address: str
@@ -106,21 +108,21 @@ class _Entrance:
 
 
 class EmulatedCloud:
-    """One project. `emulated_cloud` makes it, and ends what it runs."""
+    """One project, created and ended by `emulated_cloud`."""
 
     def __init__(self, folder: Path, project: str, secret: str, stack: ExitStack) -> None:
         self.project = project
         self.server: DatabaseServer | None = None
         self._stack = stack
         self._lock = threading.Lock()
-        self._entrances: dict[str, _Entrance] = {}
+        self._accesses: dict[str, _Access] = {}
         self._writers: dict[str, str] = {}
         self._account = batch_account()
         self.folder = open_folder(folder, self._account)
         self.storage = FakeStorage(folder / "storage")
-        self.plane = ControlPlane(project, BOOTSTRAP_APIS, self._changed)
+        self.plane = ControlPlane(project, BOOTSTRAP_APIS, self._apply_change)
         add_other_methods(self.plane)
-        self._keep_secret(secret)
+        self._create_secret(secret)
         self._cloud_run_jobs: dict[str, list[str]] = {}
         self.dataproc = FakeDataproc(
             BatchScript(pending_seconds=1, usage_delay_seconds=2),
@@ -135,87 +137,80 @@ class EmulatedCloud:
         self.token = secrets.token_urlsafe(32)
         self._tokens = private_folder(folder / "tokens")
         self.url = stack.enter_context(serving([self.plane, self.storage], token=self.token))
-        stack.enter_context(looking_at(self.dataproc, self.cloud_run))
+        stack.enter_context(polling(self.dataproc, self.cloud_run))
 
     def address_of(self, member: str) -> str:
-        """Where an identity reaches the services. Args: member is as in a policy."""
-        return self._entrance(member).address
+        """Return the address of the services for an identity, named as in a policy."""
+        return self._access(member).address
 
     def token_file_of(self, member: str) -> Path:
-        """The file, of mode 600, with the token that this identity's address asks for."""
-        return self._entrance(member).token_file
+        """Return the file, of mode 600, with the identity's token."""
+        return self._access(member).token_file
 
     def refusals(self) -> list[dict[str, str]]:
-        """Every permission that was asked for and not granted."""
-        return [
-            {"member": member, "permission": one.permission, "resource": one.resource}
-            for member, entrance in self._entrances.items()
-            for one in entrance.gateway.refused
-        ]
+        """Return every permission that was required and not granted."""
+        refusals: list[dict[str, str]] = []
+        for member, access in self._accesses.items():
+            refusals += [{"member": member, **asdict(entry)} for entry in access.gateway.refused]
+        return refusals
 
     def unused_grants(self) -> list[dict[str, str]]:
-        """Grants that no call has needed so far."""
-        used = [
-            (member, one)
-            for member, entrance in self._entrances.items()
-            for one in entrance.gateway.used
-        ]
-        policies = self.plane.policies
-        return [
-            grant
-            for grant in policies.grants()
-            if not any(
-                member == grant["member"]
-                and one.permission in policies.permissions_of(grant["role"])
-                and is_in(grant["resource"], one.resource)
-                for member, one in used
-            )
-        ]
+        """Return the grants that no call has needed."""
+        return [grant for grant in self.plane.policies.grants() if not self._is_used(grant)]
+
+    def _is_used(self, grant: dict[str, str]) -> bool:
+        access = self._accesses.get(grant["member"])
+        permissions = self.plane.policies.permissions_of(grant["role"])
+        return access is not None and any(
+            entry.permission in permissions and is_in(grant["resource"], entry.resource)
+            for entry in access.gateway.used
+        )
 
     def ended(self, execution: str) -> Document:
-        """An execution of a Cloud Run job, looked at until it has ended. Args: its full name."""
+        """Poll an execution of a Cloud Run job, by its full name, until it has ended."""
         while True:
-            answer = self.cloud_run.answer(Request("GET", f"/v2/{execution}", {}, {}, b""))
-            if answer is None or answer.status != 200 or answer.body.get("completionTime"):
-                return answer.body if answer else {}
+            response = self.cloud_run.answer(Request("GET", f"/v2/{execution}", {}, {}, b""))
+            if response is None or response.status != 200 or response.body.get("completionTime"):
+                return response.body if response else {}
             time.sleep(SECONDS_BETWEEN)
 
     def dispatch(self, job: str) -> Document:
-        """Send the request of a schedule, as at its hour; returns the target's answer.
+        """Send the request of a schedule and return the target's response.
 
-        Raises: YieldSparkError where the schedule is paused or the target refuses.
+        Raises:
+            YieldSparkError: The schedule is paused or the target rejects the request.
         """
-        found = self._one("cloudscheduler.jobs", job)
-        if found["state"] != "ENABLED":
-            raise YieldSparkError(f"schedule {job} is {found['state']}, and starts nothing")
-        target = found["httpTarget"]
+        schedule = self._resource("cloudscheduler.jobs", job)
+        if schedule["state"] != "ENABLED":
+            raise YieldSparkError(f"schedule {job} is {schedule['state']}, and starts nothing")
+        target = schedule["httpTarget"]
         member = f"serviceAccount:{target['oauthToken']['serviceAccountEmail']}"
-        place = urlsplit(target["uri"])
+        target_url = urlsplit(target["uri"])
         request = urllib.request.Request(
-            self.address_of(member) + place.path,
+            self.address_of(member) + target_url.path,
             data=base64.b64decode(target.get("body", "")),
             headers={
                 **target.get("headers", {}),
-                "Authorization": f"Bearer {self._entrance(member).token}",
+                "Authorization": f"Bearer {self._access(member).token}",
             },
             method=target.get("httpMethod", "POST"),
         )
         try:
-            with urllib.request.urlopen(request) as answer:
-                document: Document = json.loads(answer.read())
+            with urllib.request.urlopen(request) as response:
+                body: Document = json.loads(response.read())
         except urllib.error.HTTPError as error:
             raise YieldSparkError(
                 f"schedule {job}: {target['uri']} answered {error.code}: {error.read().decode()}"
             ) from error
-        return document
+        return body
 
     def settings_env(self, bucket: str, name: str) -> dict[str, str]:
-        """The variables that an object of a bucket has, one `NAME=value` a line."""
+        """Return the variables in an object of a bucket, one `NAME=value` a line."""
         content = self.storage.store.read(bucket, name, Conditions())[1].decode()
         pairs = (line.partition("=") for line in content.splitlines() if line)
         return {key: value for key, _, value in pairs}
 
-    def _entrance(self, member: str) -> _Entrance:
+    def _access(self, member: str) -> _Access:
         services: list[Service] = [
             self.dataproc,
             self.cloud_run,
@@ -225,14 +220,14 @@ class EmulatedCloud:
             self.storage,
         ]
         with self._lock:  # batches and the workflow begin in threads of their own
-            if member not in self._entrances:
+            if member not in self._accesses:
                 gateway = Gateway(member, self.plane, services, self._object_exists)
                 token = secrets.token_urlsafe(32)
-                token_file = self._tokens / str(len(self._entrances))
+                token_file = self._tokens / str(len(self._accesses))
                 write_private(token_file, token)
                 address = self._stack.enter_context(serving([gateway], token=token))
-                self._entrances[member] = _Entrance(gateway, address, token, token_file)
-            return self._entrances[member]
+                self._accesses[member] = _Access(gateway, address, token, token_file)
+            return self._accesses[member]
 
     def _object_exists(self, bucket: str, name: str) -> bool:
         try:
@@ -240,15 +235,15 @@ class EmulatedCloud:
         except NoSuchBucket:
             return False
 
-    def _keep_secret(self, name: str) -> None:
-        """A secret with a random version: what `terraform/bootstrap.sh` leaves."""
+    def _create_secret(self, name: str) -> None:
+        """Create a secret with a random version, as `terraform/bootstrap.sh` does."""
         names = {"project": self.project, "id": name}
         replication: Document = {"replication": {"automatic": {}}}
         self.plane.store.create(TYPES["secretmanager.secrets"], names, replication)
         self.plane.secret_versions[name] = [secrets.token_urlsafe(24).encode()]
 
-    def _changed(self, type_: str, verb: str, resource: Document) -> None:
-        """Let the data plane have what the control plane was told."""
+    def _apply_change(self, type_: str, verb: str, resource: Document) -> None:
+        """Pass a change of the control plane to the data plane."""
         if type_ == "storage.b" and verb == "create":
             self.storage.store.create_bucket(resource["name"])
         if type_ == "run.jobs" and verb != "delete":
@@ -259,8 +254,12 @@ class EmulatedCloud:
         if self.server and type_ == "sqladmin.users":
             self.server.set_user(resource["name"], resource.get("password"))
 
-    def _one(self, type_: str, name: str) -> Document:
-        """Raises: ApiError 404."""
+    def _resource(self, type_: str, name: str) -> Document:
+        """Return a resource by type and short name.
+
+        Raises:
+            ApiError: 404.
+        """
         for resource in self.plane.store.of_type(type_):
             if resource["name"].rpartition("/")[2] == name:
                 return resource
@@ -269,8 +268,8 @@ class EmulatedCloud:
     def _run_batch(self, batch: Document, batch_id: str) -> RunningBatch:
         execution = batch["environmentConfig"]["executionConfig"]
         member = f"serviceAccount:{execution['serviceAccount']}"
-        entrance = self._entrance(member)
-        gateway = entrance.gateway
+        access = self._access(member)
+        gateway = access.gateway
         self._writers[batch["runtimeInfo"]["outputUri"]] = member
         try:
             for permission in BATCH_PERMISSIONS:
@@ -278,7 +277,7 @@ class EmulatedCloud:
             gateway.require(self._image_permission(batch["runtimeConfig"]["containerImage"]))
             require_batch_network(self.plane, execution["subnetworkUri"])
             properties = batch["runtimeConfig"]["properties"]
-            given = self._in_network(
+            driver_variables = self._in_network(
                 {
                     name.removeprefix(DRIVER_VARIABLE): value
                     for name, value in properties.items()
@@ -288,17 +287,22 @@ class EmulatedCloud:
             )
         except (ApiError, Unreachable) as error:
             return NotStarted(f"batch {batch_id} was not started: {error}")
-        seen = properties | {f"{DRIVER_VARIABLE}{name}": value for name, value in given.items()}
-        changed = {**batch, "runtimeConfig": {**batch["runtimeConfig"], "properties": seen}}
-        return self._platform(entrance).run_batch(changed, batch_id)
+        job_properties = properties | {
+            f"{DRIVER_VARIABLE}{name}": value for name, value in driver_variables.items()
+        }
+        job_batch = {
+            **batch,
+            "runtimeConfig": {**batch["runtimeConfig"], "properties": job_properties},
+        }
+        return self._platform(access).run_batch(job_batch, batch_id)
 
     def _run_container(
-        self, name: str, arguments: list[str], given: dict[str, str]
+        self, name: str, arguments: list[str], start_variables: dict[str, str]
     ) -> RunningBatch:
-        job = self._one("run.jobs", name.rpartition("-")[0])
+        job = self._resource("run.jobs", name.rpartition("-")[0])
         task = job["template"]["template"]
         container = task["containers"][0]
-        variables = {one["name"]: one["value"] for one in container.get("env", [])}
+        variables = {entry["name"]: entry["value"] for entry in container.get("env", [])}
         interface = task["vpcAccess"]["networkInterfaces"][0]
         member = f"serviceAccount:{task['serviceAccount']}"
         settings = self.settings_env(variables["CODE_BUCKET"], "settings.env")
@@ -309,46 +313,56 @@ class EmulatedCloud:
             )
         except Unreachable as error:
             return NotStarted(f"execution {name} was not started: {error}")
-        environment = {**variables, **private, **given}
-        return self._platform(self._entrance(member)).run_container(
+        environment = {**variables, **private, **start_variables}
+        return self._platform(self._access(member)).run_container(
             CONTAINER_ENTRY, arguments, environment, name
         )
 
-    def _platform(self, entrance: _Entrance) -> LocalPlatform:
-        return LocalPlatform(self.folder, entrance.address, self._account, entrance.token)
+    def _platform(self, access: _Access) -> LocalPlatform:
+        return LocalPlatform(self.folder, access.address, self._account, access.token)
 
     def _in_network(self, variables: Mapping[str, str], subnetwork: str) -> dict[str, str]:
-        """Raises: Unreachable."""
+        """Replace the database's private name in a job's variables.
+
+        Raises:
+            Unreachable: The job cannot reach the database.
+        """
         if self.server is None:
             raise Unreachable("this emulated project has no database server")
         server = (self.server.host, self.server.port)
-        return reached(self.plane, server, variables, subnetwork)
+        return route_variables(self.plane, server, variables, subnetwork)
 
     def _image_permission(self, image: str) -> Needed:
-        """Raises: Unreachable where no repository has the image's path."""
+        """Return the permission to pull an image.
+
+        Raises:
+            Unreachable: No repository has the image's path.
+        """
         host, project, repository, *_ = image.split("/")
         region = host.partition("-docker.pkg.dev")[0]
-        found = [one["name"] for one in self.plane.store.of_type("artifactregistry.repositories")]
+        repositories = [
+            entry["name"] for entry in self.plane.store.of_type("artifactregistry.repositories")
+        ]
         name = f"projects/{project}/locations/{region}/repositories/{repository}"
-        if name not in found:
+        if name not in repositories:
             raise Unreachable(f"image {image}: repository {name} does not exist")
         return Needed("artifactregistry.repositories.downloadArtifacts", name)
 
     def _write_output(self, uri: str, content: bytes) -> None:
-        """As the batch's account, whose right to the staging bucket is asked for."""
+        """Write an output object with the permissions of the batch's account."""
         bucket, _, name = uri.removeprefix("gs://").partition("/")
         member = self._writers[uri.rpartition(".")[0]]
         resource = f"projects/_/buckets/{bucket}/objects/{name}"
-        self._entrance(member).gateway.require(Needed("storage.objects.create", resource))
-        kind = {"contentType": "text/plain"}
-        self.storage.store.write(bucket, name, content, kind, Conditions(), {})
+        self._access(member).gateway.require(Needed("storage.objects.create", resource))
+        settings = {"contentType": "text/plain"}
+        self.storage.store.write(bucket, name, content, settings, Conditions(), {})
 
     def _run_workflow(self, execution: str, argument: Any) -> Any:
-        """The source that was applied, as its account, with its variables."""
+        """Run the applied source as its account, with its variables."""
         (workflow,) = self.plane.store.of_type("workflows.workflows")
         _, project, _, region, _, name = workflow["name"].split("/")
         account = workflow["serviceAccount"].rpartition("/")[2]
-        entrance = self._entrance(f"serviceAccount:{account}")
+        access = self._access(f"serviceAccount:{account}")
         environment = {
             "GOOGLE_CLOUD_PROJECT_ID": project,
             "GOOGLE_CLOUD_LOCATION": region,
@@ -360,13 +374,17 @@ class EmulatedCloud:
             workflow["sourceContents"],
             argument,
             environment=environment,
-            transport=hosts_at(entrance.address, entrance.token),
-            clock=UntilCancelled(self.executions, execution, FASTER),
-            log=partial(self._log, entrance.gateway),
+            transport=route_to(access.address, access.token),
+            clock=UntilCancelled(self.executions, execution, SPEED_UP),
+            log=partial(self._log, access.gateway),
         )
 
     def _log(self, gateway: Gateway, entry: dict[str, Any]) -> None:
-        """Raises: ApiError 403 for an account that may not write logs."""
+        """Log an event of the workflow.
+
+        Raises:
+            ApiError: 403, if the account may not write logs.
+        """
         gateway.require(Needed("logging.logEntries.create", f"projects/{self.project}"))
         log_line(entry)
 
@@ -375,8 +393,13 @@ class EmulatedCloud:
 def emulated_cloud(
     folder: Path, project: str, secret: str, server: DatabaseServer | None = None
 ) -> Iterator[EmulatedCloud]:
-    """A project as `terraform/bootstrap.sh` leaves it. Args: secret is the name of the database's
-    password.
+    """Run a project as `terraform/bootstrap.sh` leaves it.
+
+    Args:
+        folder: Receives its files.
+        project: Id of the project.
+        secret: Name of the database password's secret.
+        server: Database behind its Cloud SQL instance.
     """
     with ExitStack() as stack:
         cloud = EmulatedCloud(folder, project, secret, stack)

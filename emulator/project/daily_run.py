@@ -1,9 +1,5 @@
-"""From what Terraform made to forecast rows: a release by the build's account, a migrated database,
-and the nightly run, begun by its schedule.
-
-In: an emulated project to which the configuration was applied, with a database server. Out: the
-execution's result and what is in the tables. Every call is made as the identity that makes it on
-Google, with that identity's grants.
+"""From Terraform's result to forecast rows: release by the build's account, migration, and the
+daily run by its schedule. Each call has the identity and permissions that it has on Google.
 """
 
 from __future__ import annotations
@@ -27,7 +23,7 @@ from workflows.spec.release_paths import OPERATOR_JOB
 Say = Callable[[str], None]
 
 SETTINGS_OBJECT = "settings.env"
-NIGHTLY = "yieldspark-nightly"
+SCHEDULE = "yieldspark-nightly"
 SECONDS_BETWEEN = 0.5
 
 ROWS = text("""
@@ -41,7 +37,14 @@ ROWS = text("""
 def settings_of(
     cloud: EmulatedCloud, outputs: Mapping[str, Any], member: str, **others: Any
 ) -> Settings:
-    """The product's settings in the project, for one identity: those of settings.env."""
+    """Return the product's settings in the project for one identity, from settings.env.
+
+    Args:
+        cloud: The project.
+        outputs: Terraform's outputs.
+        member: Identity, as in a policy.
+        others: Further settings.
+    """
     variables = cloud.settings_env(outputs["buckets"]["code"], SETTINGS_OBJECT)
     return load_settings(
         _env_file=None,
@@ -52,12 +55,11 @@ def settings_of(
     )
 
 
-def released(
+def publish_release(
     cloud: EmulatedCloud, outputs: Mapping[str, Any], home: Path, jars: Path | None, say: Say
 ) -> dict[str, Any]:
-    """Release the working tree as the build's account, with an image of the project's repository.
-
-    Returns: what `release` returns.
+    """Release the working tree as the build's account, with an image of the project's repository;
+    return the release's summary.
     """
     settings = settings_of(
         cloud,
@@ -70,26 +72,32 @@ def released(
     return publish(settings, allow_dirty=True, say=say)
 
 
-def migrated(cloud: EmulatedCloud, outputs: Mapping[str, Any], operator: str, say: Say) -> Settings:
-    """The tables, made by `operator -- db migrate` in a container of the release.
+def migrate_database(
+    cloud: EmulatedCloud, outputs: Mapping[str, Any], operator: str, say: Say
+) -> Settings:
+    """Create the tables by `operator -- db migrate` in a container of the release.
 
-    Returns: settings that reach the database as its user. Raises: ContainerFailed.
+    Returns:
+        Settings that reach the database as its user.
+
+    Raises:
+        ContainerFailed: The migration fails.
     """
     settings = settings_of(cloud, outputs, operator)
-    words = container_arguments(("db", "migrate"))
-    run_container(settings, OPERATOR_JOB, words, lambda line: say(line.text), ends_with_us=True)
+    arguments = container_arguments(("db", "migrate"))
+    run_container(settings, OPERATOR_JOB, arguments, lambda line: say(line.text), owns_cloud=True)
     return _database_settings(cloud, outputs)
 
 
 def _database_settings(cloud: EmulatedCloud, outputs: Mapping[str, Any]) -> Settings:
-    """Settings with the server's own address in place of the private name, and the password that
-    the jobs read from the secret.
+    """Return settings with the server's address in place of the private name, and the password from
+    the jobs' secret.
     """
     if cloud.server is None:
         raise ConfigurationError("this emulated project has no database server")
     member = f"serviceAccount:{outputs['accounts']['container']}"
-    found = with_password(settings_of(cloud, outputs, member))
-    return found.model_copy(
+    settings = with_password(settings_of(cloud, outputs, member))
+    return settings.model_copy(
         update={"db_host": cloud.server.host, "db_port": cloud.server.port, "db_sslmode": "prefer"}
     )
 
@@ -97,17 +105,21 @@ def _database_settings(cloud: EmulatedCloud, outputs: Mapping[str, Any]) -> Sett
 def scheduled_run(
     cloud: EmulatedCloud, outputs: Mapping[str, Any], operator: str, say: Say
 ) -> dict[str, Any]:
-    """Send the schedule's request, and see its execution through as an operator.
+    """Send the schedule's request and wait for its execution as an operator.
 
-    Returns: `{"execution", "state", "seconds", "result"}`. Raises: BatchFailed.
+    Returns:
+        `{"execution", "state", "seconds", "result"}`.
+
+    Raises:
+        BatchFailed: The run fails.
     """
-    started = cloud.dispatch(NIGHTLY)
+    execution = cloud.dispatch(SCHEDULE)
     settings = settings_of(cloud, outputs, operator)
-    say(f"execution {started['name'].rpartition('/')[2]} of {settings.workflow_name}")
-    return wait_for_execution(Executions(settings), started["name"], say, SECONDS_BETWEEN)
+    say(f"execution {execution['name'].rpartition('/')[2]} of {settings.workflow_name}")
+    return wait_for_execution(Executions(settings), execution["name"], say, SECONDS_BETWEEN)
 
 
 def rows(database: Settings) -> dict[str, int]:
-    """What the run has written: days with metrics, forecasts, pools."""
+    """Return the numbers of days with metrics, forecasts and pools."""
     with make_engine(database).connect() as connection:
         return dict(connection.execute(ROWS).mappings().one())

@@ -1,10 +1,6 @@
-"""The server behind an emulated Cloud SQL instance: a real PostgreSQL, with the roles that a client
-of Cloud SQL meets.
-
-In: the address of an embedded server that nobody else uses. Out: databases and users as the Admin
-API was asked for them. A user made by the API is a member of `cloudsqlsuperuser`, which owns the
-databases and is no superuser (https://cloud.google.com/sql/docs/postgres/roles). It does not
-emulate the machine: tier, flags and TLS are left out.
+"""Server behind an emulated Cloud SQL instance: a real PostgreSQL with Cloud SQL's roles. A user of
+the API is a member of `cloudsqlsuperuser`, which owns the databases and is no superuser
+(https://cloud.google.com/sql/docs/postgres/roles). Tier, flags and TLS are not emulated.
 """
 
 from __future__ import annotations
@@ -22,16 +18,17 @@ OWNER = "cloudsqlsuperuser"
 
 
 class DatabaseServer:
-    """Args: server is started here, and its own role and database get other names, which leaves the
-    names that the configuration uses free.
+    """Args:
+    server: Started here. Its own role and database are renamed, so that the configuration can
+        use their names.
     """
 
     def __init__(self, server: EmbeddedServer) -> None:
         address = server.start()
         self.host, self.port = address.host, address.port
         password = secrets.token_hex(16)
-        own = address.password.get_secret_value()
-        with self._connection(address.user, own, "postgres") as connection:
+        own_password = address.password.get_secret_value()
+        with self._connection(address.user, own_password, "postgres") as connection:
             connection.execute(
                 text(f"CREATE ROLE {ADMIN} SUPERUSER LOGIN PASSWORD :password"),
                 {"password": password},
@@ -46,22 +43,22 @@ class DatabaseServer:
                 connection.execute(text(statement))
 
     def create_database(self, name: str) -> None:
-        """A new database, owned as Cloud SQL's are."""
+        """Create a database, owned as in Cloud SQL."""
         with self._admin() as connection:
-            connection.execute(text(f"CREATE DATABASE {_quoted(name)} OWNER {OWNER}"))
+            connection.execute(text(f"CREATE DATABASE {_quote(name)} OWNER {OWNER}"))
 
     def set_user(self, name: str, password: str | None) -> None:
-        """Make the user, or give it the password."""
+        """Create a user or change its password."""
         with self._admin() as connection:
             exists = connection.execute(
                 text("SELECT 1 FROM pg_roles WHERE rolname = :name"), {"name": name}
             ).first()
             if not exists:
                 connection.execute(
-                    text(f"CREATE ROLE {_quoted(name)} LOGIN CREATEDB CREATEROLE IN ROLE {OWNER}")
+                    text(f"CREATE ROLE {_quote(name)} LOGIN CREATEDB CREATEROLE IN ROLE {OWNER}")
                 )
             connection.execute(
-                text(f"ALTER ROLE {_quoted(name)} PASSWORD :password"), {"password": password}
+                text(f"ALTER ROLE {_quote(name)} PASSWORD :password"), {"password": password}
             )
 
     def _admin(self) -> Connection:
@@ -73,5 +70,5 @@ class DatabaseServer:
         return engine.connect()
 
 
-def _quoted(name: str) -> str:
+def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'

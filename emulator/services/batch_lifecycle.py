@@ -1,9 +1,6 @@
-"""One batch of the Dataproc double over time: the states it goes through, by a script or by really
-running it, and what it used.
-
-In: the request, a script or a runner, and the time of each look (seconds since the epoch). Out:
-states with the times they began, message, usage. Nothing happens between two looks: `advance`
-catches up, each state dated when it was due. No HTTP and no JSON of the service here.
+"""States of one emulated batch over time, by a script or by a real process, and its usage. Times
+are seconds since the epoch. `advance` catches up with the time and dates each state when it was
+due.
 """
 
 from __future__ import annotations
@@ -19,33 +16,33 @@ TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 
 CANCELLED_BY_REQUEST = "Batch was cancelled."
 CANCELLED_BY_TTL = "Batch was cancelled because it exceeded its ttl of {ttl} seconds."
-"""The service's own words for these two are not public: nothing may read them."""
+"""The service's messages are not public, so the product must not parse these."""
 
 
 class RunningBatch(Protocol):
-    """A batch that really runs."""
+    """A batch that runs as a process."""
 
     @property
     def output(self) -> Path | bytes:
-        """What the driver wrote so far, or the file that has it."""
+        """Return what the driver has written, or the file that has it."""
 
     def poll(self) -> int | None:
-        """The exit code, None while it runs."""
+        """Return the exit code; None while it runs."""
 
     def cancel(self) -> None:
-        """Ask it to end; `poll` tells when it has."""
+        """Request its end; `poll` reports it."""
 
 
 Runner = Callable[[dict[str, Any], str], RunningBatch]
-"""Starts a batch: takes the batch as it was requested, with its name and runtimeInfo.outputUri, and
-its id. Returns at once.
+"""Starts a batch and returns at once. Receives the requested batch, with name and
+runtimeInfo.outputUri, and its id.
 """
 
 
 @dataclass(frozen=True)
 class BatchScript:
-    """What a batch does that no one really runs. Seconds; end None never ends by itself; keeps_ttl
-    False forgets the request's ttl.
+    """Behaviour of a batch that does not really run. Durations are seconds; `end` None never ends
+    by itself; `keeps_ttl` False ignores the request's ttl.
     """
 
     pending_seconds: float = 30.0
@@ -59,7 +56,7 @@ class BatchScript:
 
 
 class BatchLifecycle:
-    """The states of one batch. `history` holds (state, message, when it began), the newest last."""
+    """States of one batch. `history` has (state, message, start of the state), newest last."""
 
     def __init__(
         self,
@@ -68,8 +65,11 @@ class BatchLifecycle:
         started: float,
         start: Callable[[], RunningBatch] | None = None,
     ) -> None:
-        """Args: start runs the batch when it is due; without it the script says how the
-        batch ends.
+        """Args:
+        request: The requested batch.
+        script: Behaviour of the batch.
+        started: Creation time.
+        start: Starts the real process; default: the script decides the end.
         """
         self.history: list[tuple[str, str, float]] = [("PENDING", "", started)]
         self.running: RunningBatch | None = None
@@ -90,20 +90,20 @@ class BatchLifecycle:
 
     @property
     def since(self) -> float:
-        """When the present state began."""
+        """Return when the present state began."""
         return self.history[-1][2]
 
     def advance(self, now: float) -> None:
-        """Go through the states that are due by now."""
+        """Enter the states that are due."""
         if self.state == "PENDING" and now >= self.since + self._script.pending_seconds:
             self._begin(self.since + self._script.pending_seconds)
         if self.state == "RUNNING":
-            self._go_on(now)
+            self._advance_running(now)
         if self.state == "CANCELLING":
             self._end_cancelling(now)
 
     def cancel(self, now: float, message: str = CANCELLED_BY_REQUEST) -> None:
-        """Ask it to end; a batch that has ended stays as it is."""
+        """Request the end; an ended batch is unchanged."""
         if self.done or self.state == "CANCELLING":
             return
         self._enter("CANCELLING", "", now)
@@ -113,10 +113,10 @@ class BatchLifecycle:
         self._end_cancelling(now)
 
     def usage(self, now: float) -> dict[str, int] | None:
-        """milliDcuSeconds and shuffleStorageGbSeconds; None until `usage_delay_seconds` after the
-        end, and for a batch that never ran.
+        """Return milliDcuSeconds and shuffleStorageGbSeconds; None until `usage_delay_seconds`
+        after the end, and for a batch that never ran.
         """
-        held = [
+        durations = [
             end - start
             for (state, _, start), end in zip(self.history, self._ends(), strict=True)
             if state in ("RUNNING", "CANCELLING")
@@ -125,31 +125,27 @@ class BatchLifecycle:
         if not self.done or not ran or now < self.since + self._script.usage_delay_seconds:
             return None
         dcu, shuffle_gb = self._load
-        billed = max(sum(held), MIN_BILLED_SECONDS)
+        billed = max(sum(durations), MIN_BILLED_SECONDS)
         return {
             "milliDcuSeconds": round(dcu * 1000 * billed),
             "shuffleStorageGbSeconds": round(shuffle_gb * billed),
         }
 
     def present_use(self) -> dict[str, int] | None:
-        """milliDcu and shuffleStorageGb while it runs."""
+        """Return milliDcu and shuffleStorageGb while it runs."""
         if self.state != "RUNNING":
             return None
         dcu, shuffle_gb = self._load
         return {"milliDcu": round(dcu * 1000), "shuffleStorageGb": round(shuffle_gb)}
 
     def output(self) -> bytes:
-        """What the driver wrote so far."""
+        """Return what the driver has written."""
         if self.running is None:
             return self._script.output if self.state != "PENDING" else b""
-        written = self.running.output
-        return (
-            written
-            if isinstance(written, bytes)
-            else written.read_bytes()
-            if written.is_file()
-            else b""
-        )
+        output = self.running.output
+        if isinstance(output, bytes):
+            return output
+        return output.read_bytes() if output.is_file() else b""
 
     def _begin(self, when: float) -> None:
         self._enter("RUNNING", "", when)
@@ -160,7 +156,7 @@ class BatchLifecycle:
         except Exception as error:
             self._enter("FAILED", f"{type(error).__name__}: {error}", when)
 
-    def _go_on(self, now: float) -> None:
+    def _advance_running(self, now: float) -> None:
         expiry = self.since + self._ttl if self._ttl else None
         if self._start is None:
             end = self.since + self._script.running_seconds if self._script.end else None
@@ -193,5 +189,5 @@ class BatchLifecycle:
 
 
 def _seconds(duration: str | None) -> float:
-    """A protobuf duration's JSON form, such as 600s or 0.5s; 0 for none."""
+    """Parse a protobuf duration such as 600s or 0.5s; 0 for none."""
     return float(duration.removesuffix("s")) if duration else 0.0

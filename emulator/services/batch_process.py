@@ -1,11 +1,7 @@
-"""A batch as a real process: what the request names, downloaded from the storage double, run by
-spark-submit in a folder of its own.
-
-In: a `Batch` as the REST API's JSON. Out: a running process, its exit code, its output in one file.
-The process sees nothing of the checkout: only the files, properties, arguments and driver
-environment of the request, this machine's Java and the packages of this environment, which stand in
-for the container image. Spark runs as local[*] whatever executors the request names: they are the
-service's business.
+"""Runs a batch or a container job as a real process of this machine, in a folder of its own. The
+process sees only the request's files, properties, arguments and driver environment, this machine's
+Java, and this environment's packages in place of the image. Spark runs as local[*], whatever
+executors the request has.
 """
 
 from __future__ import annotations
@@ -34,16 +30,18 @@ from workflows.spec.batch_request import DRIVER_VARIABLE
 log = logging.getLogger(__name__)
 
 CLOSED_SPARK = ("spark.authenticate=true", "spark.ui.enabled=false")
-"""Every account of this machine, and every web page, reaches Spark's ports on loopback."""
+"""Spark's ports on loopback are open to every account and web page of this machine."""
 
 END_SECONDS = 20
-"""What a job gets between being asked to end and being killed."""
+"""Time of a job between SIGTERM and SIGKILL."""
 
 
 class BatchProcess:
-    """One running job; `output` has what it said, `errors` what it said on standard error, where
-    that is apart. Both are files beside its folder: what the job's account may change it could
-    replace by a link to a file of ours.
+    """One running job.
+
+    Attributes:
+        output: File of its output, and of its standard error unless that is separate.
+        errors: File of its standard error, if separate.
     """
 
     def __init__(
@@ -56,11 +54,12 @@ class BatchProcess:
         errors_apart: bool = False,
     ) -> None:
         self._folder = folder
+        # next to its folder: the job's account could replace a file inside by a link to ours
         self.output = folder.with_name(f"{folder.name}.driveroutput")
         self.errors = folder.with_name(f"{folder.name}.errors") if errors_apart else None
         with ExitStack() as files:
             stream, errors = (
-                files.enter_context(open(_emptied(path), "wb")) if path else None
+                files.enter_context(open(_open_new(path), "wb")) if path else None
                 for path in (self.output, self.errors)
             )
             self._process = subprocess.Popen(
@@ -76,8 +75,8 @@ class BatchProcess:
         self._ends_by: float | None = None
 
     def poll(self) -> int | None:
-        """The exit code, None while it runs. One that was asked to end and has not is killed here;
-        of one that ended only what it said is left.
+        """Return the exit code; None while it runs. Kills a process that did not end after a
+        cancel, and deletes the folder of one that has ended.
         """
         code = self._process.poll()
         if code is None and self._ends_by is not None and time.monotonic() > self._ends_by:
@@ -87,7 +86,7 @@ class BatchProcess:
         return code
 
     def cancel(self) -> None:
-        """Ask it to end; returns at once."""
+        """Request its end; returns at once."""
         self._ends_by = time.monotonic() + END_SECONDS
         self._signal(signal.SIGTERM)
 
@@ -101,9 +100,12 @@ class BatchProcess:
 class LocalPlatform:
     """Starts batches and container jobs on this machine.
 
-    Args: folder takes a folder for each, api_url is where the doubles answer, account is whom they
-    run as, None: as this process. token is what the doubles ask for: each job has it in a file of
-    its own, because the caller's is closed to the account.
+    Args:
+        folder: Receives a folder for each job.
+        api_url: Address of the fakes.
+        account: Account of the jobs; None: this process's.
+        token: Token of the fakes. Each job gets its own file, because the caller's is closed to the
+            account.
     """
 
     def __init__(
@@ -115,19 +117,19 @@ class LocalPlatform:
         self._token = token
 
     def run_batch(self, batch: dict[str, Any], batch_id: str) -> BatchProcess:
-        """Download what the request names and hand it to spark-submit. Raises: OSError where a file
-        is not in its bucket.
+        """Download the request's files and run them with spark-submit.
+
+        Raises:
+            OSError: A file is not in its bucket.
         """
         folder = self._new_folder(batch_id)
         job = batch["pysparkBatch"]
-        names = ("pythonFileUris", "jarFileUris")
-        archives, jars = (
-            ",".join(self._fetch(uri, folder) for uri in job.get(name, [])) for name in names
-        )
+        archives = self._fetch_all(job.get("pythonFileUris", []), folder)
+        jars = self._fetch_all(job.get("jarFileUris", []), folder)
         entry = self._fetch(job["mainPythonFileUri"], folder)
         properties = batch.get("runtimeConfig", {}).get("properties", {})
         (folder / "spark.conf").write_text(
-            "".join(f"{name} {_escaped(value)}\n" for name, value in properties.items()),
+            "".join(f"{name} {_escape(value)}\n" for name, value in properties.items()),
             encoding="utf-8",
         )
         spark = spark_home()
@@ -138,20 +140,20 @@ class LocalPlatform:
             "--conf",
             f"spark.local.dir={folder / 'tmp'}",
         ]
-        command += [word for setting in CLOSED_SPARK for word in ("--conf", setting)]
-        command += [
-            word
-            for option, files in (("--py-files", archives), ("--jars", jars))
-            if files
-            for word in (option, files)
-        ]
-        given = {
+        for setting in CLOSED_SPARK:
+            command += ["--conf", setting]
+        for option, files in (("--py-files", archives), ("--jars", jars)):
+            if files:
+                command += [option, files]
+        driver_variables = {
             name.removeprefix(DRIVER_VARIABLE): value
             for name, value in properties.items()
             if name.startswith(DRIVER_VARIABLE)
         }
         return self._start(
-            [*command, entry, *job.get("args", [])], folder, given | {"SPARK_HOME": str(spark)}
+            [*command, entry, *job.get("args", [])],
+            folder,
+            driver_variables | {"SPARK_HOME": str(spark)},
         )
 
     def run_container(
@@ -179,12 +181,12 @@ class LocalPlatform:
             "TMPDIR": str(folder / "tmp"),
             "JAVA_HOME": str(find_java()),
             "PYSPARK_PYTHON": sys.executable,
-            # in place of the names and the network by which a machine of Google's finds Google
+            # replaces Google's host names
             "GOOGLE_API_ENDPOINT": self._api_url,
-            # Java takes the home from the list of users, where an account without rights may have
+            # Java reads the home from the user database, where an unprivileged account may have
             # none
             "SPARK_SUBMIT_OPTS": f"-Duser.home={folder / 'home'}",
-            # the address of a machine on a network of its own may be unknown to its resolver
+            # an isolated machine may not resolve its own host name
             "SPARK_LOCAL_IP": "127.0.0.1",
         }
         if self._token:
@@ -203,28 +205,35 @@ class LocalPlatform:
     def _new_folder(self, name: str) -> Path:
         batches = self.folder / "batches"
         batches.mkdir(parents=True, exist_ok=True)
-        # the account passes through, and lists and changes nothing in it
+        # the account may enter the folder, but not list or change it
         batches.chmod(0o711 if self._account else 0o700)
         folder = batches / name
-        shutil.rmtree(folder, ignore_errors=True)  # of a cloud that was killed
+        # left by a killed emulator
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
         for inner in ("home", "tmp"):
             private_folder(folder / inner)
         return folder
 
+    def _fetch_all(self, uris: list[str], folder: Path) -> str:
+        """Download files; return their paths, separated by commas."""
+        return ",".join(self._fetch(uri, folder) for uri in uris)
+
     def _fetch(self, uri: str, folder: Path) -> str:
         bucket, _, name = uri.removeprefix("gs://").partition("/")
         target = folder / name.rpartition("/")[2]
         url = f"{self._api_url}/storage/v1/b/{bucket}/o/{quote(name, safe='')}?alt=media"
-        sent = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        with urlopen(Request(url, headers=sent)) as answer, target.open("wb") as stream:
-            shutil.copyfileobj(answer, stream)
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        with urlopen(Request(url, headers=headers)) as response, target.open("wb") as stream:
+            shutil.copyfileobj(response, stream)
         return str(target)
 
 
 def spark_home() -> Path:
-    """The Spark that the pyspark wheel brings; found without importing it. Raises:
-    EnvironmentNotReady.
+    """Return the Spark of the pyspark package, without importing it.
+
+    Raises:
+        EnvironmentNotReady: pyspark is not installed.
     """
     spec = find_spec("pyspark")
     if spec is None or spec.origin is None:
@@ -235,27 +244,25 @@ def spark_home() -> Path:
 
 
 def batch_account() -> Account | None:
-    """Whom batches run as when the caller is root: an account without rights, as in the service's
-    containers, where it can reach this Python.
-
-    None: they run as this process does. The containers' own number, 1099, has no name here, and
-    Hadoop takes no user without one.
+    """Return the unprivileged account of batches if the caller is root and the account can run this
+    Python; else None: they run as this process. The containers' own id 1099 has no name here, and
+    Hadoop rejects a user without one.
     """
     account = server_account()
     if account is None:
         return None
-    question = [sys.executable, "-c", "import pydantic"]
+    command = [sys.executable, "-c", "import pydantic"]
     try:
         subprocess.run(
-            question, cwd="/", env={}, capture_output=True, check=True, **_rights(account)
+            command, cwd="/", env={}, capture_output=True, check=True, **_rights(account)
         )
     except (OSError, subprocess.SubprocessError):
         return None
     return account
 
 
-def _emptied(path: Path) -> int:
-    """A descriptor to write to a new file in the place of an earlier batch's of this name."""
+def _open_new(path: Path) -> int:
+    """Replace a file by a new one and return a descriptor to write it."""
     path.unlink(missing_ok=True)
     return create_exclusively(path)
 
@@ -264,6 +271,6 @@ def _rights(account: Account | None) -> dict[str, Any]:
     return {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
 
 
-def _escaped(value: str) -> str:
-    """As java.util.Properties reads it."""
+def _escape(value: str) -> str:
+    """Escape a value for java.util.Properties."""
     return value.replace("\\", "\\\\").replace("\n", "\\n")

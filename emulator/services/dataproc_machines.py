@@ -1,9 +1,7 @@
-"""What the service asks of the machines in a batch's properties: cores, memory, tiers, number of
-executors.
+"""Rules of Dataproc Serverless for the machines in a batch's properties: cores, memory, tiers,
+number of executors. Properties that are not set have the service's defaults, which are valid.
 
-In: the properties. Out: a sentence for each fault. Rules:
-https://cloud.google.com/dataproc-serverless/docs/concepts/properties. What a property leaves open
-is the service's own default, and legal.
+Source: https://cloud.google.com/dataproc-serverless/docs/concepts/properties
 """
 
 from __future__ import annotations
@@ -17,14 +15,14 @@ MIN_EXECUTORS = 2
 MAX_EXECUTORS = 2_000
 
 OVERHEAD_SHARE = 0.4
-"""Of the heap, where a PySpark batch says nothing of its overhead."""
+"""Memory overhead as a share of the heap, if a PySpark batch does not set it."""
 
 MEMORY = re.compile(r"(\d+)([kmgt])b?", re.IGNORECASE)
 MIB_OF_A_UNIT = {"k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}
 
 
 def machine_faults(properties: Mapping[str, str]) -> list[str]:
-    """Every fault of driver, executors and their number, a sentence each."""
+    """Return a message for each fault of driver, executors and their number."""
     return [
         *_role_faults(properties, "driver"),
         *_role_faults(properties, "executor"),
@@ -34,9 +32,9 @@ def machine_faults(properties: Mapping[str, str]) -> list[str]:
 
 
 def memory_mib(text: str) -> float | None:
-    """A JVM memory string such as 2048m or 4g in MiB; None where it is no such string."""
-    found = MEMORY.fullmatch(text.strip())
-    return int(found[1]) * MIB_OF_A_UNIT[found[2].lower()] if found else None
+    """Convert a JVM memory string such as 2048m or 4g to MiB; None if it is none."""
+    match = MEMORY.fullmatch(text.strip())
+    return int(match[1]) * MIB_OF_A_UNIT[match[2].lower()] if match else None
 
 
 def _role_faults(properties: Mapping[str, str], role: str) -> Iterator[str]:
@@ -87,12 +85,12 @@ def _tier_faults(properties: Mapping[str, str]) -> Iterator[str]:
         "spark.dataproc.driver.compute.tier",
         "spark.dataproc.executor.compute.tier",
     )
-    there = [name for name in names if name in properties]
-    for name in there:
+    present = [name for name in names if name in properties]
+    for name in present:
         if properties[name] not in MEMORY_PER_CORE_MIB:
             yield f"{name}={properties[name]}: allowed are {', '.join(MEMORY_PER_CORE_MIB)}"
-    if len(there) > 1 and there[0] == names[0]:
-        yield f"{names[0]} and {there[1]} are both there, and the service takes one of them only"
+    if len(present) > 1 and present[0] == names[0]:
+        yield f"{names[0]} and {present[1]} are both set; the service accepts only one"
 
 
 def _executor_faults(properties: Mapping[str, str]) -> Iterator[str]:

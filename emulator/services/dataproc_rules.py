@@ -1,8 +1,7 @@
-"""The rules of Dataproc Serverless for a request that creates a batch. They are the emulator's own
-copy, so that a wrong belief of the product about the service fails here.
+"""Rules of Dataproc Serverless for a create request. They are independent of the product's checks,
+so that a wrong assumption of the product fails here.
 
-Input: a `Batch` as the REST API's JSON. Output: a sentence for each fault; the service answers 400.
-Sources: the types of the API (google.cloud.dataproc_v1: ttl, staging bucket, labels, ids) and
+Sources: the types of google.cloud.dataproc_v1 (ttl, staging bucket, labels, ids) and
 https://cloud.google.com/dataproc-serverless/docs/concepts/properties.
 """
 
@@ -40,21 +39,21 @@ UNSUPPORTED_PROPERTIES = (
     "spark.kubernetes.",
     "spark.shuffle.service.",
 )
-"""The service sets master and deployment itself, and answers 400 `Attempted to set unsupported
+"""Properties that the service sets itself; it answers 400 `Attempted to set unsupported
 properties`.
 """
 
 
 def request_faults(batch: Mapping[str, Any]) -> list[str]:
-    """Every fault of a batch, a sentence each."""
-    known, found = _as_the_types_read_it(batch)
-    if known is None:
-        return found
-    execution = _execution(known)
-    properties = _properties(known)
-    main = known.get("pysparkBatch", {}).get("mainPythonFileUri", "")
+    """Return a message for each fault of a batch."""
+    parsed, faults = _parse_by_types(batch)
+    if parsed is None:
+        return faults
+    execution = _execution(parsed)
+    properties = _properties(parsed)
+    main = parsed.get("pysparkBatch", {}).get("mainPythonFileUri", "")
     if not re.fullmatch(r"(gs|file)://.+\.py", main):
-        found.append(
+        faults.append(
             f"pysparkBatch.mainPythonFileUri is {main!r}: it must be the gs:// address of a .py"
             " file"
         )
@@ -64,77 +63,77 @@ def request_faults(batch: Mapping[str, Any]) -> list[str]:
         <= (seconds := float(execution["ttl"].rstrip("s")))
         <= MAX_TTL_SECONDS
     ):
-        found.append(f"ttl is {seconds:g} s: allowed are 10 minutes (600s) to 14 days (1209600s)")
+        faults.append(f"ttl is {seconds:g} s: allowed are 10 minutes (600s) to 14 days (1209600s)")
     if "idleTtl" in execution:
-        found.append(
+        faults.append(
             "idleTtl is for sessions, and a batch must not have one: leave it out, ttl ends a batch"
         )
     bucket = execution.get("stagingBucket", "")
     if bucket and not BUCKET.fullmatch(bucket):
-        found.append(
+        faults.append(
             f"stagingBucket is {bucket!r}: it is a bucket's bare name, without gs:// and without a"
             " path"
         )
-    found += _label_faults(known.get("labels", {}))
+    faults += _label_faults(parsed.get("labels", {}))
     for name in sorted(properties):
         if name.startswith(UNSUPPORTED_PROPERTIES):
-            found.append(f"property {name} belongs to the service: leave it out")
-    return found + machine_faults(properties)
+            faults.append(f"property {name} belongs to the service: leave it out")
+    return faults + machine_faults(properties)
 
 
-def _as_the_types_read_it(batch: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
-    """The batch without what Google's types refuse, None where they can read nothing of it; and the
-    words for that.
+def _parse_by_types(batch: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
+    """Return the batch without fields that Google's types reject (None if they can read nothing)
+    and a message for each.
     """
-    found: list[str] = []
+    faults: list[str] = []
     readable: dict[str, Any] = copy.deepcopy(dict(batch))
     with suppress(AttributeError, KeyError, TypeError):
         execution = readable["environmentConfig"]["executionConfig"]
         if {"networkUri", "subnetworkUri"} <= execution.keys():
-            found.append(
-                "networkUri and subnetworkUri are both there, and only one may be: leave"
-                " networkUri out"
+            faults.append(
+                "networkUri and subnetworkUri are both set, and only one is allowed: remove"
+                " networkUri"
             )
             del execution["networkUri"]
     while True:
         try:
             return (
                 MessageToDict(ParseDict(readable, Batch.pb(Batch()), ignore_unknown_fields=False)),
-                found,
+                faults,
             )
         except ParseError as error:
-            # the types stop at the first fault: an unknown field is taken out, and they go on
-            words, unknown = (
+            # parsing stops at the first fault, so an unknown field is removed and parsed again
+            message, unknown = (
                 " ".join(str(error).split()).partition(" Available Fields")[0],
                 UNKNOWN_FIELD.search(str(error)),
             )
             is_id = unknown and unknown["name"] in IDS
-            found.append(
+            faults.append(
                 "Google's types refuse it:"
-                f" {words}"
-                f"{' It stands in the query of the address, not in the body' if is_id else ''}"
+                f" {message}"
+                f"{' It belongs in the query, not in the body' if is_id else ''}"
             )
-            if not unknown or not _taken_out(
+            if not unknown or not _remove_field(
                 readable, unknown["path"].split(".")[1:], unknown["name"]
             ):
-                return None, found
+                return None, faults
 
 
-def _taken_out(batch: dict[str, Any], path: Sequence[str], name: str) -> bool:
-    """Whether the field was there to be removed."""
-    where: Any = batch
+def _remove_field(batch: dict[str, Any], path: Sequence[str], name: str) -> bool:
+    """Remove a field; return whether it was present."""
+    parent: Any = batch
     for part in path:
-        where = where.get(part) if isinstance(where, dict) else None
-    return isinstance(where, dict) and where.pop(name, where) is not where
+        parent = parent.get(part) if isinstance(parent, dict) else None
+    return isinstance(parent, dict) and parent.pop(name, parent) is not parent
 
 
-def _execution(known: Mapping[str, Any]) -> dict[str, Any]:
-    execution: dict[str, Any] = known.get("environmentConfig", {}).get("executionConfig", {})
+def _execution(parsed: Mapping[str, Any]) -> dict[str, Any]:
+    execution: dict[str, Any] = parsed.get("environmentConfig", {}).get("executionConfig", {})
     return execution
 
 
-def _properties(known: Mapping[str, Any]) -> dict[str, str]:
-    properties: dict[str, str] = known.get("runtimeConfig", {}).get("properties", {})
+def _properties(parsed: Mapping[str, Any]) -> dict[str, str]:
+    properties: dict[str, str] = parsed.get("runtimeConfig", {}).get("properties", {})
     return properties
 
 

@@ -1,5 +1,6 @@
-"""The usage that Dataproc Serverless reports for a batch, by the emulator's own copy of its rules
-(https://cloud.google.com/dataproc-serverless/pricing), standard tier.
+"""Usage that Dataproc Serverless reports for a batch
+(https://cloud.google.com/dataproc-serverless/pricing), standard tier. Independent of the product's
+prices.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ DCU_PER_GB = 0.1
 DCU_PER_GB_ABOVE = 0.2
 GB_PER_VCPU_AT_THE_LOWER_RATE = 8.0
 SYSTEM_GB_PER_VCPU = 0.72
-"""Memory of the system, which counts too: (16 - 13.1) / 4 for the default machine."""
+"""Memory of the system, which is billed too: (16 - 13.1) / 4 for the default machine."""
 
 DEFAULT_HEAP_MIB, DEFAULT_OVERHEAD_MIB, DEFAULT_DISK_GB = 12_200.0, 1_220.0, 400.0
 
 
 def dcu_and_shuffle_gb(properties: Mapping[str, str]) -> tuple[float, float]:
-    """DCU and GB of shuffle storage of a running batch: its driver and its initial executors."""
+    """Return DCU and GB of shuffle storage of a running batch: driver and initial executors."""
     executors = int(properties.get("spark.executor.instances", MIN_EXECUTORS))
     dcu = _dcu(properties, "driver") + executors * _dcu(properties, "executor")
     disk_gb = _disk_gb(properties, "driver") + executors * _disk_gb(properties, "executor")

@@ -1,12 +1,8 @@
-"""A double of Cloud Run jobs: an execution is started, looked at and cancelled over the Admin API
-v2; it goes by a script, or really runs.
+"""Fake of Cloud Run jobs (Admin API v2): starts, shows and cancels executions, which follow a
+script or really run. An execution has one task and no retries.
 
-In: `jobs:run` with overrides. Out: the Operation whose metadata is the execution, then the
-execution with its conditions, counts and times, its task with the exit code, and what its container
-wrote. Times are those of `now`, seconds since the epoch. It knows one task an execution, no
-retries, and no operations to be looked at. Sources:
-https://cloud.google.com/run/docs/reference/rest/v2/projects.locations.jobs/run,
-../projects.locations.jobs.executions and ../projects.locations.jobs.executions.tasks.
+Sources: https://cloud.google.com/run/docs/reference/rest/v2/projects.locations.jobs/run,
+../projects.locations.jobs.executions and ../projects.locations.jobs.executions.tasks
 """
 
 from __future__ import annotations
@@ -19,8 +15,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from emulator.services.batch_documents import timestamp
 from emulator.services.batch_lifecycle import BatchLifecycle, BatchScript, RunningBatch
+from emulator.services.batch_payloads import timestamp
 from emulator.services.http_service import Answer, ApiError, Request, Service
 from emulator.services.written_lines import WrittenLine, WrittenLines
 from workflows.spec.platforms import JOBS
@@ -30,7 +26,7 @@ CLOUD_RUN_JOBS: Mapping[str, Sequence[str]] = {
     **{cloud_run_job(job): () for job in JOBS},
     **CONTAINER_ARGUMENTS,
 }
-"""The arguments of each job's container."""
+"""Arguments of each job's container."""
 
 JOB = r"/v2/projects/(?P<project>[^/:]+)/locations/(?P<region>[^/:]+)/jobs/(?P<job>[^/:]+)"
 EXECUTION_TYPE = "type.googleapis.com/google.cloud.run.v2.Execution"
@@ -38,8 +34,8 @@ OVERRIDES = {"containerOverrides", "taskCount", "timeout"}
 CONTAINER_OVERRIDES = {"name", "args", "env", "clearArgs"}
 
 Runner = Callable[[str, list[str], dict[str, str]], RunningBatch]
-"""Starts an execution: takes its short name, which begins with its job's, the container's arguments
-and what the start adds to its variables. Returns at once.
+"""Starts an execution and returns at once. Receives its short name, which begins with its job's,
+the container's arguments, and the variables that the start adds.
 """
 
 
@@ -48,14 +44,14 @@ class _Execution:
     name: str
     job: str
     uid: str
-    life: BatchLifecycle
+    lifecycle: BatchLifecycle
     arguments: list[str]
     written: WrittenLines
     cancelled: bool = False
 
 
 class FakeCloudRun(Service):
-    """The service. All of its state is in memory, behind one lock."""
+    """The service. Its state is in memory, behind one lock."""
 
     def __init__(
         self,
@@ -65,8 +61,11 @@ class FakeCloudRun(Service):
         now: Callable[[], float] = time.time,
         run: Runner | None = None,
     ) -> None:
-        """Args: script says what an execution does; with run it really runs, and of the script only
-        pending_seconds counts.
+        """Args:
+        script: Behaviour of an execution.
+        jobs: Arguments of each job's container.
+        now: Clock, in seconds since the epoch.
+        run: Starts real executions; only pending_seconds of the script applies then.
         """
         super().__init__()
         self._script = script
@@ -81,33 +80,32 @@ class FakeCloudRun(Service):
         self.route("POST", f"{JOB}/executions/(?P<execution>[^/:]+):cancel", self._cancel)
 
     def advance(self) -> None:
-        """Let all executions catch up with the time. Each request does so too."""
+        """Let all executions catch up with the time, as every request does."""
         with self._lock:
             for execution in self._executions.values():
-                execution.life.advance(self._now())
-                execution.written.look(execution.life, self._now())
+                execution.lifecycle.advance(self._now())
+                execution.written.read_new(execution.lifecycle, self._now())
 
     def lines(self) -> list[tuple[str, WrittenLine]]:
-        """What the containers wrote so far, each line with the full name of its execution."""
+        """Return the lines of all containers, each with the full name of its execution."""
         self.advance()
         with self._lock:
-            return [
-                (execution.name, line)
-                for execution in self._executions.values()
-                for line in execution.written.lines
-            ]
+            lines: list[tuple[str, WrittenLine]] = []
+            for execution in self._executions.values():
+                lines += [(execution.name, line) for line in execution.written.lines]
+            return lines
 
     def cancel_all(self) -> None:
-        """Ask every execution to end, and wait for those that really run: none outlives the
+        """Cancel every execution and wait until real ones have ended, so that none outlives the
         service.
         """
         with self._lock:
             for execution in self._executions.values():
-                execution.life.cancel(self._now())
+                execution.lifecycle.cancel(self._now())
             running = [
-                execution.life.running
+                execution.lifecycle.running
                 for execution in self._executions.values()
-                if execution.life.running
+                if execution.lifecycle.running
             ]
         while any(process.poll() is None for process in running):
             time.sleep(0.05)
@@ -121,16 +119,17 @@ class FakeCloudRun(Service):
                     f"Resource '{job}' of kind 'JOB' in region '{region}' in project '{project}'"
                     " does not exist.",
                 )
-            overrides = _known(request.json(), {"overrides", "validateOnly", "etag"}, "").get(
-                "overrides", {}
+            overrides = _require_fields(
+                request.json(), {"overrides", "validateOnly", "etag"}, ""
+            ).get("overrides", {})
+            containers = _require_fields(overrides, OVERRIDES, "overrides").get(
+                "containerOverrides", []
             )
-            containers = _known(overrides, OVERRIDES, "overrides").get("containerOverrides", [])
             arguments = self._arguments(job, containers)
-            variables = {
-                str(variable["name"]): str(variable["value"])
-                for container in containers
-                for variable in container.get("env", [])
-            }
+            variables: dict[str, str] = {}
+            for container in containers:
+                for variable in container.get("env", []):
+                    variables[str(variable["name"])] = str(variable["value"])
             short = f"{job}-{secrets.token_hex(3)[:5]}"
             name = f"projects/{project}/locations/{region}/jobs/{job}/executions/{short}"
             run = self._run
@@ -154,30 +153,36 @@ class FakeCloudRun(Service):
             return Answer(self._operation(execution))
 
     def _arguments(self, job: str, overrides: Sequence[Any]) -> list[str]:
-        """Those of the job, where the start has none of its own."""
+        """Return the arguments of the start, else those of the job."""
         for container in overrides:
-            if "args" in _known(container, CONTAINER_OVERRIDES, "container"):
-                return [str(word) for word in container["args"]]
+            if "args" in _require_fields(container, CONTAINER_OVERRIDES, "container"):
+                return [str(argument) for argument in container["args"]]
         cleared = any(container.get("clearArgs") for container in overrides)
         return [] if cleared else list(self._jobs[job])
 
     def _get(self, request: Request, project: str, region: str, job: str, execution: str) -> Answer:
         with self._lock:
-            return Answer(self._document(self._found(project, region, job, execution)))
+            return Answer(self._to_json(self._execution(project, region, job, execution)))
 
     def _tasks(
         self, request: Request, project: str, region: str, job: str, execution: str
     ) -> Answer:
-        """The one task, with the result of its attempt when that is over; zeros are left out."""
+        """Return the one task, with the result of its attempt after the end; zeros are omitted."""
         with self._lock:
-            found = self._found(project, region, job, execution)
-            code = _exit_code(found.life)
-            result = {"termSignal": -code} if code < 0 else {"exitCode": code} if code else {}
+            current = self._execution(project, region, job, execution)
+            code = _exit_code(current.lifecycle)
+            result = {"exitCode": code} if code else {}
+            if code < 0:
+                result = {"termSignal": -code}
             task = {
-                "name": f"{found.name}/tasks/{execution}-task0",
-                "job": found.job,
-                "execution": found.name,
-                **({"lastAttemptResult": {"status": {}, **result}} if found.life.done else {}),
+                "name": f"{current.name}/tasks/{execution}-task0",
+                "job": current.job,
+                "execution": current.name,
+                **(
+                    {"lastAttemptResult": {"status": {}, **result}}
+                    if current.lifecycle.done
+                    else {}
+                ),
             }
             return Answer({"tasks": [task]})
 
@@ -185,16 +190,16 @@ class FakeCloudRun(Service):
         self, request: Request, project: str, region: str, job: str, execution: str
     ) -> Answer:
         with self._lock:
-            found = self._found(project, region, job, execution)
-            if found.life.done:
+            current = self._execution(project, region, job, execution)
+            if current.lifecycle.done:
                 raise ApiError(
                     400, "The execution has already completed.", reason="FAILED_PRECONDITION"
                 )
-            found.cancelled = True
-            found.life.cancel(self._now())
-            return Answer(self._operation(found))
+            current.cancelled = True
+            current.lifecycle.cancel(self._now())
+            return Answer(self._operation(current))
 
-    def _found(self, project: str, region: str, job: str, execution: str) -> _Execution:
+    def _execution(self, project: str, region: str, job: str, execution: str) -> _Execution:
         self.advance()
         name = f"projects/{project}/locations/{region}/jobs/{job}/executions/{execution}"
         if name not in self._executions:
@@ -209,13 +214,13 @@ class FakeCloudRun(Service):
         parent = execution.name.partition("/jobs/")[0]
         return {
             "name": f"{parent}/operations/{uuid.uuid4()}",
-            "metadata": {"@type": EXECUTION_TYPE, **self._document(execution)},
+            "metadata": {"@type": EXECUTION_TYPE, **self._to_json(execution)},
         }
 
-    def _document(self, execution: _Execution) -> dict[str, Any]:
-        """The execution; counts of zero are left out, as protobuf's JSON has it."""
-        life = execution.life
-        began = next((start for state, _, start in life.history if state == "RUNNING"), None)
+    def _to_json(self, execution: _Execution) -> dict[str, Any]:
+        """Return the execution; counts of zero are omitted, as in protobuf's JSON."""
+        life = execution.lifecycle
+        started = next((start for state, _, start in life.history if state == "RUNNING"), None)
         count = {
             "SUCCEEDED": "succeededCount",
             "FAILED": "failedCount",
@@ -226,14 +231,14 @@ class FakeCloudRun(Service):
             "uid": execution.uid,
             "generation": "1",
             "createTime": timestamp(life.history[0][2]),
-            **({"startTime": timestamp(began)} if began is not None else {}),
+            **({"startTime": timestamp(started)} if started is not None else {}),
             **({"completionTime": timestamp(life.since)} if life.done else {}),
             "job": execution.job,
             "parallelism": 1,
             "taskCount": 1,
             "template": {"containers": [{"args": execution.arguments}]},
             "reconciling": not life.done,
-            "conditions": [self._completed(execution)],
+            "conditions": [self._completed_condition(execution)],
             count[life.state] if life.done else "runningCount": 1,
             "logUri": (
                 f"https://console.cloud.google.com/logs/viewer?advancedFilter=execution_name%3D{execution.name.rpartition('/')[2]}"
@@ -241,10 +246,10 @@ class FakeCloudRun(Service):
         }
 
     @staticmethod
-    def _completed(execution: _Execution) -> dict[str, Any]:
-        """The condition that tells whether and how it ended."""
-        state, message, since = execution.life.history[-1]
-        if not execution.life.done:
+    def _completed_condition(execution: _Execution) -> dict[str, Any]:
+        """Return the condition that shows whether and how it ended."""
+        state, message, since = execution.lifecycle.history[-1]
+        if not execution.lifecycle.done:
             return {
                 "type": "Completed",
                 "state": "CONDITION_RECONCILING",
@@ -258,7 +263,7 @@ class FakeCloudRun(Service):
             }
         reason = "CANCELLED" if execution.cancelled else "NON_ZERO_EXIT_CODE"
         task = f"{execution.name.rpartition('/')[2]}-task0"
-        if execution.life.running and not execution.cancelled:
+        if execution.lifecycle.running and not execution.cancelled:
             message = f"Task {task} failed with message: The container exited with an error."
         return {
             "type": "Completed",
@@ -270,19 +275,23 @@ class FakeCloudRun(Service):
 
 
 def _exit_code(life: BatchLifecycle) -> int:
-    """Of its container; less than 0 is a signal. A script that does not succeed ends with 1."""
+    """Return the container's exit code; negative for a signal. A script that fails ends with 1."""
     if life.running is None:
         return 0 if life.state == "SUCCEEDED" else 1
     return life.running.poll() or 0
 
 
-def _known(value: Any, names: Collection[str], place: str) -> Mapping[str, Any]:
-    """Raises: ApiError 400 for a field that the service does not have."""
+def _require_fields(value: Any, names: Collection[str], field_path: str) -> Mapping[str, Any]:
+    """Return a map of the request.
+
+    Raises:
+        ApiError: 400, for a field that the service does not have.
+    """
     if not isinstance(value, Mapping) or set(value) - set(names):
         unknown = sorted(set(value) - set(names)) if isinstance(value, Mapping) else [str(value)]
         raise ApiError(
             400,
-            f"Invalid JSON payload received. Unknown name \"{unknown[0]}\" at '{place}': Cannot"
-            " find field.",
+            f"Invalid JSON payload received. Unknown name \"{unknown[0]}\" at '{field_path}':"
+            " Cannot find field.",
         )
     return value

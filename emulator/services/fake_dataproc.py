@@ -1,19 +1,9 @@
-"""A double of Dataproc Serverless: batches and operations over REST v1, with the service's names,
-answers and refusals.
+"""Fake of Dataproc Serverless: batches and operations over REST v1, for google-cloud-dataproc,
+gcloud and Cloud Workflows. Batches follow a script or really run. Has no users, quotas or
+networks.
 
-In: requests as `google-cloud-dataproc`, `gcloud` and Cloud Workflows send them. Out: what the
-service answers; the batches go by a script, or are really run by the `run` that is given. Times are
-those of `now`, seconds since the epoch. It knows no users, quotas or networks.
-
-Sources:
-https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/projects.locations.batches, and
-answers that people published:
-- operations are named projects/P/regions/R/operations/ID, batches projects/P/locations/R/batches/ID
-(`gcloud dataproc batches cancel` shows it);
-- a batch that is read back has `spark:` before the names of its properties, and the service's
-defaults beside them;
-- the cancel of a done operation answers 200 and changes nothing (googleapis/mcp-toolbox,
-tests/serverlessspark).
+Source:
+https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/projects.locations.batches
 """
 
 from __future__ import annotations
@@ -24,22 +14,17 @@ import time
 import uuid
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
-from emulator.services.batch_documents import (
-    BATCH_TYPE,
-    METADATA_TYPE,
-    answered,
-    answered_operation,
-    invalid,
-    known_parameters,
-    matching,
-    page,
-    requested_batch,
-    timestamp,
-)
 from emulator.services.batch_lifecycle import BatchLifecycle, BatchScript, Runner
+from emulator.services.batch_payloads import (
+    batch_filter,
+    encode_message,
+    invalid_argument,
+    page,
+    parse_batch,
+    require_known_parameters,
+)
 from emulator.services.dataproc_rules import BATCH_ID, REQUEST_ID, request_faults
 from emulator.services.http_service import (
     Answer,
@@ -49,17 +34,18 @@ from emulator.services.http_service import (
     Request,
     Service,
 )
+from emulator.services.served_batch import ServedBatch
 
 log = logging.getLogger(__name__)
 
+# operations are projects/P/regions/R/operations/ID, batches projects/P/locations/R/batches/ID, as
+# `gcloud dataproc batches cancel` shows
 LOCATION = r"/v1/projects/(?P<project>[^/:]+)/locations/(?P<region>[^/:]+)"
 OPERATIONS = r"/v1/projects/(?P<project>[^/:]+)/(?:regions|locations)/(?P<region>[^/:]+)/operations"
 
 Method = Literal["create", "get", "list", "delete", "get_operation", "list_operations", "cancel"]
 CUT, LOST_ANSWER = "cut", "lost answer"
-"""Failures of the line and not of the service: the request does not arrive, or it does and its
-answer does not.
-"""
+"""Failures of the connection: the request is lost, or the response is."""
 
 FAILURES = {
     409: "The operation was aborted, typically due to a concurrency issue.",
@@ -72,25 +58,8 @@ FAILURES = {
 }
 
 
-@dataclass
-class _Batch:
-    project: str
-    region: str
-    batch_id: str
-    uuid: str
-    operation: str
-    asked: dict[str, Any]
-    output_uri: str
-    life: BatchLifecycle
-    written: int = 0
-
-    @property
-    def name(self) -> str:
-        return f"projects/{self.project}/locations/{self.region}/batches/{self.batch_id}"
-
-
 class FakeDataproc(Service):
-    """The service. All of its state is in memory, behind one lock."""
+    """The service. Its state is in memory, behind one lock."""
 
     def __init__(
         self,
@@ -100,9 +69,12 @@ class FakeDataproc(Service):
         run: Runner | None = None,
         write_output: Callable[[str, bytes], None] | None = None,
     ) -> None:
-        """Args: script says what a batch does, or makes a script from a batch's id; with run a
-        batch really runs and of the script only pending_seconds and usage_delay_seconds count;
-        write_output takes the gs:// address and the content of each driver output object.
+        """Args:
+        script: Behaviour of a batch, or a function from its id to it.
+        now: Clock, in seconds since the epoch.
+        run: Starts real batches; only pending_seconds and usage_delay_seconds of the script
+            apply then.
+        write_output: Receives the gs:// address and content of each driver output object.
         """
         super().__init__()
         self._script = script
@@ -110,8 +82,8 @@ class FakeDataproc(Service):
         self._run = run
         self._write_output = write_output
         self._lock = threading.RLock()
-        self._batches: dict[str, _Batch] = {}
-        self._operations: dict[str, _Batch] = {}
+        self._batches: dict[str, ServedBatch] = {}
+        self._operations: dict[str, ServedBatch] = {}
         self._requests: dict[tuple[str, str], str] = {}
         self._failures: dict[str, deque[int | str]] = defaultdict(deque)
         routes: list[tuple[Method, str, str, Handler]] = [
@@ -127,36 +99,46 @@ class FakeDataproc(Service):
             self.route(verb, pattern, self._served(method, handler))
 
     def fail_next(self, method: Method, failure: int | str, times: int = 1) -> None:
-        """Let the next calls of a method fail. Args: failure is an HTTP status, "cut" or "lost
-        answer".
+        """Let the next calls of a method fail.
+
+        Args:
+            method: Method of the API.
+            failure: HTTP status, "cut" or "lost answer".
+            times: Number of calls.
         """
         with self._lock:
             self._failures[method].extend([failure] * times)
 
     def advance(self) -> None:
-        """Let all batches catch up with the time. Each request does so too; whoever serves batches
-        that really run calls it in between.
+        """Let all batches catch up with the time. Every request does so; a server of real batches
+        calls it between requests too.
         """
         with self._lock:
             for batch in self._batches.values():
-                batch.life.advance(self._now())
+                batch.lifecycle.advance(self._now())
                 self._put_output(batch)
 
     def cancel_all(self) -> None:
-        """Ask every batch to end, and wait for those that really run: none outlives the service."""
+        """Cancel every batch and wait until real ones have ended, so that none outlives the
+        service.
+        """
         with self._lock:
             for batch in self._batches.values():
-                batch.life.cancel(self._now())
-            running = [batch.life.running for batch in self._batches.values() if batch.life.running]
+                batch.lifecycle.cancel(self._now())
+            running = [
+                batch.lifecycle.running
+                for batch in self._batches.values()
+                if batch.lifecycle.running
+            ]
         while any(process.poll() is None for process in running):
             time.sleep(0.05)
         self.advance()
 
     def states(self) -> dict[str, str]:
-        """The state of each batch by its id."""
+        """Return the state of each batch by its id."""
         self.advance()
         with self._lock:
-            return {batch.batch_id: batch.life.state for batch in self._batches.values()}
+            return {batch.batch_id: batch.lifecycle.state for batch in self._batches.values()}
 
     def _served(self, method: Method, handler: Handler) -> Handler:
         def serve(request: Request, **names: str) -> Answer:
@@ -179,10 +161,10 @@ class FakeDataproc(Service):
         return serve
 
     def _create(self, request: Request, project: str, region: str) -> Answer:
-        known_parameters(request.query, "batchId", "requestId")
+        require_known_parameters(request.query, "batchId", "requestId")
         request_id = request.query.get("requestId", "")
         if request_id and not REQUEST_ID.fullmatch(request_id):
-            raise invalid(
+            raise invalid_argument(
                 f"Request id '{request_id}' must contain only letters, numbers, underscores and"
                 " hyphens, 40 characters at most.",
                 "request_id",
@@ -190,26 +172,30 @@ class FakeDataproc(Service):
         parent = f"projects/{project}/locations/{region}"
         if request_id and (parent, request_id) in self._requests:
             return Answer(
-                self._operation(self._operations[self._requests[parent, request_id]], request.query)
+                self._operations[self._requests[parent, request_id]].operation_json(
+                    self._now(), request.query
+                )
             )
-        asked = requested_batch(request.json())
+        requested = parse_batch(request.json())
         batch_id = request.query.get("batchId") or uuid.uuid4().hex
-        check_request(batch_id, asked)
+        check_request(batch_id, requested)
         name = f"{parent}/batches/{batch_id}"
         if name in self._batches:
             raise ApiError(409, f"Already exists: Failed to create batch: Batch {name}")
-        batch = self._new(project, region, batch_id, asked)
+        batch = self._new(project, region, batch_id, requested)
         self._batches[name] = batch
         self._operations[batch.operation] = batch
         if request_id:
             self._requests[parent, request_id] = batch.operation
-        batch.life.advance(self._now())
-        return Answer(self._operation(batch, request.query))
+        batch.lifecycle.advance(self._now())
+        return Answer(batch.operation_json(self._now(), request.query))
 
-    def _new(self, project: str, region: str, batch_id: str, asked: dict[str, Any]) -> _Batch:
+    def _new(
+        self, project: str, region: str, batch_id: str, requested: dict[str, Any]
+    ) -> ServedBatch:
         unique = str(uuid.uuid4())
         bucket = (
-            asked.get("environmentConfig", {}).get("executionConfig", {}).get("stagingBucket")
+            requested.get("environmentConfig", {}).get("executionConfig", {}).get("stagingBucket")
             or f"dataproc-staging-{region}-local"
         )
         output_uri = f"gs://{bucket}/google-cloud-dataproc-metainfo/{uuid.uuid4()}/jobs/srvls-batch-{unique}/driveroutput"
@@ -219,39 +205,51 @@ class FakeDataproc(Service):
             None
             if run is None
             else lambda: run(
-                {**asked, "name": name, "uuid": unique, "runtimeInfo": {"outputUri": output_uri}},
+                {
+                    **requested,
+                    "name": name,
+                    "uuid": unique,
+                    "runtimeInfo": {"outputUri": output_uri},
+                },
                 batch_id,
             )
         )
         script = self._script(batch_id) if callable(self._script) else self._script
-        life = BatchLifecycle(asked, script, self._now(), start)
+        life = BatchLifecycle(requested, script, self._now(), start)
         operation = f"projects/{project}/regions/{region}/operations/{uuid.uuid4()}"
-        return _Batch(project, region, batch_id, unique, operation, asked, output_uri, life)
+        return ServedBatch(
+            project, region, batch_id, unique, operation, requested, output_uri, life
+        )
 
     def _get(self, request: Request, project: str, region: str, batch_id: str) -> Answer:
-        known_parameters(request.query)
+        require_known_parameters(request.query)
         return Answer(
-            answered(self._document(self._found(project, region, batch_id)), request.query)
+            encode_message(
+                self._batch(project, region, batch_id).to_json(self._now()), request.query
+            )
         )
 
     def _list(self, request: Request, project: str, region: str) -> Answer:
-        known_parameters(request.query, "pageSize", "pageToken", "filter", "orderBy")
+        require_known_parameters(request.query, "pageSize", "pageToken", "filter", "orderBy")
         order = request.query.get("orderBy", "")
         if order not in ("", "create_time desc", "createTime desc"):
-            raise invalid(
+            raise invalid_argument(
                 f"Invalid order by '{order}': only 'create_time desc' is supported.", "order_by"
             )
-        wanted = matching(request.query.get("filter", ""))
-        inside = [
+        is_selected = batch_filter(request.query.get("filter", ""))
+        batches_in_region = [
             batch
             for batch in self._batches.values()
             if (batch.project, batch.region) == (project, region)
         ]
-        documents = [self._document(batch) for batch in (reversed(inside) if order else inside)]
-        shown, following = page(
-            [document for document in documents if wanted(document)], request.query
+        payloads = [
+            batch.to_json(self._now())
+            for batch in (reversed(batches_in_region) if order else batches_in_region)
+        ]
+        selected, following = page(
+            [payload for payload in payloads if is_selected(payload)], request.query
         )
-        batches = [answered(document, request.query) for document in shown]
+        batches = [encode_message(payload, request.query) for payload in selected]
         return Answer(
             {
                 **({"batches": batches} if batches else {}),
@@ -260,11 +258,11 @@ class FakeDataproc(Service):
         )
 
     def _delete(self, request: Request, project: str, region: str, batch_id: str) -> Answer:
-        known_parameters(request.query)
-        batch = self._found(project, region, batch_id)
-        if not batch.life.done:
+        require_known_parameters(request.query)
+        batch = self._batch(project, region, batch_id)
+        if not batch.lifecycle.done:
             message = (
-                f"Batch {batch.name} is in state {batch.life.state}: only a batch in state"
+                f"Batch {batch.name} is in state {batch.lifecycle.state}: only a batch in state"
                 " CANCELLED, SUCCEEDED or FAILED can be deleted."
             )
             raise ApiError(400, message, reason="FAILED_PRECONDITION")
@@ -274,20 +272,24 @@ class FakeDataproc(Service):
     def _get_operation(
         self, request: Request, project: str, region: str, operation_id: str
     ) -> Answer:
-        known_parameters(request.query)
+        require_known_parameters(request.query)
         return Answer(
-            self._operation(self._operation_found(project, region, operation_id), request.query)
+            self._batch_of_operation(project, region, operation_id).operation_json(
+                self._now(), request.query
+            )
         )
 
     def _list_operations(self, request: Request, project: str, region: str) -> Answer:
-        known_parameters(request.query, "pageSize", "pageToken", "filter", "returnPartialSuccess")
-        inside = [
+        require_known_parameters(
+            request.query, "pageSize", "pageToken", "filter", "returnPartialSuccess"
+        )
+        batches_in_region = [
             batch
             for batch in self._operations.values()
             if (batch.project, batch.region) == (project, region)
         ]
-        shown, following = page(inside, request.query)
-        operations = [self._operation(batch, request.query) for batch in shown]
+        selected, following = page(batches_in_region, request.query)
+        operations = [batch.operation_json(self._now(), request.query) for batch in selected]
         return Answer(
             {
                 **({"operations": operations} if operations else {}),
@@ -296,137 +298,43 @@ class FakeDataproc(Service):
         )
 
     def _cancel(self, request: Request, project: str, region: str, operation_id: str) -> Answer:
-        known_parameters(request.query)
-        self._operation_found(project, region, operation_id).life.cancel(self._now())
+        require_known_parameters(request.query)
+        self._batch_of_operation(project, region, operation_id).lifecycle.cancel(self._now())
         return Answer({})
 
-    def _found(self, project: str, region: str, batch_id: str) -> _Batch:
+    def _batch(self, project: str, region: str, batch_id: str) -> ServedBatch:
         name = f"projects/{project}/locations/{region}/batches/{batch_id}"
         if name not in self._batches:
             raise ApiError(404, f"Not found: Batch {name}")
         return self._batches[name]
 
-    def _operation_found(self, project: str, region: str, operation_id: str) -> _Batch:
+    def _batch_of_operation(self, project: str, region: str, operation_id: str) -> ServedBatch:
         name = f"projects/{project}/regions/{region}/operations/{operation_id}"
         if name not in self._operations:
             raise ApiError(404, "Operation not found")
         return self._operations[name]
 
-    def _document(self, batch: _Batch) -> dict[str, Any]:
-        """The batch as it is read back."""
-        *earlier, (state, message, since) = batch.life.history
-        return {
-            "name": batch.name,
-            "uuid": batch.uuid,
-            "createTime": timestamp(batch.life.history[0][2]),
-            **batch.asked,
-            "runtimeInfo": self._runtime_info(batch),
-            "state": state,
-            **(
-                {"stateMessage": self._explained(batch, message)}
-                if message or state == "FAILED"
-                else {}
-            ),
-            "stateTime": timestamp(since),
-            "creator": "local@yieldspark.invalid",
-            "runtimeConfig": {
-                **batch.asked.get("runtimeConfig", {}),
-                "properties": _read_back(batch),
-            },
-            "operation": batch.operation,
-            "stateHistory": [
-                {"state": name, "stateStartTime": timestamp(start)} for name, _, start in earlier
-            ],
-        }
-
-    def _runtime_info(self, batch: _Batch) -> dict[str, Any]:
-        info: dict[str, Any] = (
-            {"outputUri": batch.output_uri} if batch.life.state != "PENDING" else {}
-        )
-        if usage := batch.life.usage(self._now()):
-            info["approximateUsage"] = _as_strings(usage)
-        if present := batch.life.present_use():
-            info["currentUsage"] = {**_as_strings(present), "snapshotTime": timestamp(self._now())}
-        return info
-
-    def _explained(self, batch: _Batch, message: str) -> str:
-        """A failure's message, in the words of the service."""
-        if batch.life.state != "FAILED":
-            return message
-        folder = batch.output_uri.rpartition("/")[0].removeprefix("gs://")
-        return (
-            f"Google Cloud Dataproc Agent reports job failure{f': {message}' if message else ''}."
-            " If logs are available, they can be found at:\n"
-            f"https://console.cloud.google.com/dataproc/batches/{batch.region}/{batch.batch_id}?project={batch.project}\n"
-            f"gcloud dataproc batches wait '{batch.batch_id}' --region '{batch.region}' --project"
-            f" '{batch.project}'\n"
-            f"https://console.cloud.google.com/storage/browser/{folder}/\n"
-            f"{batch.output_uri}.*"
-        )
-
-    def _operation(self, batch: _Batch, query: Mapping[str, str]) -> dict[str, Any]:
-        """The long-running operation: no state of its own, and `done` only when it is."""
-        state, message, since = batch.life.history[-1]
-        metadata: dict[str, Any] = {
-            "@type": METADATA_TYPE,
-            "batch": batch.name,
-            "batchUuid": batch.uuid,
-            "createTime": timestamp(batch.life.history[0][2]),
-            "operationType": "BATCH",
-            "description": "Batch",
-            "labels": {
-                "goog-dataproc-batch-id": batch.batch_id,
-                "goog-dataproc-batch-uuid": batch.uuid,
-                "goog-dataproc-location": batch.region,
-                **batch.asked.get("labels", {}),
-            },
-        }
-        operation: dict[str, Any] = {"name": batch.operation, "metadata": metadata}
-        if batch.life.done:
-            metadata["doneTime"] = timestamp(since)
-            operation["done"] = True
-            if state == "SUCCEEDED":
-                operation["response"] = {"@type": BATCH_TYPE, **self._document(batch)}
-            else:
-                operation["error"] = {
-                    "code": 1 if state == "CANCELLED" else 10,
-                    "message": self._explained(batch, message),
-                }
-        return answered_operation(operation, query)
-
-    def _put_output(self, batch: _Batch) -> None:
-        content = batch.life.output()
+    def _put_output(self, batch: ServedBatch) -> None:
+        content = batch.lifecycle.output()
         if self._write_output is None or len(content) == batch.written:
             return
         batch.written = len(content)
         try:
             self._write_output(f"{batch.output_uri}.000000000", content)
         except Exception:
-            # the service goes on where a bucket is gone: the output is lost, the batch is not
+            # as in the service, a missing bucket loses the output and not the batch
             log.exception("output of %s", batch.name)
 
 
-def check_request(batch_id: str, asked: Mapping[str, Any]) -> None:
-    """Refuse what the service refuses. Raises: ApiError 400."""
+def check_request(batch_id: str, requested: Mapping[str, Any]) -> None:
+    """Reject a create request that the service rejects.
+
+    Raises:
+        ApiError: 400.
+    """
     if not BATCH_ID.fullmatch(batch_id):
-        raise invalid(
+        raise invalid_argument(
             f"Batch id '{batch_id}' must be 4-63 characters of a-z, 0-9 and '-'.", "batch_id"
         )
-    if faults := request_faults(asked):
-        raise invalid("; ".join(faults), "batch")
-
-
-def _read_back(batch: _Batch) -> dict[str, str]:
-    defaults = {
-        "spark.app.name": batch.name,
-        "spark.driver.cores": "4",
-        "spark.executor.cores": "4",
-        "spark.executor.instances": "2",
-    }
-    properties = {**defaults, **batch.asked.get("runtimeConfig", {}).get("properties", {})}
-    return {f"spark:{name}": value for name, value in properties.items()}
-
-
-def _as_strings(numbers: Mapping[str, int]) -> dict[str, str]:
-    """int64 is a string in JSON (https://protobuf.dev/programming-guides/json)."""
-    return {name: str(number) for name, number in numbers.items()}
+    if faults := request_faults(requested):
+        raise invalid_argument("; ".join(faults), "batch")

@@ -1,11 +1,8 @@
-"""A double of the Workflow Executions API v1: an execution is created, runs in a thread, and is
-looked at, listed and cancelled.
+"""Fake of the Workflow Executions API v1. Each execution runs in a thread. A cancelled one is
+CANCELLED at once; its thread polls `cancelled` and its result is discarded.
 
-In: `executions.create` with the argument as a JSON string. Out: the execution; its result, or its
-error's payload, as JSON strings. What runs is given. A cancelled execution is CANCELLED at once,
-and what its thread still does comes to nothing: `cancelled` tells it so.
 Source:
-https://cloud.google.com/workflows/docs/reference/executions/rest/v1/projects.locations.workflows.executions.
+https://cloud.google.com/workflows/docs/reference/executions/rest/v1/projects.locations.workflows.executions
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from emulator.services.batch_documents import timestamp
+from emulator.services.batch_payloads import timestamp
 from emulator.services.http_service import Answer, ApiError, Request, Service
 from emulator.workflow_engine import RealClock, WorkflowFailed
 
@@ -34,11 +31,11 @@ ORDERS = {
     "startTime": False,
     "startTime desc": True,
 }
-"""Whether the newest comes first."""
+"""Whether the newest is first."""
 
 Runner = Callable[[str, Any], Any]
-"""Takes the execution's id and its argument, returns what `main` returned. Raises: WorkflowFailed,
-or anything else that then is the error.
+"""Receives the execution's id and argument and returns the result of `main`. WorkflowFailed, or any
+other exception, becomes the execution's error.
 """
 
 
@@ -54,7 +51,7 @@ class _Execution:
 
 
 class FakeExecutions(Service):
-    """The service, for any workflow. All of its state is in memory, behind one lock."""
+    """The service, for any workflow. Its state is in memory, behind one lock."""
 
     def __init__(self, run: Runner, *, now: Callable[[], float] = time.time) -> None:
         super().__init__()
@@ -68,11 +65,11 @@ class FakeExecutions(Service):
         self.route("POST", f"{EXECUTIONS}/(?P<execution>[^/:]+):cancel", self._cancel)
 
     def cancelled(self, execution_id: str) -> bool:
-        """Whether someone cancelled it."""
+        """Return whether an execution was cancelled."""
         with self._lock:
             return any(
-                name.endswith(f"/{execution_id}") and found.state == "CANCELLED"
-                for name, found in self._executions.items()
+                name.endswith(f"/{execution_id}") and execution.state == "CANCELLED"
+                for name, execution in self._executions.items()
             )
 
     def _create(self, request: Request, workflow: str) -> Answer:
@@ -87,10 +84,10 @@ class FakeExecutions(Service):
         execution = _Execution(f"{workflow}/executions/{uuid.uuid4()}", argument, self._now())
         with self._lock:
             self._executions[execution.name] = execution
-        threading.Thread(target=self._go, args=(execution, value), daemon=True).start()
-        return Answer(_document(execution))
+        threading.Thread(target=self._run_thread, args=(execution, value), daemon=True).start()
+        return Answer(_to_json(execution))
 
-    def _go(self, execution: _Execution, argument: Any) -> None:
+    def _run_thread(self, execution: _Execution, argument: Any) -> None:
         try:
             result = json.dumps(self._run(execution.name.rpartition("/")[2], argument))
             self._end(execution, "SUCCEEDED", result=result)
@@ -124,56 +121,58 @@ class FakeExecutions(Service):
                 )
 
     def _list(self, request: Request, workflow: str) -> Answer:
-        wanted = request.query.get("filter", "")
-        state = STATE_FILTER.fullmatch(wanted)
+        filter_text = request.query.get("filter", "")
+        state = STATE_FILTER.fullmatch(filter_text)
         order = request.query.get("orderBy", "")
-        if (wanted and not state) or order not in ORDERS:
-            raise ApiError(400, f"filter {wanted!r} or orderBy {order!r} is not known here")
+        if (filter_text and not state) or order not in ORDERS:
+            raise ApiError(400, f"filter {filter_text!r} or orderBy {order!r} is not known here")
         with self._lock:
-            found = [
+            executions = [
                 execution
                 for name, execution in self._executions.items()
                 if name.startswith(f"{workflow}/")
             ]
         if ORDERS[order]:
-            found.reverse()
-        chosen = [execution for execution in found if not state or execution.state == state[1]]
+            executions.reverse()
+        selected = [
+            execution for execution in executions if not state or execution.state == state[1]
+        ]
         size = int(request.query.get("pageSize", 0)) or 100
         start = int(request.query.get("pageToken", 0))
-        shown = [
-            _document(execution, view=request.query.get("view", "BASIC"))
-            for execution in chosen[start : start + size]
+        page = [
+            _to_json(execution, view=request.query.get("view", "BASIC"))
+            for execution in selected[start : start + size]
         ]
-        following = {"nextPageToken": str(start + size)} if start + size < len(chosen) else {}
-        return Answer({**({"executions": shown} if shown else {}), **following})
+        following = {"nextPageToken": str(start + size)} if start + size < len(selected) else {}
+        return Answer({**({"executions": page} if page else {}), **following})
 
     def _get(self, request: Request, workflow: str, execution: str) -> Answer:
         return Answer(
-            _document(self._found(workflow, execution), view=request.query.get("view", "FULL"))
+            _to_json(self._execution(workflow, execution), view=request.query.get("view", "FULL"))
         )
 
     def _cancel(self, request: Request, workflow: str, execution: str) -> Answer:
-        found = self._found(workflow, execution)
-        if found.state != "ACTIVE":
+        current = self._execution(workflow, execution)
+        if current.state != "ACTIVE":
             raise ApiError(
                 400,
-                f"execution {execution} is {found.state} and can't be cancelled",
+                f"execution {execution} is {current.state} and can't be cancelled",
                 reason="FAILED_PRECONDITION",
             )
-        self._end(found, "CANCELLED", error={"context": "Execution cancelled by user."})
-        return Answer(_document(found))
+        self._end(current, "CANCELLED", error={"context": "Execution cancelled by user."})
+        return Answer(_to_json(current))
 
-    def _found(self, workflow: str, execution: str) -> _Execution:
+    def _execution(self, workflow: str, execution: str) -> _Execution:
         with self._lock:
-            found = self._executions.get(f"{workflow}/executions/{execution}")
-        if found is None:
+            current = self._executions.get(f"{workflow}/executions/{execution}")
+        if current is None:
             raise ApiError(404, f"Execution {workflow}/executions/{execution} not found")
-        return found
+        return current
 
 
 class UntilCancelled(RealClock):
-    """The clock of one execution. Where its workflow waits, it ends when someone has cancelled it,
-    as at the service: nothing more is started.
+    """Clock of one execution: a wait of the workflow ends it if it was cancelled, as in the
+    service.
     """
 
     def __init__(self, executions: FakeExecutions, execution_id: str, factor: float = 1.0) -> None:
@@ -187,8 +186,8 @@ class UntilCancelled(RealClock):
             raise WorkflowFailed("cancelled", [])
 
 
-def _document(execution: _Execution, view: str = "FULL") -> dict[str, Any]:
-    document = {
+def _to_json(execution: _Execution, view: str = "FULL") -> dict[str, Any]:
+    payload = {
         "name": execution.name,
         "createTime": timestamp(execution.began),
         "startTime": timestamp(execution.began),
@@ -207,7 +206,7 @@ def _document(execution: _Execution, view: str = "FULL") -> dict[str, Any]:
         "workflowRevisionId": "000001-local",
     }
     return (
-        document
+        payload
         if view == "FULL"
-        else {name: value for name, value in document.items() if name in BASIC}
+        else {name: value for name, value in payload.items() if name in BASIC}
     )

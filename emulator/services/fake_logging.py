@@ -1,10 +1,9 @@
-"""A double of Cloud Logging's `entries:list`, for what containers of Cloud Run jobs wrote.
+"""Fake of Cloud Logging's `entries:list`, for the output of Cloud Run containers. Supports filters
+of comparisons joined by AND, order by timestamp, and pages; rejects other filters. Each nonblank
+line is an entry; a JSON object is a `jsonPayload`.
 
-In: a filter of comparisons joined by AND, an order by timestamp, pages. Out: entries as Cloud Run
-makes them: one for each line, with the labels of its execution; a line that is a JSON object is a
-`jsonPayload`. Blank lines have none. It knows no other filter and refuses what it does not know.
 Sources: https://cloud.google.com/logging/docs/reference/v2/rest/v2/entries/list and
-https://cloud.google.com/run/docs/logging.
+https://cloud.google.com/run/docs/logging
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
-from emulator.services.batch_documents import timestamp
+from emulator.services.batch_payloads import timestamp
 from emulator.services.http_service import Answer, ApiError, Request, Service
 from emulator.services.written_lines import WrittenLine
 
@@ -30,7 +29,7 @@ COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
 }
 ORDERS = {"": False, "timestamp": False, "timestamp asc": False, "timestamp desc": True}
-"""Whether the newest comes first."""
+"""Whether the newest is first."""
 
 LARGEST_PAGE = 1000
 EXECUTION = re.compile(
@@ -38,11 +37,11 @@ EXECUTION = re.compile(
 )
 
 Lines = Callable[[], Iterable[tuple[str, WrittenLine]]]
-"""Every line so far, with the full name of its execution."""
+"""Returns every line so far, with the full name of its execution."""
 
 
 class FakeLogging(Service):
-    """The service. It keeps nothing: lines are asked for."""
+    """The service. It stores nothing and reads the lines on each request."""
 
     def __init__(self, lines: Lines) -> None:
         super().__init__()
@@ -50,28 +49,28 @@ class FakeLogging(Service):
         self.route("POST", r"/v2/entries:list", self._list)
 
     def _list(self, request: Request) -> Answer:
-        asked = request.json()
-        if unknown := sorted(set(asked) - FIELDS):
+        body = request.json()
+        if unknown := sorted(set(body) - FIELDS):
             raise ApiError(
                 400,
                 f'Invalid JSON payload received. Unknown name "{unknown[0]}": Cannot find field.',
             )
-        if not asked.get("resourceNames"):
+        if not body.get("resourceNames"):
             raise ApiError(400, "resource_names must be set: at least one parent is required")
-        order, size = asked.get("orderBy", ""), int(asked.get("pageSize", 50))
+        order, size = body.get("orderBy", ""), int(body.get("pageSize", 50))
         if order not in ORDERS or not 0 <= size <= LARGEST_PAGE:
             raise ApiError(400, f"orderBy {order!r} or pageSize {size} is not allowed")
-        comparisons = _comparisons(asked.get("filter", ""))
-        entries = [
-            entry
-            for name, line in self._lines()
-            if line.text.strip()
-            for entry in [_entry(name, line)]
-            if entry["logName"].partition("/logs/")[0] in asked["resourceNames"]
-            and all(fits(entry) for fits in comparisons)
-        ]
+        comparisons = _comparisons(body.get("filter", ""))
+        entries = []
+        for name, line in self._lines():
+            if not line.text.strip():
+                continue
+            entry = _entry(name, line)
+            parent = entry["logName"].partition("/logs/")[0]
+            if parent in body["resourceNames"] and all(fits(entry) for fits in comparisons):
+                entries.append(entry)
         entries.sort(key=lambda entry: entry["timestamp"], reverse=ORDERS[order])
-        start = int(asked.get("pageToken", 0))
+        start = int(body.get("pageToken", 0))
         page = entries[start : start + size]
         following = start + len(page)
         more = {"nextPageToken": str(following)} if following < len(entries) else {}
@@ -79,26 +78,30 @@ class FakeLogging(Service):
 
 
 def _comparisons(text: str) -> list[Callable[[dict[str, Any]], bool]]:
-    """Raises: ApiError 400 for what is no comparison known here."""
-    found = []
+    """Parse a filter.
+
+    Raises:
+        ApiError: 400, for an unsupported clause.
+    """
+    comparisons = []
     for clause in filter(None, text.split(" AND ")):
         parts = COMPARISON.fullmatch(clause.strip())
         if parts is None:
             raise ApiError(400, f"Unparseable filter: {clause!r}")
-        found.append(_comparison(*parts.groups()))
-    return found
+        comparisons.append(_comparison(*parts.groups()))
+    return comparisons
 
 
 def _comparison(field: str, sign: str, value: str) -> Callable[[dict[str, Any]], bool]:
     compare = COMPARE[sign]
     if field == "timestamp":
-        wanted = datetime.fromisoformat(value)
-        return lambda entry: compare(datetime.fromisoformat(entry["timestamp"]), wanted)
+        instant = datetime.fromisoformat(value)
+        return lambda entry: compare(datetime.fromisoformat(entry["timestamp"]), instant)
     return lambda entry: compare(_value(entry, field), value)
 
 
 def _value(entry: dict[str, Any], field: str) -> Any:
-    """A field by its path; a name with other characters stands in quotes, as the last one."""
+    """Return a field by its path; a name with other characters is quoted and last."""
     path, _, quoted = field.partition('."')
     value: Any = entry
     for name in [*path.split("."), *([quoted.rstrip('"')] if quoted else [])]:
@@ -107,22 +110,22 @@ def _value(entry: dict[str, Any], field: str) -> Any:
 
 
 def _entry(name: str, line: WrittenLine) -> dict[str, Any]:
-    found = EXECUTION.fullmatch(name)
-    assert found is not None
+    match = EXECUTION.fullmatch(name)
+    assert match is not None
     when = timestamp(line.seen)
     return {
-        "insertId": f"{found['execution']}-{line.number}",
-        "logName": f"projects/{found['project']}/logs/run.googleapis.com%2F{line.stream}",
+        "insertId": f"{match['execution']}-{line.number}",
+        "logName": f"projects/{match['project']}/logs/run.googleapis.com%2F{line.stream}",
         "resource": {
             "type": "cloud_run_job",
             "labels": {
-                "project_id": found["project"],
-                "location": found["location"],
-                "job_name": found["job"],
+                "project_id": match["project"],
+                "location": match["location"],
+                "job_name": match["job"],
             },
         },
         "labels": {
-            "run.googleapis.com/execution_name": found["execution"],
+            "run.googleapis.com/execution_name": match["execution"],
             "run.googleapis.com/task_index": "0",
             "run.googleapis.com/task_attempt": "0",
         },
@@ -134,7 +137,7 @@ def _entry(name: str, line: WrittenLine) -> dict[str, Any]:
 
 def _payload(text: str) -> dict[str, Any]:
     try:
-        document = json.loads(text)
+        value = json.loads(text)
     except ValueError:
-        document = None
-    return {"jsonPayload": document} if isinstance(document, dict) else {"textPayload": text}
+        value = None
+    return {"jsonPayload": value} if isinstance(value, dict) else {"textPayload": text}

@@ -1,6 +1,4 @@
-"""Secret Manager's access method, as google-cloud-secret-manager asks it: GET
-v1/projects/P/secrets/S/versions/V:access.
-"""
+"""Fake of Secret Manager's access method: GET v1/projects/P/secrets/S/versions/V:access."""
 
 from __future__ import annotations
 
@@ -13,8 +11,8 @@ from emulator.services.http_service import Answer, ApiError, Request, Service
 
 
 class FakeSecretManager(Service):
-    """Args: secrets are the values by full name, projects/P/secrets/S/versions/V; there is no
-    `latest`.
+    """Args:
+    secrets: Values by full name, projects/P/secrets/S/versions/V; there is no `latest`.
     """
 
     def __init__(self, secrets: Mapping[str, bytes]) -> None:

@@ -1,13 +1,6 @@
-"""A small HTTP server on loopback that the doubles of Google's services share: routes, JSON,
-Google's errors, what was asked.
-
-In: services, each with routes (method, pattern of the raw path, handler). Out: one address at which
-they all answer, as Google's do at several. A pattern is matched on the path as it was sent: an
-object's name keeps its %2F. Handlers run in threads, one for each connection.
-
-Any web page and any account of this machine can reach loopback, so a request is refused before its
-body is read unless it names this server as its host, is sent by no browser, and has the server's
-token (`_refusal`).
+"""HTTP server on loopback that the fakes share: routes, JSON, Google's errors, recorded requests.
+All services answer at one address. Paths are matched as sent, so an object's name keeps its %2F;
+each connection has a thread.
 """
 
 from __future__ import annotations
@@ -33,15 +26,15 @@ from common.plain_text import on_one_line
 log = logging.getLogger(__name__)
 
 LARGEST_BODY = 256 * 1024 * 1024
-"""Bytes of one request's body; clients send a larger upload in parts."""
+"""Bytes of one request's body; clients send larger uploads in parts."""
 LONGEST_LINE = 1024
-"""Bytes of a chunk's size line, and of a trailer's."""
+"""Bytes of a chunk's size line, and of a trailer."""
 MOST_TRAILERS = 100
 DRAINED_BYTES = 1024 * 1024
-"""What is read of a refused request, so that its answer reaches a client that sends its body first.
+"""Bytes read of a rejected request, so that a client that sends its body first gets the response.
 """
-BROWSERS_OWN = re.compile(r"(?i)(origin$|sec-fetch-)")
-"""Headers that a page's script can neither set nor leave out
+BROWSER_HEADERS = re.compile(r"(?i)(origin$|sec-fetch-)")
+"""Headers that a page's script can neither set nor remove
 (https://developer.mozilla.org/docs/Glossary/Forbidden_request_header).
 """
 IDLE_SECONDS = 300.0
@@ -70,8 +63,8 @@ STATUS_NAMES = {
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked. Headers' names are lower case; path is as it was sent, values of the query
-    are decoded, the last of equal names wins.
+    """One request. Header names are lower case, the path is as sent, query values are decoded, and
+    the last of equal names wins.
     """
 
     method: str
@@ -81,33 +74,37 @@ class Request:
     body: bytes
 
     def json(self) -> Any:
-        """The body's document, an object. Raises: ApiError 400."""
+        """Return the JSON object in the body.
+
+        Raises:
+            ApiError: 400, for another body.
+        """
         try:
-            document = json.loads(self.body or b"{}")
+            payload = json.loads(self.body or b"{}")
         except (ValueError, RecursionError) as error:
             raise ApiError(400, f"Invalid JSON payload received: {error}") from None
-        if not isinstance(document, dict):
+        if not isinstance(payload, dict):
             raise ApiError(400, "Invalid JSON payload received: its root is no object")
-        return document
+        return payload
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is answered: bytes as they are, anything else as JSON."""
+    """One response: bytes as they are, anything else as JSON."""
 
     body: Any = field(default_factory=dict)
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def encoded(self) -> tuple[bytes, str]:
-        """The bytes and their content type."""
+        """Return the bytes and their content type."""
         if isinstance(self.body, bytes):
             return self.body, self.headers.get("content-type", "application/octet-stream")
         return json.dumps(self.body).encode(), "application/json; charset=UTF-8"
 
 
 class ApiError(Exception):
-    """An answer other than 2xx, in Google's form (https://cloud.google.com/apis/design/errors)."""
+    """A response other than 2xx, in Google's form (https://cloud.google.com/apis/design/errors)."""
 
     def __init__(
         self,
@@ -129,16 +126,16 @@ class ApiError(Exception):
 
 
 class ConnectionCut(Exception):
-    """Raised by a handler: the connection is closed without an answer."""
+    """Raised by a handler to close the connection without a response."""
 
 
 Handler = Callable[..., Answer]
-"""Takes the request and the pattern's named groups, as keywords."""
+"""Receives the request, and the pattern's named groups as keywords."""
 
 
 class Service:
-    """One service's routes. Requests are kept in `asked`, in order, where `keeps_requests` is set,
-    as the tests set it: a server that stays would keep every upload.
+    """Routes of one service. `asked` has the requests in order if `keeps_requests` is set, as in
+    tests; a long-running server would keep every upload.
     """
 
     keeps_requests: ClassVar[bool] = False
@@ -148,22 +145,28 @@ class Service:
         self._routes: list[tuple[str, re.Pattern[str], Handler]] = []
 
     def route(self, method: str, pattern: str, handler: Handler) -> None:
-        """Add a route; pattern is a regular expression for the whole path."""
+        """Add a route.
+
+        Args:
+            method: HTTP method.
+            pattern: Regular expression of the whole path.
+            handler: Answers the request.
+        """
         self._routes.append((method, re.compile(pattern), handler))
 
     def keep(self, request: Request) -> None:
-        """Add it to `asked`, where requests are kept."""
+        """Record a request, if requests are recorded."""
         if self.keeps_requests:
             self.asked.append(request)
 
     def answer(self, request: Request) -> Answer | None:
-        """The answer of the first route that fits, None where none does."""
+        """Return the response of the first matching route; None if there is none."""
         for method, pattern, handler in self._routes:
-            found = pattern.fullmatch(request.path)
-            if method == request.method and found:
+            match = pattern.fullmatch(request.path)
+            if method == request.method and match:
                 self.keep(request)
                 try:
-                    return handler(request, **found.groupdict())
+                    return handler(request, **match.groupdict())
                 except ApiError as error:
                     return error.answer
         return None
@@ -177,11 +180,16 @@ def serving(
     token: str | None = None,
     hosts: Collection[str] = (),
 ) -> Iterator[str]:
-    """Serve them on 127.0.0.1 while the block runs; yields the address, http://127.0.0.1:PORT.
+    """Serve on 127.0.0.1 while the block runs.
 
-    Args: port 0 takes a free one. token is what every request has to send as its bearer token;
-    None, for tests of a double that starts nothing, asks for none. hosts are names besides its own
-    that the server answers to, as a proxy does.
+    Args:
+        services: Asked in this order.
+        port: TCP port; 0 selects a free one.
+        token: Required bearer token; None requires none, for tests of a fake that starts nothing.
+        hosts: Further host names that the server accepts, as a proxy needs.
+
+    Yields:
+        The address, http://127.0.0.1:PORT.
     """
     server = _Server(services, port, token, hosts)
     thread = threading.Thread(
@@ -199,8 +207,8 @@ def serving(
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
-    # with socketserver's 5 the kernel drops connections that come together, and clients try again
-    # after 1, 2, 4.. s
+    # socketserver's default of 5 drops simultaneous connections, which clients retry after 1, 2,
+    # 4 s and so on
     request_queue_size = 128
 
     def __init__(
@@ -212,9 +220,7 @@ class _Server(ThreadingHTTPServer):
         self.hosts = {f"127.0.0.1:{self.server_address[1]}", *hosts}
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away in the middle, killed or interrupted, is no error of ours; the
-        rest is shown.
-        """
+        """Report an error unless the client closed the connection."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -270,37 +276,35 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         self._reader.limit(BODY_SECONDS)
         try:
-            if refused := self._refusal():
-                raise refused
+            if rejection := self._rejection():
+                raise rejection
             answer = self._answer(self._body())
         except ConnectionCut:
             self.close_connection = True
             return
         except ApiError as error:
-            self._refuse(error)
+            self._reject(error)
             return
         self._send(answer)
 
-    def _refusal(self) -> ApiError | None:
-        """Why this request is not looked at; None for one that is.
-
-        A page that a browser shows can send a request here, and by DNS rebinding read its answer:
-        a browser then names another host, or says where the page is from.
-        """
+    def _rejection(self) -> ApiError | None:
+        """Return why a request is rejected before its body is read; None if it is accepted."""
+        # every account and web page of this machine can reach loopback. By DNS rebinding a page
+        # could read the response, but its browser then sends another host or an origin
         try:
-            place = urlsplit(self.path).netloc
+            target_host = urlsplit(self.path).netloc
         except ValueError:
             return ApiError(400, "the request's target is no address")
         hosts = self.headers.get_all("Host", [])
-        if len(hosts) != 1 or not {*hosts, *filter(None, [place])} <= self.server.hosts:
+        if len(hosts) != 1 or not {*hosts, *filter(None, [target_host])} <= self.server.hosts:
             return ApiError(403, "the Host of this request is not this server")
-        if any(BROWSERS_OWN.match(name) for name in self.headers):
+        if any(BROWSER_HEADERS.match(name) for name in self.headers):
             return ApiError(403, "requests of a browser are refused")
         if self.server.token is None:
             return None
-        kind, _, given = self.headers.get("Authorization", "").partition(" ")
+        kind, _, credential = self.headers.get("Authorization", "").partition(" ")
         if kind.lower() == "bearer" and hmac.compare_digest(
-            given.strip().encode(), self.server.token.encode()
+            credential.strip().encode(), self.server.token.encode()
         ):
             return None
         return ApiError(
@@ -310,7 +314,11 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _answer(self, body: bytes) -> Answer:
-        """What the first service with a route for the request says. Raises: ConnectionCut."""
+        """Return the response of the first service with a route for the request.
+
+        Raises:
+            ConnectionCut: The handler cuts the connection.
+        """
         parts = urlsplit(self.path)
         request = Request(
             self.command,
@@ -321,18 +329,18 @@ class _Handler(BaseHTTPRequestHandler):
         )
         answers = (service.answer(request) for service in self.server.services)
         try:
-            answer = next((found for found in answers if found is not None), None)
+            answer = next((answer for answer in answers if answer is not None), None)
         except ConnectionCut:
             raise
         except Exception:
-            # what a service did not expect is a fault of the request as often as of the service
+            # an unexpected error may be the request's fault, so the server continues
             log.exception("%s %s", self.command, parts.path)
             return ApiError(500, f"{self.command} {parts.path} failed here; see the log").answer
         unknown = f"{self.command} {parts.path} is no method of a service here"
         return answer or ApiError(404, unknown).answer
 
-    def _refuse(self, error: ApiError) -> None:
-        """Answer and close: what follows on the connection may be the rest of a body."""
+    def _reject(self, error: ApiError) -> None:
+        """Send an error and close the connection, whose next bytes may be the rest of a body."""
         self.close_connection = True
         self._reader.limit(DRAIN_SECONDS)
         self._send(error.answer)
@@ -354,7 +362,7 @@ class _Handler(BaseHTTPRequestHandler):
             **closing,
             "content-length": str(len(content)),
         }.items():
-            # a value may be of an upload, and one with a line end would be a header of its own
+            # a value may come from an upload; a line end in it would add a header
             self.send_header(
                 name, on_one_line(value).encode("latin-1", "replace").decode("latin-1")
             )
@@ -363,7 +371,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def _body(self) -> bytes:
-        """The request's body, of LARGEST_BODY bytes at most. Raises: ApiError 400 or 413."""
+        """Read the body, of at most LARGEST_BODY bytes.
+
+        Raises:
+            ApiError: 400 or 413.
+        """
         lengths = self.headers.get_all("Content-Length", [])
         codings = self.headers.get_all("Transfer-Encoding", [])
         if codings:
@@ -377,7 +389,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._read(int(lengths[0]), LARGEST_BODY)
 
     def _chunks(self) -> bytes:
-        """Go's clients send an upload in chunks (RFC 9112, section 7.1)."""
+        """Read a chunked body (RFC 9112, section 7.1), which Go's clients send."""
         body = bytearray()
         while size := self._chunk_size():
             body += self._read(size, LARGEST_BODY - len(body))
@@ -405,4 +417,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _serve
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Quiet: paths and errors are the client's to show."""
+        """Log nothing: the client reports paths and errors."""

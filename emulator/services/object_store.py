@@ -1,11 +1,8 @@
-"""Objects of Cloud Storage in a folder: generations, preconditions, checksums. No HTTP;
-`storage_double.py` speaks that.
+"""Objects of Cloud Storage in a folder: generations, preconditions, checksums. A name has one live
+generation, as without versioning. One process owns the folder; a killed process leaves each object
+as it was before or after a write.
 
-In: buckets, names, bytes, conditions. Out: `StoredObject`s; a name has one live generation, as in a
-bucket without versioning. On disk a bucket is a folder with `objects/` (one JSON document an
-object) and `content/` (one file a generation). The document is put in place by a rename, after its
-content is whole: a process that is killed leaves the object as it was before or as it is after. One
-process owns the folder. Rules: https://cloud.google.com/storage/docs/request-preconditions,
+Sources: https://cloud.google.com/storage/docs/request-preconditions,
 https://cloud.google.com/storage/docs/json_api/v1/objects
 """
 
@@ -42,7 +39,7 @@ class ConditionNotMet(Exception):
 
 
 class Unchanged(ConditionNotMet):
-    """The live object is the one that the caller did not want."""
+    """The live object has the generation that the caller excluded."""
 
 
 class ChecksumMismatch(Exception):
@@ -50,12 +47,12 @@ class ChecksumMismatch(Exception):
 
 
 def md5_hash(content: bytes) -> str:
-    """As in an object's `md5Hash`: base64 of the digest."""
+    """Return the base64 digest of an object's `md5Hash`."""
     return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
 
 
 def crc32c(content: bytes) -> str:
-    """As in an object's `crc32c`: base64 of the big-endian value
+    """Return the base64 big-endian value of an object's `crc32c`
     (https://cloud.google.com/storage/docs/data-validation).
     """
     return base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
@@ -63,8 +60,8 @@ def crc32c(content: bytes) -> str:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One generation of an object. Generations are microseconds since 1970 and only grow, as the
-    service's do; settings are its other fields.
+    """One generation of an object. Generations are microseconds since 1970 and only grow;
+    `settings` has its other fields.
     """
 
     bucket: str
@@ -80,9 +77,7 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What has to be true of the live object; None asks nothing. A generation of 0 is that of an
-    object that does not exist.
-    """
+    """Preconditions on the live object; None is no condition. A missing object has generation 0."""
 
     generation_match: int | None = None
     generation_not_match: int | None = None
@@ -90,22 +85,30 @@ class Conditions:
     metageneration_not_match: int | None = None
 
     def check(self, live: StoredObject | None) -> None:
-        """Raises: ConditionNotMet, Unchanged."""
+        """Check the live object.
+
+        Raises:
+            ConditionNotMet: A generation does not match.
+            Unchanged: A generation is excluded.
+        """
         generation, metageneration = (live.generation, live.metageneration) if live else (0, 0)
-        wanted = ((self.generation_match, generation), (self.metageneration_match, metageneration))
-        unwanted = (
+        required = (
+            (self.generation_match, generation),
+            (self.metageneration_match, metageneration),
+        )
+        excluded = (
             (self.generation_not_match, generation),
             (self.metageneration_not_match, metageneration),
         )
-        if any(asked is not None and asked != found for asked, found in wanted):
+        if any(expected is not None and expected != actual for expected, actual in required):
             raise ConditionNotMet
-        if any(asked is not None and asked == found for asked, found in unwanted):
+        if any(expected is not None and expected == actual for expected, actual in excluded):
             raise Unchanged
 
 
 @dataclass(frozen=True)
 class Listing:
-    """One page; next_after is what the next page starts after, empty on the last."""
+    """One page; `next_after` is the start of the next one, empty on the last."""
 
     objects: list[StoredObject] = field(default_factory=list)
     prefixes: list[str] = field(default_factory=list)
@@ -113,7 +116,11 @@ class Listing:
 
 
 class ObjectStore:
-    """The buckets in a folder. Every method is safe in several threads."""
+    """Buckets in a folder. Methods are thread-safe.
+
+    On disk a bucket has `objects/` (a JSON file for each object) and `content/` (a file for each
+    generation).
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -121,11 +128,11 @@ class ObjectStore:
         self._buckets: dict[str, dict[str, StoredObject]] = {}
         self._last_generation = 0
         for path in sorted(folder.glob("*/objects")):
-            documents = (
-                json.loads(document.read_text(encoding="utf-8")) for document in path.glob("*.json")
+            payloads = (
+                json.loads(payload.read_text(encoding="utf-8")) for payload in path.glob("*.json")
             )
             self._buckets[path.parent.name] = {
-                document["name"]: StoredObject(**document) for document in documents
+                payload["name"]: StoredObject(**payload) for payload in payloads
             }
             generations = [stored.generation for stored in self._buckets[path.parent.name].values()]
             self._last_generation = max([self._last_generation, *generations])
@@ -134,7 +141,11 @@ class ObjectStore:
         return sorted(self._buckets)
 
     def create_bucket(self, bucket: str) -> None:
-        """Raises: BucketExists."""
+        """Create a bucket.
+
+        Raises:
+            BucketExists: It exists.
+        """
         with self._lock:
             if bucket in self._buckets:
                 raise BucketExists
@@ -143,13 +154,22 @@ class ObjectStore:
             self._buckets[bucket] = {}
 
     def objects_of(self, bucket: str) -> dict[str, StoredObject]:
-        """The live objects by name. Raises: NoSuchBucket."""
+        """Return the live objects by name.
+
+        Raises:
+            NoSuchBucket: The bucket does not exist.
+        """
         if bucket not in self._buckets:
             raise NoSuchBucket
         return self._buckets[bucket]
 
     def check(self, bucket: str, name: str, conditions: Conditions) -> None:
-        """Raises: NoSuchBucket, ConditionNotMet."""
+        """Check the conditions of a later write.
+
+        Raises:
+            NoSuchBucket: The bucket does not exist.
+            ConditionNotMet: The live object does not match.
+        """
         with self._lock:
             conditions.check(self.objects_of(bucket).get(name))
 
@@ -162,16 +182,27 @@ class ObjectStore:
         conditions: Conditions,
         expected: Mapping[str, str],
     ) -> StoredObject:
-        """Make a new generation. Args: expected are checksums by their field's name, md5Hash or
-        crc32c.
+        """Write a new generation.
 
-        Raises: NoSuchBucket, ConditionNotMet, ChecksumMismatch (nothing is written).
+        Args:
+            bucket: Name of the bucket.
+            name: Name of the object.
+            content: Its bytes.
+            settings: Its other fields.
+            conditions: Preconditions on the live object.
+            expected: Checksums by field name, md5Hash or crc32c.
+
+        Raises:
+            NoSuchBucket: The bucket does not exist.
+            ConditionNotMet: The live object does not match.
+            ChecksumMismatch: A checksum differs; nothing is written.
         """
-        found = {"md5Hash": md5_hash(content), "crc32c": crc32c(content)}
+        checksums = {"md5Hash": md5_hash(content), "crc32c": crc32c(content)}
         for kind, value in expected.items():
-            if value != found[kind]:
+            if value != checksums[kind]:
                 raise ChecksumMismatch(
-                    f'Provided {kind} "{value}" doesn\'t match calculated {kind} "{found[kind]}".'
+                    f'Provided {kind} "{value}" doesn\'t match calculated {kind}'
+                    f' "{checksums[kind]}".'
                 )
         with self._lock:
             live = self.objects_of(bucket).get(name)
@@ -184,20 +215,21 @@ class ObjectStore:
                 name,
                 self._last_generation,
                 len(content),
-                found["md5Hash"],
-                found["crc32c"],
+                checksums["md5Hash"],
+                checksums["crc32c"],
                 created,
                 settings,
             )
-            document = self._document(bucket, name)
-            draft = document.with_suffix(".draft")
-            for path, written in (
+            record = self._record(bucket, name)
+            draft = record.with_suffix(".draft")
+            for path, data in (
                 (self._content(stored), content),
                 (draft, json.dumps(asdict(stored)).encode()),
             ):
                 with open(path, "wb", opener=private_opener) as stream:
-                    stream.write(written)
-            draft.replace(document)
+                    stream.write(data)
+            # the rename makes the generation live only after its content is complete
+            draft.replace(record)
             self._buckets[bucket][name] = stored
             if live:
                 self._content(live).unlink()
@@ -206,8 +238,18 @@ class ObjectStore:
     def find(
         self, bucket: str, name: str, conditions: Conditions, generation: int | None = None
     ) -> StoredObject:
-        """The live object. Args: generation is the one asked for, None for any. Raises:
-        NoSuchBucket, NoSuchObject, ConditionNotMet.
+        """Return the live object.
+
+        Args:
+            bucket: Name of the bucket.
+            name: Name of the object.
+            conditions: Preconditions.
+            generation: Requested generation; default: any.
+
+        Raises:
+            NoSuchBucket: The bucket does not exist.
+            NoSuchObject: There is no such object or generation.
+            ConditionNotMet: The live object does not match.
         """
         with self._lock:
             live = self.objects_of(bucket).get(name)
@@ -219,7 +261,7 @@ class ObjectStore:
     def read(
         self, bucket: str, name: str, conditions: Conditions, generation: int | None = None
     ) -> tuple[StoredObject, bytes]:
-        """The live object and its bytes. Raises: as `find`."""
+        """Return the live object and its bytes; as `find`."""
         with self._lock:
             live = self.find(bucket, name, conditions, generation)
             return live, self._content(live).read_bytes()
@@ -227,39 +269,42 @@ class ObjectStore:
     def delete(
         self, bucket: str, name: str, conditions: Conditions, generation: int | None = None
     ) -> None:
-        """Raises: as `find`."""
+        """Delete the live object; as `find`."""
         with self._lock:
             live = self.find(bucket, name, conditions, generation)
-            self._document(bucket, name).unlink()
+            self._record(bucket, name).unlink()
             del self._buckets[bucket][name]
             self._content(live).unlink()
 
     def list(self, bucket: str, *, prefix: str, delimiter: str, after: str, limit: int) -> Listing:
-        """A page of at most `limit` objects and prefixes together, in the order of their names'
-        bytes. Raises: NoSuchBucket.
+        """Return a page of at most `limit` objects and prefixes, ordered by the bytes of their
+        names.
+
+        Raises:
+            NoSuchBucket: The bucket does not exist.
         """
         with self._lock:
             stored = dict(self.objects_of(bucket))
         page, last = Listing(), after
         for name in sorted((name for name in stored if name.startswith(prefix)), key=str.encode):
-            head, found, _ = (
+            head, separator, _ = (
                 name[len(prefix) :].partition(delimiter) if delimiter else (name, "", "")
             )
-            entry = prefix + head + delimiter if found else name
+            entry = prefix + head + delimiter if separator else name
             if entry.encode() <= last.encode():
                 continue
             if len(page.objects) + len(page.prefixes) == limit:
                 return Listing(page.objects, page.prefixes, last)
             last = entry
-            if found:
+            if separator:
                 page.prefixes.append(entry)
             else:
                 page.objects.append(stored[name])
         return page
 
-    def _document(self, bucket: str, name: str) -> Path:
-        """Named by a hash: an object's name may be longer than a file's, and be a folder of
-        another's.
+    def _record(self, bucket: str, name: str) -> Path:
+        """Return an object's file. It is named by a hash, because an object's name can be too long
+        for a file or the folder of another's.
         """
         return (
             self._folder / bucket / "objects" / f"{hashlib.sha256(name.encode()).hexdigest()}.json"

@@ -1,1 +1,1 @@
-"""Terraform with the real provider of Google, applied to the fakes."""
+"""Terraform with Google's real provider, applied to the fakes."""

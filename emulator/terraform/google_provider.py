@@ -1,9 +1,6 @@
-"""The real Google provider of Terraform, built here from its source, for a Terraform without a
-registry.
-
-In: Go and Terraform. Out: one executable, kept by version in the user's cache folder, and a
-filesystem mirror with a CLI configuration that `TF_CLI_CONFIG_FILE` names. The first build takes
-some 6 minutes and 3.4 GB of Go's own caches; nothing of it lies in the checkout.
+"""Builds Google's Terraform provider from source, for a Terraform without a registry, and writes a
+filesystem mirror with it. The executable is cached by version in the user's cache folder. The first
+build takes 6 minutes and 3.4 GB of Go's caches.
 """
 
 from __future__ import annotations
@@ -24,47 +21,50 @@ from common.files import locked
 VERSION = "8.0.0"
 SOURCE = "github.com/hashicorp/terraform-provider-google"
 REVISION = "v1.20.1-0.20260828184646-f3721fb45fa3"
-"""Go's name of the commit that is released as VERSION: tags from v2 on are refused, because the
-module's path has no /v8.
+"""Go's version of the commit of VERSION. Tags from v2 on are rejected, because the module's path
+has no /v8.
 """
 
 NAME = "terraform-provider-google"
-LEAST_TERRAFORM = (1, 11)
-"""The first with write-only arguments."""
+MIN_TERRAFORM = (1, 11)
+"""First version with write-only arguments."""
 
 Say = Callable[[str], object]
 
 
 def cache_folder() -> Path:
-    """Where programs that are made once for a user are (XDG base directory specification)."""
+    """Return the user's cache folder (XDG base directory specification)."""
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return caches / "yieldspark"
 
 
 def cached_provider() -> Path:
-    """Where the executable is, once it is built."""
+    """Return the path of the built executable."""
     return cache_folder() / NAME / VERSION / NAME
 
 
 @cache
 def obstacle() -> str | None:
-    """Why Terraform can't run here with the provider, or None."""
+    """Return why Terraform cannot run here with the provider; None if it can."""
     if shutil.which("terraform") is None:
         return "Terraform is not installed"
-    found = str(_terraform_version()["terraform_version"])
-    if tuple(map(int, re.findall(r"\d+", found)[:2])) < LEAST_TERRAFORM:
-        least = ".".join(map(str, LEAST_TERRAFORM))
-        return f"Terraform {found} is too old: {least} or newer"
+    version = str(_terraform_version()["terraform_version"])
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < MIN_TERRAFORM:
+        minimum = ".".join(map(str, MIN_TERRAFORM))
+        return f"Terraform {version} is too old: {minimum} or newer"
     if not cached_provider().is_file() and shutil.which("go") is None:
         return f"Go is not installed, and the Google provider {VERSION} is not built yet"
     return None
 
 
 def built_provider(say: Say) -> Path:
-    """The executable; it is built where it is not there yet. Processes that ask at once wait for
-    one build.
+    """Return the executable; build it if it is missing. Concurrent processes wait for one build.
 
-    Args: say gets a line before a build. Raises: EnvironmentNotReady with what Go said.
+    Args:
+        say: Receives a line before a build.
+
+    Raises:
+        EnvironmentNotReady: The build fails; has Go's error.
     """
     provider = cached_provider()
     provider.parent.mkdir(parents=True, exist_ok=True)
@@ -76,8 +76,14 @@ def built_provider(say: Say) -> Path:
 
 
 def write_mirror(folder: Path, provider: Path) -> Path:
-    """Lay a filesystem mirror with the provider into the folder; returns the CLI configuration that
-    names it and nothing else, so that no registry is asked.
+    """Write a filesystem mirror with the provider.
+
+    Args:
+        folder: Receives the mirror.
+        provider: The executable.
+
+    Returns:
+        A CLI configuration that names only the mirror, so that no registry is contacted.
     """
     platform = str(_terraform_version()["platform"])
     package = folder / "mirror" / _full_source() / VERSION / platform
@@ -85,7 +91,8 @@ def write_mirror(folder: Path, provider: Path) -> Path:
     executable = package / f"{NAME}_v{VERSION}"
     try:
         executable.hardlink_to(provider)
-    except OSError:  # another file system
+    except OSError:
+        # another file system
         shutil.copy2(provider, executable)
     configuration = folder / "terraform.rc"
     configuration.write_text(
@@ -99,7 +106,7 @@ def write_mirror(folder: Path, provider: Path) -> Path:
 
 def _build(provider: Path) -> None:
     with tempfile.TemporaryDirectory(dir=provider.parent) as folder:
-        done = subprocess.run(
+        process = subprocess.run(
             ["go", "install", "-p", "2", "-trimpath", "-ldflags", "-s -w", f"{SOURCE}@{REVISION}"],
             env={**os.environ, "GOBIN": folder},
             cwd=folder,
@@ -107,44 +114,44 @@ def _build(provider: Path) -> None:
             text=True,
             check=False,
         )
-        if done.returncode:
-            words = "\n".join(done.stderr.splitlines()[-15:])
+        if process.returncode:
+            error_lines = "\n".join(process.stderr.splitlines()[-15:])
             raise EnvironmentNotReady(
                 f"the Google provider {VERSION} can't be built, go install ended with"
-                f" {done.returncode}:\n{words}"
+                f" {process.returncode}:\n{error_lines}"
             )
         (Path(folder) / NAME).replace(provider)
 
 
 def _terraform_version() -> dict[str, object]:
-    document: dict[str, object] = json.loads(_terraform("version", "-json"))
-    return document
+    versions: dict[str, object] = json.loads(_terraform("version", "-json"))
+    return versions
 
 
-def _terraform(*words: str, folder: Path | None = None) -> str:
-    """Terraform without the user's own configuration, whose warnings would be in the output."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
-    done = subprocess.run(
-        ["terraform", *words],
+def _terraform(*arguments: str, folder: Path | None = None) -> str:
+    """Run Terraform without the user's configuration, whose warnings would be in the output."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    process = subprocess.run(
+        ["terraform", *arguments],
         cwd=folder,
-        env={**kept, "CHECKPOINT_DISABLE": "1"},
+        env={**variables, "CHECKPOINT_DISABLE": "1"},
         capture_output=True,
         text=True,
         check=True,
     )
-    return done.stdout
+    return process.stdout
 
 
 def _full_source() -> str:
-    """HOST/hashicorp/google, as Terraform itself completes the short name."""
+    """Return HOST/hashicorp/google, as Terraform completes the short name."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "main.tf").write_text(
             'terraform {\n  required_providers {\n    google = { source = "hashicorp/google" }\n'
             "  }\n}\n",
             encoding="utf-8",
         )
-        said = _terraform("providers", folder=Path(folder))
-    found = re.search(r"provider\[([^\]]+/hashicorp/google)\]", said)
-    if found is None:
-        raise EnvironmentNotReady(f"`terraform providers` says no full name: {said!r}")
-    return found[1]
+        output = _terraform("providers", folder=Path(folder))
+    match = re.search(r"provider\[([^\]]+/hashicorp/google)\]", output)
+    if match is None:
+        raise EnvironmentNotReady(f"`terraform providers` shows no full name: {output!r}")
+    return match[1]

@@ -1,9 +1,5 @@
-"""Terraform's commands against the fakes: apply, what a second plan would change, and a destroy
-that the protections refuse.
-
-In: a copy of the configuration (`terraform_runs.py`), the address of the control plane, variables.
-Out: what is in the state, and the outputs. The configuration is not changed: what is other here is
-in the environment, and in an override file beside it.
+"""Runs Terraform against the fakes: apply, a second plan, and a destroy that protections reject.
+The configuration is unchanged; differences are in the environment and an override file.
 """
 
 from __future__ import annotations
@@ -16,7 +12,7 @@ from typing import Any
 
 from common.errors import YieldSparkError
 from emulator.terraform.google_provider import Say
-from emulator.terraform.terraform_runs import ROOT, Terraform, copied_configuration
+from emulator.terraform.terraform_runs import ROOT, Terraform, copy_configuration
 
 ENDPOINTS = {
     "artifact_registry": "artifactregistry.googleapis.com/v1/",
@@ -31,31 +27,31 @@ ENDPOINTS = {
     "service_networking": "servicenetworking.googleapis.com/v1/",
     "service_usage": "serviceusage.googleapis.com/v1/",
     "sql": "sqladmin.googleapis.com/sql/v1beta4/",
-    # its uploads go to /upload at the root, so there is no host before its path
+    # uploads go to /upload at the root, so the path has no host
     "storage": "storage/v1/",
     "workflows": "workflows.googleapis.com/v1/",
 }
-"""The provider's argument without `_custom_endpoint`, and the path at the control plane. They are
-set by the argument's variable, which every provider block reads.
+"""Path at the control plane of each provider argument `<name>_custom_endpoint`. They are set by
+environment variables, which every provider block reads.
 """
 
 SHORT_WAITS = {
     "batching": [{"send_after": "1s", "enable_batching": True}],
     "poll_interval": "0.2s",
 }
-"""By itself the provider waits 3 s for requests that it can send together, and 10 s between two
-looks at an operation.
+"""The provider's defaults are 3 s for requests that it batches, and 10 s between polls of an
+operation.
 """
 
 PARALLELISM = "-parallelism=40"
-"""After a grant the provider looks three times, a second apart, whether it lasts."""
+"""After a grant the provider checks three times, a second apart, whether it persists."""
 
 
 class TerraformFailed(YieldSparkError):
-    """A command of Terraform's ended with an error; the message has its words."""
+    """A Terraform command failed; the message has its output."""
 
 
-def laid_out(
+def prepare_configuration(
     folder: Path,
     url: str,
     variables: Mapping[str, Any],
@@ -64,12 +60,20 @@ def laid_out(
     token: str,
     source: Path = ROOT,
 ) -> Terraform:
-    """A copy of the configuration whose provider asks the control plane at `url`. Args: token is
-    the provider's `access_token`, in its environment. source is the checkout.
+    """Copy the configuration and direct its provider to the control plane.
 
-    Raises: EnvironmentNotReady where the provider can't be built.
+    Args:
+        folder: Receives the copy.
+        url: Address of the control plane.
+        variables: Values of the configuration's variables.
+        say: Receives progress lines.
+        token: Access token of the provider.
+        source: The checkout.
+
+    Raises:
+        EnvironmentNotReady: The provider cannot be built.
     """
-    terraform = copied_configuration(folder, say, source=source)
+    terraform = copy_configuration(folder, say, source=source)
     (terraform.folder / "waits_override.tf.json").write_text(
         json.dumps({"provider": {"google": SHORT_WAITS}}), encoding="utf-8"
     )
@@ -85,14 +89,22 @@ def laid_out(
 
 
 def apply(terraform: Terraform, *options: str) -> None:
-    """Raises: TerraformFailed."""
-    _said(terraform, "apply", "-input=false", "-no-color", "-auto-approve", PARALLELISM, *options)
+    """Apply the configuration.
+
+    Raises:
+        TerraformFailed: The apply fails.
+    """
+    _run(terraform, "apply", "-input=false", "-no-color", "-auto-approve", PARALLELISM, *options)
 
 
 def changes(terraform: Terraform, *options: str) -> list[str]:
-    """What a plan would change: `actions address` for each. Raises: TerraformFailed."""
-    _said(terraform, "plan", "-input=false", "-no-color", "-out=plan.tfplan", PARALLELISM, *options)
-    plan = json.loads(_said(terraform, "show", "-json", "plan.tfplan"))
+    """Return the changes of a new plan, as `actions address`.
+
+    Raises:
+        TerraformFailed: The plan fails.
+    """
+    _run(terraform, "plan", "-input=false", "-no-color", "-out=plan.tfplan", PARALLELISM, *options)
+    plan = json.loads(_run(terraform, "show", "-json", "plan.tfplan"))
     planned = [
         ("/".join(change["change"]["actions"]), change["address"])
         for change in plan.get("resource_changes", [])
@@ -100,27 +112,35 @@ def changes(terraform: Terraform, *options: str) -> list[str]:
     return [f"{action} {address}" for action, address in planned if action not in ("no-op", "read")]
 
 
-def refused_destroy(terraform: Terraform) -> str:
-    """Try to destroy everything; returns Terraform's words, empty where nothing refused it."""
-    finished = terraform.run("destroy", "-input=false", "-no-color", "-auto-approve", PARALLELISM)
-    return finished.text if finished.exit_code else ""
+def destroy_error(terraform: Terraform) -> str:
+    """Try to destroy everything; return the error, empty if it succeeded."""
+    result = terraform.run("destroy", "-input=false", "-no-color", "-auto-approve", PARALLELISM)
+    return result.text if result.exit_code else ""
 
 
 def addresses(terraform: Terraform) -> list[str]:
-    """Addresses of the resources in the state. Raises: TerraformFailed."""
-    return _said(terraform, "state", "list").split()
+    """Return the addresses of the resources in the state.
+
+    Raises:
+        TerraformFailed: The command fails.
+    """
+    return _run(terraform, "state", "list").split()
 
 
 def outputs(terraform: Terraform) -> dict[str, Any]:
-    """Values of the outputs by name. Raises: TerraformFailed."""
-    document = json.loads(_said(terraform, "output", "-json"))
-    return {name: output["value"] for name, output in document.items()}
+    """Return the outputs by name.
+
+    Raises:
+        TerraformFailed: The command fails.
+    """
+    values = json.loads(_run(terraform, "output", "-json"))
+    return {name: output["value"] for name, output in values.items()}
 
 
-def _said(terraform: Terraform, *words: str) -> str:
-    finished = terraform.run(*words)
-    if finished.exit_code:
+def _run(terraform: Terraform, *arguments: str) -> str:
+    result = terraform.run(*arguments)
+    if result.exit_code:
         raise TerraformFailed(
-            f"terraform {words[0]} ended with {finished.exit_code}:\n{finished.text}"
+            f"terraform {arguments[0]} ended with {result.exit_code}:\n{result.text}"
         )
-    return finished.text
+    return result.text

@@ -1,8 +1,5 @@
-"""Runs Terraform on a copy of `terraform/`, with the provider that was built here and without a way
-out of this machine.
-
-In: a folder of one's own. Out: what Terraform printed, as text or as the JSON of its plan. The copy
-keeps its state in the folder; the checkout stays as it is.
+"""Runs Terraform on a copy of `terraform/`, with the provider built here and without network
+access. The copy keeps its state in its folder; the checkout is unchanged.
 """
 
 from __future__ import annotations
@@ -20,20 +17,20 @@ from emulator.terraform.google_provider import Say, built_provider, write_mirror
 
 ROOT = Path(__file__).resolve().parents[2]
 
-NO_WAY_OUT = {
+OFFLINE_VARIABLES = {
     "GOOGLE_OAUTH_ACCESS_TOKEN": "fake",
     "HTTPS_PROXY": "http://127.0.0.1:9",
     "HTTP_PROXY": "http://127.0.0.1:9",
     "NO_PROXY": "127.0.0.1,localhost",
 }
-"""A request to Google ends at once, in place of five minutes of tries."""
+"""Make a request to Google fail at once, instead of after five minutes of retries."""
 
 LOCAL_STATE = 'terraform {\n  backend "local" {}\n}\n'
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a command of Terraform left: exit code and both outputs in one text."""
+    """Exit code and combined output of a Terraform command."""
 
     exit_code: int
     text: str
@@ -41,15 +38,15 @@ class Finished:
 
 @dataclass(frozen=True)
 class Terraform:
-    """A copy of the configuration, ready for Terraform's commands."""
+    """A copy of the configuration, ready for commands."""
 
     folder: Path
     environment: Mapping[str, str]
 
-    def run(self, *words: str, input_text: str | None = None) -> Finished:
-        """Run one command in the copy. The exit code is for the caller to judge."""
-        done = subprocess.run(
-            ["terraform", *words],
+    def run(self, *arguments: str, input_text: str | None = None) -> Finished:
+        """Run one command in the copy; a failure is not raised."""
+        process = subprocess.run(
+            ["terraform", *arguments],
             cwd=self.folder,
             env=dict(self.environment),
             input=input_text,
@@ -58,26 +55,40 @@ class Terraform:
             text=True,
             check=False,
         )
-        return Finished(done.returncode, done.stdout)
+        return Finished(process.returncode, process.stdout)
 
-    def checked(self, *words: str) -> str:
-        """The same, for a command that must succeed. Raises: AssertionError with what it said."""
-        finished = self.run(*words)
-        assert finished.exit_code == 0, f"terraform {' '.join(words)}:\n{finished.text}"
-        return finished.text
+    def checked(self, *arguments: str) -> str:
+        """Run a command that must succeed and return its output.
 
-    def plan(self, *words: str) -> dict[str, Any]:
-        """The plan as JSON. Raises: AssertionError with what Terraform said."""
-        self.checked("plan", "-input=false", "-no-color", "-out=plan.tfplan", *words)
-        document: dict[str, Any] = json.loads(self.checked("show", "-json", "plan.tfplan"))
-        return document
+        Raises:
+            AssertionError: It fails; has its output.
+        """
+        result = self.run(*arguments)
+        assert result.exit_code == 0, f"terraform {' '.join(arguments)}:\n{result.text}"
+        return result.text
+
+    def plan(self, *arguments: str) -> dict[str, Any]:
+        """Return the plan as JSON.
+
+        Raises:
+            AssertionError: The plan fails; has its output.
+        """
+        self.checked("plan", "-input=false", "-no-color", "-out=plan.tfplan", *arguments)
+        plan: dict[str, Any] = json.loads(self.checked("show", "-json", "plan.tfplan"))
+        return plan
 
 
-def copied_configuration(folder: Path, say: Say, *, source: Path = ROOT) -> Terraform:
-    """Copy `terraform/` and the workflow that it reads, and initialise it with the provider.
+def copy_configuration(folder: Path, say: Say, *, source: Path = ROOT) -> Terraform:
+    """Copy `terraform/` and pipeline.yaml, and initialise the copy with the provider.
 
-    Args: folder is empty or not there. source is the checkout. Raises: EnvironmentNotReady where
-    the provider can't be built; AssertionError where `terraform init` fails.
+    Args:
+        folder: Empty or missing.
+        say: Receives progress lines.
+        source: The checkout.
+
+    Raises:
+        EnvironmentNotReady: The provider cannot be built.
+        AssertionError: `terraform init` fails.
     """
     copy = folder / "terraform"
     ignored = shutil.ignore_patterns(".terraform*", "*.tfstate*", "*.tfplan")
@@ -92,19 +103,21 @@ def copied_configuration(folder: Path, say: Say, *, source: Path = ROOT) -> Terr
 
 
 def _environment(configuration: Path) -> dict[str, str]:
-    """This process's variables without Google's and Terraform's own, which would reach into the
-    runs.
-    """
-    kept = {
+    """Return this process's variables without Google's and Terraform's."""
+    variables = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("GOOGLE_", "GCLOUD_", "CLOUDSDK_", "TF_"))
-        and name.upper() not in NO_WAY_OUT
+        and name.upper() not in OFFLINE_VARIABLES
     }
     return {
-        **kept,
-        **NO_WAY_OUT,
-        **{name.lower(): value for name, value in NO_WAY_OUT.items() if name.endswith("PROXY")},
+        **variables,
+        **OFFLINE_VARIABLES,
+        **{
+            name.lower(): value
+            for name, value in OFFLINE_VARIABLES.items()
+            if name.endswith("PROXY")
+        },
         "TF_CLI_CONFIG_FILE": str(configuration),
         "TF_IN_AUTOMATION": "1",
         "CHECKPOINT_DISABLE": "1",

@@ -1,10 +1,6 @@
-"""A strict interpreter of the part of Google Cloud Workflows that `workflows/pipeline.yaml` uses.
-
-In: the workflow's source, the execution's argument, environment variables, and the outside world as
-three parts: a `Transport` for HTTP, a `Clock`, a function that takes log entries. Out: what `main`
-returns. It is strict where Google is, and where its documentation leaves something open it refuses:
-what runs here means the same there. It does not know connectors, callbacks, parallel steps and
-default retry policies.
+"""Strict interpreter of the subset of Google Cloud Workflows that `workflows/pipeline.yaml` uses.
+It rejects constructs that Google's documentation leaves open, so that a source means the same in
+both. Connectors, callbacks, parallel steps and default retry policies are not supported.
 """
 
 from __future__ import annotations
@@ -16,7 +12,7 @@ from emulator.workflow_engine.clock import Clock, RealClock, VirtualClock
 from emulator.workflow_engine.engine import Engine
 from emulator.workflow_engine.errors import WorkflowFailed
 from emulator.workflow_engine.standard_library import call_functions, expression_functions
-from emulator.workflow_engine.transport import Transport, hosts_at
+from emulator.workflow_engine.transport import Transport, route_to
 from workflows.pipeline_lint.program import load_program
 
 __all__ = [
@@ -26,7 +22,7 @@ __all__ = [
     "VirtualClock",
     "WorkflowFailed",
     "execute",
-    "hosts_at",
+    "route_to",
 ]
 
 
@@ -41,9 +37,20 @@ def execute(
 ) -> Any:
     """Run a workflow to its end.
 
-    Args: log takes entries as Cloud Logging has them: severity, and jsonPayload or textPayload.
-    Raises: WorkflowFailed; ConfigurationError where the source holds what the interpreter does not
-    take.
+    Args:
+        source: Source of the workflow.
+        argument: Argument of `main`.
+        environment: Variables of the execution.
+        transport: Sends HTTP requests.
+        clock: Time of the workflow.
+        log: Receives Cloud Logging entries: severity, and jsonPayload or textPayload.
+
+    Returns:
+        The result of `main`.
+
+    Raises:
+        WorkflowFailed: An error was not caught.
+        ConfigurationError: The source is not supported.
     """
     functions = expression_functions(environment, clock)
     return Engine(

@@ -1,5 +1,5 @@
-"""What a workflow takes for time: the machine's clock, with shorter sleeps if one likes, or one
-that only its own sleeps move.
+"""Clocks of a workflow: the machine's, with shorter sleeps on request, or a virtual one that only
+sleeps advance.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ from typing import Protocol
 
 class Clock(Protocol):
     def now(self) -> float:
-        """Seconds since 1970-01-01 UTC."""
+        """Return seconds since 1970-01-01 UTC."""
 
     def sleep(self, seconds: float) -> None:
-        """Wait, as long as the clock makes of that many seconds."""
+        """Wait so many seconds of this clock."""
 
 
 class RealClock:
-    """The machine's clock. Its sleeps take a `factor`-th of what was asked: a local batch is there
-    sooner than the service's.
-    """
+    """The machine's clock. Its sleeps are divided by `factor`, since local batches start sooner."""
 
     def __init__(self, factor: float = 1.0) -> None:
         self.factor = factor
@@ -32,7 +30,7 @@ class RealClock:
 
 
 class VirtualClock:
-    """Stands still but for sleeps, which take no time; `slept` has them in order."""
+    """A clock that only sleeps advance. They take no real time; `slept` records them."""
 
     def __init__(self, now: float = 1_750_000_000.0) -> None:
         self.time = now

@@ -1,9 +1,6 @@
-"""Running a program: steps, variables, jumps, errors and retries.
-
-In: a `Program`, the functions it may call, a clock. Out: what `main` returns. A variable made in a
-`for` or an `except` is gone after it
-(https://cloud.google.com/workflows/docs/reference/syntax/variables#variable-scope); a value is
-copied when it is assigned.
+"""Runs a program: steps, variables, jumps, errors and retries. Variables of a `for` or `except` end
+with it (https://cloud.google.com/workflows/docs/reference/syntax/variables#variable-scope);
+assignments copy values.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from typing import Any
 
 from common.errors import ConfigurationError
 from emulator.workflow_engine.clock import Clock
-from emulator.workflow_engine.errors import Raised, WorkflowFailed, raised
+from emulator.workflow_engine.errors import Raised, WorkflowFailed, engine_error
 from emulator.workflow_engine.evaluation import Functions, evaluate, member, type_name
 from workflows.pipeline_lint import program as p
 from workflows.pipeline_lint.expressions import Member, Name, Node
@@ -28,7 +25,7 @@ MAX_STEPS = 100_000
 
 @dataclass(frozen=True)
 class Jump:
-    """To a step, or one of `p.JUMPS`."""
+    """A jump to a step, or one of `p.JUMPS`."""
 
     target: str
 
@@ -40,7 +37,7 @@ class Returned:
 
 Outcome = Jump | Returned | None
 Calls = Mapping[str, Callable[..., Any]]
-"""Functions of a `call` step, with their arguments as keywords."""
+"""Functions of a `call` step; arguments are keywords."""
 
 
 class Scope:
@@ -80,8 +77,17 @@ class Engine:
         self.depth = 0
 
     def run(self, argument: Any) -> Any:
-        """What `main` returns. Raises: WorkflowFailed; ConfigurationError where the source asks for
-        what does not exist.
+        """Run `main`.
+
+        Args:
+            argument: Its argument.
+
+        Returns:
+            Its result.
+
+        Raises:
+            WorkflowFailed: An error was not caught.
+            ConfigurationError: The source names something that does not exist.
         """
         main = self.program["main"]
         try:
@@ -89,42 +95,46 @@ class Engine:
         except Raised as error:
             raise WorkflowFailed(error.payload, error.trail) from None
 
-    def _subworkflow(self, called: p.Subworkflow, given: Mapping[str, Any]) -> Any:
-        required = {name for name, default in called.parameters.items() if default is p.REQUIRED}
-        wrong = (set(given) - set(called.parameters)) | (required - set(given))
-        if wrong:
+    def _subworkflow(self, subworkflow: p.Subworkflow, arguments: Mapping[str, Any]) -> Any:
+        required = {
+            name for name, default in subworkflow.parameters.items() if default is p.REQUIRED
+        }
+        mismatched = (set(arguments) - set(subworkflow.parameters)) | (required - set(arguments))
+        if mismatched:
             raise ConfigurationError(
-                f"{called.name}() is called with other parameters than it has:"
-                f" {', '.join(sorted(wrong))}"
+                f"{subworkflow.name}() is called with other parameters than it has:"
+                f" {', '.join(sorted(mismatched))}"
             )
         if self.depth == MAX_DEPTH:
-            raise raised("RecursionError", f"more than {MAX_DEPTH} subworkflows inside each other")
+            raise engine_error(
+                "RecursionError", f"more than {MAX_DEPTH} subworkflows inside each other"
+            )
         self.depth += 1
         try:
             outcome = self._steps(
-                called.steps, Scope(copy.deepcopy({**called.parameters, **given}))
+                subworkflow.steps, Scope(copy.deepcopy({**subworkflow.parameters, **arguments}))
             )
         finally:
             self.depth -= 1
         return outcome.value if isinstance(outcome, Returned) else None
 
     def _steps(self, steps: p.Steps, scope: Scope) -> Outcome:
-        places = {step.name: number for number, step in enumerate(steps)}
-        at = 0
-        while at < len(steps):
-            outcome = self._step(steps[at], scope)
-            if isinstance(outcome, Jump) and outcome.target in places:
-                at = places[outcome.target]
+        positions = {step.name: number for number, step in enumerate(steps)}
+        position = 0
+        while position < len(steps):
+            outcome = self._step(steps[position], scope)
+            if isinstance(outcome, Jump) and outcome.target in positions:
+                position = positions[outcome.target]
             elif outcome is not None:
                 return outcome
             else:
-                at += 1
+                position += 1
         return None
 
     def _step(self, step: p.Step, scope: Scope) -> Outcome:
         self.steps_left -= 1
         if self.steps_left < 0:
-            raise raised("ResourceLimitError", f"more than {MAX_STEPS} steps")
+            raise engine_error("ResourceLimitError", f"more than {MAX_STEPS} steps")
         try:
             outcome = self._action(step.action, scope)
         except Raised as error:
@@ -135,8 +145,8 @@ class Engine:
     def _action(self, action: Any, scope: Scope) -> Outcome:
         match action:
             case p.Assign(pairs):
-                for target, given in pairs:
-                    self._assign(target, self._value(given, scope), scope)
+                for target, value_template in pairs:
+                    self._assign(target, self._value(value_template, scope), scope)
                 return None
             case p.CallStep():
                 self._call(action, scope)
@@ -167,7 +177,9 @@ class Engine:
     @staticmethod
     def _raisable(value: Any) -> Any:
         if not isinstance(value, str | dict):
-            raise raised("TypeError", f"`raise` takes a map or a string, not {type_name(value)}")
+            raise engine_error(
+                "TypeError", f"`raise` takes a map or a string, not {type_name(value)}"
+            )
         return copy.deepcopy(value)
 
     def _assign(self, target: Node, value: Any, scope: Scope) -> None:
@@ -178,16 +190,17 @@ class Engine:
         holder = evaluate(target.of, scope.read, self.functions)
         key = evaluate(target.key, scope.read, self.functions)
         if not (isinstance(holder, dict) and isinstance(key, str)):
-            member(holder, key)  # a list's element must be there already
+            # an element of a list must exist already
+            member(holder, key)
         holder[key] = copy.deepcopy(value)
 
     def _call(self, step: p.CallStep, scope: Scope) -> None:
-        given = copy.deepcopy(self._value(step.arguments, scope))
+        arguments = copy.deepcopy(self._value(step.arguments, scope))
         if step.function in self.program:
-            result = self._subworkflow(self.program[step.function], given)
+            result = self._subworkflow(self.program[step.function], arguments)
         elif step.function in self.calls:
-            self._check_arguments(step.function, given)
-            result = self.calls[step.function](**given)
+            self._check_arguments(step.function, arguments)
+            result = self.calls[step.function](**arguments)
         else:
             raise ConfigurationError(
                 f"{step.function} can't be called here; known:"
@@ -196,25 +209,27 @@ class Engine:
         if step.result:
             scope.write(step.result, result)
 
-    def _check_arguments(self, function: str, given: Mapping[str, Any]) -> None:
+    def _check_arguments(self, function: str, arguments: Mapping[str, Any]) -> None:
         try:
-            self.signatures[function].bind(**given)
+            self.signatures[function].bind(**arguments)
         except TypeError as error:
             raise ConfigurationError(f"{function}: {error}") from None
 
     def _switch(self, branches: tuple[p.Branch, ...], scope: Scope) -> Outcome:
         for branch in branches:
-            holds = self._value(branch.condition, scope)
-            if not isinstance(holds, bool):
-                raise raised("TypeError", f"a condition is boolean, not {type_name(holds)}")
-            if holds:
+            condition = self._value(branch.condition, scope)
+            if not isinstance(condition, bool):
+                raise engine_error(
+                    "TypeError", f"a condition is boolean, not {type_name(condition)}"
+                )
+            if condition:
                 return self._step(branch.step, scope)
         return None
 
     def _for(self, loop: p.For, scope: Scope) -> Outcome:
         items = self._value(loop.items, scope)
         if not isinstance(items, list):
-            raise raised("TypeError", f"`for` takes a list, not {type_name(items)}")
+            raise engine_error("TypeError", f"`for` takes a list, not {type_name(items)}")
         for index, value in enumerate(range(items[0], items[1] + 1) if loop.is_range else items):
             variables = {loop.value: copy.deepcopy(value)} | (
                 {loop.index: index} if loop.index else {}
@@ -228,13 +243,13 @@ class Engine:
 
     def _try(self, step: p.Try, scope: Scope) -> Outcome:
         try:
-            return self._retried(step, scope)
+            return self._run_with_retry(step, scope)
         except Raised as error:
             if step.error is None:
                 raise
             return self._steps(step.otherwise, Scope({step.error: error.payload}, scope))
 
-    def _retried(self, step: p.Try, scope: Scope) -> Outcome:
+    def _run_with_retry(self, step: p.Try, scope: Scope) -> Outcome:
         if step.retry is None:
             return self._steps(step.steps, scope)
         backoff = self._value(step.retry.backoff, scope)
@@ -243,19 +258,22 @@ class Engine:
             try:
                 return self._steps(step.steps, scope)
             except Raised as error:
-                if not self._worth_a_retry(step.retry.predicate, error):
+                if not self._is_retryable(step.retry.predicate, error):
                     raise
             self.clock.sleep(min(delay, backoff["max_delay"]))
             delay *= backoff["multiplier"]
         return self._steps(step.steps, scope)
 
-    def _worth_a_retry(self, predicate: str, error: Raised) -> bool:
+    def _is_retryable(self, predicate: str, error: Raised) -> bool:
         if predicate not in self.program:
             raise ConfigurationError(f"the predicate {predicate} is no subworkflow")
-        called = self.program[predicate]
-        holds = self._subworkflow(called, dict.fromkeys(called.parameters, error.payload))
-        if not isinstance(holds, bool):
-            raise raised(
-                "TypeError", f"the predicate {predicate} returned {type_name(holds)}, not a boolean"
+        subworkflow = self.program[predicate]
+        is_retryable = self._subworkflow(
+            subworkflow, dict.fromkeys(subworkflow.parameters, error.payload)
+        )
+        if not isinstance(is_retryable, bool):
+            raise engine_error(
+                "TypeError",
+                f"the predicate {predicate} returned {type_name(is_retryable)}, not a boolean",
             )
-        return holds
+        return is_retryable

@@ -1,9 +1,8 @@
-"""What goes wrong in a workflow, as Google names it: an error is a map with `tags` and `message`
-(or what `raise` was given).
-
-Tags: https://cloud.google.com/workflows/docs/reference/syntax/error-types. What the interpreter
-does not know is no error of the workflow but a ConfigurationError of its source, which no `except`
+"""Errors of a workflow, in Google's form: a map with `tags` and `message`, or the value of `raise`.
+An unsupported construct is a ConfigurationError of the source instead, which no `except`
 catches.
+
+Tags: https://cloud.google.com/workflows/docs/reference/syntax/error-types
 """
 
 from __future__ import annotations
@@ -12,8 +11,11 @@ from typing import Any
 
 
 class Raised(Exception):
-    """An error on its way to an `except`. The payload is what `as` receives; trail names the steps
-    it passed, innermost first.
+    """An error that propagates to an `except`.
+
+    Attributes:
+        payload: The value that `as` receives.
+        trail: Steps that it passed, innermost first.
     """
 
     def __init__(self, payload: Any) -> None:
@@ -23,9 +25,7 @@ class Raised(Exception):
 
 
 class WorkflowFailed(Exception):
-    """The execution ended with an error that no `except` caught. Its payload is the map, or the
-    string, that was raised.
-    """
+    """An execution ended with an uncaught error. `payload` is the map or text that was raised."""
 
     def __init__(self, payload: Any, trail: list[str]) -> None:
         message = payload.get("message", payload) if isinstance(payload, dict) else payload
@@ -34,6 +34,6 @@ class WorkflowFailed(Exception):
         self.trail = trail
 
 
-def raised(tag: str, message: str, **more: Any) -> Raised:
-    """An error of the engine itself, such as KeyError or TypeError."""
+def engine_error(tag: str, message: str, **more: Any) -> Raised:
+    """Return an error of the engine itself, such as KeyError or TypeError."""
     return Raised({"tags": [tag], "message": message, **more})

@@ -1,10 +1,7 @@
-"""Computing an expression: Google's types and nothing converted on the way.
-
-In: a node and what its names mean. Out: the value. Errors are the workflow's (`Raised`: KeyError,
-TypeError, IndexError, ZeroDivisionError), so that an `except` may catch them. Stricter than Google
-where its documentation leaves it open or its emulators differ: `+` joins text with text alone,
-values of different types don't compare (null does), and both sides of `and` and `or` are always
-computed.
+"""Evaluates an expression with Google's types and no conversion. Errors are the workflow's, so that
+`except` can catch them. Stricter than Google where its documentation is open or its emulators
+differ: `+` joins text with text only, values of different types do not compare (except with null),
+and `and` and `or` evaluate both sides.
 """
 
 from __future__ import annotations
@@ -14,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from common.errors import ConfigurationError
-from emulator.workflow_engine.errors import raised
+from emulator.workflow_engine.errors import engine_error
 from workflows.pipeline_lint.expressions import (
     Binary,
     Call,
@@ -51,13 +48,21 @@ TYPE_NAMES = {
 
 
 def type_name(value: Any) -> str:
-    """Google's name of a value's type."""
+    """Return Google's name of a value's type."""
     return TYPE_NAMES[type(value)]
 
 
 def evaluate(node: Node, lookup: Lookup, functions: Functions) -> Any:
-    """Args: lookup gives a variable's value by its name. Raises: Raised; ConfigurationError for a
-    name that means nothing.
+    """Evaluate an expression.
+
+    Args:
+        node: The expression.
+        lookup: Returns a variable's value by its name.
+        functions: Functions by name.
+
+    Raises:
+        Raised: The evaluation fails.
+        ConfigurationError: A name is not defined.
     """
 
     def value_of(inner: Node) -> Any:
@@ -82,45 +87,49 @@ def evaluate(node: Node, lookup: Lookup, functions: Functions) -> Any:
                     f"{function}() is no function that can stand in an expression here; known:"
                     f" {', '.join(sorted(functions))}"
                 )
-            given = [value_of(argument) for argument in arguments]
+            values = [value_of(argument) for argument in arguments]
             try:
-                return functions[function](*given)
+                return functions[function](*values)
             except TypeError as error:
-                raise raised("TypeError", f"{function}: {error}") from None
+                raise engine_error("TypeError", f"{function}: {error}") from None
 
 
 def member(of: Any, key: Any) -> Any:
-    """`of.key` and `of[key]`."""
+    """Return `of.key` or `of[key]`.
+
+    Raises:
+        Raised: There is no such member.
+    """
     if isinstance(of, dict) and isinstance(key, str):
         if key not in of:
-            raise raised("KeyError", f"key not found: {key}")
+            raise engine_error("KeyError", f"key not found: {key}")
         return of[key]
     if isinstance(of, list) and type(key) is int:
         if not 0 <= key < len(of):
-            raise raised("IndexError", f"index {key} is out of range of a list of {len(of)}")
+            raise engine_error("IndexError", f"index {key} is out of range of a list of {len(of)}")
         return of[key]
-    raise raised("TypeError", f"{type_name(of)} has no member {shown(key)}")
+    raise engine_error("TypeError", f"{type_name(of)} has no member {shown(key)}")
 
 
-def _number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return type(value) in (int, float)
 
 
 def _unary(sign: str, value: Any) -> Any:
     if sign == "not" and type(value) is bool:
         return not value
-    if sign == "-" and _number(value):
+    if sign == "-" and _is_number(value):
         return -value
-    raise raised("TypeError", f"{sign} does not take {type_name(value)}")
+    raise engine_error("TypeError", f"{sign} does not take {type_name(value)}")
 
 
 def _binary(sign: str, left: Any, right: Any) -> Any:
-    same = type(left) is type(right) or (_number(left) and _number(right))
+    same_type = type(left) is type(right) or (_is_number(left) and _is_number(right))
     if sign in ("and", "or") and type(left) is bool and type(right) is bool:
         return (left and right) if sign == "and" else (left or right)
-    if sign in ("==", "!=") and (same or left is None or right is None):
+    if sign in ("==", "!=") and (same_type or left is None or right is None):
         return (left == right) is (sign == "==")
-    if sign in ORDERINGS and same and (_number(left) or isinstance(left, str)):
+    if sign in ORDERINGS and same_type and (_is_number(left) or isinstance(left, str)):
         return ORDERINGS[sign](left, right)
     if sign == "in" and (
         isinstance(right, list) or (isinstance(right, dict) and isinstance(left, str))
@@ -128,8 +137,10 @@ def _binary(sign: str, left: Any, right: Any) -> Any:
         return left in right
     if sign == "+" and isinstance(left, str) and isinstance(right, str):
         return left + right
-    if sign in ARITHMETIC and _number(left) and _number(right):
+    if sign in ARITHMETIC and _is_number(left) and _is_number(right):
         if sign in ("/", "//", "%") and right == 0:
-            raise raised("ZeroDivisionError", f"{shown(left)} {sign} 0")
+            raise engine_error("ZeroDivisionError", f"{shown(left)} {sign} 0")
         return ARITHMETIC[sign](left, right)
-    raise raised("TypeError", f"{sign} does not take {type_name(left)} and {type_name(right)}")
+    raise engine_error(
+        "TypeError", f"{sign} does not take {type_name(left)} and {type_name(right)}"
+    )

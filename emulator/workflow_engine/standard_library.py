@@ -1,8 +1,6 @@
-"""The functions of Cloud Workflows' standard library that YieldSpark's workflow may use, and no
-more.
-
-In expressions (https://cloud.google.com/workflows/docs/reference/stdlib/overview) stand those that
-do not wait; `http.*`, sys.sleep and sys.log are steps of their own.
+"""Functions of Cloud Workflows' standard library that pipeline.yaml may use
+(https://cloud.google.com/workflows/docs/reference/stdlib/overview). Functions that wait (`http.*`,
+sys.sleep, sys.log) are steps of their own.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from urllib.parse import quote
 
 from emulator.workflow_engine.clock import Clock
 from emulator.workflow_engine.engine import Calls
-from emulator.workflow_engine.errors import raised
+from emulator.workflow_engine.errors import engine_error
 from emulator.workflow_engine.evaluation import Functions, type_name
 from emulator.workflow_engine.transport import Transport, request
 
@@ -36,34 +34,40 @@ HTTP_METHODS = ("get", "post", "delete")
 
 
 def expression_functions(environment: Mapping[str, str], clock: Clock) -> Functions:
-    """What may be called inside `${}`."""
+    """Return the functions of `${}`."""
 
     def get_env(name: str, *default: str) -> str:
         if name in environment or default:
             return str(environment.get(name, *default))
-        raise raised("KeyError", f"environment variable not found: {name}")
+        raise engine_error("KeyError", f"environment variable not found: {name}")
 
     return {
         "default": lambda value, other: other if value is None else value,
         "int": _int,
         "json.decode": _json_decode,
         "json.encode_to_string": lambda value: json.dumps(value, separators=(",", ":")),
-        "keys": lambda value: list(_of(dict, value)),
-        "len": lambda value: len(_of((str, list, dict), value)),
-        "list.concat": lambda values, value: [*_of(list, values), value],
+        "keys": lambda value: list(_require_type(dict, value)),
+        "len": lambda value: len(_require_type((str, list, dict), value)),
+        "list.concat": lambda values, value: [*_require_type(list, values), value],
         "map.get": _map_get,
         "math.min": min,
         "string": _string,
         "sys.get_env": get_env,
         "sys.now": clock.now,
         "text.match_regex": (
-            lambda source, regexp: re.search(_of(str, regexp), _of(str, source)) is not None
+            lambda source, regexp: (
+                re.search(_require_type(str, regexp), _require_type(str, source)) is not None
+            )
         ),
         "text.replace_all": (
-            lambda source, old, new: str(_of(str, source)).replace(_of(str, old), _of(str, new))
+            lambda source, old, new: str(_require_type(str, source)).replace(
+                _require_type(str, old), _require_type(str, new)
+            )
         ),
-        "text.split": lambda source, separator: _of(str, source).split(_of(str, separator)),
-        "text.url_encode": lambda source: quote(_of(str, source), safe=""),
+        "text.split": lambda source, separator: _require_type(str, source).split(
+            _require_type(str, separator)
+        ),
+        "text.url_encode": lambda source: quote(_require_type(str, source), safe=""),
         "time.format": (
             lambda seconds: datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         ),
@@ -73,11 +77,11 @@ def expression_functions(environment: Mapping[str, str], clock: Clock) -> Functi
 def call_functions(
     transport: Transport, clock: Clock, log: Callable[[dict[str, Any]], None]
 ) -> Calls:
-    """What a `call` step may name besides subworkflows."""
+    """Return the functions of `call` steps."""
 
     def sys_log(*, json: Any = None, text: str | None = None, severity: str = "DEFAULT") -> None:
         if severity not in SEVERITIES or (json is None) == (text is None):
-            raise raised(
+            raise engine_error(
                 "TypeError",
                 f"sys.log takes json or text, and a severity of {', '.join(SEVERITIES)}",
             )
@@ -94,34 +98,38 @@ def call_functions(
     return {**requests, "sys.log": sys_log, "sys.sleep": lambda *, seconds: clock.sleep(seconds)}
 
 
-def _of(types: type | tuple[type, ...], value: Any) -> Any:
+def _require_type(types: type | tuple[type, ...], value: Any) -> Any:
     if not isinstance(value, types):
-        raise raised("TypeError", f"{type_name(value)} is not what this function takes")
+        raise engine_error("TypeError", f"{type_name(value)} is not what this function takes")
     return value
 
 
 def _int(value: Any) -> int:
     try:
-        return int(_of((str, int, float), value))
+        return int(_require_type((str, int, float), value))
     except ValueError:
-        raise raised("ValueError", f"{value!r} is no number") from None
+        raise engine_error("ValueError", f"{value!r} is no number") from None
 
 
 def _string(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(_of((str, int, float), value))
+    return (
+        str(value).lower()
+        if isinstance(value, bool)
+        else str(_require_type((str, int, float), value))
+    )
 
 
 def _json_decode(value: Any) -> Any:
     try:
-        return json.loads(_of((str, bytes), value))
+        return json.loads(_require_type((str, bytes), value))
     except ValueError as error:
-        raise raised("ValueError", f"no JSON: {error}") from None
+        raise engine_error("ValueError", f"no JSON: {error}") from None
 
 
 def _map_get(value: Any, keys: Any) -> Any:
-    """Null where a key is missing, or where what should hold it is no map
+    """Return null for a missing key, or a parent that is no map
     (https://cloud.google.com/workflows/docs/reference/stdlib/map/get).
     """
     for key in keys if isinstance(keys, list) else [keys]:
-        value = value.get(_of(str, key)) if isinstance(value, dict) else None
+        value = value.get(_require_type(str, key)) if isinstance(value, dict) else None
     return value

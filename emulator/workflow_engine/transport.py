@@ -1,9 +1,6 @@
-"""How a workflow's HTTP requests leave: `http.get` and its like as functions of the workflow, over
-a `Transport` that moves bytes.
-
-In: a call's arguments. Out: Google's response map {code, headers, body}, a JSON body decoded; 4xx,
-5xx and lost connections as the errors of
-https://cloud.google.com/workflows/docs/reference/syntax/error-types.
+"""HTTP requests of a workflow: `http.get` and similar functions over a `Transport`. Returns
+Google's response map {code, headers, body} with JSON decoded; raises 4xx, 5xx and lost
+connections as in https://cloud.google.com/workflows/docs/reference/syntax/error-types.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
 from common.errors import ConfigurationError
-from emulator.workflow_engine.errors import raised
+from emulator.workflow_engine.errors import engine_error
 from emulator.workflow_engine.evaluation import type_name
 
 DEFAULT_TIMEOUT = 300.0
@@ -34,16 +31,23 @@ class Transport(Protocol):
         body: bytes | None,
         timeout: float,
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """Status, headers and body of the answer. Raises: ConnectionRefusedError, ConnectionError,
-        TimeoutError.
+        """Send a request; return status, headers and body.
+
+        Raises:
+            ConnectionError: The connection is refused or lost.
+            TimeoutError: There is no response in time.
         """
 
 
-def hosts_at(base_url: str, token: str | None = None) -> Transport:
-    """All of https://*.googleapis.com at one address, http://HOST:PORT; any other host is
-    refused. Args: token is sent with every request, as Google sends one for `auth`.
+def route_to(base_url: str, token: str | None = None) -> Transport:
+    """Return a transport that sends all of https://*.googleapis.com to one address and rejects
+    other hosts.
+
+    Args:
+        base_url: The address, http://HOST:PORT.
+        token: Sent with every request, as Google does for `auth`.
     """
-    place = urlsplit(base_url).netloc
+    host = urlsplit(base_url).netloc
 
     def send(
         method: str,
@@ -53,25 +57,21 @@ def hosts_at(base_url: str, token: str | None = None) -> Transport:
         body: bytes | None,
         timeout: float,
     ) -> tuple[int, Mapping[str, str], bytes]:
-        asked = urlsplit(url)
-        if asked.scheme != "https" or not asked.netloc.endswith(HOSTS):
+        target_url = urlsplit(url)
+        if target_url.scheme != "https" or not target_url.netloc.endswith(HOSTS):
             raise ConfigurationError(
                 f"{url} is no address of Google Cloud; a workflow asks https://*{HOSTS} alone"
             )
-        target = "?".join(
-            part
-            for part in (
-                asked.path,
-                "&".join(part for part in (asked.query, urlencode(query)) if part),
-            )
-            if part
-        )
-        connection = http.client.HTTPConnection(place, timeout=timeout)
+        query_text = "&".join(part for part in (target_url.query, urlencode(query)) if part)
+        target = "?".join(part for part in (target_url.path, query_text) if part)
+        connection = http.client.HTTPConnection(host, timeout=timeout)
         try:
-            sent = {**headers, "Authorization": f"Bearer {token}"} if token else dict(headers)
-            connection.request(method, target, body, sent)
-            answer = connection.getresponse()
-            return answer.status, dict(answer.headers.items()), answer.read()
+            request_headers = (
+                {**headers, "Authorization": f"Bearer {token}"} if token else dict(headers)
+            )
+            connection.request(method, target, body, request_headers)
+            response = connection.getresponse()
+            return response.status, dict(response.headers.items()), response.read()
         except ConnectionError:
             raise
         except http.client.HTTPException as error:
@@ -93,36 +93,55 @@ def request(
     auth: Mapping[str, Any] | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> dict[str, Any]:
-    """One request. Raises: Raised. Args: auth is checked; the token is the transport's."""
+    """Send one request of a workflow.
+
+    Args:
+        transport: Sends the request, with its own token.
+        method: HTTP method.
+        url: Address.
+        headers: Headers.
+        query: Query parameters.
+        body: Body; maps and lists are sent as JSON.
+        auth: Checked only.
+        timeout: Seconds.
+
+    Returns:
+        The response map.
+
+    Raises:
+        Raised: The request fails or is answered 4xx or 5xx.
+    """
     if auth is not None and auth.get("type") != "OAuth2":
         raise ConfigurationError(
             f"auth {dict(auth)} is none for Google's APIs; they take type OAuth2"
         )
     if timeout > LONGEST_TIMEOUT:
-        raise raised("ValueError", f"timeout {timeout} is over {LONGEST_TIMEOUT} s")
-    content, kind = _encoded(body)
+        raise engine_error("ValueError", f"timeout {timeout} is over {LONGEST_TIMEOUT} s")
+    content, content_headers = _encode_body(body)
     try:
-        texts = {key: _text(value) for key, value in (query or {}).items()}
-        status, found, raw = transport(
-            method, url, {**kind, **(headers or {})}, texts, content, timeout
+        query_texts = {key: _text(value) for key, value in (query or {}).items()}
+        status, response_headers, raw = transport(
+            method, url, {**content_headers, **(headers or {})}, query_texts, content, timeout
         )
     except TimeoutError as error:
-        raise raised("TimeoutError", f"{method} {url}: no answer in {timeout:g} s") from error
+        raise engine_error("TimeoutError", f"{method} {url}: no answer in {timeout:g} s") from error
     except ConnectionRefusedError as error:
-        raise raised("ConnectionFailedError", f"{method} {url}: {error}") from error
+        raise engine_error("ConnectionFailedError", f"{method} {url}: {error}") from error
     except ConnectionError as error:
-        raise raised("ConnectionError", f"{method} {url}: {error}") from error
-    answer = {
+        raise engine_error("ConnectionError", f"{method} {url}: {error}") from error
+    response = {
         "code": status,
-        "headers": {name.title(): value for name, value in found.items()},
-        "body": _decoded(found, raw),
+        "headers": {name.title(): value for name, value in response_headers.items()},
+        "body": _decode_body(response_headers, raw),
     }
     if status >= 400:
-        raise raised("HttpError", f"HTTP server responded with error code {status}", **answer)
-    return answer
+        raise engine_error(
+            "HttpError", f"HTTP server responded with error code {status}", **response
+        )
+    return response
 
 
-def _encoded(body: Any) -> tuple[bytes | None, dict[str, str]]:
+def _encode_body(body: Any) -> tuple[bytes | None, dict[str, str]]:
     if isinstance(body, dict | list):
         return json.dumps(body).encode(), {"content-type": "application/json"}
     if isinstance(body, str):
@@ -135,16 +154,18 @@ def _text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, str | int | float):
         return str(value)
-    raise raised("TypeError", f"a query holds text and numbers, not {type_name(value)}")
+    raise engine_error("TypeError", f"a query holds text and numbers, not {type_name(value)}")
 
 
-def _decoded(headers: Mapping[str, str], raw: bytes) -> Any:
-    kind = next((value for name, value in headers.items() if name.lower() == "content-type"), "")
-    if kind.split(";")[0].strip().lower() != "application/json":
+def _decode_body(headers: Mapping[str, str], raw: bytes) -> Any:
+    content_type = next(
+        (value for name, value in headers.items() if name.lower() == "content-type"), ""
+    )
+    if content_type.split(";")[0].strip().lower() != "application/json":
         return raw.decode(errors="replace")
     try:
         return json.loads(raw)
     except ValueError as error:
-        raise raised(
+        raise engine_error(
             "ValueError", f"the answer says application/json, and its body is none: {error}"
         ) from error

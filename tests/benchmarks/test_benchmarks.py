@@ -15,17 +15,25 @@ from sqlalchemy import Engine
 
 from benchmarks import container, spikes
 from benchmarks.databases import differing_rows, empty_products_tables, make_peer_tables
-from benchmarks.metrics import chosen_cases, run_size, size_of
+from benchmarks.metrics import parse_cases, run_size, size_of
 from benchmarks.metrics_data import History
 from benchmarks.metrics_table import (
     Result,
     exponent_text,
-    judged_goals,
+    goal_results,
     result_document,
     result_text,
 )
 from benchmarks.pandas_parity import report
-from benchmarks.parity import CALENDAR, NOT_OVER, QUARANTINED, UNEXPLAINED, Facts, Parity, compare
+from benchmarks.parity import (
+    CALENDAR,
+    NOT_OVER,
+    QUARANTINED,
+    UNEXPLAINED,
+    ComparisonData,
+    Parity,
+    compare,
+)
 from benchmarks.processes import Timing
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
@@ -86,9 +94,9 @@ def test_the_spike_benchmark_times_the_check(server: Settings) -> None:
     assert spikes.report({400: 1.0, 800: 2.2}).endswith("goal at most 2.2: hit")
 
 
-def _held(job: str, seconds: float, peak_mb: float, files_mb: float) -> container.Held:
+def _held(job: str, seconds: float, peak_mb: float, files_mb: float) -> container.JobUsage:
     timing = Timing(job, seconds, seconds, peak_mb, 0.0, "succeeded", seconds, {}, {"read": 7})
-    return container.Held(timing, files_mb)
+    return container.JobUsage(timing, files_mb)
 
 
 def test_a_night_fits_into_a_container_by_its_time_and_by_its_memory_with_its_files() -> None:
@@ -132,18 +140,18 @@ def test_what_rows_take_in_the_database_counts_tables_with_their_indexes(
     ("only", "pools", "cases"), [("sql,full", 9, ("full", "sql")), ("pandas", 20_000, ("pandas",))]
 )
 def test_only_names_cases(only: str, pools: int, cases: tuple[str, ...]) -> None:
-    assert chosen_cases(only, pools) == cases
+    assert parse_cases(only, pools) == cases
 
 
 def test_pandas_is_left_out_beyond_set_unless_named() -> None:
-    assert "pandas" in chosen_cases(None, 2_000)
-    assert "pandas" not in chosen_cases(None, 20_000)
+    assert "pandas" in parse_cases(None, 2_000)
+    assert "pandas" not in parse_cases(None, 20_000)
 
 
 def test_wrong_names_are_refused() -> None:
-    with pytest.raises(ValueError, match="polar is no case; there are full, full-read-adbc"):
-        chosen_cases("polar", 10)
-    with pytest.raises(ValueError, match="XL is no size; there are SET, L, 4L and POOLSxDAYS"):
+    with pytest.raises(ValueError, match="polar is no case; allowed: full, full-read-adbc"):
+        parse_cases("polar", 10)
+    with pytest.raises(ValueError, match="XL is no size; allowed: SET, L, 4L and POOLSxDAYS"):
         size_of("XL")
 
 
@@ -175,7 +183,7 @@ def test_goals_say_hit_or_missed_by_how_much_and_which_stage() -> None:
     result = Result("L", 1, 1, 1, timings, {"polars": 0})
     judged = {
         goal["name"]: (goal["figure"], goal["hit"], goal["missed_by"], goal["longest_stage"])
-        for goal in judged_goals(result)
+        for goal in goal_results(result)
     }
     assert judged == {
         "one new day / polars full": (0.3, False, 0.05, "merge"),
@@ -254,7 +262,7 @@ def parity(database: Settings, engine: Engine, spark: SparkSession) -> Parity:
     made = _made_by_hand()
     put(engine, made)
     assert run_metrics(database, session=lambda rows: spark, now=made.now)["status"] == "succeeded"
-    return compare(Facts.read(engine))
+    return compare(ComparisonData.read(engine))
 
 
 def test_parity_counts_every_cause_of_a_history_made_by_hand(parity: Parity) -> None:
@@ -288,7 +296,7 @@ def test_a_difference_without_a_cause_is_unexplained(
         " date = :day",
         day=FIRST,
     )
-    changed = compare(Facts.read(engine))
+    changed = compare(ComparisonData.read(engine))
     assert changed.cells["actual_tvl"][UNEXPLAINED] == changed.unexplained == 1
 
 

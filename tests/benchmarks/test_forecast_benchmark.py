@@ -30,11 +30,18 @@ from benchmarks.forecast_data import (
     largest_pools,
     load_history,
 )
-from benchmarks.forecast_goals import Judged, accuracy_goals
+from benchmarks.forecast_goals import GoalResult, accuracy_goals
 from benchmarks.forecast_scale import compare
-from benchmarks.forecast_speed import Nights, Scale
+from benchmarks.forecast_speed import DailyRuns, Scale
 from benchmarks.forecast_table import Result, result_document, result_text
-from benchmarks.peer_mlforecast import VARIANTS, by_day, forecasts, known, learnable, refit_days
+from benchmarks.peer_mlforecast import (
+    VARIANTS,
+    by_day,
+    forecasts,
+    learnable,
+    refit_days,
+    values_up_to,
+)
 from benchmarks.processes import PROJECT, Timing
 from config_spark import Settings
 from forecasting.evaluation.scores import score
@@ -74,8 +81,8 @@ def test_what_is_known_at_a_day_is_the_same_without_all_later_days() -> None:
     for back in (0, 3, 8, 12, 20):
         day = LAST - pd.Timedelta(days=back)
         cut = history[history["date"] <= day]
-        series = known(by_day(history, "apy"), day)
-        pd.testing.assert_frame_equal(series, known(by_day(cut, "apy"), day))
+        series = values_up_to(by_day(history, "apy"), day)
+        pd.testing.assert_frame_equal(series, values_up_to(by_day(cut, "apy"), day))
         assert series["ds"].max() == day
 
 
@@ -83,11 +90,11 @@ def test_a_gap_takes_the_value_before_it_and_a_pool_ends_with_its_last_value() -
     values = by_day(
         observed(a=[1.0, None, None, 4.0, 5.0, None], b=[7.0, 8.0], none=[None, None]), "apy"
     )
-    series = known(values, LAST)
+    series = values_up_to(values, LAST)
     assert series[series["unique_id"] == "a"]["y"].tolist() == [1.0, 1.0, 1.0, 4.0, 5.0]
     assert series[series["unique_id"] == "b"]["y"].tolist() == [7.0, 8.0]
     assert "none" not in set(series["unique_id"])
-    before = known(values, LAST - pd.Timedelta(days=3))
+    before = values_up_to(values, LAST - pd.Timedelta(days=3))
     assert before["y"].tolist() == [1.0], (
         "at that day nobody knows that the pool will be seen again"
     )
@@ -95,7 +102,7 @@ def test_a_gap_takes_the_value_before_it_and_a_pool_ends_with_its_last_value() -
 
 def test_it_learns_only_from_days_that_were_observed_as_the_day_before_was() -> None:
     values = by_day(observed(a=[1.0, None, 3.0, 4.0, 5.0]), "apy")
-    series = known(values, LAST)
+    series = values_up_to(values, LAST)
     assert series.loc[learnable(series, values), "y"].tolist() == [4.0, 5.0]
 
 
@@ -228,7 +235,7 @@ def test_every_method_is_scored_on_the_same_rows_beside_persistence() -> None:
 
 
 def test_engines_that_forecast_other_rows_are_not_compared() -> None:
-    with pytest.raises(RuntimeError, match="synapseml forecast 78 rows, and 80 others are there"):
+    with pytest.raises(RuntimeError, match="synapseml forecast 78 rows and the first engine 80"):
         score_methods({"lightgbm": evaluated(0.5), "synapseml": evaluated(0.5, days=39)}, {}, 0.8)
 
 
@@ -287,13 +294,14 @@ def test_a_goal_for_another_panel_or_period_says_so() -> None:
 
 def test_a_range_is_missed_below_and_above() -> None:
     assert [
-        round(Judged("", figure, 0.78, 0.82).missed_by, 4) for figure in (0.75, 0.78, 0.82, 0.84)
+        round(GoalResult("", figure, 0.78, 0.82).missed_by, 4)
+        for figure in (0.75, 0.78, 0.82, 0.84)
     ] == [0.03, 0.0, 0.0, 0.02]
 
 
 @pytest.fixture
 def result() -> Result:
-    night = Nights(
+    night = DailyRuns(
         "lightgbm",
         END,
         [timing("night lightgbm", seconds, fit=40.0) for seconds in (50.0, 70.0, 58.0)],
@@ -370,7 +378,7 @@ def test_a_folder_without_history_is_wrong_use(
         main(["--data", str(tmp_path)])
     assert end.value.code == 2
     assert (
-        f"{tmp_path} has no pool history: wanted are defillama_pool_history.parquet and"
+        f"{tmp_path} has no pool history; required: defillama_pool_history.parquet and"
         in capsys.readouterr().err
     )
 
@@ -386,8 +394,7 @@ def test_wrong_names_and_sizes_are_wrong_use(
         main(wrong)
     assert end.value.code == 2
     assert (
-        "is none of" in (said := capsys.readouterr().err)
-        or "is no size; wanted is POOLSxDAYS" in said
+        "is none of" in (said := capsys.readouterr().err) or "is no size; give POOLSxDAYS" in said
     )
 
 

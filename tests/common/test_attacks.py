@@ -53,7 +53,7 @@ from spark.session import temporary_folder
 from tests.support.processes import PROJECT
 from tests.support.releases import BUCKET, FIRST, cloud_settings, small_release
 from workflows.releases.code_bucket import CodeBucket
-from workflows.releases.release import publish_content, released
+from workflows.releases.release import find_release, publish_content
 
 TOKEN = "the-token-of-this-test"
 SECRET = "projects/p/secrets/database-password/versions/1"
@@ -602,16 +602,16 @@ def test_does_not_submit_a_changed_release(tmp_path: Path) -> None:
     with serving([double]) as url:
         settings = cloud_settings(url)
         publish_content(CodeBucket(settings), small_release(FIRST))
-        assert released(settings).version == FIRST
+        assert find_release(settings).version == FIRST
         name = f"versions/{FIRST}/yieldspark.zip"
         content = double.store.read(BUCKET, name, Conditions())[1]
         for changed in (content[::-1], content + b"x"):
             double.store.write(BUCKET, name, changed, {"contentType": "x/y"}, Conditions(), {})
             for version in (None, FIRST):
-                with pytest.raises(ReleaseConflict, match=r"is not whole: yieldspark\.zip has"):
-                    released(settings, version)
+                with pytest.raises(ReleaseConflict, match=r"is incomplete: yieldspark\.zip has"):
+                    find_release(settings, version)
         double.store.write(BUCKET, name, content, {"contentType": "x/y"}, Conditions(), {})
         extra = f"versions/{FIRST}/jars/evil.jar"
         double.store.write(BUCKET, extra, b"x", {"contentType": "x/y"}, Conditions(), {})
         with pytest.raises(ReleaseConflict, match=r"evil\.jar is not in the manifest"):
-            released(settings)
+            find_release(settings)

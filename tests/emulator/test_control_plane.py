@@ -1,5 +1,5 @@
-"""The REST fake of Google's control plane refuses what the services refuse. Terraform itself is run
-on it in test_terraform_apply.py.
+"""Tests that the fake of Google's control plane rejects what the services reject.
+test_terraform_apply.py runs Terraform on it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a caller of the emulated project may do: the permissions that a call needs, policies with
+"""Tests the access of the emulated project's identities: permissions of each call, policies with
 conditions, and the network between jobs and database.
 """
 
@@ -14,7 +14,11 @@ from common.errors import YieldSparkError
 from emulator.control_plane.gateway import Gateway
 from emulator.control_plane.method_permissions import Needed, needed
 from emulator.control_plane.policies import Policies
-from emulator.control_plane.private_network import Unreachable, reached, require_batch_network
+from emulator.control_plane.private_network import (
+    Unreachable,
+    require_batch_network,
+    route_variables,
+)
 from emulator.control_plane.resource_types import RESOURCE_TYPES
 from emulator.project.cloud import emulated_cloud
 from emulator.services.http_service import Answer, ApiError, Request, Service
@@ -118,7 +122,7 @@ def test_a_grant_holds_where_it_was_given(
     assert not policies.allows("user:ana@example.com", "storage.objects.delete", asked)
 
 
-def test_a_condition_that_is_not_known_is_refused() -> None:
+def test_rejects_an_unknown_condition() -> None:
     with pytest.raises(ApiError, match="is not known to this emulator"):
         _policies("roles/storage.objectUser", BUCKET, "request.time < timestamp('2030-01-01')")
 
@@ -211,7 +215,7 @@ def _zone(calls: Calls, network: str, address: str) -> None:
 
 def test_a_job_reaches_the_database_by_its_name(network: Calls) -> None:
     _zone(network, NETWORK, "10.200.0.3")
-    assert reached(network.plane, SERVER, VARIABLES, "batches") == {
+    assert route_variables(network.plane, SERVER, VARIABLES, "batches") == {
         "DB_HOST": "127.0.0.1",
         "DB_PORT": "20001",
         "DB_SSLMODE": "prefer",
@@ -232,7 +236,7 @@ def test_a_job_does_not_reach_a_database_elsewhere(
 ) -> None:
     _zone(network, zone_network, address)
     with pytest.raises(Unreachable, match=words):
-        reached(network.plane, SERVER, VARIABLES, subnetwork)
+        route_variables(network.plane, SERVER, VARIABLES, subnetwork)
 
 
 def test_machines_of_a_batch_reach_each_other_and_google(network: Calls) -> None:

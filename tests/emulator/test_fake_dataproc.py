@@ -1,6 +1,4 @@
-"""The double of Dataproc Serverless speaks as the service does: names, states, refusals, paging,
-usage, time to live.
-"""
+"""Tests the fake of Dataproc Serverless: names, states, rejections, paging, usage, time to live."""
 
 from __future__ import annotations
 
@@ -115,7 +113,7 @@ def test_usage_is_what_a_published_batch_used() -> None:
 def test_the_same_request_id_answers_the_first_operation_whatever_the_body(cloud: Cloud) -> None:
     first = cloud.create()
     assert cloud.create("metrics-2", "m-1", {"nonsense": 1}) == first
-    assert cloud.double.states() == {"metrics-1": "PENDING"}
+    assert cloud.fake.states() == {"metrics-1": "PENDING"}
 
 
 def test_a_taken_id_under_another_request_id_is_a_conflict(cloud: Cloud) -> None:
@@ -199,10 +197,10 @@ def test_it_refuses_what_the_service_refuses(cloud: Cloud, case: str) -> None:
     assert (status, refused["error"]["status"]) == (400, "INVALID_ARGUMENT")
     assert sentence.lower() in refused["error"]["message"].lower()
     assert refused["error"]["details"][0]["@type"] == "type.googleapis.com/google.rpc.BadRequest"
-    assert cloud.double.states() == {}
+    assert cloud.fake.states() == {}
 
 
-def test_a_body_that_is_no_object_is_refused(cloud: Cloud) -> None:
+def test_rejects_a_body_that_is_no_object(cloud: Cloud) -> None:
     status, refused = cloud.create(body=[1])
     assert (status, refused["error"]["status"]) == (400, "INVALID_ARGUMENT")
     assert "Invalid JSON payload" in refused["error"]["message"]
@@ -288,7 +286,7 @@ def test_an_operation_is_done_with_its_batch(cloud: Cloud) -> None:
         found["name"] for found in cloud.ask("GET", operation.rpartition("/")[0])[1]["operations"]
     ] == [operation]
     assert cloud.ask("POST", f"{operation}:cancel", {}) == (200, {})
-    assert cloud.double.states() == {"metrics-1": "SUCCEEDED"}
+    assert cloud.fake.states() == {"metrics-1": "SUCCEEDED"}
     assert cloud.ask("POST", f"{operation.rpartition('/')[0]}/nope:cancel", {})[0] == 404
 
 
@@ -329,17 +327,17 @@ def test_a_failure_says_what_the_service_says() -> None:
 
 
 @pytest.mark.parametrize("status", [409, 429, 500, 503])
-def test_failures_that_are_asked_for(cloud: Cloud, status: int) -> None:
-    cloud.double.fail_next("create", status, times=2)
+def test_planned_failures(cloud: Cloud, status: int) -> None:
+    cloud.fake.fail_next("create", status, times=2)
     assert [cloud.create()[0] for _ in range(3)] == [status, status, 200]
 
 
-def test_a_line_that_is_cut_before_and_behind_the_service(cloud: Cloud) -> None:
+def test_a_connection_cut_before_and_after_the_service(cloud: Cloud) -> None:
     for failure, made in (("cut", {}), ("lost answer", {"metrics-1": "PENDING"})):
-        cloud.double.fail_next("create", failure)
+        cloud.fake.fail_next("create", failure)
         with pytest.raises(ConnectionError):
             cloud.create()
-        assert cloud.double.states() == made
+        assert cloud.fake.states() == made
 
 
 def test_the_official_client_reads_every_answer(cloud: Cloud) -> None:
@@ -360,7 +358,7 @@ def test_the_official_client_reads_every_answer(cloud: Cloud) -> None:
     assert client.get_operation({"name": batch.operation}).done is True
     client.cancel_operation({"name": batch.operation})
     client.delete_batch(name=batch.name)
-    assert cloud.double.states() == {}
+    assert cloud.fake.states() == {}
 
 
 class _Process:
@@ -393,7 +391,7 @@ def test_a_batch_that_really_runs(tmp_path: Path) -> None:
         assert started[0][0]["pysparkBatch"] == batch_request()["pysparkBatch"]
         assert _states(cloud, 50) == ["RUNNING"]
         process.output.write_bytes(b"first line\n")
-        cloud.double.advance()
+        cloud.fake.advance()
         uri = started[0][0]["runtimeInfo"]["outputUri"]
         assert written == {f"{uri}.000000000": b"first line\n"}
         process.code = 3
@@ -418,8 +416,8 @@ def test_none_outlives_the_service(tmp_path: Path) -> None:
         cloud.create()
         ending = threading.Timer(0.1, setattr, (process, "code", 143))
         ending.start()
-        cloud.double.cancel_all()
-        assert cloud.double.states() == {"metrics-1": "CANCELLED"}
+        cloud.fake.cancel_all()
+        assert cloud.fake.states() == {"metrics-1": "CANCELLED"}
         ending.join()
 
 
@@ -434,7 +432,7 @@ def test_a_batch_that_can_not_be_started_fails() -> None:
         )
 
 
-def test_a_batch_no_one_ran_has_used_nothing() -> None:
+def test_a_batch_that_did_not_run_has_no_usage() -> None:
     life = BatchLifecycle(
         batch_request(), BatchScript(usage_delay_seconds=0, cancelling_seconds=0), START
     )

@@ -1,5 +1,5 @@
-"""The doubles of Cloud Run jobs and of the Executions API: their protocol, their refusals, really
-running things, and the product's own client.
+"""Tests the fakes of Cloud Run jobs and of the Executions API: protocol, rejections, real
+processes, and the product's client.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.fake_cloud_run import FakeCloudRun
 from emulator.services.fake_executions import FakeExecutions, UntilCancelled
 from emulator.services.http_service import Service, serving
-from emulator.workflow_engine import VirtualClock, WorkflowFailed, execute, hosts_at
+from emulator.workflow_engine import VirtualClock, WorkflowFailed, execute, route_to
 from workflows.clients.executions import Executions, wait_for_execution
 
 JOB = "/v2/projects/p/locations/r/jobs/yieldspark-forecast-pools"
@@ -157,8 +157,8 @@ def test_a_job_really_runs_and_none_outlives_the_service() -> None:
         started.append((name, Process(arguments)))
         return started[-1][1]
 
-    double = FakeCloudRun(run=run)
-    with asking(double) as ask:
+    fake = FakeCloudRun(run=run)
+    with asking(fake) as ask:
         for words, count in (
             (["import sys; sys.exit(3)"], "failedCount"),
             (["pass"], "succeededCount"),
@@ -168,7 +168,7 @@ def test_a_job_really_runs_and_none_outlives_the_service() -> None:
             assert ask("GET", f"/v2/{name}")[1][count] == 1
             assert name.endswith(f"/{started[-1][0]}")
         ask("POST", f"{JOB}:run", run_request("import time; time.sleep(600)"))
-    double.cancel_all()
+    fake.cancel_all()
     assert started[-1][1].poll() is not None
 
 
@@ -206,8 +206,8 @@ def test_the_products_own_client_starts_and_sees_executions() -> None:
 def test_executions_are_listed_by_state_and_age_and_cancelled() -> None:
     held = threading.Event()
     clock = VirtualClock()
-    double = FakeExecutions(lambda execution_id, argument: held.wait(), now=clock.now)
-    with asking(double) as ask:
+    fake = FakeExecutions(lambda execution_id, argument: held.wait(), now=clock.now)
+    with asking(fake) as ask:
         names = []
         for _ in range(3):
             names.append(ask("POST", WORKFLOW, {"argument": "{}"})[1]["name"])
@@ -216,8 +216,8 @@ def test_executions_are_listed_by_state_and_age_and_cancelled() -> None:
         assert [found["name"] for found in ask("GET", asked)[1]["executions"]] == names[::-1]
         status, cancelled = ask("POST", f"/v1/{names[0]}:cancel", {})
         assert (status, cancelled["state"]) == (200, "CANCELLED")
-        assert double.cancelled(names[0].rpartition("/")[2])
-        assert not double.cancelled(names[1].rpartition("/")[2])
+        assert fake.cancelled(names[0].rpartition("/")[2])
+        assert not fake.cancelled(names[1].rpartition("/")[2])
         _, first = ask("GET", f"{asked}&orderBy=createTime&pageSize=1")
         assert [found["name"] for found in first["executions"]] == names[1:2]
         assert "argument" not in first["executions"][0]
@@ -284,7 +284,7 @@ def test_the_workflow_of_a_cancelled_execution_ends_where_it_waits() -> None:
                 ENDLESS,
                 argument,
                 environment={},
-                transport=hosts_at("http://127.0.0.1:1"),
+                transport=route_to("http://127.0.0.1:1"),
                 clock=clock,
                 log=lambda entry: None,
             )

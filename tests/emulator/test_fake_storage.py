@@ -1,7 +1,7 @@
-"""The double of Cloud Storage by the official client, by plain HTTP and by gcloud.
+"""Tests the fake of Cloud Storage by the official client, plain HTTP and gcloud.
 
-The first part, by the client, fake-gcs-server passes too, where Go can build it. The rest is what
-only ours does: faults, a folder that outlives it, errors as Google words them, conditions of a
+The first part, by the client, also passes with fake-gcs-server if Go can build it. The rest tests
+what only this fake has: faults, a folder that outlives it, Google's messages, conditions of a
 deletion.
 """
 
@@ -39,7 +39,7 @@ from tests.support.processes import PROJECT
 
 
 @contextmanager
-def our_double(folder: Path) -> Iterator[str]:
+def our_fake(folder: Path) -> Iterator[str]:
     with serving([FakeStorage(folder)]) as url:
         yield url
 
@@ -49,7 +49,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     with (
         fake_gcs_server(tmp_path / "data")
         if request.param == "fake-gcs-server"
-        else our_double(tmp_path / "data")
+        else our_fake(tmp_path / "data")
     ) as url:
         yield url
 
@@ -166,7 +166,7 @@ def test_listing_by_prefix_delimiter_and_pages(bucket: Bucket) -> None:
     assert versions.prefixes == {"versions/a/", "versions/b/", "versions/c/"}
 
 
-def test_a_bucket_that_does_not_exist_is_said(address: str, bucket: Bucket) -> None:
+def test_reports_a_missing_bucket(address: str, bucket: Bucket) -> None:
     client = client_at(address)
     assert client.lookup_bucket("code") is not None
     assert client.lookup_bucket("none") is None
@@ -179,7 +179,7 @@ def test_a_bucket_that_does_not_exist_is_said(address: str, bucket: Bucket) -> N
         write(client.bucket("none"), "a", b"1")
 
 
-def test_of_many_writers_at_once_one_wins(address: str, bucket: Bucket) -> None:
+def test_one_of_many_concurrent_writers_wins(address: str, bucket: Bucket) -> None:
     outcomes: list[str] = []
 
     def write_once(number: int) -> None:
@@ -205,7 +205,7 @@ def test_of_many_writers_at_once_one_wins(address: str, bucket: Bucket) -> None:
 
 
 @pytest.fixture
-def double(tmp_path: Path) -> FakeStorage:
+def fake(tmp_path: Path) -> FakeStorage:
     return FakeStorage(tmp_path / "data", ["code"])
 
 
@@ -214,25 +214,25 @@ def double(tmp_path: Path) -> FakeStorage:
     [UNAVAILABLE, TOO_MANY, CUT_BEFORE, CUT_AFTER],
     ids=["503", "429", "cut before", "cut after"],
 )
-def test_the_client_gets_over_a_fault(double: FakeStorage, fault: Fault) -> None:
-    double.fault = lambda number, request: fault if number == 1 else None
-    with serving([double]) as url:
+def test_the_client_retries_after_a_fault(fake: FakeStorage, fault: Fault) -> None:
+    fake.fault = lambda number, request: fault if number == 1 else None
+    with serving([fake]) as url:
         write(client_at(url).bucket("code"), "a", b"1")
-    assert [request.method for request in double.asked if "/o" in request.path] == ["POST", "POST"]
-    assert double.store.objects_of("code")["a"].size == 1
+    assert [request.method for request in fake.asked if "/o" in request.path] == ["POST", "POST"]
+    assert fake.store.objects_of("code")["a"].size == 1
 
 
-def test_an_answer_that_is_lost_leaves_the_work_done(double: FakeStorage) -> None:
+def test_an_answer_that_is_lost_leaves_the_work_done(fake: FakeStorage) -> None:
     """The second try of an upload finds its own object: whoever writes with a condition has to look
     whose bytes are there.
     """
-    double.fault = lambda number, request: CUT_AFTER if number == 1 else None
-    with serving([double]) as url, pytest.raises(exceptions.PreconditionFailed):
+    fake.fault = lambda number, request: CUT_AFTER if number == 1 else None
+    with serving([fake]) as url, pytest.raises(exceptions.PreconditionFailed):
         write(client_at(url).bucket("code"), "a", b"1", if_generation_match=0)
 
 
-def test_errors_as_google_words_them(double: FakeStorage) -> None:
-    with serving([double]) as url, httpx.Client(base_url=url) as http:
+def test_errors_have_googles_messages(fake: FakeStorage) -> None:
+    with serving([fake]) as url, httpx.Client(base_url=url) as http:
         made = http.post(
             "/upload/storage/v1/b/code/o?uploadType=media&name=a/b&ifGenerationMatch=0",
             content=b"1",
@@ -271,9 +271,9 @@ def test_errors_as_google_words_them(double: FakeStorage) -> None:
         assert http.get("/storage/v1/b/code/o/a%2Fb?ifGenerationMatch=x").status_code == 400
 
 
-def test_deleting_takes_a_condition_too(double: FakeStorage) -> None:
+def test_deleting_takes_a_condition_too(fake: FakeStorage) -> None:
     """Which fake-gcs-server 1.56 reads at an upload alone."""
-    with serving([double]) as url:
+    with serving([fake]) as url:
         blob = write(client_at(url).bucket("code"), "a", b"1")
         with pytest.raises(exceptions.PreconditionFailed):
             blob.delete(if_generation_match=blob.generation + 1)
@@ -283,8 +283,8 @@ def test_deleting_takes_a_condition_too(double: FakeStorage) -> None:
         write(blob.bucket, "a", b"2", if_generation_match=0)
 
 
-def test_wrong_checksums_are_refused(double: FakeStorage) -> None:
-    with serving([double]) as url, httpx.Client(base_url=url) as http:
+def test_wrong_checksums_are_refused(fake: FakeStorage) -> None:
+    with serving([fake]) as url, httpx.Client(base_url=url) as http:
         wrong = http.post(
             "/upload/storage/v1/b/code/o?uploadType=media&name=a",
             content=b"1",
@@ -294,12 +294,12 @@ def test_wrong_checksums_are_refused(double: FakeStorage) -> None:
             400,
             True,
         )
-    assert double.store.objects_of("code") == {}
+    assert fake.store.objects_of("code") == {}
 
 
-def test_a_resumable_upload_goes_on_where_it_was(double: FakeStorage) -> None:
+def test_a_resumable_upload_goes_on_where_it_was(fake: FakeStorage) -> None:
     content = os.urandom(600_000)
-    with serving([double]) as url, httpx.Client(base_url=url) as http:
+    with serving([fake]) as url, httpx.Client(base_url=url) as http:
         begun = http.post(
             "/upload/storage/v1/b/code/o?uploadType=resumable&name=a",
             json={"contentType": "application/java-archive"},
@@ -333,8 +333,8 @@ def test_a_resumable_upload_goes_on_where_it_was(double: FakeStorage) -> None:
         assert http.put(session[:-1], headers={"content-range": "bytes */*"}).status_code == 404
 
 
-def test_objects_outlive_the_process(double: FakeStorage, tmp_path: Path) -> None:
-    with serving([double]) as url:
+def test_objects_outlive_the_process(fake: FakeStorage, tmp_path: Path) -> None:
+    with serving([fake]) as url:
         before = write(client_at(url).bucket("code"), "versions/a", b"1")
     with serving([FakeStorage(tmp_path / "data", ["code"])]) as url:
         blob = client_at(url).bucket("code").get_blob("versions/a")
@@ -362,7 +362,7 @@ for number in range(10_000_000):
 
 
 @pytest.mark.usefixtures("processes")
-def test_a_killed_process_leaves_whole_objects(double: FakeStorage, tmp_path: Path) -> None:
+def test_a_killed_process_leaves_whole_objects(fake: FakeStorage, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     for _ in range(5):
         with subprocess.Popen(
@@ -398,10 +398,10 @@ def gcloud(address: str, folder: Path, *arguments: str) -> bytes:
 
 @pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed here")
 @pytest.mark.usefixtures("processes")
-def test_gcloud_copies_lists_and_prints(double: FakeStorage, tmp_path: Path) -> None:
+def test_gcloud_copies_lists_and_prints(fake: FakeStorage, tmp_path: Path) -> None:
     content = os.urandom(2_999) + b"\r"
     (tmp_path / "up").write_bytes(content)
-    with serving([double]) as url:
+    with serving([fake]) as url:
         gcloud(url, tmp_path, "cp", str(tmp_path / "up"), "gs://code/versions/1/up")
         assert gcloud(url, tmp_path, "ls", "gs://code/versions/1/") == b"gs://code/versions/1/up\n"
         assert gcloud(url, tmp_path, "cat", "gs://code/versions/1/up") == content

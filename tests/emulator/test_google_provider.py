@@ -1,4 +1,6 @@
-"""The provider of Terraform: built once, kept by version, and why a machine can't have it."""
+"""Tests the build of Terraform's Google provider: built once, cached by version, and the reasons
+why a machine cannot have it.
+"""
 
 from __future__ import annotations
 
@@ -66,9 +68,7 @@ def test_processes_that_ask_at_once_get_one_build(programs: Path, tmp_path: Path
     assert sorted(path.name for path in made[0].parent.iterdir()) == ["build.lock", NAME]
 
 
-def test_a_build_that_fails_is_an_error_with_the_words_of_go(
-    programs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_build_reports_gos_error(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _put(programs, "go", GO)
     monkeypatch.setenv("GO_FAILS", "1")
     with pytest.raises(EnvironmentNotReady, match=r"ended with 1:\ngo: no space left on device"):
@@ -81,9 +81,7 @@ def test_an_old_terraform_is_an_obstacle(programs: Path) -> None:
     assert without_cache() == "Terraform 1.9.8 is too old: 1.11 or newer"
 
 
-def test_without_the_tools_the_reason_is_said(
-    programs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_tools_are_reported(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(programs))
     assert without_cache() == "Terraform is not installed"
     _put(programs, "terraform", TERRAFORM.replace("1.9.8", "1.11.4"))
@@ -97,7 +95,7 @@ def test_without_the_tools_the_reason_is_said(
 
 @pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))
 @pytest.mark.usefixtures("processes")
-def test_the_mirror_is_all_that_terraform_is_told(tmp_path: Path) -> None:
+def test_terraform_uses_only_the_mirror(tmp_path: Path) -> None:
     provider = tmp_path / NAME
     provider.write_text("the provider", encoding="utf-8")
     configuration = write_mirror(tmp_path / "for-terraform", provider)

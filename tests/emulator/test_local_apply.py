@@ -1,5 +1,5 @@
-"""`python -m workflows local apply` as a user starts it. What it does is tested step by step in
-test_terraform_apply.py.
+"""Tests `python -m workflows local apply` as a user starts it. test_terraform_apply.py tests its
+steps.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def test_without_the_jars_it_fails_before_terraform_begins(tmp_path: Path) -> No
     assert not (tmp_path / "emulator").exists()
 
 
-def test_interrupted_it_ends_what_it_started(server_programs: Path, tmp_path: Path) -> None:
+def test_an_interrupt_ends_all_processes(server_programs: Path, tmp_path: Path) -> None:
     """The document is printed once, by the program that was interrupted."""
     if reason := obstacle():
         pytest.skip(reason)

@@ -1,5 +1,5 @@
-"""The cloud on this machine, as a user starts it. That `local run` ends with the rows of the
-command line, test_readme.py sees to.
+"""Tests the emulated cloud as a user starts it. test_readme.py compares the rows of `local run`
+with the command line's.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def test_a_container_and_a_batch_write_the_owners_tables_and_no_password_is_show
     assert password not in output + errors
 
 
-def test_the_commands_work_on_a_cloud_that_stays(database: Settings, tmp_path: Path) -> None:
+def test_commands_work_on_a_running_emulator(database: Settings, tmp_path: Path) -> None:
     with _local_cloud(database, tmp_path) as variables:
         second = _document(_cloud(database, tmp_path, "local", "run", "--json"), code=2)
         assert f"another local cloud uses {tmp_path / 'home' / 'cloud'}: end it" in second["error"]

@@ -1,5 +1,5 @@
-"""The interpreter of Cloud Workflows: Google's precedence and types, scopes, jumps and errors; what
-it refuses, with the line.
+"""Tests the interpreter of Cloud Workflows: Google's precedence and types, scopes, jumps, errors,
+and the constructs it rejects, with their line.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def test_wrong_types_and_missing_things_are_errors_of_the_workflow(
         ("(1", "'\\)' is missing"),
         ("l[0", "'\\]' is missing"),
         ("m.", "a name is missing"),
-        ("1 2", "what is '2'"),
+        ("1 2", "'2' is unexpected"),
         ("a & b", "'&'"),
         (r'"\d"', "escape"),
         ("l[0](1)", "only a named function"),
@@ -140,9 +140,7 @@ def test_wrong_types_and_missing_things_are_errors_of_the_workflow(
         ("True", "'True' is read before"),
     ],
 )
-def test_what_readers_of_expressions_do_not_agree_on_is_refused(
-    expression: str, message: str
-) -> None:
+def test_rejects_ambiguous_expressions(expression: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         value_of(expression)
 
@@ -158,7 +156,7 @@ GOOD = "main:\n  steps:\n    - one:\n        return: 1\n"
         ("a: [", "no YAML"),
         ("other:\n  steps: []", "line 2: steps are a list|line 1: steps are a list"),
         (GOOD.replace("main", "other"), "`main` is missing"),
-        (GOOD + GOOD, "line 5: the key 'main' stands here twice"),
+        (GOOD + GOOD, "line 5: duplicate key 'main'"),
         (GOOD.replace("1", "yes"), "line 4: YAML 1.1 reads the plain word 'yes' as bool"),
         (GOOD.replace("1", "012"), "line 4: YAML 1.1 reads the plain word '012' as int"),
         (GOOD.replace("1", "1:30"), "as int"),
@@ -183,7 +181,7 @@ GOOD = "main:\n  steps:\n    - one:\n        return: 1\n"
         (GOOD.replace("return: 1", "next: break"), "leads to 'break'"),
         (GOOD.replace("return: 1", "assign: []"), "`assign` is a list with one element"),
         (GOOD.replace("return: 1", "assign: [{f(1): 1}]"), "nothing that can be assigned to"),
-        (GOOD.replace("return: 1", "assign: [{'a b': 1}]"), "what is 'b'"),
+        (GOOD.replace("return: 1", "assign: [{'a b': 1}]"), "'b' is unexpected"),
         (GOOD.replace("return: 1", "assign: [{a: 1, b: 1}]"), "one name"),
         (GOOD.replace("return: 1", "call: f\n        result: a.b"), "no name of a variable"),
         (GOOD.replace("return: 1", "call: [f]"), "`call` is a name"),

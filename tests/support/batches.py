@@ -1,6 +1,4 @@
-"""A user's settings for the cloud, a release, and the batches built of both: what the tests of
-batches begin with.
-"""
+"""Settings, a release and batches for the tests of batches."""
 
 from __future__ import annotations
 
@@ -41,8 +39,8 @@ BATCHES: tuple[tuple[str, str | None], ...] = (
 
 
 def cloud_settings(**overrides: Any) -> Settings:
-    """What a user sets to submit, and nothing else."""
-    chosen: dict[str, Any] = {
+    """Return the settings of a user who submits batches."""
+    settings: dict[str, Any] = {
         "project_id": "a-project",
         "region": "europe-west1",
         "db_host": "10.20.0.3",
@@ -56,11 +54,11 @@ def cloud_settings(**overrides: Any) -> Settings:
         "mlflow_tracking_uri": REGISTRY,
         "mlflow_artifacts_uri": "gs://a-project-models/models",
     }
-    return load_settings(_env_file=None, **(chosen | overrides))
+    return load_settings(_env_file=None, **(settings | overrides))
 
 
 def a_batch(job: str = METRICS_JOB, engine: str | None = None, **overrides: Any) -> dict[str, Any]:
-    """A good one; overrides are settings."""
+    """Return a valid batch; overrides are settings."""
     return build_batch(cloud_settings(**overrides), RELEASE, job, engine=engine, today=TODAY)
 
 
@@ -70,7 +68,7 @@ def properties_of(batch: dict[str, Any]) -> dict[str, str]:
 
 
 def changed(batch: dict[str, Any], change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    """A copy with one fault in it."""
+    """Return a copy with one fault."""
     broken = copy.deepcopy(batch)
     change(broken)
     return broken

@@ -1,8 +1,7 @@
-"""Service Usage, Cloud Storage and Secret Manager as far as `terraform/bootstrap.sh` asks them, by
-the real gcloud, over HTTP.
-
-What is made is there afterwards, what was never made is a 404. Sources of the paths: gcloud's own
-requests (SDK 528), https://cloud.google.com/secret-manager/docs/reference/rest.
+"""Fakes of Service Usage, Cloud Storage and Secret Manager for the calls of
+`terraform/bootstrap.sh`, which uses the real gcloud. A resource exists after its creation;
+others are 404. Paths: gcloud's requests (SDK 528),
+https://cloud.google.com/secret-manager/docs/reference/rest.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ APIS = ("STORAGE", "SECRETMANAGER", "SERVICEUSAGE", "CLOUDRESOURCEMANAGER")
 
 
 class BootstrapServices:
-    """The project's state: documents by path, the APIs that are on, the secret's values."""
+    """State of the project: JSON by path, enabled APIs, values of the secret."""
 
     def __init__(self) -> None:
         self.documents: dict[str, dict[str, Any]] = {}
@@ -30,14 +29,14 @@ class BootstrapServices:
         self.secrets: list[str] = []
 
     def answer(self, method: str, address: str, body: dict[str, Any]) -> tuple[int, Any]:
-        """Status and document."""
+        """Return status and JSON."""
         path, query = urlsplit(address).path, parse_qs(urlsplit(address).query)
         if path.endswith("/services:batchEnable"):
             self.apis += body["serviceIds"]
             return 200, {"name": "operations/noop.DONE_OPERATION", "done": True}
         if method == "POST" and path.endswith("/b"):
-            made = {**body, "kind": "storage#bucket", "id": body["name"], "metageneration": "1"}
-            return 200, self.documents.setdefault(f"{path}/{body['name']}", made)
+            bucket = {**body, "kind": "storage#bucket", "id": body["name"], "metageneration": "1"}
+            return 200, self.documents.setdefault(f"{path}/{body['name']}", bucket)
         if method == "POST" and path.endswith("/secrets"):
             name = f"{path.removeprefix('/v1/')}/{query['secretId'][0]}"
             return 200, self.documents.setdefault(f"/v1/{name}", {**body, "name": name})
@@ -64,9 +63,14 @@ class BootstrapServices:
 
 @contextmanager
 def served(services: BootstrapServices, folder: Path) -> Iterator[dict[str, str]]:
-    """Variables with which gcloud asks these services and no others, as nobody in particular.
+    """Serve while the block runs.
 
-    Args: folder gets gcloud's own configuration.
+    Args:
+        services: The fakes.
+        folder: Receives gcloud's configuration.
+
+    Yields:
+        Variables that direct gcloud to these services only.
     """
 
     class Handler(BaseHTTPRequestHandler):

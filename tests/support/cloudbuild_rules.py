@@ -1,8 +1,6 @@
-"""What can be wrong with cloudbuild.yaml and seen in it: each rule takes the file and yields a
-sentence for each fault.
-
-Beside what Google refuses (https://cloud.google.com/build/docs/build-config-file-schema) it is a
-fault what would release something else than the commit, or hand a secret on.
+"""Rules for cloudbuild.yaml; each yields a message for each fault. Besides Google's rules
+(https://cloud.google.com/build/docs/build-config-file-schema), releasing anything but the commit
+and passing on a secret are faults.
 """
 
 from __future__ import annotations
@@ -53,36 +51,36 @@ BEFORE = {
     "deploy": {"release"},
     "verify": {"deploy"},
 }
-"""What has to be over when a step begins."""
+"""Steps that must have ended when a step begins."""
 COMMIT_STEPS = ("check", "release", "verify")
 SUITE = ["bash", ".ci/run"]
 
 
 @dataclass(frozen=True)
 class BuildFile:
-    """text is the file's, root the checkout that it is in."""
+    """`text` is the file's, `root` the checkout."""
 
     text: str
     root: Path
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        found: dict[str, Any] = yaml.safe_load(self.text)
-        return found
+        value: dict[str, Any] = yaml.safe_load(self.text)
+        return value
 
     @property
     def steps(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.document["steps"]
-        return found
+        value: list[dict[str, Any]] = self.document["steps"]
+        return value
 
     @property
     def options(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.document.get("options", {})
-        return found
+        value: dict[str, Any] = self.document.get("options", {})
+        return value
 
 
 def variables_of(lines: list[str]) -> dict[str, str]:
-    """Names and values of `env`."""
+    """Return names and values of `env`."""
     return dict(line.split("=", 1) for line in lines)
 
 
@@ -92,26 +90,26 @@ def step_ids(file: BuildFile) -> list[str]:
 
 def steps_are_named(file: BuildFile) -> Iterator[str]:
     names = step_ids(file)
-    wanted = ["check", "settings", "test", *list(STEPS)[2:]]
-    if names != wanted:
-        yield f"the steps are {names}, and not {wanted}"
+    expected = ["check", "settings", "test", *list(STEPS)[2:]]
+    if names != expected:
+        yield f"the steps are {names}, and not {expected}"
 
 
 def a_step_waits_for_steps_before_it(file: BuildFile) -> Iterator[str]:
     for number, step in enumerate(file.steps):
         waits = step.get("waitFor") or []
-        known = step_ids(file)[:number] if number else ["-"]
-        if not waits or not set(waits) <= set(known):
-            yield f"{step.get('id')} waits for {waits}, and before it are {known}"
+        earlier = step_ids(file)[:number] if number else ["-"]
+        if not waits or not set(waits) <= set(earlier):
+            yield f"{step.get('id')} waits for {waits}, and before it are {earlier}"
 
 
 def nothing_begins_too_early(file: BuildFile) -> Iterator[str]:
-    over: dict[str, set[str]] = {}
+    ended: dict[str, set[str]] = {}
     for step in file.steps:
         waits = set(step.get("waitFor") or [])
-        over[str(step.get("id"))] = waits.union(*(over.get(name, set()) for name in waits))
-    for name, wanted in BEFORE.items():
-        missing = sorted(wanted - over.get(name, set()))
+        ended[str(step.get("id"))] = waits.union(*(ended.get(name, set()) for name in waits))
+    for name, required in BEFORE.items():
+        missing = sorted(required - ended.get(name, set()))
         if missing:
             yield f"{name} begins before {', '.join(missing)} is over"
 
@@ -137,11 +135,11 @@ def builders_are_pinned(file: BuildFile) -> Iterator[str]:
 def substitutions_are_defined_used_and_explained(file: BuildFile) -> Iterator[str]:
     body = yaml.safe_dump({name: file.document[name] for name in ("steps", "options")})
     used = {first or second for first, second in SUBSTITUTION.findall(body)}
-    own = {name for name in used if name.startswith("_")}
+    own_names = {name for name in used if name.startswith("_")}
     defined = file.document.get("substitutions", {})
-    for name in sorted(own ^ set(defined)):
+    for name in sorted(own_names ^ set(defined)):
         yield f"{name} is used and not defined, or defined and not used"
-    for name in sorted(used - own - BUILT_IN):
+    for name in sorted(used - own_names - BUILT_IN):
         yield f"{name} is no substitution of a build that a trigger started"
     head = file.text.partition("\nsubstitutions:")[0]
     for name in sorted(used):
@@ -213,8 +211,8 @@ def time_and_machine_fit_the_suite(file: BuildFile) -> Iterator[str]:
 
 
 def _seconds(duration: Any) -> int:
-    found = re.fullmatch(r"(\d+)s", str(duration))
-    return int(found[1]) if found else 0
+    match = re.fullmatch(r"(\d+)s", str(duration))
+    return int(match[1]) if match else 0
 
 
 def _environments(file: BuildFile) -> Iterator[tuple[str, Mapping[str, str]]]:
@@ -239,5 +237,5 @@ RULES: tuple[Callable[[BuildFile], Iterator[str]], ...] = (
 
 
 def faults(file: BuildFile) -> dict[str, list[str]]:
-    """Each broken rule's name with its sentences."""
-    return {rule.__name__: found for rule in RULES if (found := list(rule(file)))}
+    """Return the messages of each broken rule by its name."""
+    return {rule.__name__: messages for rule in RULES if (messages := list(rule(file)))}

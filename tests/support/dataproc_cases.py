@@ -1,5 +1,5 @@
-"""What the Dataproc tests share: a clock that moves when someone sleeps, a batch that the service
-takes, a served double and a client beside it.
+"""Shared parts of the Dataproc tests: a virtual clock, a valid batch, a served fake and
+its client.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ START = 1_760_000_000.0
 
 
 def batch_request(ttl: str = "7200s", **properties: str) -> dict[str, Any]:
-    """A batch of the metrics job as the builder makes it, in small."""
+    """Return a small batch of the metrics job."""
     return {
         "pysparkBatch": {
             "mainPythonFileUri": "gs://acme-code/versions/abc1234/calculate_metrics.py",
@@ -65,23 +65,23 @@ def batch_request(ttl: str = "7200s", **properties: str) -> dict[str, Any]:
 
 @dataclass
 class Cloud:
-    """A served double, the product's client at it, and the clock of both."""
+    """A served fake, the product's client, and their clock."""
 
     url: str
-    double: FakeDataproc
+    fake: FakeDataproc
     clock: VirtualClock
     settings: Settings
     batches: Batches
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """One request as anyone may send it: status and document. Args: path begins behind /v1/."""
+        """Send a request; return status and JSON. `path` begins behind /v1/."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
             f"{self.url}/v1/{path}", data, {"content-type": "application/json"}, method=method
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status, json.loads(answer.read())
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return response.status, json.loads(response.read())
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())
 
@@ -95,10 +95,10 @@ class Cloud:
         )
 
     def asked(self, method: str, ending: str = "") -> list[Request]:
-        """The requests of this method whose path ends so, in order."""
+        """Return the requests of this method whose path has this ending."""
         return [
             request
-            for request in self.double.asked
+            for request in self.fake.asked
             if request.method == method and request.path.endswith(ending)
         ]
 
@@ -106,10 +106,10 @@ class Cloud:
 @contextmanager
 def served(
     script: BatchScript | Callable[[str], BatchScript] = BatchScript(),  # noqa: B008 - frozen
-    **double: Any,
+    **fake: Any,
 ) -> Iterator[Cloud]:
     clock = VirtualClock(START)
-    service = FakeDataproc(script, now=clock.now, **double)
+    service = FakeDataproc(script, now=clock.now, **fake)
     with serving([service]) as url:
         settings = load_settings(
             _env_file=None, project_id="acme", region="europe-west1", google_api_endpoint=url
@@ -124,8 +124,8 @@ def served(
 
 
 class WorkflowsHere(CommandLineHere):
-    """`python -m workflows` in this process, with these variables and no others of the
-    product's.
+    """Runs `python -m workflows` in this process, with these variables and no others of
+    the product.
     """
 
     program = "python -m workflows"
@@ -137,7 +137,7 @@ class WorkflowsHere(CommandLineHere):
 
 
 def cloud_variables(url: str) -> dict[str, str]:
-    """What a user sets to submit to the doubles at this address; the database does not answer."""
+    """Return the variables of a user who submits to the fakes; the database does not answer."""
     return {
         "GOOGLE_API_ENDPOINT": url,
         "PROJECT_ID": "acme",

@@ -1,10 +1,8 @@
-"""cloudbuild.yaml on this machine: its steps as processes, in a clone, at doubles of what they talk
-to.
+"""Runs the steps of cloudbuild.yaml on this machine: processes in a clone, against fakes.
 
-gcloud is the real one. Cloud Run's commands put the region before the host, so that an override
-alone can't lead them to loopback: gcloud has this machine's address as its proxy, which gets the
-requests of all services. docker is a stand-in (tests/support/docker_stand_in.py): it needs a
-daemon.
+gcloud is the real one. Cloud Run's commands put the region before the host, so overrides alone
+cannot redirect them; this machine's address is gcloud's proxy instead. docker is a stand-in
+(tests/support/docker_stand_in.py), because it needs a daemon.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from common.private_files import write_private
-from emulator.control_plane.deployment_services import RunJobsDouble, WorkflowsDouble
+from emulator.control_plane.deployment_services import FakeRunJobs, FakeWorkflows
 from emulator.services.fake_storage import FakeStorage
 from emulator.services.http_service import serving
 from emulator.services.object_store import Conditions
@@ -60,7 +58,7 @@ SETTINGS = {
     "BATCH_TTL_MINUTES": "120",
     "WORKFLOW_NAME": WORKFLOW,
 }
-"""As Terraform writes them into settings.env."""
+"""Settings that Terraform writes to settings.env."""
 
 SERVICES = ("storage", "workflows", "run")
 TOKEN_FILE = "access_token"
@@ -69,7 +67,7 @@ WHOAMI = ["-c", "user.name=tests", "-c", "user.email=tests@example.invalid"]
 
 
 def committed_copy(folder: Path) -> Path:
-    """A repository of its own with this checkout's files, as they are now, in one commit."""
+    """Create a repository with this checkout's present files in one commit."""
     folder.mkdir(parents=True)
     for name in files_of(PROJECT, ["."]):
         target = folder / name
@@ -82,36 +80,34 @@ def committed_copy(folder: Path) -> Path:
 
 
 def shallow_clone(origin: Path, folder: Path) -> Path:
-    """As a trigger's clone: the last commit alone."""
+    """Clone the last commit only, as a trigger does."""
     command = ["git", "clone", "--quiet", "--depth=1", origin.as_uri(), str(folder)]
     subprocess.run(command, check=True)
     return folder
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """What git says in the folder."""
+    """Return git's output in the folder."""
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 @dataclass
 class DeploymentCloud:
-    """The doubles, and a folder for docker's stand-in, programs and gcloud's configuration."""
+    """The fakes, and a folder for docker's stand-in, programs and gcloud's configuration."""
 
     url: str
     folder: Path
     storage: FakeStorage
-    workflows: WorkflowsDouble
-    jobs: RunJobsDouble
+    workflows: FakeWorkflows
+    jobs: FakeRunJobs
 
     @property
     def docker(self) -> Path:
         return self.folder / "docker"
 
     def access(self) -> dict[str, str]:
-        """Where the product's clients find the doubles, and the file with the token that they and
-        gcloud send.
-        """
+        """Return the variables with the fakes' address and token."""
         token_file = str(self.folder / TOKEN_FILE)
         return {
             "GOOGLE_API_ENDPOINT": self.url,
@@ -120,7 +116,7 @@ class DeploymentCloud:
         }
 
     def environment(self) -> dict[str, str]:
-        """Variables of every step, beside those that cloudbuild.yaml sets."""
+        """Return the variables of every step, without those of cloudbuild.yaml."""
         address = urlsplit(self.url)
         python = Path(sys.executable).parent
         overrides = {
@@ -128,8 +124,10 @@ class DeploymentCloud:
             for name in SERVICES
         }
         overrides["CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE"] += "storage/v1/"
-        kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
-        return kept | {
+        variables = {
+            name: value for name, value in os.environ.items() if "proxy" not in name.lower()
+        }
+        return variables | {
             "PATH": os.pathsep.join([str(self.folder / "bin"), str(python), os.environ["PATH"]]),
             "DOCKER_STAND_IN": str(self.docker),
             "YIELDSPARK_HOME": str(self.folder / "home"),
@@ -143,17 +141,17 @@ class DeploymentCloud:
         }
 
     def publish(self, content: ReleaseContent) -> None:
-        """Release it, as an earlier build did."""
+        """Release content, as an earlier build did."""
         publish_at(self.url, content, self.access()["GOOGLE_API_TOKEN_FILE"])
 
     def put(self, name: str, content: bytes) -> None:
-        """Write an object into the code bucket."""
-        kind = {"contentType": "text/plain"}
-        self.storage.store.write(BUCKET, name, content, kind, Conditions(), {})
+        """Write an object to the code bucket."""
+        settings = {"contentType": "text/plain"}
+        self.storage.store.write(BUCKET, name, content, settings, Conditions(), {})
 
     def changed(self) -> dict[str, Any]:
-        """All that a deployment can change: objects with their generations, images, the workflow,
-        the jobs.
+        """Return everything that a deployment can change: objects with generations, images,
+        workflow, jobs.
         """
         return {
             "objects": dict(self.storage.store.objects_of(BUCKET)),
@@ -165,8 +163,8 @@ class DeploymentCloud:
 
 @contextmanager
 def deployment_cloud(folder: Path) -> Iterator[DeploymentCloud]:
-    """A project as `terraform apply` leaves it: settings.env, a workflow with an older source, a
-    job with a placeholder image.
+    """Run a project as `terraform apply` leaves it: settings.env, a workflow with an older source,
+    a job with a placeholder image.
     """
     for name in ("bin", "docker"):
         (folder / name).mkdir(parents=True)
@@ -175,20 +173,20 @@ def deployment_cloud(folder: Path) -> Iterator[DeploymentCloud]:
     docker.chmod(0o755)
     storage = FakeStorage(folder / "storage", [BUCKET])
     older = {"sourceContents": "main: {}\n", "userEnvVars": {"CODE_BUCKET": BUCKET}}
-    workflows = WorkflowsDouble({f"{PARENT}/workflows/{WORKFLOW}": older})
+    workflows = FakeWorkflows({f"{PARENT}/workflows/{WORKFLOW}": older})
 
     def has_image(image: str) -> bool:
         name, _, digest = image.partition("@")
         pushed = docker_stand_in.digests(folder / "docker")
         return any(
-            found == digest and reference.rpartition(":")[0] == name
-            for reference, found in pushed.items()
+            pushed_digest == digest and reference.rpartition(":")[0] == name
+            for reference, pushed_digest in pushed.items()
         )
 
-    jobs = RunJobsDouble([JOB], PLACEHOLDER, region=REGION, has_image=has_image)
+    jobs = FakeRunJobs([JOB], PLACEHOLDER, region=REGION, has_image=has_image)
     token = secrets.token_urlsafe(32)
     write_private(folder / TOKEN_FILE, token)
-    # gcloud asks by the names of the services, through its proxy
+    # gcloud sends the services' host names to its proxy
     names = [f"{name}.example.test" for name in (*SERVICES, f"{REGION}-run")]
     with serving([storage, workflows, jobs], token=token, hosts=names) as url:
         cloud = DeploymentCloud(url, folder, storage, workflows, jobs)
@@ -199,7 +197,7 @@ def deployment_cloud(folder: Path) -> Iterator[DeploymentCloud]:
 
 @dataclass
 class HostBuild:
-    """A build of cloudbuild.yaml on this machine: workspace is the checkout, volume what stands for
+    """A build of cloudbuild.yaml on this machine; `workspace` is the checkout, `volume` replaces
     the file's volume.
     """
 
@@ -209,45 +207,47 @@ class HostBuild:
     substitutions: Mapping[str, str]
 
     def run(self, *left_out: str) -> dict[str, subprocess.CompletedProcess[str]]:
-        """Run the steps in order, up to the first that fails; returns what each said. Args: steps
-        that are left out.
+        """Run the steps in order, up to the first that fails; return the process of each.
+
+        Args:
+            left_out: Steps to omit.
         """
-        done: dict[str, subprocess.CompletedProcess[str]] = {}
+        processes: dict[str, subprocess.CompletedProcess[str]] = {}
         file = BuildFile((self.workspace / "cloudbuild.yaml").read_text(), self.workspace)
         for step in file.steps:
             if step["id"] in left_out:
                 continue
-            assert set(step["waitFor"]) - {"-"} <= done.keys() | set(left_out)
-            done[step["id"]] = self._run_step(step, file.options["env"])
-            if done[step["id"]].returncode:
+            assert set(step["waitFor"]) - {"-"} <= processes.keys() | set(left_out)
+            processes[step["id"]] = self._run_step(step, file.options["env"])
+            if processes[step["id"]].returncode:
                 break
-        return done
+        return processes
 
     def _run_step(
         self, step: Mapping[str, Any], common: list[str]
     ) -> subprocess.CompletedProcess[str]:
-        given = variables_of([*common, *step.get("env", [])])
+        variables = variables_of([*common, *step.get("env", [])])
         return subprocess.run(
             [step["entrypoint"], *step["args"]],
             cwd=self.workspace,
             env=self.cloud.environment()
-            | {name: self._substituted(value) for name, value in given.items()}
-            | ({"JARS_DIR": str(JARS)} if "JARS_DIR" in given else {}),
+            | {name: self._substitute(value) for name, value in variables.items()}
+            | ({"JARS_DIR": str(JARS)} if "JARS_DIR" in variables else {}),
             capture_output=True,
             text=True,
             check=False,
         )
 
-    def _substituted(self, value: str) -> str:
-        """As Cloud Build does it; what a build does not have is empty."""
+    def _substitute(self, value: str) -> str:
+        """Substitute as Cloud Build does; a missing substitution is empty."""
         text = SUBSTITUTION.sub(
-            lambda found: self.substitutions.get(found[1] or found[2], ""), value
+            lambda match: self.substitutions.get(match[1] or match[2], ""), value
         )
         return text.replace("/deployment", str(self.volume))
 
 
 def build_of(cloud: DeploymentCloud, workspace: Path, volume: Path, commit: str) -> HostBuild:
-    """The build that a trigger starts for the commit."""
+    """Return the build that a trigger starts for the commit."""
     substitutions = {
         "COMMIT_SHA": commit,
         "_CODE_BUCKET": BUCKET,

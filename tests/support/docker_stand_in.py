@@ -1,11 +1,10 @@
-"""Stands in for docker and for the registry that it pushes to: records its arguments, and answers
-as both do where tags can't be moved.
+"""Stand-in for docker and its registry, started as a program: records its arguments and answers as
+both do with immutable tags.
 
-In: the variable DOCKER_STAND_IN, a folder. A file `refuse` in it ends the command that it names
-with that file's other words; with a file `other-build` another build pushes the same tag during
-ours. Out: `calls` there, a line of JSON for each start, and `registry.json`, the
-digest of each pushed tag. Each build has another digest, as real ones do. Standard library only: it
-is started as a program of its own.
+DOCKER_STAND_IN names a folder. A file `refuse` in it ends the command that it names with its other
+text; with a file `other-build` another build pushes the same tag meanwhile. It writes `calls`, a
+line of JSON for each start, and `registry.json`, the digest of each pushed tag. Each build has
+another digest, as real ones do. Standard library only.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ OTHER_DIGEST = f"sha256:{'5' * 64}"
 
 
 def main(arguments: list[str]) -> int:
-    """Do what docker does of this; returns its exit code."""
+    """Run docker's command; return its exit code."""
     folder = Path(os.environ["DOCKER_STAND_IN"])
     with (folder / "calls").open("a", encoding="utf-8") as calls:
         calls.write(json.dumps(arguments) + "\n")
-    refused = folder / "refuse"
-    if refused.exists():
-        command, _, words = refused.read_text(encoding="utf-8").partition(":")
+    refusal = folder / "refuse"
+    if refusal.exists():
+        command, _, message = refusal.read_text(encoding="utf-8").partition(":")
         if command == arguments[0]:
-            return _failed(words.strip())
+            return _failed(message.strip())
     if arguments[:3] == ["manifest", "inspect", "--verbose"]:
         return _inspect(folder, arguments[3])
     if arguments[0] == "build":
@@ -43,25 +42,27 @@ def main(arguments: list[str]) -> int:
 
 
 def digests(folder: Path, name: str = "registry.json") -> dict[str, str]:
-    """Digest by reference, of what was pushed; `local.json`: of what was built."""
+    """Return the digest of each pushed reference; `local.json`: of each built one."""
     path = folder / name
-    found: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found
+    by_reference: dict[str, str] = (
+        json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    )
+    return by_reference
 
 
 def calls(folder: Path) -> list[list[str]]:
-    """The arguments of every start."""
+    """Return the arguments of every start."""
     lines = (folder / "calls").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 
 def _inspect(folder: Path, reference: str) -> int:
-    found = digests(folder).get(reference)
-    if found is None:
+    digest = digests(folder).get(reference)
+    if digest is None:
         return _failed(NOT_THERE.format(reference))
     platform = {"architecture": "amd64", "os": "linux"}
-    kind = "application/vnd.docker.distribution.manifest.v2+json"
-    descriptor: dict[str, Any] = {"mediaType": kind, "digest": found, "platform": platform}
+    media_type = "application/vnd.docker.distribution.manifest.v2+json"
+    descriptor: dict[str, Any] = {"mediaType": media_type, "digest": digest, "platform": platform}
     print(json.dumps({"Ref": reference, "Descriptor": descriptor}))
     return 0
 
@@ -79,12 +80,12 @@ def _build(folder: Path, arguments: list[str]) -> int:
 
 
 def _push(folder: Path, reference: str) -> int:
-    built = digests(folder, "local.json").get(reference)
-    if built is None:
+    digest = digests(folder, "local.json").get(reference)
+    if digest is None:
         return _failed(f"An image does not exist locally with the tag: {reference}")
-    if digests(folder).get(reference, built) != built:
+    if digests(folder).get(reference, digest) != digest:
         return _failed("manifest invalid: cannot update tag, the repository has immutable tags")
-    _save(folder, "registry.json", reference, built)
+    _save(folder, "registry.json", reference, digest)
     return 0
 
 
@@ -93,8 +94,8 @@ def _save(folder: Path, name: str, reference: str, digest: str) -> None:
     (folder / name).write_text(content, encoding="utf-8")
 
 
-def _failed(words: str) -> int:
-    sys.stderr.write(words + "\n")
+def _failed(message: str) -> int:
+    sys.stderr.write(message + "\n")
     return 1
 
 

@@ -1,9 +1,6 @@
-"""Dockerfiles as data, and the rules that ours keeps, in the spirit of hadolint
-(https://github.com/hadolint/hadolint/wiki).
-
-In: a Dockerfile's text and the folder it is built in. Out: sentences for each rule that it breaks.
-It understands what ours uses: continued lines, comments between them; no here-documents, no parser
-directives.
+"""Parser of Dockerfiles and the rules that ours follows, similar to hadolint's
+(https://github.com/hadolint/hadolint/wiki). Supports continued lines and comments between them; no
+here-documents or parser directives.
 """
 
 from __future__ import annotations
@@ -32,7 +29,7 @@ NAMES = (
     "WORKDIR",
 )
 
-WANTED_IN_BATCH = ("libgomp1", "procps", "tini")
+BATCH_PACKAGES = ("libgomp1", "procps", "tini")
 """Dataproc's scripts call the last two; LightGBM is linked with the first."""
 
 UID = "1099"
@@ -40,9 +37,7 @@ UID = "1099"
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction on one line: its name in upper case, its words without the options, and the
-    options without their dashes.
-    """
+    """One instruction on one line. `words` has no options, `options` have no dashes."""
 
     name: str
     text: str
@@ -65,13 +60,13 @@ class Instruction:
 
     @property
     def commands(self) -> list[list[str]]:
-        """The words of each command of a RUN, between its `&&`."""
+        """Return the words of each command of a RUN."""
         return [shlex.split(command) for command in self.text.split("&&")]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """FROM image AS name, and what follows until the next."""
+    """FROM image AS name, and its instructions."""
 
     image: str
     name: str
@@ -83,7 +78,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Dockerfile:
-    """A parsed one, and the folder of its build."""
+    """A parsed Dockerfile and the folder of its build."""
 
     stages: tuple[Stage, ...]
     context: Path
@@ -93,8 +88,10 @@ class Dockerfile:
         return [instruction for stage in self.stages for instruction in stage.instructions]
 
     def whole(self, name: str) -> Stage:
-        """A stage with the instructions of those it is built on before its own. Raises:
-        KeyError.
+        """Return a stage with the instructions of the stages below it.
+
+        Raises:
+            KeyError: There is no such stage.
         """
         stage = {stage.name: stage for stage in self.stages}[name]
         if stage.image not in [other.name for other in self.stages]:
@@ -103,8 +100,12 @@ class Dockerfile:
         return Stage(below.image, name, below.instructions + stage.instructions)
 
 
-def parsed(text: str, context: Path) -> Dockerfile:
-    """Raises: ValueError for what this parser does not understand."""
+def parse(text: str, context: Path) -> Dockerfile:
+    """Parse a Dockerfile.
+
+    Raises:
+        ValueError: It has an unsupported construct.
+    """
     stages: list[Stage] = []
     for instruction in _instructions(text):
         if instruction.name not in NAMES:
@@ -144,14 +145,14 @@ def bases_are_pinned(file: Dockerfile) -> Iterator[str]:
 
 def nothing_is_added(file: Dockerfile) -> Iterator[str]:
     yield from (
-        f"ADD {one.text}: COPY has no surprises (URLs, archives)"
-        for one in file.instructions
-        if one.name == "ADD"
+        f"ADD {instruction.text}: COPY has no surprises (URLs, archives)"
+        for instruction in file.instructions
+        if instruction.name == "ADD"
     )
 
 
 def apt_is_lean(file: Dockerfile) -> Iterator[str]:
-    for run in (one for one in file.instructions if one.name == "RUN"):
+    for run in (instruction for instruction in file.instructions if instruction.name == "RUN"):
         installs = [command for command in run.commands if command[:2] == ["apt-get", "install"]]
         yield from (
             f"{command} without --no-install-recommends"
@@ -175,21 +176,21 @@ def apt_is_lean(file: Dockerfile) -> Iterator[str]:
 
 
 def pip_takes_locked_files_only(file: Dockerfile) -> Iterator[str]:
-    wanted = ("--no-cache-dir", "--require-hashes", "--no-deps", "--requirement")
+    options = ("--no-cache-dir", "--require-hashes", "--no-deps", "--requirement")
     for command in _commands(file, "pip") + _commands(file, "pip3"):
         yield from (
             f"pip without {option}: {' '.join(command)}"
-            for option in wanted
+            for option in options
             if option not in command
         )
         if not {"--only-binary=:all:", "--no-build-isolation"} & set(command):
             yield f"pip may fetch build tools without a hash: {' '.join(command)}"
-        strange = [
+        unexpected = [
             word
             for word in command[2:]
             if "index" in word or word == "--trusted-host" or not word.startswith(("-", "/"))
         ]
-        yield from (f"pip with {word!r}: packages come from the locked file" for word in strange)
+        yield from (f"pip with {word!r}: packages come from the locked file" for word in unexpected)
     yield from (
         f"{' '.join(command)}: call pip by its name"
         for command in _commands(file, "python")
@@ -203,7 +204,7 @@ def nothing_else_is_fetched(file: Dockerfile) -> Iterator[str]:
 
 
 def a_failure_ends_the_build(file: Dockerfile) -> Iterator[str]:
-    for run in (one for one in file.instructions if one.name == "RUN"):
+    for run in (instruction for instruction in file.instructions if instruction.name == "RUN"):
         yield from (
             f"{sign!r} hides what failed before it: {run.text}"
             for sign in ("|", ";")
@@ -213,15 +214,15 @@ def a_failure_ends_the_build(file: Dockerfile) -> Iterator[str]:
 
 def the_user_is_sparks(file: Dockerfile) -> Iterator[str]:
     for name in ("batch", "cloud-run"):
-        users = [one.text for one in file.whole(name).all("USER")]
+        users = [instruction.text for instruction in file.whole(name).all("USER")]
         if users[-1:] != [UID]:
             yield f"{name} runs as {users[-1:] or 'root'}, and the service wants {UID}"
-    made = [
+    user_commands = [
         command
         for command in _commands(file, "useradd")
         if {"--uid", "--gid", UID, "--create-home", "spark"} <= set(command)
     ]
-    if not made or not any(
+    if not user_commands or not any(
         {"--gid", UID, "spark"} <= set(command) for command in _commands(file, "groupadd")
     ):
         yield f"no user and group spark of {UID} with a home folder"
@@ -236,12 +237,12 @@ def batch_is_as_dataproc_wants_it(file: Dockerfile) -> Iterator[str]:
         if command[:2] == ["apt-get", "install"]
         for word in command[2:]
     }
-    yield from (f"{name} is missing in batch" for name in WANTED_IN_BATCH if name not in installed)
+    yield from (f"{name} is missing in batch" for name in BATCH_PACKAGES if name not in installed)
     for run in batch.all("RUN"):
-        found = re.search(r"\b(openjdk|jdk|jre|java|temurin|pyspark|cloud-run\.txt)", run.text)
-        if found:
-            yield f"batch has {found[0]}, and Dataproc mounts its own Java and Spark"
-    if not any(one.text.startswith("PYSPARK_PYTHON=/") for one in batch.all("ENV")):
+        match = re.search(r"\b(openjdk|jdk|jre|java|temurin|pyspark|cloud-run\.txt)", run.text)
+        if match:
+            yield f"batch has {match[0]}, and Dataproc mounts its own Java and Spark"
+    if not any(instruction.text.startswith("PYSPARK_PYTHON=/") for instruction in batch.all("ENV")):
         yield "batch has no PYSPARK_PYTHON: Dataproc would take the Python of its own image"
     if batch.all("ENTRYPOINT") or batch.all("CMD"):
         yield "batch has a program of its own, and Dataproc starts Spark's"
@@ -249,34 +250,43 @@ def batch_is_as_dataproc_wants_it(file: Dockerfile) -> Iterator[str]:
 
 def working_folders_are_absolute(file: Dockerfile) -> Iterator[str]:
     yield from (
-        f"WORKDIR {one.text} is relative"
-        for one in file.instructions
-        if one.name == "WORKDIR" and not one.text.startswith("/")
+        f"WORKDIR {instruction.text} is relative"
+        for instruction in file.instructions
+        if instruction.name == "WORKDIR" and not instruction.text.startswith("/")
     )
 
 
 def no_secret_is_in_it(file: Dockerfile) -> Iterator[str]:
-    for one in (one for one in file.instructions if one.name in ("ENV", "ARG", "LABEL")):
-        for word in one.words:
+    for instruction in (
+        instruction
+        for instruction in file.instructions
+        if instruction.name in ("ENV", "ARG", "LABEL")
+    ):
+        for word in instruction.words:
             name, _, value = word.partition("=")
             if re.search(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL", name, re.IGNORECASE) or re.search(
                 r"://[^/]*@", value
             ):
                 yield (
-                    f"{one.name} {name} looks like a secret: an image's history shows it to"
+                    f"{instruction.name} {name} looks like a secret: an image's history shows it to"
                     " everyone"
                 )
 
 
 def what_is_copied_is_there(file: Dockerfile) -> Iterator[str]:
     stages = {stage.name for stage in file.stages}
-    copies = [one for one in file.instructions if one.name == "COPY"]
+    copies = [instruction for instruction in file.instructions if instruction.name == "COPY"]
     yield from (
-        f"COPY --from={one.options['from']}: no such stage"
-        for one in copies
-        if one.options.get("from", next(iter(stages))) not in stages
+        f"COPY --from={instruction.options['from']}: no such stage"
+        for instruction in copies
+        if instruction.options.get("from", next(iter(stages))) not in stages
     )
-    sources = {source for one in copies if "from" not in one.options for source in one.words[:-1]}
+    sources = {
+        source
+        for instruction in copies
+        if "from" not in instruction.options
+        for source in instruction.words[:-1]
+    }
     yield from (
         f"{source} is not in the build's folder"
         for source in sorted(sources)
@@ -291,9 +301,9 @@ def what_is_copied_is_there(file: Dockerfile) -> Iterator[str]:
 def the_products_code_is_not_in_it(file: Dockerfile) -> Iterator[str]:
     sources = [
         source
-        for one in file.instructions
-        if one.name == "COPY" and "from" not in one.options
-        for source in one.words[:-1]
+        for instruction in file.instructions
+        if instruction.name == "COPY" and "from" not in instruction.options
+        for source in instruction.words[:-1]
     ]
     for source in sources:
         if source.removeprefix("./").split("/")[0] in (*PACKAGES, *MODULES, "", ".", "*"):
@@ -301,27 +311,33 @@ def the_products_code_is_not_in_it(file: Dockerfile) -> Iterator[str]:
 
 
 def one_process_is_started(file: Dockerfile) -> Iterator[str]:
-    starts = [one for one in file.instructions if one.name in ("ENTRYPOINT", "CMD")]
-    if [one.name for one in starts] != ["ENTRYPOINT"] or starts != file.whole("cloud-run").all(
-        "ENTRYPOINT"
-    ):
-        yield (
-            f"one ENTRYPOINT, in cloud-run, is wanted, and there are {[one.name for one in starts]}"
-        )
-    for one in starts:
+    starts = [
+        instruction
+        for instruction in file.instructions
+        if instruction.name in ("ENTRYPOINT", "CMD")
+    ]
+    if [instruction.name for instruction in starts] != ["ENTRYPOINT"] or starts != file.whole(
+        "cloud-run"
+    ).all("ENTRYPOINT"):
+        names = [instruction.name for instruction in starts]
+        yield f"one ENTRYPOINT, in cloud-run, is required, and there are {names}"
+    for instruction in starts:
         try:
-            program = json.loads(one.text)
+            program = json.loads(instruction.text)
         except ValueError:
-            yield f"{one.name} {one.text} is in shell form: signals would not reach the job"
+            yield (
+                f"{instruction.name} {instruction.text} is in shell form: signals would not reach"
+                " the job"
+            )
             continue
         if any(
             Path(word).name in ("sh", "bash", "supervisord") or "&" in word for word in program
         ) or not program[0].startswith("/"):
-            yield f"{one.name} {one.text} is not one program by its absolute path"
+            yield f"{instruction.name} {instruction.text} is not one program by its absolute path"
 
 
 def _commands(file: Dockerfile, program: str) -> list[list[str]]:
-    runs = [one for one in file.instructions if one.name == "RUN"]
+    runs = [instruction for instruction in file.instructions if instruction.name == "RUN"]
     return [
         command
         for run in runs
@@ -348,5 +364,5 @@ RULES: tuple[Callable[[Dockerfile], Iterator[str]], ...] = (
 
 
 def faults(file: Dockerfile) -> dict[str, list[str]]:
-    """Each broken rule's name with its sentences."""
-    return {rule.__name__: found for rule in RULES if (found := list(rule(file)))}
+    """Return the messages of each broken rule by its name."""
+    return {rule.__name__: messages for rule in RULES if (messages := list(rule(file)))}

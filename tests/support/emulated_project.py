@@ -1,4 +1,4 @@
-"""`terraform/` applied to fakes of Google's APIs, once for the tests of a file."""
+"""Applies `terraform/` to the fakes, once for the tests of a file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ VARIABLES = {
 
 @dataclass(frozen=True)
 class AppliedProject:
-    """What is known after the first apply."""
+    """State after the first apply."""
 
     cloud: EmulatedCloud
     terraform: Terraform
@@ -49,9 +49,9 @@ class AppliedProject:
 
 @contextmanager
 def applied_project(folder: Path, server: EmbeddedServer) -> Iterator[AppliedProject]:
-    """Apply the configuration in a folder, and plan again."""
+    """Apply the configuration in a folder and plan again."""
     with emulated_cloud(folder, PROJECT, SECRET, DatabaseServer(server)) as cloud:
-        terraform = terraform_apply.laid_out(
+        terraform = terraform_apply.prepare_configuration(
             folder / "configuration", cloud.url, VARIABLES, print, token=cloud.token
         )
         terraform_apply.apply(terraform)

@@ -1,14 +1,13 @@
-"""Runs in the emulator's own environment: executions read from stdin, one JSON document a line,
-each answered by one line on stdout.
+"""Program in the PyPI emulator's own environment: executes workflows that it reads from stdin, one
+JSON object a line, and answers each by one line on stdout.
 
-In: {"source", "argument", "environment", "url"}. Out: {"result"}, {"error"} with what the workflow
-raised, or {"crash"} with a traceback; with "log". Each execution is a process of its own, forked
-when all is imported: the emulator keeps what an execution leaves behind. Requests to
-https://*.googleapis.com go to the url, waiting goes to the shared clock there.
+Input: {"source", "argument", "environment", "url"}. Output: {"result"}, {"error"} with the
+workflow's error, or {"crash"} with a traceback; and {"log"}. Each execution is a forked process,
+because the emulator keeps state. Requests to https://*.googleapis.com go to the url, and sleeps to
+the shared clock there.
 
-Where the emulator (1.10.0) is wrong and Google's documentation is clear, it is put right here, each
-with its reason. What is left of its own is what makes it a second opinion: another reader of steps,
-jumps, scopes, retries and conditions.
+Where the emulator (1.10.0) contradicts Google's documentation it is patched here, each time with
+the reason. Its steps, jumps, scopes, retries and conditions stay its own, as a second opinion.
 """
 
 # mypy: ignore-errors
@@ -35,8 +34,8 @@ LOG = []
 
 
 class LocalSession(requests.Session):
-    """All of Google at one address. The emulator knows Python's own ConnectionError and
-    TimeoutError, and requests raises others.
+    """Sends all requests for Google to one address and raises Python's ConnectionError and
+    TimeoutError, which the emulator expects.
     """
 
     url = ""
@@ -60,8 +59,8 @@ class LocalSession(requests.Session):
 
 
 class Definition(dict):
-    """A subworkflow. The emulator keeps them among the variables and copies all of these for every
-    expression: most of its time.
+    """A subworkflow. The emulator keeps them among the variables, whose copies take most
+    of its time.
     """
 
     def __deepcopy__(self, memo) -> "Definition":
@@ -81,8 +80,8 @@ def sleep(seconds: float) -> None:
 
 
 def whole_value(value, context):
-    """The emulator writes a result as text and reads that as YAML: null becomes "None", and a text
-    that looks like a number one.
+    """Evaluate an expression. The emulator writes a result as text and parses that as YAML: null
+    becomes "None", and text may become a number.
     """
     if not isinstance(value, str) or "${" not in value:
         return value
@@ -92,7 +91,7 @@ def whole_value(value, context):
 
 
 def map_get(value, keys):
-    """Null for a missing key and for what is no map
+    """Return null for a missing key and for a value that is no map
     (https://cloud.google.com/workflows/docs/reference/stdlib/map/get); the emulator raises.
     """
     for key in keys if isinstance(keys, list) else [keys]:
@@ -114,15 +113,15 @@ def patch() -> None:
         lambda cls, item: item if isinstance(item, Definition) else copied(cls, item)
     )
     render.render_str = whole_value
-    # the emulator evaluates Python, which writes them otherwise
+    # the emulator evaluates Python, which has other names for them
     render.STANDARD_LIBRARY.update({"true": True, "false": False, "null": None})
-    # the emulator's takes the default for false, 0 and "" too
+    # the emulator's function replaces false, 0 and "" too
     render.STANDARD_LIBRARY["default"] = helpers["default"] = lambda value, other: (
         other if value is None else value
     )
     map_utils.get = map_get
-    # an assignment that fails keeps the emulator's lock, and the next one in an `except` waits for
-    # it for ever
+    # a failed assignment keeps the emulator's lock, and the next one in an `except` would wait
+    # for ever
     main.LOCK = REENTRANT
     http_utils.AuthorizedSession = LocalSession
     http_utils.default = lambda scopes: (None, None)

@@ -1,5 +1,5 @@
-"""The PyPI package workflows-emulator as a second reader of the workflow, in an environment and in
-processes of its own. The environment is made once and kept in the user's cache folder.
+"""Runs the PyPI package workflows-emulator as a second interpreter, in its own environment, which
+is cached in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ DRIVER = HERE / "emulator_driver.py"
 
 
 def emulator_python() -> Path:
-    """The Python of the kept environment, which is made where there is none for these requirements
-    and this Python; skips where its packages can't be had.
+    """Return the Python of the cached environment; create it if it is missing. Skips if its
+    packages cannot be installed.
     """
-    made_of = f"{sys.base_prefix} {sys.version}".encode() + REQUIREMENTS.read_bytes()
-    folder = cache_folder() / "workflows-emulator" / hashlib.sha256(made_of).hexdigest()[:16]
+    inputs = f"{sys.base_prefix} {sys.version}".encode() + REQUIREMENTS.read_bytes()
+    folder = cache_folder() / "workflows-emulator" / hashlib.sha256(inputs).hexdigest()[:16]
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
             _install(Path(partial) / "environment")
-            # another process may have been faster, and its environment is as good
+            # another process may have created it meanwhile
             with suppress(OSError):
                 (Path(partial) / "environment").rename(folder)
     return folder / "bin" / "python"
@@ -54,16 +54,16 @@ def _install(folder: Path) -> None:
         "-r",
         str(REQUIREMENTS),
     ]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "pip", "--python", str(python), *install],
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode:
+    if process.returncode:
         pytest.skip(
             "the workflows emulator can't be installed here:"
-            f" {done.stderr.strip().splitlines()[-1]}"
+            f" {process.stderr.strip().splitlines()[-1]}"
         )
 
 
@@ -85,8 +85,11 @@ class Emulator:
         clock: VirtualClock,
         log: Log,
     ) -> Any:
-        """An `Executor`; its clock is the one at the url. Raises: WorkflowFailed; AssertionError
-        where the emulator itself fails.
+        """Execute a workflow, as an `Executor`; the clock is the one at the url.
+
+        Raises:
+            WorkflowFailed: An error was not caught.
+            AssertionError: The emulator fails.
         """
         order = {
             "source": source,
@@ -99,13 +102,13 @@ class Emulator:
         with self._lock:
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
-            answer = json.loads(self._process.stdout.readline())
-        for entry in answer["log"]:
+            response = json.loads(self._process.stdout.readline())
+        for entry in response["log"]:
             log(entry)
-        assert "crash" not in answer, answer["crash"]
-        if "error" in answer:
-            raise WorkflowFailed(answer["error"], [])
-        return answer["result"]
+        assert "crash" not in response, response["crash"]
+        if "error" in response:
+            raise WorkflowFailed(response["error"], [])
+        return response["result"]
 
     def close(self) -> None:
         assert self._process.stdin is not None

@@ -81,8 +81,8 @@ RUN_FAULTS = {
     ),
     "a workflow that can't be deployed": Fault(
         "workflows/pipeline.yaml",
-        "call: checked_argument\n",
-        "call: check_argument\n",
+        "call: validate_args\n",
+        "call: validate_argument\n",
         "google_workflows_workflow.pipeline: line",
     ),
     "a setting that does not exist": Fault(

@@ -1,5 +1,5 @@
-"""Executions of pipeline.yaml on the doubles of `workflow_world.py`, where the workflow's account
-has the rights that were applied, and each call needs one.
+"""Executions of pipeline.yaml on the fakes of `workflow_services.py` with the permissions of the
+applied configuration, where each call needs one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from emulator.control_plane.method_permissions import Needed, needed
 from emulator.control_plane.policies import Policies
 from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.http_service import Request
-from emulator.workflow_engine import Transport, VirtualClock, execute, hosts_at
+from emulator.workflow_engine import Transport, VirtualClock, execute, route_to
 from tests.support.emulated_project import PROJECT as APPLIED
 from tests.support.emulated_project import AppliedProject
 from tests.support.workflow_services import BUCKET, PIPELINE, PROJECT, Log, Outcome, world
@@ -31,21 +31,23 @@ SCENARIOS: tuple[tuple[str, Any, Mapping[str, Any]], ...] = (
         {"cloud_run": BatchScript(end=None, keeps_ttl=False), "deadline": 1800},
     ),
 )
-"""How an execution ends, its argument, and what its batches or jobs do: each call of the workflow
-is in one of them.
+"""End of an execution, its argument, and the behaviour of its batches or jobs. Together they make
+each call of the workflow.
 """
 
 
 class Rights:
-    """The grants of an applied project, moved to the project of the doubles.
+    """Grants of an applied project, moved to the project of the fakes.
 
-    Args: without is a permission that no role gives.
+    Args:
+        applied: The applied project.
+        without: A permission that no role gives.
     """
 
     def __init__(self, applied: AppliedProject, without: str = "") -> None:
         self._without = without
         self._roles = {
-            self._moved(applied, role): permissions
+            self._move(applied, role): permissions
             for role, permissions in applied.custom_roles.items()
         }
         self._policies = Policies(self._roles.get, lambda email: True)
@@ -55,43 +57,43 @@ class Rights:
         self.refused: list[Needed] = []
 
     def granted(self, member: str) -> set[str]:
-        """Every permission that a role of the member's has."""
+        """Return every permission of the member's roles."""
         roles = {grant["role"] for grant in self._policies.grants() if grant["member"] == member}
-        return {one for role in roles for one in self._policies.permissions_of(role)}
+        return {permission for role in roles for permission in self._policies.permissions_of(role)}
 
-    def allows(self, wanted: Needed) -> bool:
-        allowed = wanted.permission != self._without and self._policies.allows(
-            MEMBER, wanted.permission, wanted.resource
+    def allows(self, permission: Needed) -> bool:
+        allowed = permission.permission != self._without and self._policies.allows(
+            MEMBER, permission.permission, permission.resource
         )
         if allowed:
-            self.used.add(wanted.permission)
+            self.used.add(permission.permission)
         else:
-            self.refused.append(wanted)
+            self.refused.append(permission)
         return allowed
 
     def _bindings(self, applied: AppliedProject) -> dict[str, list[dict[str, Any]]]:
-        found: dict[str, list[dict[str, Any]]] = {}
-        for grant in json.loads(self._moved(applied, json.dumps(applied.grants))):
+        bindings: dict[str, list[dict[str, Any]]] = {}
+        for grant in json.loads(self._move(applied, json.dumps(applied.grants))):
             binding = {"role": grant["role"], "members": [grant["member"]]}
             if "condition" in grant:
                 binding["condition"] = {"expression": grant["condition"]}
-            found.setdefault(grant["resource"], []).append(binding)
-        return found
+            bindings.setdefault(grant["resource"], []).append(binding)
+        return bindings
 
     @staticmethod
-    def _moved(applied: AppliedProject, words: str) -> str:
+    def _move(applied: AppliedProject, text: str) -> str:
         return (
-            words.replace(applied.outputs["buckets"]["code"], BUCKET)
+            text.replace(applied.outputs["buckets"]["code"], BUCKET)
             .replace("yieldspark-batch@", "batch@")
             .replace(APPLIED, PROJECT)
         )
 
 
 def execution(folder: Path, rights: Rights, scenario: int) -> Outcome:
-    """How the scenario of this number ends. Args: folder gets one of its own for the scenario."""
+    """Return the outcome of the scenario of this number, which runs in a folder of its own."""
     _, argument, script = SCENARIOS[scenario]
-    with world(folder / str(scenario), _executor(rights), PIPELINE, **script) as made:
-        return made.run(argument)
+    with world(folder / str(scenario), _executor(rights), PIPELINE, **script) as cloud:
+        return cloud.run(argument)
 
 
 def _executor(rights: Rights) -> Callable[..., Any]:
@@ -111,7 +113,7 @@ def _executor(rights: Rights) -> Callable[..., Any]:
             source,
             argument,
             environment=environment,
-            transport=_checked(hosts_at(url), rights),
+            transport=_checked(route_to(url), rights),
             clock=clock,
             log=checked_log,
         )
@@ -129,8 +131,10 @@ def _checked(transport: Transport, rights: Rights) -> Transport:
         timeout: float,
     ) -> tuple[int, Mapping[str, str], bytes]:
         path = "/" + url.partition(".googleapis.com/")[2]
-        wanted = needed(Request(method, path, query, headers, body or b""), lambda *_: False)[1]
-        granted = [rights.allows(one) for one in wanted]
+        permissions = needed(Request(method, path, query, headers, body or b""), lambda *_: False)[
+            1
+        ]
+        granted = [rights.allows(permission) for permission in permissions]
         if not all(granted):
             return 403, {"content-type": "application/json"}, b'{"error": {"code": 403}}'
         return transport(method, url, headers, query, body, timeout)

@@ -1,5 +1,6 @@
-"""A private network for tests: the doubles that a container of the operator meets, one release of
-this checkout, and the commands that a person starts from outside.
+"""Args:
+private network for tests: the fakes that an operator's container meets, a release of this
+    checkout, and the command line outside.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from emulator.services.fake_logging import FakeLogging
 from emulator.services.fake_secret_manager import FakeSecretManager
 from emulator.services.fake_storage import FakeStorage
 from emulator.services.http_service import Service, serving
-from emulator.workflow_engine import execute, hosts_at
+from emulator.workflow_engine import execute, route_to
 from tests.support.dataproc_cases import WorkflowsHere
 from tests.support.releases import BUCKET, cloud_settings
 from tests.support.workflow_services import JARS
 from workflows.releases.code_archive import build_archive, build_operator_archive
 from workflows.releases.code_bucket import CodeBucket
 from workflows.releases.release import publish_content
-from workflows.releases.release_batches import batches_document
+from workflows.releases.release_batches import build_batches_json
 from workflows.releases.release_content import ENTRY, ReleaseContent, as_json
 from workflows.spec.platforms import MODULES
 from workflows.spec.release_paths import BATCHES, CODE, OPERATOR_CODE, Release, entry_name
@@ -43,9 +44,7 @@ AT_ONCE = BatchScript(pending_seconds=0, running_seconds=0, usage_delay_seconds=
 
 @dataclass
 class Network:
-    """settings are the operator's, run the command line with them; batches are those of yesterday,
-    by their double.
-    """
+    """Settings and command line of the operator; batches are yesterday's, by the fake."""
 
     settings: Settings
     run: WorkflowsHere
@@ -55,9 +54,12 @@ class Network:
 
 @contextmanager
 def network(database: Settings, folder: Path, **more: Any) -> Iterator[Network]:
-    """Containers really run, in folders of their own; a batch goes by a script, as of yesterday.
+    """Run the network while the block runs. Containers really run; a batch follows a script.
 
-    Args: more are settings of the release.
+    Args:
+        database: Database in the network.
+        folder: Receives all files.
+        more: Settings of the release.
     """
     storage = FakeStorage(folder / "storage", [BUCKET, "acme-staging"])
     services: list[Service] = [storage]
@@ -85,11 +87,11 @@ def network(database: Settings, folder: Path, **more: Any) -> Iterator[Network]:
 
 
 def variables_of(settings: Settings) -> dict[str, str]:
-    """What a person sets outside: nothing of the database reaches from there."""
-    given = settings.model_dump(include=settings.model_fields_set, exclude_none=True)
+    """Return the variables of a person outside; the database is not reachable from there."""
+    values = settings.model_dump(include=settings.model_fields_set, exclude_none=True)
     return {
         name.upper(): str(value)
-        for name, value in given.items()
+        for name, value in values.items()
         if not name.startswith(("db_", "mlflow_"))
     }
 
@@ -105,7 +107,7 @@ def _settings(database: Settings, url: str, **more: Any) -> Settings:
 
 
 def _release(settings: Settings) -> ReleaseContent:
-    """The code of this checkout, without the jars, which no command of the tests needs."""
+    """Return the code of this checkout without jars, which no tested command needs."""
     release = Release(BUCKET, VERSION, JARS)
     files = {
         CODE: build_archive(),
@@ -114,7 +116,7 @@ def _release(settings: Settings) -> ReleaseContent:
             entry_name(job): ENTRY.format(job=job, zip=CODE, module=module).encode()
             for job, module in MODULES.items()
         },
-        BATCHES: as_json(batches_document(settings, release)),
+        BATCHES: as_json(build_batches_json(settings, release)),
     }
     return ReleaseContent(release, VERSION, files)
 
@@ -122,8 +124,8 @@ def _release(settings: Settings) -> ReleaseContent:
 def _container(
     platform: LocalPlatform, name: str, arguments: list[str], variables: dict[str, str]
 ) -> BatchProcess:
-    given = {"CODE_BUCKET": BUCKET, **variables}
-    return platform.run_container(CONTAINER_ENTRY, arguments, given, name)
+    container_variables = {"CODE_BUCKET": BUCKET, **variables}
+    return platform.run_container(CONTAINER_ENTRY, arguments, container_variables, name)
 
 
 def _pipeline(url: str, executions: FakeExecutions, name: str, argument: Any) -> Any:
@@ -137,7 +139,7 @@ def _pipeline(url: str, executions: FakeExecutions, name: str, argument: Any) ->
             "GOOGLE_CLOUD_WORKFLOW_EXECUTION_ID": name,
             "CODE_BUCKET": BUCKET,
         },
-        transport=hosts_at(url),
+        transport=route_to(url),
         clock=UntilCancelled(executions, name, 50),
         log=lambda entry: None,
     )

@@ -1,7 +1,6 @@
 """Reads a Terraform plan from its JSON (`terraform show -json`), for rules.
 
-Format: https://developer.hashicorp.com/terraform/internals/json-format. Values that only an apply
-knows are missing from `values`.
+Format: https://developer.hashicorp.com/terraform/internals/json-format
 """
 
 from __future__ import annotations

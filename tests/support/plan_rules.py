@@ -1,7 +1,5 @@
-"""What must hold for a plan of `terraform/`, beyond what Terraform and the provider look at. Pure.
-
-In: a `Plan`. Out: a sentence for each fault, in `findings`. Rules on rights are in `right_rules`,
-rules on schedules, jobs and settings in `run_rules`; both are part of `findings`.
+"""Rules for a plan of `terraform/` beyond those of Terraform and the provider. `findings` includes
+the rules of `right_rules` and `run_rules`.
 """
 
 from __future__ import annotations
@@ -31,30 +29,30 @@ API_OF_TYPE = {
     "google_workflows_": "workflows",
 }
 APIS_OF_THE_RUN = ("dataproc", "workflowexecutions", "logging", "cloudresourcemanager")
-"""What no resource needs, and the nightly run or the provider does."""
+"""APIs that no resource needs, but the daily run or the provider."""
 
 DATABASE_VERSIONS = {f"POSTGRES_{version}" for version in range(14, 19)}
 
 
 def findings(plan: Plan) -> list[str]:
-    """Every fault of the plan, a sentence each."""
+    """Return a message for every fault of the plan."""
     rules = (*RULES, *RIGHT_RULES, *RUN_RULES)
     return [finding for rule in rules for finding in rule(plan)]
 
 
 def _apis(plan: Plan) -> Iterator[str]:
     services = plan.of_type("google_project_service")
-    enabled = {one.values["service"].removesuffix(".googleapis.com") for one in services}
+    enabled = {resource.values["service"].removesuffix(".googleapis.com") for resource in services}
     needed = {
         api
         for prefix, api in API_OF_TYPE.items()
-        if any(one.type.startswith(prefix) for one in plan.resources)
+        if any(resource.type.startswith(prefix) for resource in plan.resources)
     }
     for api in sorted((needed | set(APIS_OF_THE_RUN)) - enabled):
         yield f"the API {api}.googleapis.com is not turned on"
-    for one in services:
-        if one.values.get("disable_on_destroy"):
-            yield f"{one.address}: a destroy would turn the API off for the whole project"
+    for resource in services:
+        if resource.values.get("disable_on_destroy"):
+            yield f"{resource.address}: a destroy would turn the API off for the whole project"
 
 
 def _bucket_settings(plan: Plan) -> Iterator[str]:
@@ -64,8 +62,8 @@ def _bucket_settings(plan: Plan) -> Iterator[str]:
         if not bucket.values.get("uniform_bucket_level_access"):
             yield f"{bucket.address}: without uniform access an object has rights of its own"
         if bucket.values.get("public_access_prevention") != "enforced":
-            found = bucket.values.get("public_access_prevention")
-            yield f"{bucket.address}: public_access_prevention is {found!r}, not 'enforced'"
+            prevention = bucket.values.get("public_access_prevention")
+            yield f"{bucket.address}: public_access_prevention is {prevention!r}, not 'enforced'"
 
 
 def _lifecycles(plan: Plan) -> Iterator[str]:
@@ -106,11 +104,11 @@ def _network(plan: Plan) -> Iterator[str]:
         yield f"{network.address}: has a subnet in every region"
     if network.values.get("delete_default_routes_on_create"):
         yield f"{network.address}: without the default route Private Google Access has no way"
-    for one in plan.of_type("google_compute_router_nat"):
-        yield f"{one.address}: a NAT gives batches a way to the Internet"
-    for one in plan.resources:
-        if "default" in one.texts_of("network", "subnetwork", "private_network"):
-            yield f"{one.address}: stands in the default network"
+    for resource in plan.of_type("google_compute_router_nat"):
+        yield f"{resource.address}: a NAT gives batches a way to the Internet"
+    for resource in plan.resources:
+        if "default" in resource.texts_of("network", "subnetwork", "private_network"):
+            yield f"{resource.address}: stands in the default network"
     batches = plan.one("google_compute_subnetwork", "batches")
     if not batches.values.get("private_ip_google_access"):
         yield f"{batches.address}: without Private Google Access a batch reaches no bucket"
@@ -144,9 +142,9 @@ def _database(plan: Plan) -> Iterator[str]:
         "backups": (backup.get("enabled"), True),
         "point-in-time recovery": (backup.get("point_in_time_recovery_enabled"), True),
     }
-    for name, (found, wanted) in expected.items():
-        if found != wanted:
-            yield f"{instance.address}: {name} is {found!r}, not {wanted!r}"
+    for name, (actual, required) in expected.items():
+        if actual != required:
+            yield f"{instance.address}: {name} is {actual!r}, not {required!r}"
     if instance.values["database_version"] not in DATABASE_VERSIONS:
         yield f"{instance.address}: {instance.values['database_version']} is no version"
     flags = {flag["name"]: flag["value"] for flag in settings["database_flags"]}
@@ -156,7 +154,7 @@ def _database(plan: Plan) -> Iterator[str]:
 
 
 def _databases(plan: Plan) -> Iterator[str]:
-    names = {one.values["name"] for one in plan.of_type("google_sql_database")}
+    names = {database.values["name"] for database in plan.of_type("google_sql_database")}
     registry = plan.setting("MLFLOW_TRACKING_URI").rpartition("/")[2]
     for name in sorted({plan.setting("DB_NAME"), registry} - names):
         yield f"settings.env names the database {name}, and it is not made"
@@ -170,9 +168,9 @@ PROTECTED = (
 
 
 def _protections(plan: Plan) -> Iterator[str]:
-    for one in plan.resources:
-        if one.type in PROTECTED and not one.values.get("deletion_protection"):
-            yield f"{one.address}: deletion_protection is off"
+    for resource in plan.resources:
+        if resource.type in PROTECTED and not resource.values.get("deletion_protection"):
+            yield f"{resource.address}: deletion_protection is off"
     instance = plan.one("google_sql_database_instance", "main")
     if not instance.blocks("settings")[0].get("deletion_protection_enabled"):
         yield f"{instance.address}: the service's own deletion protection is off"
@@ -185,18 +183,18 @@ def _password(plan: Plan) -> Iterator[str]:
         source = plan.references(user, "password_wo")
         if not any(name.startswith("ephemeral.google_secret_manager_") for name in source):
             yield f"{user.address}: the password does not come from Secret Manager"
-    for one in plan.of_type("google_secret_manager_secret_version"):
-        yield f"{one.address}: the value of a secret stands in the state"
+    for version in plan.of_type("google_secret_manager_secret_version"):
+        yield f"{version.address}: the value of a secret stands in the state"
     for name in plan.variables:
         if re.search(r"password(?!_(secret|version)$)|token|private_key", name):
             yield f"var.{name}: a secret's value is no variable"
 
 
 def _images(plan: Plan) -> Iterator[str]:
-    for one in plan.resources:
-        for image in one.texts_of("image"):
+    for resource in plan.resources:
+        for image in resource.texts_of("image"):
             if not re.match(r"[a-z0-9-]+-docker\.pkg\.dev/", image):
-                yield f"{one.address}: the image {image} is not in Artifact Registry"
+                yield f"{resource.address}: the image {image} is not in Artifact Registry"
     for repository in plan.of_type("google_artifact_registry_repository"):
         if not any(docker.get("immutable_tags") for docker in repository.blocks("docker_config")):
             yield f"{repository.address}: a tag can be moved"
@@ -206,7 +204,7 @@ def _images(plan: Plan) -> Iterator[str]:
 
 def _names_of_database(plan: Plan) -> Iterator[str]:
     host = plan.setting("DB_HOST")
-    names = [one.values["name"] for one in plan.of_type("google_dns_record_set")]
+    names = [record.values["name"] for record in plan.of_type("google_dns_record_set")]
     if f"{host}." not in names:
         yield f"settings.env has DB_HOST={host}, and no record of the zone has that name"
 

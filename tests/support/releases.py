@@ -1,5 +1,5 @@
-"""Releases for the tests: settings that find the doubles, a small release with the files of a real
-one, and what a bucket has to look like.
+"""Releases for tests: settings of the fakes, a small release with the files of a real one, and a
+check of the bucket.
 """
 
 from __future__ import annotations
@@ -33,8 +33,13 @@ JAR_BYTES = bytes(range(256)) * 1_200
 
 
 def cloud_settings(url: str | None, **more: Any) -> Settings:
-    """All that a release needs. Args: url is where the doubles answer; None: Google's own."""
-    given = {
+    """Return the settings of a release.
+
+    Args:
+        url: Address of the fakes; None: Google's.
+        more: Further settings.
+    """
+    settings = {
         "google_api_endpoint": url,
         "project_id": "acme",
         "region": "europe-west1",
@@ -47,16 +52,14 @@ def cloud_settings(url: str | None, **more: Any) -> Settings:
         "db_password_secret": "projects/acme/secrets/database-password/versions/1",
         "mlflow_tracking_uri": "postgresql+psycopg2://10.0.0.3/mlflow",
         "mlflow_artifacts_uri": "gs://acme-models/models",
-        # the default's runtime has a last day, after which no release has it
+        # the default engine's runtime has a last day
         "engine": "lightgbm",
     }
-    return load_settings(_env_file=None, **given | more)
+    return load_settings(_env_file=None, **settings | more)
 
 
 def small_release(version: str, **batches: Any) -> ReleaseContent:
-    """Some bytes under the names of a release's files. Args: batches is the document of
-    batches.json.
-    """
+    """Return a release with small files; `batches` is the content of batches.json."""
     files = {
         CODE: f"the code of {version}".encode(),
         OPERATOR_CODE: f"the operator's code of {version}".encode(),
@@ -69,30 +72,30 @@ def small_release(version: str, **batches: Any) -> ReleaseContent:
 
 
 def publish_at(url: str, content: ReleaseContent, token_file: str | None = None) -> None:
-    """For a process of its own."""
+    """Publish from a process of its own."""
     publish_content(CodeBucket(cloud_settings(url, google_api_token_file=token_file)), content)
 
 
-def objects(double: FakeStorage) -> dict[str, bytes]:
-    """All there is in the code bucket."""
-    names = list(double.store.objects_of(BUCKET))
-    return {name: double.store.read(BUCKET, name, Conditions())[1] for name in names}
+def objects(fake: FakeStorage) -> dict[str, bytes]:
+    """Return all objects of the code bucket."""
+    names = list(fake.store.objects_of(BUCKET))
+    return {name: fake.store.read(BUCKET, name, Conditions())[1] for name in names}
 
 
-def latest_version(double: FakeStorage) -> str | None:
-    """What latest.json names, after a proof that all of that version is there: its manifest, and
-    every file by its sha256.
+def latest_version(fake: FakeStorage) -> str | None:
+    """Return the version in latest.json after checking that it is complete: its manifest, and every
+    file by SHA-256.
     """
-    found = objects(double)
-    if LATEST not in found:
+    contents = objects(fake)
+    if LATEST not in contents:
         return None
-    latest = json.loads(found[LATEST])
+    latest = json.loads(contents[LATEST])
     version = str(latest["version"])
-    manifest = found[object_name(version, MANIFEST)]
+    manifest = contents[object_name(version, MANIFEST)]
     assert latest == {"version": version, "manifest_sha256": hashlib.sha256(manifest).hexdigest()}
     files: Mapping[str, Any] = json.loads(manifest)["files"]
     for name, entry in files.items():
-        content = found[object_name(version, name)]
+        content = contents[object_name(version, name)]
         assert (len(content), hashlib.sha256(content).hexdigest()) == (
             entry["bytes"],
             entry["sha256"],

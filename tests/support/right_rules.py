@@ -1,4 +1,4 @@
-"""Rules on who may do what in a plan of `terraform/`. Pure; part of `plan_rules.findings`."""
+"""Rules for the permissions in a plan of `terraform/`. Part of `plan_rules.findings`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PREDEFINED_ROLES = frozenset(
         "roles/workflows.invoker",
     }
 )
-"""Google's roles that are granted. The API alone knows a misspelt one, and refuses the apply:
+"""Google's roles that are granted. Only the API finds a misspelt one, when it rejects the apply:
 https://cloud.google.com/iam/docs/understanding-roles.
 """
 
@@ -51,16 +51,20 @@ SERVICES_OF_CUSTOM_ROLES = {
 
 def grants(plan: Plan) -> list[Resource]:
     """Every binding of a role."""
-    return [one for one in plan.resources if "_iam_" in one.type and "role" in one.values]
+    return [
+        resource
+        for resource in plan.resources
+        if "_iam_" in resource.type and "role" in resource.values
+    ]
 
 
 def _known_roles(plan: Plan) -> Iterator[str]:
-    own = {
-        f"projects/{one.values['project']}/roles/{one.values['role_id']}"
-        for one in plan.of_type("google_project_iam_custom_role")
+    custom_roles = {
+        f"projects/{resource.values['project']}/roles/{resource.values['role_id']}"
+        for resource in plan.of_type("google_project_iam_custom_role")
     }
     for grant in grants(plan):
-        if grant.values["role"] not in PREDEFINED_ROLES | own:
+        if grant.values["role"] not in PREDEFINED_ROLES | custom_roles:
             yield f"{grant.address}: {grant.values['role']} is no role of the list"
 
 
@@ -88,7 +92,7 @@ def _additive(plan: Plan) -> Iterator[str]:
 
 
 def _deletes_code(plan: Plan) -> Iterator[str]:
-    """A right to delete objects of the code bucket is for latest.json alone."""
+    """Only latest.json may be deleted in the code bucket."""
     code = plan.one("google_storage_bucket", "code").values["name"]
     latest = f"resource.name == 'projects/_/buckets/{code}/objects/latest.json'"
     for grant in plan.of_type("google_storage_bucket_iam_member"):
@@ -102,21 +106,23 @@ def _deletes_code(plan: Plan) -> Iterator[str]:
 
 
 def _accounts(plan: Plan) -> Iterator[str]:
-    """Each part runs as the account that is made for it."""
+    """Each part runs as its own account."""
     emails = {
-        one.index: f"{one.values['account_id']}@{one.values['project']}.iam.gserviceaccount.com"
-        for one in plan.of_type("google_service_account")
+        resource.index: (
+            f"{resource.values['account_id']}@{resource.values['project']}.iam.gserviceaccount.com"
+        )
+        for resource in plan.of_type("google_service_account")
     }
     uses = [
-        *((one, "workflow") for one in plan.of_type("google_workflows_workflow")),
-        *((one, "container") for one in plan.of_type("google_cloud_run_v2_job")),
-        *((one, "scheduler") for one in plan.of_type("google_cloud_scheduler_job")),
-        *((one, "build") for one in plan.of_type("google_cloudbuild_trigger")),
+        *((resource, "workflow") for resource in plan.of_type("google_workflows_workflow")),
+        *((resource, "container") for resource in plan.of_type("google_cloud_run_v2_job")),
+        *((resource, "scheduler") for resource in plan.of_type("google_cloud_scheduler_job")),
+        *((resource, "build") for resource in plan.of_type("google_cloudbuild_trigger")),
     ]
-    for one, part in uses:
-        named = one.texts_of("service_account", "service_account_email")
-        if [name.rpartition("/")[2] for name in named] != [emails[part]]:
-            yield f"{one.address}: runs as {', '.join(named)}, not as {emails[part]}"
+    for resource, part in uses:
+        accounts = resource.texts_of("service_account", "service_account_email")
+        if [name.rpartition("/")[2] for name in accounts] != [emails[part]]:
+            yield f"{resource.address}: runs as {', '.join(accounts)}, not as {emails[part]}"
     if plan.setting("BATCH_SERVICE_ACCOUNT") != emails["batch"]:
         yield f"settings.env: the batches do not run as {emails['batch']}"
 

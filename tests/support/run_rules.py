@@ -1,5 +1,5 @@
-"""Rules on what runs in a plan of `terraform/`: workflow, schedules, Cloud Run jobs, and the
-settings that releases are made with. Pure; part of `plan_rules.findings`.
+"""Rules for a plan of `terraform/`: workflow, schedules, Cloud Run jobs and the settings of
+releases. Part of `plan_rules.findings`.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ NEEDED_SETTINGS = (
 
 
 def cron_faults(text: str) -> list[str]:
-    """What is wrong with five fields of cron, each a list of *, N or N-M with /STEP behind it."""
+    """Return the faults of five cron fields, each a list of *, N or N-M with an optional /STEP."""
     fields = text.lower().split()
     if len(fields) != len(CRON_LIMITS):
         return [f"{text!r} has {len(fields)} fields, not five"]
     faults = []
     for field, (least, most) in zip(fields, CRON_LIMITS, strict=True):
         for item in field.split(","):
-            found = re.fullmatch(r"(?:\*|(\w+)(?:-(\w+))?)(?:/([1-9]\d*))?", item)
-            ends = [_cron_number(end) for end in found.groups()[:2] if end] if found else [-1]
+            match = re.fullmatch(r"(?:\*|(\w+)(?:-(\w+))?)(?:/([1-9]\d*))?", item)
+            ends = [_cron_number(end) for end in match.groups()[:2] if end] if match else [-1]
             if any(not least <= end <= most for end in ends) or ends != sorted(ends):
                 faults.append(f"{item!r} in {text!r} is not between {least} and {most}")
     return faults

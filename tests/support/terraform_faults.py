@@ -1,6 +1,5 @@
-"""A fault that is put back into a copy of the configuration, to see that a rule finds it.
-
-All faults go into one copy, which is planned once; each must be found by a sentence of its own.
+"""Puts faults into a copy of the configuration, to test that the rules find them. All faults go
+into one copy, which is planned once; each must be found by its own message.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Fault:
-    """old is a text of the file, and new what replaces it; finding is a part of the sentence that
-    the rules say about it. file is below the checkout.
+    """Args:
+    fault: `old` in the file is replaced by `new`; `finding` is part of the rules' message.
+        `file` is relative to the checkout.
     """
 
     file: str
@@ -23,8 +23,10 @@ class Fault:
 
 
 def put_back(faults: Mapping[str, Fault], folder: Path) -> None:
-    """Put every fault into the copy of a checkout. Raises: AssertionError for a text that is gone,
-    so that no fault is left out silently.
+    """Put every fault into the copy of a checkout.
+
+    Raises:
+        AssertionError: A text is missing, so that no fault is skipped silently.
     """
     for name, fault in faults.items():
         path = folder / fault.file

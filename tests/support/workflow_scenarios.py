@@ -21,7 +21,7 @@ from tests.support.workflow_services import (
     Executor,
     Outcome,
     World,
-    released,
+    release_batches,
     world,
 )
 
@@ -61,7 +61,7 @@ def assert_succeeded(outcome: Outcome, *platforms: str) -> None:
 
 
 def assert_failed(outcome: Outcome, **expected: Any) -> None:
-    """The error's map has these entries, of `message` a part; the last event tells the same."""
+    """Check entries of the error's map (part of `message`) and the last event."""
     assert outcome.state == "FAILED", outcome.result
     assert outcome.error is not None
     message = expected.pop("message")
@@ -76,9 +76,9 @@ def assert_failed(outcome: Outcome, **expected: Any) -> None:
     ]
 
 
-def nothing_started(made: World) -> None:
-    assert made.dataproc.asked == []
-    assert made.cloud_run.asked == []
+def nothing_started(cloud: World) -> None:
+    assert cloud.dataproc.asked == []
+    assert cloud.cloud_run.asked == []
 
 
 def success(folder: Path, executor: Executor, source: str) -> None:
@@ -87,17 +87,17 @@ def success(folder: Path, executor: Executor, source: str) -> None:
         executor,
         source,
         dataproc=BatchScript(pending_seconds=40, running_seconds=600, usage_delay_seconds=0),
-    ) as made:
-        outcome = made.run()
+    ) as cloud:
+        outcome = cloud.run()
         assert_succeeded(outcome)
         execution = outcome.execution
         wanted = [
             {"batchId": f"{job}-{execution}", "requestId": f"{job[0]}-{execution}"}
             for job in ("metrics", "forecast")
         ]
-        assert [dict(request.query) for request in made.created] == wanted
-        batches = released(NEW)["batches"]
-        for request, key in zip(made.created, (METRICS, f"{FORECAST}/synapseml"), strict=True):
+        assert [dict(request.query) for request in cloud.created] == wanted
+        batches = release_batches(NEW)["batches"]
+        for request, key in zip(cloud.created, (METRICS, f"{FORECAST}/synapseml"), strict=True):
             body = request.json()
             assert body["pysparkBatch"].pop("args") == [
                 *batches[key]["pysparkBatch"].pop("args"),
@@ -110,8 +110,8 @@ def success(folder: Path, executor: Executor, source: str) -> None:
         assert all(int(step["usage"]["milliDcuSeconds"]) > 0 for step in steps)
         assert [step["console"] for step in steps] == [console(step["batch"]) for step in steps]
         assert all(640 <= step["seconds"] <= 700 for step in steps)
-        assert made.clock.slept[:7] == [10, 20, 30, 40, 50, 60, 60]
-        assert made.cancels == []
+        assert cloud.clock.slept[:7] == [10, 20, 30, 40, 50, 60, 60]
+        assert cloud.cancels == []
         assert outcome.events == [
             "run_began",
             *["batch_state", "batch_state", "batch_ended"] * 2,
@@ -131,11 +131,11 @@ def success(folder: Path, executor: Executor, source: str) -> None:
 
 
 def usage_comes_later(folder: Path, executor: Executor, source: str) -> None:
-    """The service counts when a batch is over. The metrics' figures are there when the forecast has
-    ended, the forecast's are waited for.
+    """The service reports usage after the end. The metrics' usage is there when the forecast has
+    ended; the forecast's is waited for.
     """
-    with world(folder, executor, source, dataproc=BatchScript(usage_delay_seconds=100)) as made:
-        outcome = made.run()
+    with world(folder, executor, source, dataproc=BatchScript(usage_delay_seconds=100)) as cloud:
+        outcome = cloud.run()
         assert_succeeded(outcome)
         assert all(
             step["usage"] and int(step["usage"]["milliDcuSeconds"]) > 0
@@ -144,25 +144,27 @@ def usage_comes_later(folder: Path, executor: Executor, source: str) -> None:
         assert outcome.events[-3:] == ["batch_used", "batch_used", "run_succeeded"]
         assert outcome.log[-2]["jsonPayload"]["batch"] == f"forecast-{outcome.execution}"
         assert "milliDcuSeconds" in outcome.log[-2]["jsonPayload"]["message"]
-        assert 90 <= sum(made.clock.slept[-4:]) <= 120
+        assert 90 <= sum(cloud.clock.slept[-4:]) <= 120
 
 
 def usage_never_comes(folder: Path, executor: Executor, source: str) -> None:
-    with world(folder, executor, source, dataproc=BatchScript(usage_delay_seconds=100_000)) as made:
-        outcome = made.run()
+    with world(
+        folder, executor, source, dataproc=BatchScript(usage_delay_seconds=100_000)
+    ) as cloud:
+        outcome = cloud.run()
         assert_succeeded(outcome)
         assert [step["usage"] for step in outcome.result["steps"]] == [None, None]
-        assert made.clock.slept[-12:] == [30] * 12
+        assert cloud.clock.slept[-12:] == [30] * 12
 
 
 def arguments_reach_the_jobs(folder: Path, executor: Executor, source: str) -> None:
-    with world(folder, executor, source) as made:
+    with world(folder, executor, source) as cloud:
         assert_succeeded(
-            made.run(
+            cloud.run(
                 {"start": "2025-01-01", "end": "2025-02-01", "engine": "lightgbm", "dry_run": True}
             )
         )
-        bodies = [request.json() for request in made.created]
+        bodies = [request.json() for request in cloud.created]
         given = [body["pysparkBatch"]["args"][:-2] for body in bodies]
         assert given == [
             ["--start", "2025-01-01", "--end", "2025-02-01", "--dry-run"],
@@ -170,28 +172,28 @@ def arguments_reach_the_jobs(folder: Path, executor: Executor, source: str) -> N
         ]
         assert (
             bodies[1]["runtimeConfig"]
-            == released(NEW)["batches"][f"{FORECAST}/lightgbm"]["runtimeConfig"]
+            == release_batches(NEW)["batches"][f"{FORECAST}/lightgbm"]["runtimeConfig"]
         )
-        assert_succeeded(made.run({"full_refresh": True, "version": None, "platform": {}}))
-        assert [request.json()["pysparkBatch"]["args"][:-2] for request in made.created[2:]] == [
+        assert_succeeded(cloud.run({"full_refresh": True, "version": None, "platform": {}}))
+        assert [request.json()["pysparkBatch"]["args"][:-2] for request in cloud.created[2:]] == [
             ["--full-refresh"],
             [],
         ]
-        made.put_release(NEW, {**released(NEW), "engine": "lightgbm"})
-        assert_succeeded(made.run({"engine": None}))
-        runtimes = [request.json()["runtimeConfig"]["version"] for request in made.created[3::2]]
+        cloud.put_release(NEW, {**release_batches(NEW), "engine": "lightgbm"})
+        assert_succeeded(cloud.run({"engine": None}))
+        runtimes = [request.json()["runtimeConfig"]["version"] for request in cloud.created[3::2]]
         assert runtimes == [
-            released(NEW)["batches"][f"{FORECAST}/{engine}"]["runtimeConfig"]["version"]
+            release_batches(NEW)["batches"][f"{FORECAST}/{engine}"]["runtimeConfig"]["version"]
             for engine in ("synapseml", "lightgbm")
         ]
 
 
 def failed(folder: Path, executor: Executor, source: str) -> None:
-    """And the second step is not started after a failed first."""
+    """The second step does not start after a failed first one."""
     with world(
         folder, executor, source, dataproc=BatchScript(end="FAILED", message="out of memory")
-    ) as made:
-        outcome = made.run()
+    ) as cloud:
+        outcome = cloud.run()
         batch = f"metrics-{outcome.execution}"
         assert_failed(
             outcome,
@@ -203,16 +205,16 @@ def failed(folder: Path, executor: Executor, source: str) -> None:
             console=console(batch),
             message="out of memory",
         )
-        assert len(made.created) == 1
-        assert made.cancels == []
+        assert len(cloud.created) == 1
+        assert cloud.cancels == []
 
 
 def second_failed(folder: Path, executor: Executor, source: str) -> None:
     def script(batch: str) -> BatchScript:
         return BatchScript(end="FAILED" if batch.startswith("forecast-") else "SUCCEEDED")
 
-    with world(folder, executor, source, dataproc=script) as made:
-        outcome = made.run()
+    with world(folder, executor, source, dataproc=script) as cloud:
+        outcome = cloud.run()
         assert_failed(
             outcome,
             job=FORECAST,
@@ -224,13 +226,11 @@ def second_failed(folder: Path, executor: Executor, source: str) -> None:
 
 
 def cancelled(folder: Path, executor: Executor, source: str) -> None:
-    """By someone else, or by the service when its ttl is over: it has ended, and is not
-    asked to.
-    """
+    """Somebody else or the ttl cancelled the batch; the workflow sends no cancel."""
     with world(
         folder, executor, source, dataproc=BatchScript(end="CANCELLED", message="by hand")
-    ) as made:
-        outcome = made.run()
+    ) as cloud:
+        outcome = cloud.run()
         assert_failed(
             outcome,
             code=500,
@@ -239,57 +239,61 @@ def cancelled(folder: Path, executor: Executor, source: str) -> None:
             state="CANCELLED",
             message="ended CANCELLED: by hand",
         )
-        assert len(made.created) == 1
-        assert made.cancels == []
+        assert len(cloud.created) == 1
+        assert cloud.cancels == []
 
 
 def unavailable_twice(folder: Path, executor: Executor, source: str) -> None:
-    with world(folder, executor, source) as made:
-        made.dataproc.fail_next("create", 503, 2)
-        made.dataproc.fail_next("get", 429, 1)
-        made.dataproc.fail_next("get", 500, 1)
-        assert_succeeded(made.run())
-        assert len(made.created) == 4
-        assert len({request.query["batchId"] for request in made.created}) == 2
-        assert len(made.dataproc.states()) == 2
+    with world(folder, executor, source) as cloud:
+        cloud.dataproc.fail_next("create", 503, 2)
+        cloud.dataproc.fail_next("get", 429, 1)
+        cloud.dataproc.fail_next("get", 500, 1)
+        assert_succeeded(cloud.run())
+        assert len(cloud.created) == 4
+        assert len({request.query["batchId"] for request in cloud.created}) == 2
+        assert len(cloud.dataproc.states()) == 2
 
 
 def lost_answer(folder: Path, executor: Executor, source: str) -> None:
-    """The batch was made and the line broke: the next try finds it."""
-    with world(folder, executor, source) as made:
-        made.dataproc.fail_next("create", "lost answer")
-        made.dataproc.fail_next("get", "cut")
-        assert_succeeded(made.run())
-        assert len(made.dataproc.states()) == 2
+    """The batch was created and the response lost: the retry finds it."""
+    with world(folder, executor, source) as cloud:
+        cloud.dataproc.fail_next("create", "lost answer")
+        cloud.dataproc.fail_next("get", "cut")
+        assert_succeeded(cloud.run())
+        assert len(cloud.dataproc.states()) == 2
 
 
 def batch_is_there_already(folder: Path, executor: Executor, source: str) -> None:
-    """409: our id, so it is ours, and is seen through."""
-    with world(folder, executor, source) as made:
+    """Args:
+    409 for our own id: the workflow waits for that batch.
+    """
+    with world(folder, executor, source) as cloud:
 
         def create(execution: str) -> None:
-            made.ask(
+            cloud.ask(
                 "POST",
                 f"{BATCHES}?batchId=metrics-{execution}&requestId=other",
-                released(NEW)["batches"][METRICS],
+                release_batches(NEW)["batches"][METRICS],
             )
 
-        made.before = create
-        assert_succeeded(made.run())
-        assert len(made.created) == 3
-        assert len(made.dataproc.states()) == 2
+        cloud.before = create
+        assert_succeeded(cloud.run())
+        assert len(cloud.created) == 3
+        assert len(cloud.dataproc.states()) == 2
 
 
 def create_is_aborted(folder: Path, executor: Executor, source: str) -> None:
-    """409 as well, but no batch of our id exists: the same request is sent again, a few times."""
-    with world(folder, executor, source) as made:
-        made.dataproc.fail_next("create", 409, 2)
-        assert_succeeded(made.run())
-        assert len(made.created) == 4
-        assert len({request.query["requestId"] for request in made.created}) == 2
-        assert len(made.dataproc.states()) == 2
-        made.dataproc.fail_next("create", 409, 100)
-        outcome = made.run()
+    """Args:
+    409 without a batch of our id: the request is sent again a few times.
+    """
+    with world(folder, executor, source) as cloud:
+        cloud.dataproc.fail_next("create", 409, 2)
+        assert_succeeded(cloud.run())
+        assert len(cloud.created) == 4
+        assert len({request.query["requestId"] for request in cloud.created}) == 2
+        assert len(cloud.dataproc.states()) == 2
+        cloud.dataproc.fail_next("create", 409, 100)
+        outcome = cloud.run()
         assert_failed(
             outcome,
             code=409,
@@ -299,13 +303,13 @@ def create_is_aborted(folder: Path, executor: Executor, source: str) -> None:
             message="was not created: ",
         )
         assert "aborted" in outcome.error["message"]
-        assert len(made.created) == 4 + 7
+        assert len(cloud.created) == 4 + 7
 
 
 def not_created(folder: Path, executor: Executor, source: str) -> None:
-    with world(folder, executor, source) as made:
-        made.dataproc.fail_next("create", 403)
-        outcome = made.run()
+    with world(folder, executor, source) as cloud:
+        cloud.dataproc.fail_next("create", 403)
+        outcome = cloud.run()
         assert_failed(
             outcome,
             code=403,
@@ -314,7 +318,7 @@ def not_created(folder: Path, executor: Executor, source: str) -> None:
             state="NOT_CREATED",
             message="Failure asked for.",
         )
-        assert len(made.created) == 1
+        assert len(cloud.created) == 1
 
 
 def deadline(folder: Path, executor: Executor, source: str) -> None:
@@ -324,8 +328,8 @@ def deadline(folder: Path, executor: Executor, source: str) -> None:
         source,
         dataproc=BatchScript(end=None, cancelling_seconds=45),
         deadline=1800,
-    ) as made:
-        outcome = made.run()
+    ) as cloud:
+        outcome = cloud.run()
         batch = f"metrics-{outcome.execution}"
         assert_failed(
             outcome,
@@ -336,18 +340,18 @@ def deadline(folder: Path, executor: Executor, source: str) -> None:
             console=console(batch),
             message="longer than 1800 s",
         )
-        assert len(made.cancels) == 1
-        operation = made.ask("GET", f"{BATCHES}/{batch}")["operation"]
-        assert made.cancels == [f"/v1/{operation}:cancel"]
-        assert made.dataproc.states() == {batch: "CANCELLED"}
-        assert 1800 <= sum(made.clock.slept) <= 1800 + 60 + 45 + 60
-        assert len(made.created) == 1
+        assert len(cloud.cancels) == 1
+        operation = cloud.ask("GET", f"{BATCHES}/{batch}")["operation"]
+        assert cloud.cancels == [f"/v1/{operation}:cancel"]
+        assert cloud.dataproc.states() == {batch: "CANCELLED"}
+        assert 1800 <= sum(cloud.clock.slept) <= 1800 + 60 + 45 + 60
+        assert len(cloud.created) == 1
         assert "cancel_requested" in outcome.events
 
 
 def deadline_without_an_end(folder: Path, executor: Executor, source: str) -> None:
-    """Waiting for the end of what was cancelled has an end too; a cancel that is busy is asked
-    again, one that is refused is told.
+    """The wait after a cancel has a limit; a cancel is retried when the service is busy, and
+    reported when it is rejected.
     """
     with world(
         folder,
@@ -355,56 +359,56 @@ def deadline_without_an_end(folder: Path, executor: Executor, source: str) -> No
         source,
         dataproc=BatchScript(end=None, cancelling_seconds=1e6),
         deadline=1800,
-    ) as made:
-        made.dataproc.fail_next("cancel", 503)
-        outcome = made.run()
+    ) as cloud:
+        cloud.dataproc.fail_next("cancel", 503)
+        outcome = cloud.run()
         assert_failed(
             outcome, code=504, state="CANCELLING", message="did not end; it ran longer than 1800 s"
         )
-        assert len(made.cancels) == 2
-        assert 2400 <= sum(made.clock.slept) <= 2600
+        assert len(cloud.cancels) == 2
+        assert 2400 <= sum(cloud.clock.slept) <= 2600
     with world(
         folder / "refused", executor, source, dataproc=BatchScript(end=None), deadline=1800
-    ) as made:
-        made.dataproc.fail_next("cancel", 403)
-        outcome = made.run()
+    ) as cloud:
+        cloud.dataproc.fail_next("cancel", 403)
+        outcome = cloud.run()
         assert_failed(outcome, code=504, state="RUNNING", message="did not end")
-        assert len(made.cancels) == 1
+        assert len(cloud.cancels) == 1
         assert "cancel_refused" in outcome.events
 
 
 def ended_well_while_cancelled(folder: Path, executor: Executor, source: str) -> None:
-    """What succeeds in the last moment has succeeded."""
+    """A batch that succeeds before its cancel has succeeded."""
 
     def script(batch: str) -> BatchScript:
         return BatchScript(
             pending_seconds=0, running_seconds=1835 if batch.startswith("metrics-") else 60
         )
 
-    with world(folder, executor, source, dataproc=script, deadline=1800) as made:
-        made.dataproc.fail_next("cancel", 400)
-        assert_succeeded(made.run())
-        assert len(made.cancels) == 1
+    with world(folder, executor, source, dataproc=script, deadline=1800) as cloud:
+        cloud.dataproc.fail_next("cancel", 400)
+        assert_succeeded(cloud.run())
+        assert len(cloud.cancels) == 1
 
 
 def rollback(folder: Path, executor: Executor, source: str) -> None:
-    with world(folder, executor, source) as made:
-        outcome = made.run({"version": OLD})
+    with world(folder, executor, source) as cloud:
+        outcome = cloud.run({"version": OLD})
         assert_succeeded(outcome)
         assert outcome.result["version"] == OLD
-        uris = [request.json()["pysparkBatch"]["mainPythonFileUri"] for request in made.created]
+        uris = [request.json()["pysparkBatch"]["mainPythonFileUri"] for request in cloud.created]
         assert [uri.split("/")[4] for uri in uris] == [OLD, OLD]
 
 
 def on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
-    """One step there, the other on Dataproc; then both."""
-    with world(folder, executor, source) as made:
-        outcome = made.run(
+    """One job on Cloud Run and the other on Dataproc, then both on Cloud Run."""
+    with world(folder, executor, source) as cloud:
+        outcome = cloud.run(
             {"platform": {FORECAST: "cloud_run"}, "engine": "lightgbm", "dry_run": True}
         )
         assert_succeeded(outcome, "dataproc", "cloud_run")
-        assert len(made.created) == 1
-        (asked,) = [request for request in made.cloud_run.asked if request.method == "POST"]
+        assert len(cloud.created) == 1
+        (asked,) = [request for request in cloud.cloud_run.asked if request.method == "POST"]
         assert (
             asked.path
             == f"/v2/projects/{PROJECT}/locations/{REGION}/jobs/yieldspark-forecast-pools:run"
@@ -423,7 +427,7 @@ def on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
             "overrides": {"containerOverrides": [{"args": words}], "timeout": "7800s"}
         }
         assert "execution_name" in outcome.result["steps"][1]["console"]
-        outcome = made.run(
+        outcome = cloud.run(
             {"platform": ON_CLOUD_RUN, "version": OLD, "start": "2025-01-01", "end": "2025-01-02"}
         )
         assert_succeeded(outcome, "cloud_run", "cloud_run")
@@ -438,33 +442,33 @@ def on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
             "--batch",
             f"cloud-run-metrics-{outcome.execution}",
         ]
-        asked = [request for request in made.cloud_run.asked if request.method == "POST"][1]
+        asked = [request for request in cloud.cloud_run.asked if request.method == "POST"][1]
         assert asked.json()["overrides"]["containerOverrides"] == [{"args": words}]
-        assert len(made.created) == 1
+        assert len(cloud.created) == 1
 
 
 def platform_of_the_release(folder: Path, executor: Executor, source: str) -> None:
-    """Each platform that a release may name, and none, which was before; the argument wins, for the
-    jobs that it names.
+    """Each platform of a release, and a release without one; the argument overrides it for the jobs
+    it names.
     """
     both: dict[str | None, tuple[str, str]] = {
         None: ("dataproc", "dataproc"),
         "dataproc": ("dataproc", "dataproc"),
         "cloud_run": ("cloud_run", "cloud_run"),
     }
-    with world(folder, executor, source) as made:
+    with world(folder, executor, source) as cloud:
         for platform, expected in both.items():
-            made.put_release(NEW, released(NEW) | {"platform": platform})
-            assert_succeeded(made.run(), *expected)
-        assert len(made.created) == 4
-        assert_succeeded(made.run({"platform": {FORECAST: "dataproc"}}), "cloud_run", "dataproc")
+            cloud.put_release(NEW, release_batches(NEW) | {"platform": platform})
+            assert_succeeded(cloud.run(), *expected)
+        assert len(cloud.created) == 4
+        assert_succeeded(cloud.run({"platform": {FORECAST: "dataproc"}}), "cloud_run", "dataproc")
         wanted = {METRICS: "dataproc", FORECAST: "dataproc"}
-        assert_succeeded(made.run({"platform": wanted}), *wanted.values())
-        asked = len(made.cloud_run.asked)
+        assert_succeeded(cloud.run({"platform": wanted}), *wanted.values())
+        asked = len(cloud.cloud_run.asked)
         for unknown in ("auto", 5, ["cloud_run"]):
-            made.put_release(NEW, released(NEW) | {"platform": unknown})
-            assert_failed(made.run(), code=500, version=NEW, message="allowed is dataproc or")
-        assert (len(made.created), len(made.cloud_run.asked)) == (7, asked)
+            cloud.put_release(NEW, release_batches(NEW) | {"platform": unknown})
+            assert_failed(cloud.run(), code=500, version=NEW, message="allowed is dataproc or")
+        assert (len(cloud.created), len(cloud.cloud_run.asked)) == (7, asked)
 
 
 def failed_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
@@ -473,8 +477,8 @@ def failed_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
         executor,
         source,
         cloud_run=BatchScript(end="FAILED", message="the container exited with 1"),
-    ) as made:
-        outcome = made.run({"platform": ON_CLOUD_RUN})
+    ) as cloud:
+        outcome = cloud.run({"platform": ON_CLOUD_RUN})
         assert_failed(
             outcome,
             code=500,
@@ -483,27 +487,27 @@ def failed_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
             state="FAILED",
             message="the container exited with 1",
         )
-        assert len([request for request in made.cloud_run.asked if request.method == "POST"]) == 1
+        assert len([request for request in cloud.cloud_run.asked if request.method == "POST"]) == 1
 
 
 def deadline_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
     with world(
         folder, executor, source, cloud_run=BatchScript(end=None, keeps_ttl=False), deadline=1800
-    ) as made:
-        outcome = made.run({"platform": ON_CLOUD_RUN})
+    ) as cloud:
+        outcome = cloud.run({"platform": ON_CLOUD_RUN})
         assert_failed(
             outcome, code=504, job=METRICS, state="CANCELLED", message="longer than 1800 s"
         )
-        assert len(made.cancels) == 1
-        assert "/jobs/yieldspark-calculate-metrics/executions/" in made.cancels[0]
+        assert len(cloud.cancels) == 1
+        assert "/jobs/yieldspark-calculate-metrics/executions/" in cloud.cancels[0]
 
 
 def job_is_missing_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
-    with world(folder, executor, source) as made:
-        changed = released(NEW)
+    with world(folder, executor, source) as cloud:
+        changed = release_batches(NEW)
         changed["cloud_run_jobs"][METRICS] = "another-name"
-        made.put_release(NEW, changed)
-        outcome = made.run({"platform": {METRICS: "cloud_run"}})
+        cloud.put_release(NEW, changed)
+        outcome = cloud.run({"platform": {METRICS: "cloud_run"}})
         assert_failed(
             outcome,
             code=404,
@@ -511,33 +515,33 @@ def job_is_missing_on_cloud_run(folder: Path, executor: Executor, source: str) -
             state="NOT_CREATED",
             message="'another-name' of kind 'JOB'",
         )
-        assert len(made.cloud_run.asked) == 1
-        made.put_release(NEW, changed | {"cloud_run_jobs": {}})
+        assert len(cloud.cloud_run.asked) == 1
+        cloud.put_release(NEW, changed | {"cloud_run_jobs": {}})
         assert_failed(
-            made.run({"platform": {METRICS: "cloud_run"}}),
+            cloud.run({"platform": {METRICS: "cloud_run"}}),
             code=400,
             message="knows no Cloud Run job for calculate_metrics",
         )
-        assert made.dataproc.asked == []
+        assert cloud.dataproc.asked == []
 
 
 def second_execution(folder: Path, executor: Executor, source: str) -> None:
-    with world(folder, executor, source) as made:
-        first = made.start("hold")["name"].rpartition("/")[2]
-        made.clock.sleep(5)
-        outcome = made.run()
+    with world(folder, executor, source) as cloud:
+        first = cloud.start("hold")["name"].rpartition("/")[2]
+        cloud.clock.sleep(5)
+        outcome = cloud.run()
         assert_failed(outcome, code=409, message=f"execution {first} is running since ")
-        nothing_started(made)
-        made.hold.set()
-        while made.ask("GET", f"/v1/{WORKFLOW_PATH}/executions/{first}")["state"] == "ACTIVE":
+        nothing_started(cloud)
+        cloud.hold.set()
+        while cloud.ask("GET", f"/v1/{WORKFLOW_PATH}/executions/{first}")["state"] == "ACTIVE":
             pass
-        assert_succeeded(made.run())
+        assert_succeeded(cloud.run())
 
 
 def batch_is_gone(folder: Path, executor: Executor, source: str) -> None:
-    with world(folder, executor, source) as made:
-        made.dataproc.fail_next("get", 404)
-        outcome = made.run()
+    with world(folder, executor, source) as cloud:
+        cloud.dataproc.fail_next("get", 404)
+        outcome = cloud.run()
         assert_failed(
             outcome,
             code=404,
@@ -546,16 +550,16 @@ def batch_is_gone(folder: Path, executor: Executor, source: str) -> None:
             state="UNKNOWN",
             message="can not be read",
         )
-        assert len(made.created) == 1
+        assert len(cloud.created) == 1
 
 
 def long_silence(folder: Path, executor: Executor, source: str) -> None:
-    """The service is away for longer than all retries of one look take: the batch is not given up
-    before its deadline.
+    """The service is unavailable for longer than all retries of one poll: the batch is kept until
+    its deadline.
     """
-    with world(folder, executor, source) as made:
-        made.dataproc.fail_next("get", 503, 10)
-        outcome = made.run()
+    with world(folder, executor, source) as cloud:
+        cloud.dataproc.fail_next("get", 503, 10)
+        outcome = cloud.run()
         assert_succeeded(outcome)
         assert outcome.events.count("batch_not_seen") == 1
 
@@ -572,23 +576,23 @@ BROKEN_LATEST: list[tuple[Any, str]] = [
 
 
 def broken_release(folder: Path, executor: Executor, source: str) -> None:
-    with world(folder, executor, source) as made:
+    with world(folder, executor, source) as cloud:
         for content, message in BROKEN_LATEST:
-            made.put("latest.json", content)
-            assert_failed(made.run(), message=message)
+            cloud.put("latest.json", content)
+            assert_failed(cloud.run(), message=message)
         assert_failed(
-            made.run({"version": "c" * 40}),
+            cloud.run({"version": "c" * 40}),
             code=404,
             version="c" * 40,
             message=f"release {'c' * 40} can not be read",
         )
-        made.put_release("c" * 40, released(OLD))
-        assert_failed(made.run({"version": "c" * 40}), code=500, message="is none")
-        made.put_release(NEW, {**released(NEW), "batches": {}})
+        cloud.put_release("c" * 40, release_batches(OLD))
+        assert_failed(cloud.run({"version": "c" * 40}), code=500, message="is none")
+        cloud.put_release(NEW, {**release_batches(NEW), "batches": {}})
         assert_failed(
-            made.run({"version": NEW}), code=400, message="has no batch calculate_metrics"
+            cloud.run({"version": NEW}), code=400, message="has no batch calculate_metrics"
         )
-        nothing_started(made)
+        nothing_started(cloud)
 
 
 CHANGED_FILES = (
@@ -601,22 +605,24 @@ CHANGED_FILES = (
 
 
 def changed_release(folder: Path, executor: Executor, source: str) -> None:
-    """Someone who may write to the bucket puts a file of theirs in the place of a release's."""
-    with world(folder, executor, source) as made:
+    """Somebody with write access replaces a file of a release."""
+    with world(folder, executor, source) as cloud:
         for name in CHANGED_FILES:
-            made.put_release(NEW, released(NEW))
-            changed = released(NEW) | {"project": "another"} if name == "batches.json" else b"evil"
-            made.put(f"versions/{NEW}/{name}", changed)
+            cloud.put_release(NEW, release_batches(NEW))
+            changed = (
+                release_batches(NEW) | {"project": "another"} if name == "batches.json" else b"evil"
+            )
+            cloud.put(f"versions/{NEW}/{name}", changed)
             message = f"{name} of release {NEW} was changed: its md5 is "
-            assert_failed(made.run({"version": NEW}), code=500, version=NEW, message=message)
-        assert_succeeded(made.run({"version": OLD}))
-        asked = len(made.dataproc.asked)
-        outside = released(NEW)
+            assert_failed(cloud.run({"version": NEW}), code=500, version=NEW, message=message)
+        assert_succeeded(cloud.run({"version": OLD}))
+        asked = len(cloud.dataproc.asked)
+        outside = release_batches(NEW)
         main = outside["batches"][METRICS]["pysparkBatch"]
         main["mainPythonFileUri"] = f"gs://evil/versions/{NEW}/{METRICS}.py"
-        made.put_release(NEW, outside)
-        assert_failed(made.run(), code=500, message="which is no file of it; release again")
-        assert len(made.dataproc.asked) == asked
+        cloud.put_release(NEW, outside)
+        assert_failed(cloud.run(), code=500, message="which is no file of it; release again")
+        assert len(cloud.dataproc.asked) == asked
 
 
 WRONG_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
@@ -640,10 +646,10 @@ WRONG_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
 
 
 def wrong_argument(folder: Path, executor: Executor, source: str) -> None:
-    with world(folder, executor, source) as made:
+    with world(folder, executor, source) as cloud:
         for argument, message in WRONG_ARGUMENTS:
-            assert_failed(made.run(argument), code=400, message=message)
-        nothing_started(made)
+            assert_failed(cloud.run(argument), code=400, message=message)
+        nothing_started(cloud)
 
 
 SCENARIOS: tuple[Scenario, ...] = (

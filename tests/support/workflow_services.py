@@ -1,8 +1,7 @@
-"""A cloud for tests of the workflow: all doubles at one address and on one clock that only sleeps
-move, a release, and executions of pipeline.yaml.
-
-The batches of the release are the builder's own. What executes the workflow is given: the
-interpreter, or the emulator (`tests/support/emulator_process.py`).
+"""Args:
+cloud for tests of the workflow: all fakes at one address and on one virtual clock, a release
+    with the builder's batches, and executions of pipeline.yaml by the interpreter or the PyPI
+    emulator.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from emulator.services.fake_executions import FakeExecutions
 from emulator.services.fake_storage import FakeStorage
 from emulator.services.http_service import Answer, Request, Service, serving
 from emulator.services.object_store import Conditions
-from emulator.workflow_engine import VirtualClock, execute, hosts_at
+from emulator.workflow_engine import VirtualClock, execute, route_to
 from workflows.releases.code_bucket import md5_hash
 from workflows.spec.batch_request import batch_key, build_batch
 from workflows.spec.release_paths import Release
@@ -58,14 +57,14 @@ FILES = (
     "forecast_pools.py",
     *(f"jars/{jar}" for jar in JARS),
 )
-"""Of a release, without its two documents."""
+"""Files of a release, without batches.json and the manifest."""
 
 USUAL = BatchScript()
 
 Log = Callable[[dict[str, Any]], None]
 Executor = Callable[[str, Any, Mapping[str, str], str, VirtualClock, Log], Any]
-"""Takes source, argument, environment, the address that stands for Google's, the clock and where
-log entries go. Raises: WorkflowFailed.
+"""Receives source, argument, environment, address of the fakes, clock, and the function that takes
+log entries. Raises WorkflowFailed.
 """
 
 
@@ -78,14 +77,12 @@ def by_interpreter(
     log: Log,
 ) -> Any:
     return execute(
-        source, argument, environment=environment, transport=hosts_at(url), clock=clock, log=log
+        source, argument, environment=environment, transport=route_to(url), clock=clock, log=log
     )
 
 
 class SharedClock(Service):
-    """The virtual clock for other processes: POST /clock/sleep?seconds=S moves it, and both answer
-    the time.
-    """
+    """Serves the virtual clock to other processes: POST /clock/sleep?seconds=S advances it."""
 
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__()
@@ -100,7 +97,7 @@ class SharedClock(Service):
 
 @dataclass
 class Outcome:
-    """How an execution ended; error is the payload that was raised, log the entries' own maps."""
+    """End of an execution. `error` is the payload that was raised, `log` the entries' maps."""
 
     execution: str
     state: str
@@ -115,8 +112,8 @@ class Outcome:
 
 @dataclass
 class World:
-    """The doubles, and executions on them. `before` is called with an execution's id before its
-    first step.
+    """The fakes, and executions on them. `before` is called with an execution's id before its first
+    step.
     """
 
     url: str
@@ -131,15 +128,19 @@ class World:
     hold: threading.Event = field(default_factory=threading.Event)
 
     def run(self, argument: Any = None) -> Outcome:
-        """Start an execution over the API, and see it through."""
+        """Start an execution over the API and wait for its end."""
         name = self.start(argument)["name"]
-        while (found := self.ask("GET", f"/v1/{name}"))["state"] == "ACTIVE":
+        while (execution := self.ask("GET", f"/v1/{name}"))["state"] == "ACTIVE":
             time.sleep(0.005)
-        short = name.rpartition("/")[2]
-        payload = found.get("error", {}).get("payload")
-        result = json.loads(found.get("result", "null"))
+        execution_id = name.rpartition("/")[2]
+        payload = execution.get("error", {}).get("payload")
+        result = json.loads(execution.get("result", "null"))
         return Outcome(
-            short, found["state"], result, payload and json.loads(payload), self.logs[short]
+            execution_id,
+            execution["state"],
+            result,
+            payload and json.loads(payload),
+            self.logs[execution_id],
         )
 
     def start(self, argument: Any) -> Any:
@@ -148,9 +149,7 @@ class World:
         )
 
     def execute(self, execution_id: str, argument: Any) -> Any:
-        """What the double of the executions calls. The argument "hold" is an execution that waits
-        for the test.
-        """
+        """Run an execution for the fake. The argument "hold" waits for the test."""
         if argument == "hold":
             self.hold.wait()
             return None
@@ -166,7 +165,7 @@ class World:
         return self.executor(self.source, argument, environment, self.url, self.clock, log.append)
 
     def put_release(self, version: str, batches: Any) -> None:
-        """A release of these batches, with its files and the manifest over them."""
+        """Write a release with these batches, its files and its manifest."""
         files = {name: f"{name} of {version}".encode() for name in FILES}
         files["batches.json"] = json.dumps(batches).encode()
         entries = {name: {"md5": md5_hash(content)} for name, content in files.items()}
@@ -174,26 +173,26 @@ class World:
             self.put(f"versions/{version}/{name}", content)
         self.put(f"versions/{version}/manifest.json", {"version": version, "files": entries})
 
-    def put(self, name: str, document: Any) -> None:
-        """An object of the code bucket; bytes as they are.
+    def put(self, name: str, value: Any) -> None:
+        """Write an object to the code bucket; bytes as they are, other values as JSON.
 
         It goes to the store without a request: a world has 22 of them.
         """
-        content = document if isinstance(document, bytes) else json.dumps(document).encode()
+        content = value if isinstance(value, bytes) else json.dumps(value).encode()
         settings = {"contentType": "application/json"}
         self.storage.store.write(BUCKET, name, content, settings, Conditions(), {})
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        asked = urllib.request.Request(
+        request = urllib.request.Request(
             self.url + path, content, {"content-type": "application/json"}, method=method
         )
-        with urllib.request.urlopen(asked) as answer:
-            return json.loads(answer.read())
+        with urllib.request.urlopen(request) as response:
+            return json.loads(response.read())
 
     @property
     def created(self) -> list[Request]:
-        """Requests to create a batch."""
+        """Return the requests that create a batch."""
         return [
             request
             for request in self.dataproc.asked
@@ -202,7 +201,7 @@ class World:
 
     @property
     def cancels(self) -> list[str]:
-        """Paths of requests to cancel something that runs."""
+        """Return the paths of requests that cancel something."""
         return [
             request.path
             for service in (self.dataproc, self.cloud_run)
@@ -221,8 +220,15 @@ def world(
     cloud_run: BatchScript = USUAL,
     deadline: int = DEADLINE,
 ) -> Iterator[World]:
-    """Args: dataproc says what a batch does, or by its id; cloud_run what an execution of a job
-    does; deadline of the releases, in seconds.
+    """Run the fakes while the block runs.
+
+    Args:
+        folder: Storage of the fake.
+        executor: Executes the workflow.
+        source: Source of the workflow.
+        dataproc: Behaviour of a batch, or a function from its id to it.
+        cloud_run: Behaviour of an execution of a Cloud Run job.
+        deadline: Deadline of the releases, in seconds.
     """
     clock = VirtualClock()
     storage, batches, containers = (
@@ -232,19 +238,19 @@ def world(
     )
     services: list[Service] = [storage, batches, containers, SharedClock(clock)]
     with serving(services) as url:
-        made = World(url, clock, storage, batches, containers, executor, source)
-        services.append(FakeExecutions(made.execute, now=clock.now))
+        cloud = World(url, clock, storage, batches, containers, executor, source)
+        services.append(FakeExecutions(cloud.execute, now=clock.now))
         for version in (OLD, NEW):
-            made.put_release(version, released(version) | {"deadline_seconds": deadline})
-        made.put("latest.json", {"version": NEW, "manifest_sha256": "0" * 64})
+            cloud.put_release(version, release_batches(version) | {"deadline_seconds": deadline})
+        cloud.put("latest.json", {"version": NEW, "manifest_sha256": "0" * 64})
         try:
-            yield made
+            yield cloud
         finally:
-            made.hold.set()
+            cloud.hold.set()
 
 
-def released(version: str) -> dict[str, Any]:
-    """batches.json of a release: a document of its own for each caller, who may change it."""
+def release_batches(version: str) -> dict[str, Any]:
+    """Return a copy of the release's batches.json, which the caller may change."""
     document: dict[str, Any] = json.loads(_released(version))
     return document
 

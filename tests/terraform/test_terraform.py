@@ -1,4 +1,4 @@
-"""`terraform/` as Terraform's own checks see it, and what it says to a variable that can't work."""
+"""Tests `terraform/` with Terraform's own checks, and its messages for wrong variables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from threading import Thread
 import pytest
 
 from emulator.terraform.google_provider import obstacle
-from emulator.terraform.terraform_runs import Terraform, copied_configuration
+from emulator.terraform.terraform_runs import Terraform, copy_configuration
 from tests.support.processes import PROJECT
 
 needs_terraform = pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))
@@ -35,7 +35,7 @@ BAD_VALUES = {
 
 @pytest.fixture(scope="module")
 def terraform(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Terraform:
-    return copied_configuration(tmp_path_factory.mktemp("terraform"), print)
+    return copy_configuration(tmp_path_factory.mktemp("terraform"), print)
 
 
 @pytest.fixture(scope="module")

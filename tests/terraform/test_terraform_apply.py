@@ -1,9 +1,8 @@
-"""`terraform/` applied by the real provider to fakes of Google's APIs, and the nightly run on what
-was made, with the rights that were granted.
+"""Applies `terraform/` by the real provider to the fakes and tests the daily run on the result,
+with the granted permissions.
 
-One apply is shared by all tests of the file. It takes some 45 s, nearly all of them waits of the
-provider: 10 s after each new account, 3 s after each grant, one after the other for grants on one
-resource.
+All tests of the file share one apply. It takes 45 s, mostly waits of the provider: 10 s after
+each new account, 3 s after each grant, one after the other for grants on one resource.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import pytest
 
 from database.connections.engine import make_engine
 from database.embedded.server import EmbeddedServer
-from emulator.project import daily_run as nightly_run
+from emulator.project import daily_run
 from emulator.terraform import terraform_apply
 from emulator.terraform.google_provider import obstacle
 from tests.conftest import JARS
@@ -118,13 +117,13 @@ def test_forecast_rows_from_what_terraform_made(
     40 days are just enough for a model.
     """
     cloud, outputs = applied.cloud, applied.outputs
-    nightly_run.released(cloud, outputs, tmp_path, JARS, print)
-    database = nightly_run.migrated(cloud, outputs, OPERATOR, print)
+    daily_run.publish_release(cloud, outputs, tmp_path, JARS, print)
+    database = daily_run.migrate_database(cloud, outputs, OPERATOR, print)
     execute(make_engine(database), OWNERS_ROWS, pools=[f"pool-{number}" for number in range(20)])
-    run = nightly_run.scheduled_run(cloud, outputs, OPERATOR, print)
+    run = daily_run.scheduled_run(cloud, outputs, OPERATOR, print)
     steps = [(step["job"], step["state"]) for step in run["result"]["steps"]]
     assert steps == [("calculate_metrics", "SUCCEEDED"), ("forecast_pools", "SUCCEEDED")]
-    assert nightly_run.rows(database) == {"days": 800, "forecasts": 20, "pools": 20}
+    assert daily_run.rows(database) == {"days": 800, "forecasts": 20, "pools": 20}
     assert cloud.storage.store.objects_of(outputs["buckets"]["models"]), "no model was kept"
     costs = cloud.ended(cloud.dispatch("yieldspark-costs")["metadata"]["name"])
     assert costs.get("succeededCount") == 1, costs
@@ -134,8 +133,8 @@ def test_forecast_rows_from_what_terraform_made(
         for grant in cloud.unused_grants()
     }
     assert unused == WITHOUT_A_CALL
-    refused = terraform_apply.refused_destroy(applied.terraform)
+    refused = terraform_apply.destroy_error(applied.terraform)
     assert "failed to delete instance because deletion_protection is set to true" in refused
     assert "cannot destroy workflow without setting deletion_protection=false" in refused
     assert f"Error trying to delete bucket {outputs['buckets']['staging']}" in refused
-    assert nightly_run.rows(database)["forecasts"] == 20
+    assert daily_run.rows(database)["forecasts"] == 20

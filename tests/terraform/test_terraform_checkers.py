@@ -1,7 +1,7 @@
-"""What tflint and checkov say of `terraform/`: nothing beyond the reviewed lists beside it.
+"""Tests that tflint and checkov find nothing in `terraform/` beyond the reviewed lists.
 
-Both come from the ordinary registries into the user's cache folder, once, and are no part of the
-product's packages; without Go or where they can't be had, these tests skip.
+Both are installed once into the user's cache folder and are no packages of the product. Without Go
+or access to the registries these tests skip.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from emulator.terraform.google_provider import cache_folder, obstacle
-from emulator.terraform.terraform_runs import Terraform, copied_configuration
+from emulator.terraform.terraform_runs import Terraform, copy_configuration
 from tests.support.processes import PROJECT
 from tests.support.terraform_inventory import WHOLE_PROJECT
 
@@ -34,7 +34,7 @@ CACHE = cache_folder()
 
 @pytest.fixture(scope="module")
 def terraform(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Terraform:
-    return copied_configuration(tmp_path_factory.mktemp("terraform"), print)
+    return copy_configuration(tmp_path_factory.mktemp("terraform"), print)
 
 
 def _installed(program: Path, command: list[str], variables: dict[str, str]) -> Path:

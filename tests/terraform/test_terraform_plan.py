@@ -1,5 +1,5 @@
-"""One plan of `terraform/` by the real provider, without a way to Google: what it makes, the rules
-it keeps, and each known fault put back into the configuration.
+"""Tests one offline plan of `terraform/` by the real provider: its resources, the rules it follows,
+and that the rules find each known fault.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import yaml
 
 from docs.generate.grants import IDENTITIES, read_grants
 from emulator.terraform.google_provider import obstacle
-from emulator.terraform.terraform_runs import Terraform, copied_configuration
+from emulator.terraform.terraform_runs import Terraform, copy_configuration
 from tests.support.faults_of_resources import RESOURCE_FAULTS
 from tests.support.faults_of_runs import RUN_FAULTS
 from tests.support.plan_document import Plan
@@ -27,7 +27,7 @@ FAULTS = RESOURCE_FAULTS | RUN_FAULTS
 
 @pytest.fixture(scope="module")
 def terraform(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Terraform:
-    return copied_configuration(tmp_path_factory.mktemp("terraform"), print)
+    return copy_configuration(tmp_path_factory.mktemp("terraform"), print)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_the_rules_find_nothing(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_that_is_put_back_is_found(name: str, faulty_findings: list[str]) -> None:
+def test_finds_each_known_fault(name: str, faulty_findings: list[str]) -> None:
     assert [found for found in faulty_findings if FAULTS[name].finding in found]
 
 

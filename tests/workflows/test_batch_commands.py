@@ -1,5 +1,5 @@
-"""`python -m workflows submit`, `wait`, `status`, `list`, `cancel`, `cost`, `logs` against the
-doubles, over HTTP, and gcloud beside them.
+"""Tests `submit`, `wait`, `status`, `list`, `cancel`, `cost` and `logs` against the fakes over
+HTTP, and gcloud against the same fakes.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Cloud:
 
 @contextmanager
 def served(folder: Path, script: BatchScript, *more: Service) -> Iterator[Cloud]:
-    """Both doubles with one small release in the code bucket. Args: more are other doubles."""
+    """Both fakes with one small release in the code bucket. Args: more are other doubles."""
     storage = FakeStorage(folder / "storage", ["acme-code", "acme-staging"])
 
     def put(uri: str, content: bytes) -> None:
@@ -132,7 +132,7 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
 SUBMIT = ("submit", "calculate_metrics", "--rows", "1000000")
 
 
-def test_a_submit_sees_its_batch_through(cloud: Cloud) -> None:
+def test_submit_waits_for_its_batch(cloud: Cloud) -> None:
     found = cloud.run.json(*SUBMIT)
     (create,) = cloud.created()
     assert re.fullmatch(f"metrics-{UUID}", create.query["batchId"])
@@ -156,9 +156,7 @@ def test_a_submit_sees_its_batch_through(cloud: Cloud) -> None:
     )
 
 
-def test_two_submits_of_one_moment_are_two_batches(
-    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_submits_are_two_batches(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         cloud.run.json(*SUBMIT, "--no-wait")
     ids = [request.query["batchId"] for request in cloud.created()]
@@ -235,7 +233,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_use_ends_with_2_before_anything_is_asked(cloud: Cloud, case: str) -> None:
+def test_wrong_use_exits_with_2_before_any_request(cloud: Cloud, case: str) -> None:
     words, sentence = WRONG[case]
     done = cloud.run("submit", *words, "--json")
     assert done.returncode == 2
@@ -284,7 +282,7 @@ def test_without_a_database_nothing_is_planned_or_sent(cloud: Cloud) -> None:
     assert cloud.dataproc.asked == []
 
 
-def test_a_failed_batch_fails_the_command_with_all_there_is_to_know(tmp_path: Path) -> None:
+def test_a_failed_batch_fails_the_command_with_its_summary(tmp_path: Path) -> None:
     with served(tmp_path, FAILS) as cloud:
         done = cloud.run(*SUBMIT, "--json")
         assert done.returncode == 1
@@ -310,7 +308,7 @@ def test_a_failed_batch_fails_the_run_with_its_last_lines(
 
     def batch_fails(_execution: str, _argument: Any) -> None:
         Batches(settings[0]).submit(batch_request(), "metrics-1", "m-1")
-        failed = {"job": "calculate_pool_metrics", "batch": "metrics-1", "state": "FAILED"}
+        failed = {"job": "calculate_metrics", "batch": "metrics-1", "state": "FAILED"}
         raise WorkflowFailed(failed | {"message": "exit code 3"}, [])
 
     with served(tmp_path, FAILS, FakeExecutions(batch_fails)) as cloud:
@@ -326,7 +324,7 @@ def test_a_failed_batch_fails_the_run_with_its_last_lines(
     assert "the login was refused" in capsys.readouterr().err
 
 
-def test_a_batch_is_looked_at_listed_read_and_left_alone_when_it_has_ended(cloud: Cloud) -> None:
+def test_commands_on_an_ended_batch(cloud: Cloud) -> None:
     name = cloud.run.json(*SUBMIT, "--no-wait")["batch"]
     assert cloud.run.json("status", name)["state"] == "SUCCEEDED"
     assert cloud.run.json("wait", f"{PARENT}/batches/{name}")["state"] == "SUCCEEDED"
@@ -340,7 +338,7 @@ def test_a_batch_is_looked_at_listed_read_and_left_alone_when_it_has_ended(cloud
     done = cloud.run("cancel", name)
     assert (
         done.returncode,
-        f"{name} is SUCCEEDED already: there is nothing to cancel" in done.stderr,
+        f"{name} is SUCCEEDED already; nothing was cancelled" in done.stderr,
     ) == (0, True)
     assert (
         cloud.run("logs", name).stdout
@@ -364,7 +362,7 @@ def test_a_running_batch_is_cancelled(tmp_path: Path) -> None:
         assert (done.returncode, f"batch {name} is CANCELLED" in done.stderr) == (1, True)
 
 
-def test_a_batch_that_is_not_there(cloud: Cloud) -> None:
+def test_reports_a_missing_batch(cloud: Cloud) -> None:
     done = cloud.run("status", "metrics-nowhere", "--json")
     assert done.returncode == 1
     assert "Not found: Batch" in json.loads(done.stdout)["error"]
@@ -419,11 +417,11 @@ def test_a_months_bill_by_the_model_names_its_inputs(cloud: Cloud) -> None:
         assert words in shown
 
 
-def test_a_ledger_out_of_reach_fails_no_batch(tmp_path: Path) -> None:
+def test_an_unreachable_ledger_fails_no_batch(tmp_path: Path) -> None:
     with served(tmp_path, AT_ONCE) as cloud:
         done = cloud.run(*SUBMIT)
         assert done.returncode == 0, done.stderr
-        assert "the ledger does not have the cost of metrics-" in done.stderr
+        assert "the cost of metrics-" in done.stderr
         assert PASSWORD not in done.stdout + done.stderr
         assert cloud.run("cost").returncode == 0
         inside = cloud.run.json("cost", code=1, ENVIRONMENT="production")
@@ -456,7 +454,7 @@ def _waiting(cloud: Cloud, name: str, stdin: int) -> Iterator[subprocess.Popen[s
 
 
 @pytest.mark.usefixtures("processes")
-def test_ctrl_c_without_a_terminal_leaves_the_batch_and_says_how_to_cancel_it(
+def test_ctrl_c_without_a_terminal_keeps_the_batch_and_prints_the_cancel_command(
     tmp_path: Path,
 ) -> None:
     with served(tmp_path, STAYS) as cloud:
@@ -489,7 +487,7 @@ def test_ctrl_c_at_a_terminal_asks(tmp_path: Path, answer: str, state: str) -> N
 
 @pytest.fixture
 def gcloud(processes: None, tmp_path: Path) -> dict[str, str]:
-    """The variables that lead gcloud to a double. Skips where it is not installed."""
+    """The variables that lead gcloud to a fake. Skips where it is not installed."""
     if not shutil.which("gcloud"):
         pytest.skip("gcloud is not installed here")
     return os.environ | {

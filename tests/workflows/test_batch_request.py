@@ -1,5 +1,5 @@
-"""The request that starts a batch: what is in it for each job, what of the settings is and is not,
-and its ids.
+"""Tests the request that starts a batch: its content for each job, the settings it passes on, and
+its ids.
 """
 
 from __future__ import annotations
@@ -290,7 +290,7 @@ def test_a_short_subnetwork_and_a_ttl_are_passed_as_they_are() -> None:
     assert (execution["subnetworkUri"], execution["ttl"]) == ("yieldspark", "600s")
 
 
-def test_rows_of_the_plan_win_over_those_of_a_night() -> None:
+def test_rows_of_the_plan_override_the_expected_rows() -> None:
     settings = cloud_settings(expected_rows=50_000_000)
     executors = [
         properties_of(build_batch(settings, RELEASE, "calculate_metrics", rows=rows, today=TODAY))[
@@ -301,7 +301,7 @@ def test_rows_of_the_plan_win_over_those_of_a_night() -> None:
     assert executors == ["5", "2", "7"]
 
 
-def test_nothing_of_the_request_comes_from_a_clock_or_by_chance() -> None:
+def test_the_request_is_deterministic() -> None:
     assert [a_batch(), a_batch()] == [a_batch()] * 2
     execution = str(uuid4())
     for job in ("calculate_metrics", "forecast_pools"):

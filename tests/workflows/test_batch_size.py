@@ -1,5 +1,5 @@
-"""How big a batch is for the rows it will read: legal for the service at every size, and the
-smallest that is on a small night.
+"""Tests the size of a batch by its rows: legal for the service at every size, and the smallest for
+a small run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tests.support.batches import BATCHES
 from workflows.spec.batch_size import Machine, size_for
 
 
-def test_a_small_night_of_the_metrics_is_the_smallest_batch_there_is() -> None:
+def test_a_small_metrics_run_gets_the_smallest_batch() -> None:
     size = size_for("calculate_metrics", None, 1_000_000, max_executors=20)
     smallest = Machine(cores=4, heap_mib=2048, overhead_mib=2048)
     assert (size.driver, size.executor, size.executors_min, size.executors_max) == (
@@ -73,7 +73,7 @@ def test_a_driver_with_more_rows_than_four_cores_may_hold_gets_more_cores() -> N
     assert cores == [4, 8, 16]
 
 
-def test_what_no_machine_holds_is_refused_with_its_size() -> None:
+def test_rejects_rows_that_fit_no_machine() -> None:
     with pytest.raises(
         ConfigurationError,
         match=(

@@ -1,5 +1,5 @@
-"""Each fault of a batch put back on its own turns the check red, in words that say what is allowed;
-several are named together.
+"""Tests that each known fault of a batch is reported with what is allowed, and that several faults
+are reported together.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ REFUSED_BY_THE_SERVICE: list[tuple[str, Change, str]] = [
     (
         "batch id in the body",
         lambda batch: batch.update(batchId="metrics-1"),
-        'no field named "batchId" .*It stands in the query',
+        'no field named "batchId" .*It belongs in the query',
     ),
     (
         "request id in the body",
@@ -96,7 +96,7 @@ REFUSED_BY_THE_SERVICE: list[tuple[str, Change, str]] = [
     (
         "two kinds of network",
         with_execution(networkUri="default"),
-        "networkUri and subnetworkUri are both there",
+        "networkUri and subnetworkUri are both set",
     ),
     ("label in capitals", with_labels({"Job": "x"}), "label 'Job'"),
     ("label of Google's", with_labels({"goog-batch": "x"}), "label 'goog-batch'"),
@@ -148,7 +148,7 @@ REFUSED_BY_THE_SERVICE: list[tuple[str, Change, str]] = [
         lambda batch: properties_of(batch).update(
             {"dataproc.tier": "premium", "spark.dataproc.driver.compute.tier": "premium"}
         ),
-        "the service takes one of them only",
+        "the service accepts only one",
     ),
     (
         "one executor",
@@ -427,7 +427,7 @@ def test_what_no_type_can_read_is_one_fault_of_many(unreadable: dict[str, Any]) 
         lambda batch: batch["pysparkBatch"].update(args=["--with", PASSWORD]),
     ],
 )
-def test_a_secrets_value_is_found_wherever_it_stands_and_not_said(change: Change) -> None:
+def test_finds_a_secrets_value_anywhere_and_does_not_print_it(change: Change) -> None:
     batch = changed(a_batch(), change)
     check_batch(batch)
     with pytest.raises(ConfigurationError, match="holds the value of a secret") as caught:

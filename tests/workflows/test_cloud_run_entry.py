@@ -1,5 +1,5 @@
-"""The entry of the Cloud Run jobs against the storage double: it fetches what the manifest says,
-refuses everything else, and becomes the job.
+"""Tests the entry point of the Cloud Run jobs against the storage fake: it downloads the manifest's
+files, rejects all others, and becomes the job.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Bucketful:
     """A bucket of releases, and the container's variables that lead to it."""
 
     bucket: Bucket
-    double: FakeStorage
+    fake: FakeStorage
     variables: dict[str, str]
     files: dict[str, bytes] = field(
         default_factory=lambda: {
@@ -121,21 +121,21 @@ class Bucketful:
 
 @pytest.fixture
 def releases(tmp_path: Path) -> Iterator[Bucketful]:
-    double = FakeStorage(tmp_path / "storage", ["code"])
-    with serving([double]) as url:
+    fake = FakeStorage(tmp_path / "storage", ["code"])
+    with serving([fake]) as url:
         client = Client(
             project=None,
             credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
             client_options={"api_endpoint": url},
         )
         yield Bucketful(
-            client.bucket("code"), double, {"CODE_BUCKET": "code", "GOOGLE_API_ENDPOINT": url}
+            client.bucket("code"), fake, {"CODE_BUCKET": "code", "GOOGLE_API_ENDPOINT": url}
         )
 
 
 def start(folder: Path, variables: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    """The entry as the image has it: one file, alone in a folder, with a container's few
-    variables.
+    """Start the entry point as in the image: one file in its own folder, with a
+    container's variables.
     """
     (folder / "image").mkdir()
     (folder / "tmp").mkdir()
@@ -300,7 +300,7 @@ def test_sigterm_before_the_job_ends_the_entry(releases: Bucketful, tmp_path: Pa
         over.wait(60)
         return UNAVAILABLE
 
-    releases.double.fault = hold
+    releases.fake.fault = hold
     job = start(tmp_path, releases.variables, JOB)
     assert asked.wait(60)
     job.send_signal(signal.SIGTERM)
@@ -394,12 +394,12 @@ DAMAGED: dict[str, tuple[str, bytes | None, str]] = {
     "latest is no document": (
         "latest.json",
         b"{",
-        "latest.json is no document with version, manifest_sha256",
+        "latest.json is no JSON object with version, manifest_sha256",
     ),
     "latest is no object": (
         "latest.json",
         b"[]",
-        "latest.json is no document with version, manifest_sha256",
+        "latest.json is no JSON object with version, manifest_sha256",
     ),
 }
 """An object, what stands there instead (None: nothing), and what is said of it."""
@@ -430,14 +430,17 @@ def test_a_manifest_writes_nowhere_but_to_the_folder(releases: Bucketful, tmp_pa
 
 @pytest.mark.parametrize(
     ("status", "sentence"),
-    [(403, "Google Cloud refused: .*may the job's service account"), (503, "does not answer")],
+    [
+        (403, "Google Cloud refused: .*check that the job's service account"),
+        (503, "does not answer"),
+    ],
 )
 def test_a_service_that_does_not_give_the_release(
     releases: Bucketful, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, sentence: str
 ) -> None:
     monkeypatch.setattr(cloud_run_entry, "RETRY_SECONDS", 0.1)
     releases.release()
-    releases.double.fault = lambda number, request: Fault(status=status)
+    releases.fake.fault = lambda number, request: Fault(status=status)
     with pytest.raises(NotStarted, match=rf"^gs://code/{MANIFEST}: .*{sentence}") as refused:
         fetch(reader(releases.variables), JOB, VERSION, tmp_path)
     assert refused.value.exit_code == FAILED
@@ -452,7 +455,7 @@ def test_a_request_that_is_refused_once_is_made_again(releases: Bucketful, tmp_p
             asked.append(request)
         return UNAVAILABLE if [request] == asked else None
 
-    releases.double.fault = once
+    releases.fake.fault = once
     assert fetch(reader(releases.variables), JOB, VERSION, tmp_path) == (tmp_path, VERSION)
     assert len(asked) == 2
 

@@ -1,5 +1,5 @@
-"""cloudbuild.yaml keeps its rules, each rule can fail, and Google's types and the public schema
-take it.
+"""Tests that cloudbuild.yaml follows its rules, that each rule can fail, and that Google's types
+and the public schema accept the file.
 """
 
 from __future__ import annotations
@@ -147,18 +147,18 @@ def test_our_build_breaks_no_rule() -> None:
 
 
 @pytest.mark.parametrize(("rule", "old", "new"), BROKEN.values(), ids=BROKEN)
-def test_a_rule_sees(rule: str, old: str, new: str) -> None:
+def test_a_rule_finds(rule: str, old: str, new: str) -> None:
     broken, count = re.subn(old, new, TEXT)
     assert count, f"{old} is not in cloudbuild.yaml"
     assert rule in faults(BuildFile(broken, PROJECT))
 
 
-def test_every_rule_is_seen_to_fail() -> None:
+def test_every_rule_can_fail() -> None:
     assert {rule for rule, _, _ in BROKEN.values()} == {rule.__name__ for rule in RULES}
 
 
 def test_googles_own_types_read_it() -> None:
-    """As the service does, which refuses a field that it does not know."""
+    """The service rejects an unknown field too."""
     document = BuildFile(TEXT, PROJECT).document
     build = Build.from_json(json.dumps(document))
     assert [step.id for step in build.steps] == [step["id"] for step in document["steps"]]

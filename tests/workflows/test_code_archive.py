@@ -1,5 +1,5 @@
-"""The jobs run from the built zip alone, and on a cluster of processes: with the rows that the
-checkout gives.
+"""Tests that the jobs run from the built zip alone, also on a cluster of processes, with the same
+rows as from the checkout.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a batch costs by list price, before and after, and in the ledger."""
+"""Tests the list price of a batch before and after it runs, and its record in the ledger."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_example_of_the_pricing_page() -> None:
         {"runtimeInfo": {"currentUsage": {"milliDcu": "1"}}},
     ],
 )
-def test_before_the_service_has_said_it_there_is_no_cost(batch: dict[str, object]) -> None:
+def test_there_is_no_cost_before_the_service_reports_usage(batch: dict[str, object]) -> None:
     assert actual_cost(batch) is None
 
 

@@ -1,5 +1,5 @@
-"""The product's client of Dataproc against the double, over HTTP: what the owner's earlier plans
-got wrong, and what a bad line does.
+"""Tests the Dataproc client against the fake over HTTP: protocol, retries, deadlines and unreliable
+connections.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def test_a_submitted_batch_has_its_ids_in_the_query_and_never_in_the_body(cloud:
 def test_a_field_that_a_batch_does_not_have_is_refused_before_it_is_sent(cloud: Cloud) -> None:
     with pytest.raises(ConfigurationError, match="batchId"):
         cloud.batches.submit(batch_request() | {"batchId": "metrics-1"}, "metrics-1", "m-1")
-    assert cloud.double.asked == []
+    assert cloud.fake.asked == []
 
 
 def test_the_batch_is_polled_and_not_its_operation(cloud: Cloud) -> None:
@@ -54,7 +54,7 @@ def test_the_batch_is_polled_and_not_its_operation(cloud: Cloud) -> None:
     assert looked == {"/v1/projects/acme/locations/europe-west1/batches/metrics-1"}
 
 
-def test_polls_grow_and_tell_how_far_it_is(cloud: Cloud) -> None:
+def test_poll_intervals_grow_and_report_progress(cloud: Cloud) -> None:
     _submitted(cloud)
     told: list[tuple[str, float]] = []
     cloud.batches.wait("metrics-1", lambda batch, seconds: told.append((batch["state"], seconds)))
@@ -67,7 +67,7 @@ def test_polls_grow_and_tell_how_far_it_is(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("end", ["FAILED", "CANCELLED"])
-def test_an_ended_batch_is_not_polled_for_ever(end: str) -> None:
+def test_polling_stops_when_the_batch_has_ended(end: str) -> None:
     with served(BatchScript(end=end)) as cloud:  # type: ignore[arg-type]
         _submitted(cloud)
         assert cloud.batches.wait("metrics-1")["state"] == end
@@ -82,7 +82,7 @@ def test_beyond_its_time_a_batch_is_cancelled_once_and_the_wait_fails() -> None:
             match="still RUNNING after 7800 seconds, beyond its ttl, and is cancelled now",
         ):
             cloud.batches.wait("metrics-1")
-        assert cloud.double.states() == {"metrics-1": "CANCELLED"}
+        assert cloud.fake.states() == {"metrics-1": "CANCELLED"}
         assert len(cloud.asked("POST", ":cancel")) == 1
 
 
@@ -118,7 +118,7 @@ def test_a_cancel_goes_to_the_operation_and_waits_for_the_end(cloud: Cloud) -> N
     assert len(cloud.asked("POST", ":cancel")) == 1, "an ended batch is left alone"
 
 
-def test_a_cancel_that_changes_nothing_says_so() -> None:
+def test_reports_a_cancel_without_effect() -> None:
     with served(BatchScript(end=None, cancelling_seconds=10_000)) as cloud:
         _submitted(cloud)
         with pytest.raises(CloudUnavailable, match="still CANCELLING 10 minutes after its cancel"):
@@ -129,19 +129,19 @@ def test_a_cancel_that_changes_nothing_says_so() -> None:
 def test_a_create_that_the_service_does_not_take_is_sent_again(
     cloud: Cloud, failure: int | str
 ) -> None:
-    cloud.double.fail_next("create", failure, times=2)
+    cloud.fake.fail_next("create", failure, times=2)
     assert _submitted(cloud)["state"] == "PENDING"
     assert {request.query["requestId"] for request in cloud.asked("POST")} == {"m-1"}
     assert len(cloud.asked("POST")) == 3
 
 
 def test_a_lost_answer_makes_no_second_batch(cloud: Cloud) -> None:
-    cloud.double.fail_next("create", "lost answer", times=2)
+    cloud.fake.fail_next("create", "lost answer", times=2)
     _submitted(cloud)
-    assert cloud.double.states() == {"metrics-1": "PENDING"}
+    assert cloud.fake.states() == {"metrics-1": "PENDING"}
 
 
-def test_a_conflict_about_our_own_batch_is_no_error(cloud: Cloud) -> None:
+def test_a_conflict_with_the_same_batch_is_no_error(cloud: Cloud) -> None:
     first = _submitted(cloud)
     assert cloud.batches.submit(batch_request(), "metrics-1", "m-2")["uuid"] == first["uuid"]
 
@@ -157,27 +157,27 @@ def test_a_conflict_about_another_batch_is_refused(cloud: Cloud) -> None:
 
 
 def test_a_conflict_without_a_batch_is_sent_again(cloud: Cloud) -> None:
-    cloud.double.fail_next("create", 409)
+    cloud.fake.fail_next("create", 409)
     assert _submitted(cloud)["state"] == "PENDING"
 
 
 @pytest.mark.parametrize("method", ["get", "list", "cancel"])
-def test_looking_and_cancelling_are_patient_too(cloud: Cloud, method: str) -> None:
+def test_get_and_cancel_are_retried(cloud: Cloud, method: str) -> None:
     _submitted(cloud)
-    cloud.double.fail_next(method, 503)  # type: ignore[arg-type]
-    cloud.double.fail_next(method, "cut")  # type: ignore[arg-type]
+    cloud.fake.fail_next(method, 503)  # type: ignore[arg-type]
+    cloud.fake.fail_next(method, "cut")  # type: ignore[arg-type]
     cloud.batches.list()
     assert cloud.batches.cancel("metrics-1")["state"] == "CANCELLED"
 
 
-def test_a_service_that_stays_away_is_told_apart_from_one_that_refuses(
+def test_distinguishes_an_unavailable_service_from_a_refusal(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(CloudRefused, match=re.escape("metrics-9: Google Cloud refused: GET")):
         cloud.batches.get("metrics-9")
     monkeypatch.setattr(dataproc, "RETRY_SECONDS", 0.05)
     hurried = Batches(cloud.settings, first_retry_seconds=0.01)
-    cloud.double.fail_next("get", 503, times=1000)
+    cloud.fake.fail_next("get", 503, times=1000)
     with pytest.raises(CloudUnavailable, match="Google Cloud does not answer"):
         hurried.get("metrics-9")
 

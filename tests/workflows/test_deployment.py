@@ -1,8 +1,8 @@
-"""A merge's build, as cloudbuild.yaml has it, on this machine: it deploys the commit, a second one
-changes nothing, and bad input stops it before anything is released.
+"""Tests a build of cloudbuild.yaml on this machine: it deploys the commit, a second build changes
+nothing, and wrong input stops it before a release.
 
-The steps are processes in a shallow clone, with the real git and gcloud and a real release into the
-storage double. The step `test` is left out: it is this suite.
+The steps are processes in a shallow clone, with the real git and gcloud and a real release to the
+storage fake. The step `test` is omitted: it is this suite.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ STEPS = ["check", "settings", "images", "release", "deploy", "verify"]
 
 @dataclass
 class TwoBuilds:
-    """Two builds of one commit in a new project, each in a clone of its own; changed is what the
-    project had after each.
+    """Two builds of one commit in a new project, each in its own clone; `changed` is the project's
+    state after each.
     """
 
     cloud: DeploymentCloud
@@ -125,5 +125,5 @@ def test_each_step_says_what_it_did(twice: TwoBuilds) -> None:
     assert f"{len(SETTINGS)} settings from gs://{BUCKET}/settings.env" in first["settings"].stderr
     assert "no such manifest: " in first["images"].stderr
     assert "0 files were new" in second["release"].stderr
-    assert f"{JOB}: has this image already" in second["deploy"].stderr
+    assert f"{JOB}: image is up to date" in second["deploy"].stderr
     assert "are those of this build" in second["verify"].stderr

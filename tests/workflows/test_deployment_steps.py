@@ -1,5 +1,5 @@
-"""Bad input stops a step of a deployment with a sentence that names the value, what is allowed and
-what to do; nothing is released then.
+"""Tests that wrong input stops a deployment step with the value, what is allowed and the next step,
+before anything is released.
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ def context_of(checkout: Path, more: Mapping[str, str] | None = None) -> Context
     return Context(checkout, os.environ | given | dict(more or {}))
 
 
-def hand_on(context: Context, **documents: Any) -> None:
-    """What earlier steps would have left, by the file's name without its ending."""
+def save_output(context: Context, **documents: Any) -> None:
+    """Write the output of earlier steps, by file name without extension."""
     for name, document in documents.items():
-        context.hand_on(f"{name}.json", document)
+        context.save_output(f"{name}.json", document)
 
 
 def test_a_clone_of_the_commit_is_taken(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +150,7 @@ def test_the_program_ends_with_1_and_releases_nothing(
     before, context = cloud.changed(), context_of(checkout, variables)
     if dirty:
         (checkout / "README.md").write_text("Another product\n")
-    hand_on(context, images=PINNED, settings=SETTINGS)
+    save_output(context, images=PINNED, settings=SETTINGS)
     program = (
         f"import sys; sys.path.insert(0, {str(PROJECT)!r}); from workflows.deployment.__main__"
         f" import main; sys.exit(main([{name!r}]))"
@@ -182,7 +182,7 @@ def test_a_release_without_a_digest_does_not_begin(
 ) -> None:
     cloud.publish(small_release(SECOND))
     context = context_of(checkout, cloud.access())
-    hand_on(context, settings=SETTINGS, **({"images": handed} if handed else {}))
+    save_output(context, settings=SETTINGS, **({"images": handed} if handed else {}))
     with pytest.raises(DeploymentFailed, match=words):
         release(context)
     assert latest_version(cloud.storage) == SECOND
@@ -192,11 +192,11 @@ def test_a_release_that_is_refused_ends_the_build(cloud: DeploymentCloud, checko
     """The commit has no product: `python -m workflows` is not in it."""
     cloud.publish(small_release(SECOND))
     context = context_of(checkout, cloud.access())
-    hand_on(context, settings=SETTINGS, images=PINNED)
+    save_output(context, settings=SETTINGS, images=PINNED)
     with pytest.raises(DeploymentFailed, match=r"ended with exit code 1; .* latest\.json is as it"):
         release(context)
     assert latest_version(cloud.storage) == SECOND
-    assert not (context.folder / release_step.HANDED_ON).exists()
+    assert not (context.folder / release_step.OUTPUT_FILE).exists()
 
 
 def test_the_tag_follows_from_what_the_images_are_made_of(checkout: Path) -> None:
@@ -220,18 +220,21 @@ def test_the_tag_follows_from_what_the_images_are_made_of(checkout: Path) -> Non
     ("refuse", "words"),
     [
         ("build: no space left on device", r"`docker build .* failed with exit code 1"),
-        ("push: denied: permission", r"docker push .* failed: denied: permission; may the build's"),
+        (
+            "push: denied: permission",
+            r"docker push .* failed: denied: permission; check that the build's",
+        ),
         ("manifest: x509", r"was pushed, and the registry shows no digest of it for linux/amd64"),
     ],
 )
-def test_an_image_that_does_not_arrive_is_said(
+def test_reports_an_image_without_a_digest_after_the_push(
     cloud: DeploymentCloud, checkout: Path, refuse: str, words: str
 ) -> None:
     (cloud.docker / "refuse").write_text(refuse)
     context = context_of(checkout, cloud.environment())
     with pytest.raises(DeploymentFailed, match=words):
         provide_images(context)
-    assert not (context.folder / images.HANDED_ON).exists()
+    assert not (context.folder / images.OUTPUT_FILE).exists()
 
 
 def test_a_container_without_docker_gets_debians_client(
@@ -259,7 +262,7 @@ def test_an_image_that_another_build_pushed_meanwhile_is_taken(
     (cloud.docker / "other-build").touch()
     context = context_of(checkout, cloud.environment())
     provide_images(context)
-    handed = json.loads((context.folder / images.HANDED_ON).read_text())
+    handed = json.loads((context.folder / images.OUTPUT_FILE).read_text())
     assert handed == {target: f"{REPOSITORY}/{target}@{OTHER_DIGEST}" for target in images.TARGETS}
 
 
@@ -296,7 +299,7 @@ def test_settings_are_read_with_quotes_and_comments() -> None:
         ("REGION", "there, line 1 is no setting: NAME=VALUE is allowed"),
         ("A=1\nregion=x", "line 2 is no setting"),
         ("A=1\nA=2", "line 2 has A a second time"),
-        ("DB_PASSWORD=hunter2", "line 1 has DB_PASSWORD, and no secret may stand there"),
+        ("DB_PASSWORD=hunter2", "line 1 has DB_PASSWORD, and the file must not hold a secret"),
     ],
 )
 def test_settings_that_are_none_are_refused_without_their_value(text: str, words: str) -> None:
@@ -319,16 +322,14 @@ needs_gcloud = pytest.mark.skipif(not shutil.which("gcloud"), reason="gcloud is 
 
 
 @needs_gcloud
-def test_a_project_without_its_settings_is_told_to_apply(
-    cloud: DeploymentCloud, checkout: Path
-) -> None:
+def test_missing_settings_ask_for_terraform_apply(cloud: DeploymentCloud, checkout: Path) -> None:
     context = context_of(checkout, {**cloud.environment(), "CODE_BUCKET": "nowhere"})
     with pytest.raises(
         DeploymentFailed,
         match=r"gs://nowhere/settings\.env can't be read: ERROR: .*; `terraform apply` writes it",
     ):
         fetch_settings(context)
-    assert not (context.folder / settings_file.HANDED_ON).exists()
+    assert not (context.folder / settings_file.OUTPUT_FILE).exists()
 
 
 @needs_gcloud
@@ -341,13 +342,13 @@ def test_verify_names_everything_that_is_otherwise(
     (checkout / "workflows").mkdir()
     (checkout / "workflows" / "pipeline.yaml").write_text("main:\n")
     context = context_of(checkout, {**cloud.environment(), "CLOUD_RUN_JOBS": JOB})
-    hand_on(context, settings=SETTINGS, images=PINNED, release={"version": FIRST})
+    save_output(context, settings=SETTINGS, images=PINNED, release={"version": FIRST})
     capsys.readouterr()
     with pytest.raises(DeploymentFailed, match=r"something else: latest\.json .* and more"):
         verify(context)
     said = capsys.readouterr()
     for words in (
-        f"latest.json names {SECOND}, and released was {FIRST}",
+        f"latest.json names {SECOND}, but this build released {FIRST}",
         f"the source of {WORKFLOW} is not this commit's",
         f"{WORKFLOW} is UNAVAILABLE, and not ACTIVE",
         f"{WORKFLOW} reads CODE_BUCKET=None",

@@ -1,8 +1,7 @@
-"""The images' Dockerfile keeps its rules, each rule can fail, and the packages are the locked ones,
-cut where they must be.
+"""Tests that the Dockerfile follows its rules, that each rule can fail, and that the images have
+the locked packages.
 
-No Docker runs here: the build itself is not tried. What pip does in it is, in a fresh environment,
-by the lines of the Dockerfile (a long test).
+No Docker runs here. A long test runs the Dockerfile's pip lines in a new environment.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from emulator.services.fake_storage import FakeStorage
 from emulator.services.http_service import serving
 from local_runtime.java import find_java
 from sample_data import SAMPLE_FILES
-from tests.support.dockerfiles import RULES, faults, parsed
+from tests.support.dockerfiles import RULES, faults, parse
 from tests.support.processes import PROJECT, environment_of
 from workflows.releases.release import publish
 
@@ -160,17 +159,17 @@ what stands there instead.
 
 
 def test_our_dockerfile_breaks_no_rule() -> None:
-    assert faults(parsed(TEXT, PROJECT)) == {}
+    assert faults(parse(TEXT, PROJECT)) == {}
 
 
 @pytest.mark.parametrize(("rule", "old", "new"), BROKEN.values(), ids=BROKEN)
-def test_a_rule_sees(rule: str, old: str, new: str) -> None:
+def test_a_rule_finds(rule: str, old: str, new: str) -> None:
     broken, count = re.subn(old, new, TEXT)
     assert count, f"{old} is not in the Dockerfile"
-    assert rule in faults(parsed(broken, PROJECT))
+    assert rule in faults(parse(broken, PROJECT))
 
 
-def test_every_rule_is_seen_to_fail() -> None:
+def test_every_rule_can_fail() -> None:
     assert {rule for rule, _, _ in BROKEN.values()} == {rule.__name__ for rule in RULES}
 
 
@@ -179,7 +178,7 @@ def test_every_rule_is_seen_to_fail() -> None:
 )
 def test_what_the_parser_does_not_understand_it_refuses(text: str) -> None:
     with pytest.raises(ValueError, match=r"know|before|understood"):
-        parsed(text, PROJECT)
+        parse(text, PROJECT)
 
 
 def _names(requirements: str) -> set[str]:
@@ -198,7 +197,7 @@ def test_the_images_have_the_locked_packages_with_their_hashes() -> None:
         assert (pin in batch) + (pin in cloud_run) == (0 if _names(pin) <= LAPTOP else 1)
 
 
-def test_a_package_that_is_gone_or_has_no_pin_is_told() -> None:
+def test_reports_a_missing_or_unpinned_package() -> None:
     with pytest.raises(ValueError, match="py4j not in the locked file"):
         locked_for("batch", LOCKED.replace("\npy4j==", "\npy5j=="))
     with pytest.raises(ValueError, match="'numpy>=1' in the locked file is no NAME==VERSION"):
@@ -240,7 +239,7 @@ class BuiltHere:
 
     def __init__(self, folder: Path) -> None:
         self.root = folder
-        self.stages = {stage.name: stage for stage in parsed(TEXT, PROJECT).stages}
+        self.stages = {stage.name: stage for stage in parse(TEXT, PROJECT).stages}
         venv.create(folder / "venv", with_pip=True)
         # what the base has besides pip: github.com/docker-library/python,
         # 3.11/slim-bookworm/Dockerfile

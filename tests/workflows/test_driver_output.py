@@ -1,6 +1,4 @@
-"""A batch's output as the service writes it: several objects in a row, appended to while the batch
-runs.
-"""
+"""Tests the reader of a batch's output: several objects that grow while the batch runs."""
 
 from __future__ import annotations
 
@@ -41,18 +39,18 @@ def written(tmp_path: Path) -> Iterator[tuple[DriverOutput, Writer]]:
         yield DriverOutput(settings, URI), write
 
 
-def test_it_is_read_on_from_where_it_was(written: tuple[DriverOutput, Writer]) -> None:
+def test_reads_on_from_the_last_offset(written: tuple[DriverOutput, Writer]) -> None:
     output, write = written
-    assert output.read_on() == ""
+    assert output.read_new() == ""
     write(0, "one\nzwö".encode()[:-1])
-    assert output.read_on() == "one\nzw", "half a character waits for its other half"
+    assert output.read_new() == "one\nzw", "half a character waits for its other half"
     write(0, "one\nzwölf\n".encode())
     write(1, b"three\n")
-    assert output.read_on() == "ölf\nthree\n"
-    assert output.read_on() == ""
+    assert output.read_new() == "ölf\nthree\n"
+    assert output.read_new() == ""
 
 
-def test_the_last_lines_may_lie_in_several_objects(
+def test_the_last_lines_may_span_objects(
     written: tuple[DriverOutput, Writer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, write = written

@@ -1,5 +1,5 @@
-"""What an operator does beside the database: from an empty one to costs in the ledger by containers
-that really run, and what is refused before one starts.
+"""Tests an operator's work in the private network, from an empty database to costs in the ledger,
+by containers that really run.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ MIGRATE = ("operator", "--", "db", "migrate")
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(container_runs, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(container_runs, "POLL_SECONDS", 0.1)
 
 
 def test_from_an_empty_database_to_costs_in_the_ledger(database: Settings, tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-"""A month's bill by platform: the model's figures, what past runs of the ledger replace in them,
-and the table on the page.
+"""Tests the monthly bill by platform: the model, the past runs that replace its inputs, and the
+table in the documentation.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from tests.support.dataproc_cases import WorkflowsHere
 from tests.support.processes import PROJECT, environment_of
 from workflows.costs.bill_inputs import SOURCES, BillInputs, inputs_of
 from workflows.costs.cost_ledger import PAST_RUNS, PastRun, past_runs, usual_seconds
+from workflows.costs.daily_cost import batch_usd
 from workflows.costs.database_cost import database_cost
 from workflows.costs.measured_inputs import KnownInputs, with_measured
 from workflows.costs.monthly_bill import modelled_bill, monthly_bill
-from workflows.costs.night_model import batch_usd
 from workflows.spec.platform_choice import CLOUD_RUN, CLOUD_RUN_ROWS, DATAPROC
 
 METRICS, FORECAST = "calculate_metrics", "forecast_pools"
@@ -57,7 +57,7 @@ def test_the_metrics_take_longer_on_the_four_cores_of_a_container_than_on_two_ex
     assert (container.seconds - 45) == pytest.approx(2 * (batch.seconds - 90 - 45))
 
 
-def test_the_largest_night_of_a_container_is_cheaper_there_than_as_batches() -> None:
+def test_the_largest_run_of_a_container_is_cheaper_there_than_as_batches() -> None:
     """PLATFORM=auto goes by what a container holds: by cost alone batches win only beyond that."""
     pools = CLOUD_RUN_ROWS // 365
     bill = modelled_bill(BillInputs(pools=pools))
@@ -231,7 +231,7 @@ NO_NIGHTS: tuple[dict[str, Any], ...] = (
 )
 
 
-def test_past_runs_are_good_nights_in_the_cloud_newest_first_and_by_platform(
+def test_past_runs_are_successful_daily_runs_in_the_cloud_newest_first(
     database: Settings, engine: Engine
 ) -> None:
     first = datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,5 +1,5 @@
-"""`python -m workflows operator` from outside: what it starts and what it refuses, the log it
-follows, its exit code, Ctrl-C. The containers are small programs.
+"""Tests `python -m workflows operator` from outside the network: requests, log, exit code, Ctrl-C.
+The containers are small programs.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Outside:
 
 @pytest.fixture
 def outside(processes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
-    monkeypatch.setattr(container_runs, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(container_runs, "POLL_SECONDS", 0.05)
     entry = tmp_path / "says.py"
     entry.write_text(SAYS, encoding="utf-8")
     services: list[Service] = []
@@ -89,7 +89,7 @@ def outside(processes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         yield Outside(url, WorkflowsHere(tmp_path, cloud_variables(url)), cloud_run, services)
 
 
-def test_what_a_container_writes_goes_where_it_wrote_it(outside: Outside) -> None:
+def test_container_output_keeps_its_stream(outside: Outside) -> None:
     """Cloud Logging takes a line of JSON apart and has no blank ones."""
     words = ["operator", "--version", "abc1234", "--", "status", "--json"]
     done = outside.run(*words, LOGNAME="ana")
@@ -105,11 +105,11 @@ def _request(words: list[str]) -> dict[str, Any]:
     return {"overrides": {"containerOverrides": [container]}}
 
 
-def test_a_container_without_a_release_is_said(outside: Outside) -> None:
+def test_reports_a_container_without_a_release(outside: Outside) -> None:
     """Before a first deployment the job has another image."""
     done = outside.run("operator", "--", "ingest", "--stablecoins")
     assert done.returncode == 0
-    assert "did not say which release it ran: before a first deployment" in done.stderr
+    assert "names no release: before the first deployment" in done.stderr
 
 
 @pytest.mark.parametrize(("command", "code"), [("evaluate", 2), ("db", 1)])
@@ -125,7 +125,7 @@ def test_the_exit_code_is_the_containers(outside: Outside, command: str, code: i
 FACTS = ("job", "arguments", "version", "state", "exit_code")
 
 
-def test_a_document_of_what_ran(outside: Outside) -> None:
+def test_the_json_summary_of_a_run(outside: Outside) -> None:
     document = outside.document("--", "status")
     assert {name: document[name] for name in FACTS} == {
         "job": OPERATOR_JOB,
@@ -150,14 +150,16 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("words", "sentence"), REFUSED.values(), ids=REFUSED)
-def test_wrong_words_start_no_container(outside: Outside, words: list[str], sentence: str) -> None:
+def test_a_wrong_command_starts_no_container(
+    outside: Outside, words: list[str], sentence: str
+) -> None:
     document = outside.document("--", *words, code=2)
     assert sentence in document["error"]
     assert outside.cloud_run.asked == []
 
 
 @pytest.mark.usefixtures("processes")
-def test_the_container_refuses_wrong_words_too(tmp_path: Path) -> None:
+def test_the_container_rejects_a_wrong_command(tmp_path: Path) -> None:
     """A job's arguments may come from elsewhere than this command."""
     archive = tmp_path / "operator.zip"
     archive.write_bytes(build_operator_archive())
@@ -187,7 +189,7 @@ def test_a_dry_run_and_help_start_no_container(outside: Outside) -> None:
     assert outside.cloud_run.asked == []
 
 
-def test_a_log_out_of_reach_is_said_once_and_the_command_goes_on(outside: Outside) -> None:
+def test_an_unreadable_log_is_reported_once_and_the_command_continues(outside: Outside) -> None:
     """Without the right to read logs the service refuses; here there is none that has them."""
     del outside.services[1]
     done = outside.run("operator", "--", "evaluate")
@@ -195,7 +197,7 @@ def test_a_log_out_of_reach_is_said_once_and_the_command_goes_on(outside: Outsid
     assert done.stderr.count("the log can't be read: entries:list: Google Cloud refused") == 1
 
 
-def test_a_job_that_is_not_there_is_said(outside: Outside) -> None:
+def test_reports_a_missing_job(outside: Outside) -> None:
     outside.cloud_run._jobs = {}
     document = outside.document("--", "status", code=1)
     assert (
@@ -241,14 +243,14 @@ def _log(*lines: tuple[float, str]) -> list[tuple[str, WrittenLine]]:
 def test_each_line_is_shown_once_however_late_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(container_log, "PAGE", 2)
     written = _log((1_000.0, "a"), (1_030.0, "c"), (1_030.0, "d"))
-    double = FakeLogging(lambda: written)
-    with serving([double]) as url:
+    fake = FakeLogging(lambda: written)
+    with serving([fake]) as url:
         settings = cloud_settings(url)
         log = ContainerLog(settings, OPERATOR_JOB, "1970-01-01T00:16:39Z", NAME.rpartition("/")[2])
-        assert [line.text for line in log.read_on()] == ["a", "c", "d"]
+        assert [line.text for line in log.read_new()] == ["a", "c", "d"]
         written = _log((1_000.0, "a"), (1_030.0, "c"), (1_030.0, "d"), (1_010.0, "b"), (990, "x"))
-        assert [line.text for line in log.read_on()] == ["b"]
-        assert log.read_on() == []
+        assert [line.text for line in log.read_new()] == ["b"]
+        assert log.read_new() == []
         assert last_log_lines(settings, OPERATOR_JOB, "1970-01-01T00:00:00Z", 2) == ["c", "d"]
         assert last_log_lines(settings, "another", "1970-01-01T00:00:00Z") == []
 
@@ -263,7 +265,7 @@ def test_each_line_is_shown_once_however_late_it_comes(monkeypatch: pytest.Monke
         ({"pageSize": 1001}, "pageSize 1001"),
     ],
 )
-def test_what_the_log_refuses(change: dict[str, Any], message: str) -> None:
+def test_the_log_rejects_unknown_requests(change: dict[str, Any], message: str) -> None:
     request = {"resourceNames": ["projects/acme"], "filter": ""} | change
     with serving([FakeLogging(list)]) as url, pytest.raises(HTTPError) as refused:
         urlopen(f"{url}/v2/entries:list", json.dumps(request).encode())
@@ -272,7 +274,7 @@ def test_what_the_log_refuses(change: dict[str, Any], message: str) -> None:
 
 @pytest.mark.usefixtures("processes")
 def test_gcloud_reads_the_same_log(tmp_path: Path) -> None:
-    """Google's own program understands the entries, and the double its filters."""
+    """Google's own program understands the entries, and the fake its filters."""
     if not shutil.which("gcloud"):
         pytest.skip("gcloud is not installed here")
     written = _log((1_000.0, "a"), (1_030.0, '{"b": 1}'))

@@ -1,5 +1,5 @@
-"""The rules for a workflow's source: pipeline.yaml has no fault, and each rule sees its own; the
-command that applies them.
+"""Tests the rules for a workflow's source: pipeline.yaml has no fault, each rule finds its own, and
+the command applies them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigurationError
-from emulator.workflow_engine import VirtualClock, hosts_at
+from emulator.workflow_engine import VirtualClock, route_to
 from emulator.workflow_engine.standard_library import call_functions, expression_functions
 from tests.support.workflow_services import PIPELINE
 from workflows.commands import check_commands
@@ -181,7 +181,7 @@ FAULTS = {
     "a key twice": (
         "          max_retries: 2\n",
         "          max_retries: 2\n          max_retries: 3\n",
-        "the key 'max_retries' stands here twice",
+        "duplicate key 'max_retries'",
     ),
     "what only the interpreter refuses": (
         "in: [1, 2]",
@@ -195,14 +195,14 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_seen(name: str) -> None:
+def test_finds_a_fault(name: str) -> None:
     old, new, expected = FAULTS[name]
     assert GOOD.count(old) == 1
     found = check_source(GOOD.replace(old, new))
     assert any(expected in fault for fault in found), found
 
 
-def test_all_faults_are_told_in_order() -> None:
+def test_lists_all_faults_in_order() -> None:
     found = check_source(
         GOOD.replace("call: twice", "call: thrice")
         .replace("${some}", "${same}")
@@ -242,4 +242,4 @@ def test_the_command_ends_with_2_where_there_are_faults(
 
 def test_the_rules_and_the_engine_have_the_same_functions() -> None:
     assert frozenset(expression_functions({}, VirtualClock())) == FUNCTIONS
-    assert frozenset(call_functions(hosts_at(""), VirtualClock(), print)) == CALLS
+    assert frozenset(call_functions(route_to(""), VirtualClock(), print)) == CALLS

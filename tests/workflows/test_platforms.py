@@ -1,4 +1,4 @@
-"""One table says which job runs on which runtime, and until when."""
+"""Tests the table of the runtimes: which job runs on which, and until when."""
 
 from __future__ import annotations
 

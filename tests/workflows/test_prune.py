@@ -1,5 +1,5 @@
-"""`prune`: which releases go, which stay whatever is asked for, and that an interrupted one leaves
-nothing that a run could take. Storage, Dataproc and Executions are doubles at one address.
+"""Tests `prune`: which releases it deletes and keeps, and that an interrupted one leaves nothing
+that a run could use. Storage, Dataproc and Executions are fakes at one address.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ALL = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
 
 @dataclass
 class Cloud:
-    """The doubles, and settings that find them. An execution runs until `over` is set."""
+    """The fakes, and settings that find them. An execution runs until `over` is set."""
 
     storage: FakeStorage
     dataproc: FakeDataproc
@@ -88,7 +88,7 @@ def reasons(document: dict[str, Any]) -> dict[str, str | None]:
     return {one["version"][0]: one["kept"] for one in document["releases"]}
 
 
-WAY_BACK = "released before the latest: the way back"
+ROLLBACK = "released before the latest, for a rollback"
 
 
 def test_the_newest_stay_and_a_dry_run_says_what_would_go(cloud: Cloud) -> None:
@@ -97,7 +97,7 @@ def test_the_newest_stay_and_a_dry_run_says_what_would_go(cloud: Cloud) -> None:
     assert objects(cloud.storage) == before
     assert reasons(planned) == {
         "e": "the latest",
-        "d": WAY_BACK,
+        "d": ROLLBACK,
         "c": "one of the newest 3",
         "b": None,
         "a": None,
@@ -126,7 +126,7 @@ def test_the_latest_and_the_one_before_it_stay_after_a_rollback(cloud: Cloud) ->
         "e": "one of the newest 1",
         "d": None,
         "c": "the latest",
-        "b": WAY_BACK,
+        "b": ROLLBACK,
         "a": None,
     }
     assert cloud.versions == {FIFTH, THIRD, SECOND}
@@ -175,7 +175,7 @@ def test_executions_are_read_page_by_page(cloud: Cloud) -> None:
     assert {one["name"].rpartition("/")[2] for one in active} == names
 
 
-def test_what_is_in_use_is_never_guessed(cloud: Cloud, tmp_path: Path) -> None:
+def test_unknown_use_stops_the_prune(cloud: Cloud, tmp_path: Path) -> None:
     with serving([cloud.storage]) as url, pytest.raises(CloudRefused):
         prune(cloud.settings.model_copy(update={"google_api_endpoint": url}), 1)
     assert cloud.versions == set(ALL)
@@ -191,7 +191,7 @@ def test_an_unfinished_release_stays_a_day_and_is_no_release_to_count(cloud: Clo
         "f": "without a manifest for less than 24 hours",
         "e": "the latest",
         "d": "without a manifest for less than 24 hours",
-        "c": WAY_BACK,
+        "c": ROLLBACK,
         "b": None,
         "a": None,
     }
@@ -202,12 +202,16 @@ def test_an_unfinished_release_stays_a_day_and_is_no_release_to_count(cloud: Clo
 @pytest.mark.parametrize(
     ("latest", "error", "words"),
     [
-        (None, ConfigurationError, r"latest\.json does not exist, so which of 5 versions"),
+        (
+            None,
+            ConfigurationError,
+            r"latest\.json does not exist, so it is unknown which of 5 versions",
+        ),
         (b"{", ReleaseConflict, r"latest\.json is damaged"),
         (
             json.dumps({"version": "f" * 40}).encode(),
             ReleaseConflict,
-            "names f{40}, which is not whole in acme-code; release again",
+            "names f{40}, which is incomplete in acme-code; release again",
         ),
     ],
 )
@@ -275,7 +279,7 @@ def test_the_command(cloud: Cloud, tmp_path: Path) -> None:
     rows = [line.split(maxsplit=4)[-1].strip() for line in shown.stdout.splitlines()]
     assert (shown.returncode, rows[1:]) == (
         0,
-        ["the latest", WAY_BACK, *["would be deleted"] * 3],
+        ["the latest", ROLLBACK, *["would be deleted"] * 3],
     )
     assert cloud.versions == set(ALL)
     cloud.start({})

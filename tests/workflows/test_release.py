@@ -1,5 +1,5 @@
-"""Releases in a bucket: whole or not named, never changed, whatever is killed, cut, or faster. The
-bucket is the storage double, over HTTP.
+"""Tests releases in a bucket under kills, lost responses and concurrent releases: latest.json
+always names a complete version that never changes. The bucket is the storage fake over HTTP.
 """
 
 from __future__ import annotations
@@ -38,25 +38,31 @@ from tests.support.releases import (
 )
 from workflows.releases import code_bucket
 from workflows.releases.code_bucket import CodeBucket
-from workflows.releases.release import publish_content, read_batches, released, rollback, versions
+from workflows.releases.release import (
+    find_release,
+    publish_content,
+    read_batches,
+    rollback,
+    versions,
+)
 from workflows.releases.release_content import ReleaseContent
 from workflows.spec.release_paths import BATCHES, LATEST, MANIFEST, Release, object_name
 
 
 @pytest.fixture
-def double(tmp_path: Path) -> FakeStorage:
+def fake(tmp_path: Path) -> FakeStorage:
     return FakeStorage(tmp_path / "storage", [BUCKET])
 
 
 @pytest.fixture
-def settings(double: FakeStorage) -> Iterator[Settings]:
-    with serving([double]) as url:
+def settings(fake: FakeStorage) -> Iterator[Settings]:
+    with serving([fake]) as url:
         yield cloud_settings(url)
 
 
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the client tries again it tries at once."""
+    """Shorten the client's retries."""
     monkeypatch.setattr(
         code_bucket, "DEFAULT_RETRY", DEFAULT_RETRY.with_delay(initial=0.001, maximum=0.002)
     )
@@ -66,15 +72,15 @@ def publish(settings: Settings, content: ReleaseContent) -> dict[str, object]:
     return publish_content(CodeBucket(settings), content)
 
 
-def overwrite(double: FakeStorage, version: str, name: str, content: bytes) -> None:
-    """By other hands than ours."""
-    double.store.write(
+def overwrite(fake: FakeStorage, version: str, name: str, content: bytes) -> None:
+    """Write as somebody else."""
+    fake.store.write(
         BUCKET, object_name(version, name), content, {"contentType": "text/plain"}, Conditions(), {}
     )
 
 
 def test_a_release_is_its_files_and_one_document_that_names_it(
-    double: FakeStorage, settings: Settings
+    fake: FakeStorage, settings: Settings
 ) -> None:
     """No second copy of anything: what is copied file by file to a place of the newest is of two
     versions for a moment, or for ever.
@@ -90,18 +96,18 @@ def test_a_release_is_its_files_and_one_document_that_names_it(
         BATCHES,
         MANIFEST,
     ]
-    assert set(objects(double)) == {LATEST, *(object_name(FIRST, name) for name in names)}
-    assert latest_version(double) == FIRST
+    assert set(objects(fake)) == {LATEST, *(object_name(FIRST, name) for name in names)}
+    assert latest_version(fake) == FIRST
     publish(settings, small_release(SECOND))
-    assert {name for name in objects(double) if not name.startswith("versions/")} == {LATEST}
-    assert latest_version(double) == SECOND
+    assert {name for name in objects(fake) if not name.startswith("versions/")} == {LATEST}
+    assert latest_version(fake) == SECOND
 
 
 def test_the_manifest_is_the_last_of_the_version_and_latest_comes_after_a_listing(
-    double: FakeStorage, settings: Settings
+    fake: FakeStorage, settings: Settings
 ) -> None:
     publish(settings, small_release(FIRST))
-    asked = [request for request in double.asked if "/o" in request.path]
+    asked = [request for request in fake.asked if "/o" in request.path]
     assert [_written(request) for request in asked[-3:]] == [
         object_name(FIRST, MANIFEST),
         None,
@@ -111,14 +117,14 @@ def test_the_manifest_is_the_last_of_the_version_and_latest_comes_after_a_listin
     assert len([request for request in asked if _written(request) == LATEST]) == 1
 
 
-def test_every_write_has_a_generation_to_match(double: FakeStorage, settings: Settings) -> None:
+def test_every_write_has_a_generation_to_match(fake: FakeStorage, settings: Settings) -> None:
     """Without one a write replaces what it should have found, and nobody learns of it."""
     publish(settings, small_release(FIRST))
     publish(settings, small_release(SECOND))
     rollback(settings, FIRST)
     written = [
         (_written(request), request.query.get("ifGenerationMatch"))
-        for request in double.asked
+        for request in fake.asked
         if request.method == "POST"
     ]
     generations = [generation for name, generation in written if name == LATEST]
@@ -139,20 +145,20 @@ def _written(request: Request) -> str | None:
     return str(json.loads(document)["name"])
 
 
-def test_the_same_release_again_changes_nothing(double: FakeStorage, settings: Settings) -> None:
+def test_the_same_release_again_changes_nothing(fake: FakeStorage, settings: Settings) -> None:
     publish(settings, small_release(FIRST))
-    before = dict(double.store.objects_of(BUCKET))
+    before = dict(fake.store.objects_of(BUCKET))
     done = publish(settings, small_release(FIRST))
     assert (done["uploaded"], done["previous"]) == ([], FIRST)
-    assert double.store.objects_of(BUCKET) == before
+    assert fake.store.objects_of(BUCKET) == before
 
 
-def test_other_bytes_under_a_released_name_are_a_conflict(
-    double: FakeStorage, settings: Settings
+def test_other_bytes_of_a_released_file_are_a_conflict(
+    fake: FakeStorage, settings: Settings
 ) -> None:
     """As --no-clobber would not say: it leaves the old file there, and the release looks good."""
     publish(settings, small_release(FIRST))
-    before = objects(double)
+    before = objects(fake)
     other = small_release(FIRST)
     changed = ReleaseContent(
         other.release, other.commit, {**other.files, "yieldspark.zip": b"other code"}
@@ -165,10 +171,10 @@ def test_other_bytes_under_a_released_name_are_a_conflict(
         ),
     ):
         publish(settings, changed)
-    assert objects(double) == before
+    assert objects(fake) == before
 
 
-def test_a_conflict_of_batches_names_what_differs(double: FakeStorage, settings: Settings) -> None:
+def test_a_conflict_of_batches_names_what_differs(fake: FakeStorage, settings: Settings) -> None:
     publish(
         settings, small_release(FIRST, metrics={"ttl": "7200s", "labels": {"app": "yieldspark"}})
     )
@@ -186,32 +192,30 @@ def test_a_conflict_of_batches_names_what_differs(double: FakeStorage, settings:
     assert "labels" not in str(raised.value)
 
 
-def test_a_file_that_came_in_between_is_compared_and_not_trusted(
-    double: FakeStorage, settings: Settings
-) -> None:
+def test_a_concurrently_written_file_is_compared(fake: FakeStorage, settings: Settings) -> None:
     """The listing did not have it, the write is refused: whose bytes are there decides."""
 
     def someone_writes(number: int, request: Request) -> None:
         if _written(request) == object_name(FIRST, "forecast_pools.py"):
-            overwrite(double, FIRST, "forecast_pools.py", b"other code")
+            overwrite(fake, FIRST, "forecast_pools.py", b"other code")
 
-    double.fault = someone_writes
+    fake.fault = someone_writes
     with pytest.raises(ReleaseConflict, match=r"forecast_pools\.py has other bytes"):
         publish(settings, small_release(FIRST))
-    assert LATEST not in objects(double)
+    assert LATEST not in objects(fake)
 
 
-def test_a_file_that_no_one_released_stops_the_release(
-    double: FakeStorage, settings: Settings
-) -> None:
-    overwrite(double, FIRST, "jars/other.jar", b"1")
-    with pytest.raises(ReleaseConflict, match=r"not whole: jars/other\.jar is not in the manifest"):
+def test_an_unexpected_file_stops_the_release(fake: FakeStorage, settings: Settings) -> None:
+    overwrite(fake, FIRST, "jars/other.jar", b"1")
+    with pytest.raises(
+        ReleaseConflict, match=r"is incomplete: jars/other\.jar is not in the manifest"
+    ):
         publish(settings, small_release(FIRST))
-    assert LATEST not in objects(double)
+    assert LATEST not in objects(fake)
 
 
 @pytest.mark.usefixtures("_impatient")
-def test_answers_that_are_lost_change_nothing(double: FakeStorage, settings: Settings) -> None:
+def test_lost_responses_change_nothing(fake: FakeStorage, settings: Settings) -> None:
     """Of every request the first try is done and its answer lost: the next one finds what the first
     has written.
     """
@@ -230,31 +234,31 @@ def test_answers_that_are_lost_change_nothing(double: FakeStorage, settings: Set
         seen.add(what)
         return CUT_AFTER
 
-    double.fault = first_time
+    fake.fault = first_time
     publish(settings, small_release(FIRST))
     publish(settings, small_release(SECOND))
-    double.fault = None
-    assert latest_version(double) == SECOND
+    fake.fault = None
+    assert latest_version(fake) == SECOND
     assert [one["faults"] for one in versions(settings)] == [[], []]
 
 
 @pytest.mark.usefixtures("_impatient")
-def test_a_service_that_stays_away_is_said(
-    double: FakeStorage, settings: Settings, monkeypatch: pytest.MonkeyPatch
+def test_reports_an_unavailable_service(
+    fake: FakeStorage, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(code_bucket, "RETRY_SECONDS", 0.05)
-    double.fault = lambda number, request: UNAVAILABLE
+    fake.fault = lambda number, request: UNAVAILABLE
     with pytest.raises(
         CloudUnavailable, match=rf"gs://{BUCKET}/{LATEST}: Google Cloud does not answer"
     ):
         publish(settings, small_release(FIRST))
 
 
-def test_a_bucket_that_does_not_exist_is_said(settings: Settings) -> None:
+def test_reports_a_missing_bucket(settings: Settings) -> None:
     elsewhere = settings.model_copy(update={"code_bucket": "nowhere"})
     for work in (
         lambda: publish(elsewhere, small_release(FIRST)),
-        lambda: released(elsewhere),
+        lambda: find_release(elsewhere),
         lambda: versions(elsewhere),
     ):
         with pytest.raises(
@@ -274,7 +278,7 @@ def forks(processes: None) -> ForkServerContext:
 
 
 def _kill_after(
-    double: FakeStorage, last: int, forks: ForkServerContext, content: ReleaseContent
+    fake: FakeStorage, last: int, forks: ForkServerContext, content: ReleaseContent
 ) -> bool:
     """Release in a process of its own that is killed when request number `last` is done; returns
     whether it got so far.
@@ -288,13 +292,13 @@ def _kill_after(
         os.kill(process.pid or 0, signal.SIGKILL)
         return CUT_AFTER
 
-    double.fault = kill
-    with serving([double]) as url:
+    fake.fault = kill
+    with serving([fake]) as url:
         process = forks.Process(target=publish_at, args=(url, content))
         process.start()
         started.set()
         process.join()
-    double.fault = None
+    fake.fault = None
     assert process.exitcode in (0, -signal.SIGKILL)
     return process.exitcode != 0
 
@@ -309,21 +313,21 @@ def test_a_release_killed_at_any_request_leaves_a_whole_one_and_the_next_finishe
     named = []
     for last in range(1, 100):
         folder = shutil.copytree(tmp_path / "template", tmp_path / str(last))
-        double = FakeStorage(folder)
-        if not _kill_after(double, last, forks, small_release(SECOND)):
+        fake = FakeStorage(folder)
+        if not _kill_after(fake, last, forks, small_release(SECOND)):
             break
-        named.append(latest_version(double))
-        with serving([double]) as url:
+        named.append(latest_version(fake))
+        with serving([fake]) as url:
             publish(cloud_settings(url), small_release(SECOND))
             assert [one["faults"] for one in versions(cloud_settings(url))] == [[], []]
-        assert latest_version(double) == SECOND
+        assert latest_version(fake) == SECOND
     # latest.json and a listing are read; 5 small files and the manifest are written, a jar begun
     # and sent; a listing; latest.json
     assert named == [FIRST] * 11 + [SECOND]
 
 
-def test_of_two_releases_at_once_the_slower_one_hears_of_the_other(
-    double: FakeStorage, settings: Settings
+def test_reports_a_concurrent_release_that_was_faster(
+    fake: FakeStorage, settings: Settings
 ) -> None:
     publish(settings, small_release(FIRST))
     faster: list[str] = []
@@ -333,22 +337,22 @@ def test_of_two_releases_at_once_the_slower_one_hears_of_the_other(
             faster.append(THIRD)
             publish(settings, small_release(THIRD))
 
-    double.fault = other_release
+    fake.fault = other_release
     with pytest.raises(
         ReleaseConflict,
         match=(
             rf"another release was faster: gs://{BUCKET}/{LATEST} names {THIRD} now\. {SECOND} is"
-            r" in the bucket"
+            r" complete in the bucket"
         ),
     ):
         publish(settings, small_release(SECOND))
-    assert latest_version(double) == THIRD
+    assert latest_version(fake) == THIRD
     assert rollback(settings, SECOND) == {"version": SECOND, "previous": THIRD, "moved": True}
-    assert latest_version(double) == SECOND
+    assert latest_version(fake) == SECOND
 
 
-def test_two_who_release_the_same_commit_at_once_both_succeed(
-    double: FakeStorage, settings: Settings
+def test_concurrent_releases_of_one_commit_both_succeed(
+    fake: FakeStorage, settings: Settings
 ) -> None:
     other: list[dict[str, object]] = []
 
@@ -357,20 +361,20 @@ def test_two_who_release_the_same_commit_at_once_both_succeed(
             other.append({})
             other.append(publish(settings, small_release(FIRST)))
 
-    double.fault = the_same
+    fake.fault = the_same
     assert publish(settings, small_release(FIRST))["version"] == other[1]["version"] == FIRST
-    assert latest_version(double) == FIRST
+    assert latest_version(fake) == FIRST
 
 
 def test_versions_are_listed_newest_first_with_what_is_wrong(
-    double: FakeStorage, settings: Settings
+    fake: FakeStorage, settings: Settings
 ) -> None:
     assert versions(settings) == []
     for version in (FIRST, SECOND, THIRD):
         publish(settings, small_release(version))
-    overwrite(double, FIRST, "yieldspark.zip", b"other code")
-    double.store.delete(BUCKET, object_name(SECOND, f"jars/{JAR}"), Conditions())
-    overwrite(double, "d" * 40, "yieldspark.zip", b"code")
+    overwrite(fake, FIRST, "yieldspark.zip", b"other code")
+    fake.store.delete(BUCKET, object_name(SECOND, f"jars/{JAR}"), Conditions())
+    overwrite(fake, "d" * 40, "yieldspark.zip", b"code")
     found = versions(settings)
     assert {one["version"]: one["latest"] for one in found} == {
         "d" * 40: False,
@@ -379,7 +383,7 @@ def test_versions_are_listed_newest_first_with_what_is_wrong(
         THIRD: True,
     }
     faults = {one["version"]: "; ".join(one["faults"]) for one in found}
-    assert faults["d" * 40] == "it has no manifest: its release was interrupted"
+    assert faults["d" * 40] == "no manifest: its release was interrupted"
     assert "yieldspark.zip has 10 bytes of md5" in faults[FIRST]
     assert faults[SECOND] == f"jars/{JAR} is missing"
     assert faults[THIRD] == ""
@@ -392,7 +396,7 @@ def test_versions_are_listed_newest_first_with_what_is_wrong(
 
 
 def test_a_rollback_names_an_earlier_version_if_it_is_whole(
-    double: FakeStorage, settings: Settings
+    fake: FakeStorage, settings: Settings
 ) -> None:
     for version in (FIRST, SECOND, THIRD):
         publish(settings, small_release(version))
@@ -401,25 +405,25 @@ def test_a_rollback_names_an_earlier_version_if_it_is_whole(
         "previous": THIRD,
         "moved": False,
     }
-    assert latest_version(double) == THIRD
+    assert latest_version(fake) == THIRD
     assert rollback(settings, FIRST) == {"version": FIRST, "previous": THIRD, "moved": True}
-    assert latest_version(double) == FIRST
-    overwrite(double, SECOND, "yieldspark.zip", b"other code")
+    assert latest_version(fake) == FIRST
+    overwrite(fake, SECOND, "yieldspark.zip", b"other code")
     with pytest.raises(
-        ReleaseConflict, match=rf"versions/{SECOND} is not whole: yieldspark\.zip has 10 bytes"
+        ReleaseConflict, match=rf"versions/{SECOND} is incomplete: yieldspark\.zip has 10 bytes"
     ):
         rollback(settings, SECOND)
-    assert latest_version(double) == FIRST
+    assert latest_version(fake) == FIRST
 
 
-def test_an_unknown_version_is_told_the_newest_known_ones(settings: Settings) -> None:
+def test_an_unknown_version_lists_the_newest_versions(settings: Settings) -> None:
     with pytest.raises(
         ConfigurationError, match="nothing is released in gs://acme-code; release with"
     ):
-        released(settings)
+        find_release(settings)
     publish(settings, small_release(FIRST))
     publish(settings, small_release(SECOND))
-    for work in (lambda: released(settings, "1234567"), lambda: rollback(settings, "1234567")):
+    for work in (lambda: find_release(settings, "1234567"), lambda: rollback(settings, "1234567")):
         with pytest.raises(
             ConfigurationError,
             match=(
@@ -433,8 +437,8 @@ def test_an_unknown_version_is_told_the_newest_known_ones(settings: Settings) ->
 def test_a_released_version_is_found_with_its_batches(settings: Settings) -> None:
     publish(settings, small_release(FIRST, metrics={"ttl": "7200s"}))
     publish(settings, small_release(SECOND))
-    assert released(settings) == Release(BUCKET, SECOND, (JAR,))
-    found = released(settings, FIRST)
+    assert find_release(settings) == Release(BUCKET, SECOND, (JAR,))
+    found = find_release(settings, FIRST)
     assert found == Release(BUCKET, FIRST, (JAR,))
     assert read_batches(settings, found) == {
         "version": FIRST,
@@ -446,23 +450,23 @@ def test_a_released_version_is_found_with_its_batches(settings: Settings) -> Non
     ("name", "content"),
     [(MANIFEST, b"{}"), (MANIFEST, b'{"files": {}}'), (BATCHES, b"{}"), (BATCHES, b"\xff")],
 )
-def test_a_damaged_document_is_said(
-    double: FakeStorage, settings: Settings, name: str, content: bytes
+def test_reports_a_damaged_file(
+    fake: FakeStorage, settings: Settings, name: str, content: bytes
 ) -> None:
     publish(settings, small_release(FIRST))
-    overwrite(double, FIRST, name, content)
+    overwrite(fake, FIRST, name, content)
     with pytest.raises(
         ReleaseConflict,
         match=(
-            r"is not whole: batches\.json has"
+            r"is incomplete: batches\.json has"
             if name == BATCHES
             else "names a{40} with another manifest"
         ),
     ):
-        read_batches(settings, released(settings))
+        read_batches(settings, find_release(settings))
     found = Release(BUCKET, FIRST, (JAR,))
     read: dict[str, Callable[[], object]] = {
-        MANIFEST: lambda: released(settings, FIRST),
+        MANIFEST: lambda: find_release(settings, FIRST),
         BATCHES: lambda: read_batches(settings, found),
     }
     if content != b'{"files": {}}':
@@ -470,22 +474,22 @@ def test_a_damaged_document_is_said(
             read[name]()
 
 
-def test_a_damaged_latest_is_said_and_the_next_release_mends_it(
-    double: FakeStorage, settings: Settings
+def test_reports_a_damaged_latest_and_the_next_release_repairs_it(
+    fake: FakeStorage, settings: Settings
 ) -> None:
     publish(settings, small_release(FIRST))
-    double.store.write(BUCKET, LATEST, b"{", {"contentType": "application/json"}, Conditions(), {})
-    for work in (lambda: released(settings), lambda: versions(settings)):
+    fake.store.write(BUCKET, LATEST, b"{", {"contentType": "application/json"}, Conditions(), {})
+    for work in (lambda: find_release(settings), lambda: versions(settings)):
         with pytest.raises(
             ReleaseConflict,
             match=r"latest\.json is damaged: it is no JSON object with version; release again",
         ):
             work()
     assert publish(settings, small_release(FIRST))["previous"] is None
-    assert latest_version(double) == FIRST
+    assert latest_version(fake) == FIRST
 
 
-def test_progress_of_a_long_upload_is_said(
+def test_reports_the_progress_of_a_long_upload(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(code_bucket, "SECONDS_BEFORE_PROGRESS", 0.0)
@@ -496,7 +500,7 @@ def test_progress_of_a_long_upload_is_said(
 
 
 @pytest.mark.long
-def test_another_double_of_cloud_storage_agrees(tmp_path: Path) -> None:
+def test_another_emulator_of_cloud_storage_agrees(tmp_path: Path) -> None:
     with fake_gcs_server(tmp_path) as url:
         settings = cloud_settings(url)
         httpx.post(f"{url}/storage/v1/b", json={"name": BUCKET}).raise_for_status()
@@ -509,4 +513,4 @@ def test_another_double_of_cloud_storage_agrees(tmp_path: Path) -> None:
             (FIRST, False, []),
         ]
         assert rollback(settings, FIRST) == {"version": FIRST, "previous": SECOND, "moved": True}
-        assert released(settings) == Release(BUCKET, FIRST, (JAR,))
+        assert find_release(settings) == Release(BUCKET, FIRST, (JAR,))

@@ -1,4 +1,4 @@
-"""`python -m workflows release`, `versions`, `rollback`: what they print, and how they end."""
+"""Tests the output and exit codes of `release`, `versions` and `rollback`."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.support.releases import (
 
 
 @pytest.fixture
-def double(tmp_path: Path) -> FakeStorage:
+def fake(tmp_path: Path) -> FakeStorage:
     return FakeStorage(tmp_path / "storage", [BUCKET])
 
 
 @pytest.fixture
-def url(double: FakeStorage) -> Iterator[str]:
-    with serving([double]) as address:
+def url(fake: FakeStorage) -> Iterator[str]:
+    with serving([fake]) as address:
         yield address
 
 
@@ -46,31 +46,29 @@ def run(url: str, tmp_path: Path) -> WorkflowsHere:
     )
 
 
-def _bytes_of(double: FakeStorage, document: dict[str, Any]) -> dict[str, bytes]:
+def _bytes_of(fake: FakeStorage, document: dict[str, Any]) -> dict[str, bytes]:
     return {
-        name: objects(double)[f"versions/{document['version']}/{name}"]
+        name: objects(fake)[f"versions/{document['version']}/{name}"]
         for name in (file["name"] for file in document["files"])
     }
 
 
 @pytest.mark.usefixtures("processes")
-def test_a_dry_run_lists_what_a_release_then_uploads(
-    run: WorkflowsHere, double: FakeStorage
-) -> None:
+def test_a_dry_run_lists_what_a_release_then_uploads(run: WorkflowsHere, fake: FakeStorage) -> None:
     plan = run.json("release", "--allow-dirty", "--dry-run")
-    assert double.asked == []
+    assert fake.asked == []
     done = run.json("release", "--allow-dirty")
     assert (done["version"], done["bytes"], done["files"]) == (
         plan["version"],
         plan["bytes"],
         len(plan["files"]),
     )
-    found = _bytes_of(double, plan)
+    found = _bytes_of(fake, plan)
     assert plan["files"] == [
         {"name": name, "bytes": len(one), "sha256": hashlib.sha256(one).hexdigest()}
         for name, one in found.items()
     ]
-    assert latest_version(double) == plan["version"]
+    assert latest_version(fake) == plan["version"]
     for document in (plan, done):
         assert (document["platform"], document["platform_reason"]) == (
             "dataproc",
@@ -85,7 +83,7 @@ def test_a_dry_run_lists_what_a_release_then_uploads(
 
 
 def test_versions_and_a_rollback_between_them(
-    run: WorkflowsHere, url: str, double: FakeStorage
+    run: WorkflowsHere, url: str, fake: FakeStorage
 ) -> None:
     assert run.json("versions") == []
     for version in (FIRST, SECOND):
@@ -105,9 +103,9 @@ def test_versions_and_a_rollback_between_them(
         "previous": SECOND,
         "moved": False,
     }
-    assert latest_version(double) == SECOND
+    assert latest_version(fake) == SECOND
     assert run.json("rollback", FIRST) == {"version": FIRST, "previous": SECOND, "moved": True}
-    assert latest_version(double) == FIRST
+    assert latest_version(fake) == FIRST
     unknown = run.json("rollback", "1234567", code=2)
     assert f"the newest are: {SECOND}, {FIRST}." in unknown["error"]
 

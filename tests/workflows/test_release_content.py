@@ -1,5 +1,5 @@
-"""What a release consists of: the same bytes of the same commit wherever it is checked out, jobs
-that start from the zip alone, and its commands.
+"""Tests the content of a release: equal bytes for a commit in every checkout, and jobs that start
+from the zip alone.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from tests.conftest import JARS
 from tests.support.processes import PROJECT
 from tests.support.releases import BUCKET, cloud_settings, latest_version, objects
 from workflows.releases.code_archive import build_archive, build_operator_archive
-from workflows.releases.release import publish, read_batches, released
-from workflows.releases.release_batches import batches_document, support_warnings
+from workflows.releases.release import find_release, publish, read_batches
+from workflows.releases.release_batches import build_batches_json, support_warnings
 from workflows.releases.release_content import ReleaseContent, build_content
 from workflows.spec.platform_choice import CLOUD_RUN_ROWS
 from workflows.spec.release_paths import CODE, LATEST, OPERATOR_CODE, Release
@@ -115,7 +115,7 @@ def test_the_zip_holds_the_product_and_no_mark_of_the_machine(checkout: Path) ->
     assert marks == {((1980, 1, 1, 0, 0, 0), zipfile.ZIP_STORED, 3, 0o644)}
 
 
-def test_the_operators_zip_holds_what_its_commands_import_and_no_double(checkout: Path) -> None:
+def test_the_operators_zip_has_what_its_commands_import_and_no_fake(checkout: Path) -> None:
     """The jobs' zip has no `local_runtime/`: cli/job_runner.py takes its presence for a laptop."""
     rooms = {path.name.removesuffix(".py") for path in checkout.iterdir()}
     with zipfile.ZipFile(BytesIO(build_operator_archive(checkout))) as archive:
@@ -180,7 +180,7 @@ def test_the_manifest_is_over_every_file(checkout: Path, settings: Settings) -> 
 
 def test_batches_are_of_the_release_and_hold_no_password(settings: Settings) -> None:
     release = Release(BUCKET, "a" * 40, tuple(read_checksums()))
-    document = batches_document(
+    document = build_batches_json(
         settings.model_copy(
             update={"db_password": load_settings(db_password="correct-horse").db_password}
         ),
@@ -243,11 +243,11 @@ def test_a_release_names_the_platform_and_why_and_has_both(
 ) -> None:
     changed = settings.model_copy(update={"platform": asked, "expected_rows": rows})
     release = Release(BUCKET, "a" * 40, tuple(read_checksums()))
-    document = batches_document(changed, release)
+    document = build_batches_json(changed, release)
     assert document["platform"] == chosen
     assert document["platform_reason"].startswith(reason)
     assert len(document["cloud_run_jobs"]) == 2
-    assert set(document["batches"]) == set(batches_document(settings, release)["batches"])
+    assert set(document["batches"]) == set(build_batches_json(settings, release)["batches"])
 
 
 def test_auto_leaves_an_engine_that_was_not_measured_to_batches(settings: Settings) -> None:
@@ -255,7 +255,7 @@ def test_auto_leaves_an_engine_that_was_not_measured_to_batches(settings: Settin
     day = date(2026, 10, 1)
     synapseml = settings.model_copy(update={"engine": "synapseml", "platform": "auto"})
     release = Release(BUCKET, "a" * 40, tuple(read_checksums()))
-    document = batches_document(synapseml, release, today=day)
+    document = build_batches_json(synapseml, release, today=day)
     assert document["platform"] == "dataproc"
     assert "ENGINE=synapseml was not measured" in document["platform_reason"]
     assert len(support_warnings(synapseml, today=day)) == 1
@@ -276,12 +276,13 @@ def test_an_engine_whose_runtime_is_old_is_warned_of_and_one_whose_is_gone_left_
     )
     (warning,) = support_warnings(synapseml, today=old)
     assert "no support since 2026-09-30" in warning
-    assert "forecast_pools/synapseml" in batches_document(settings, release, today=old)["batches"]
+    assert "forecast_pools/synapseml" in build_batches_json(settings, release, today=old)["batches"]
     assert (
-        "forecast_pools/synapseml" not in batches_document(settings, release, today=gone)["batches"]
+        "forecast_pools/synapseml"
+        not in build_batches_json(settings, release, today=gone)["batches"]
     )
     with pytest.raises(ConfigurationError, match="available to 2028-09-30 only"):
-        batches_document(synapseml, release, today=gone)
+        build_batches_json(synapseml, release, today=gone)
 
 
 def test_a_checkout_that_differs_is_refused_or_gets_a_name_of_its_own(
@@ -323,7 +324,7 @@ def test_a_checkout_that_differs_is_refused_or_gets_a_name_of_its_own(
     )
 
 
-def test_what_goes_to_a_stand_in_is_named_after_its_content(
+def test_a_release_to_an_emulator_is_named_after_its_content(
     checkout: Path, settings: Settings
 ) -> None:
     """At home the settings change more often than there is a commit: under the commit's name that
@@ -342,7 +343,7 @@ def test_what_goes_to_a_stand_in_is_named_after_its_content(
 
 
 @pytest.mark.usefixtures("processes")
-def test_no_release_of_what_is_no_checkout(tmp_path: Path, settings: Settings) -> None:
+def test_rejects_a_folder_without_a_checkout(tmp_path: Path, settings: Settings) -> None:
     git(tmp_path, "init", "-q")
     with pytest.raises(
         ConfigurationError, match="release from a clone of YieldSpark that has a commit"
@@ -394,18 +395,18 @@ def test_a_release_whose_models_would_end_with_each_batch_is_refused(
 
 @pytest.mark.usefixtures("processes")
 def test_this_checkout_goes_up_whole(settings: Settings, tmp_path: Path) -> None:
-    double = FakeStorage(tmp_path, [BUCKET])
-    with serving([double]) as url:
+    fake = FakeStorage(tmp_path, [BUCKET])
+    with serving([fake]) as url:
         there = settings.model_copy(update={"google_api_endpoint": url})
         done = publish(there, allow_dirty=True)
-        assert released(there).jars == tuple(sorted(read_checksums()))
-        assert set(read_batches(there, released(there))["batches"]) >= {
+        assert find_release(there).jars == tuple(sorted(read_checksums()))
+        assert set(read_batches(there, find_release(there))["batches"]) >= {
             "calculate_metrics",
             "forecast_pools/lightgbm",
         }
-    assert latest_version(double) == done["version"]
+    assert latest_version(fake) == done["version"]
     assert done["bytes"] == sum(
-        len(content) for name, content in objects(double).items() if name != LATEST
+        len(content) for name, content in objects(fake).items() if name != LATEST
     )
 
 

@@ -1,5 +1,5 @@
-"""pipeline.yaml, executed by two readers that know nothing of each other, our interpreter and the
-PyPI emulator, on the doubles over real HTTP.
+"""Tests pipeline.yaml in two independent interpreters, ours and the PyPI emulator, against the
+fakes over real HTTP.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Faults put back into the workflow, one at a time: a rule or a scenario must see each. The first
-of each list are those of earlier plans.
+"""Puts known faults into the workflow, one at a time, and tests that a rule or a scenario finds
+each. The first of each list come from earlier designs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ POST_BATCH = """          call: http.post
 """
 
 FOLLOW_BATCH = """    - follow_it:
-        call: follow
+        call: poll_until_done
         args:
           job: ${job}
           where: ${where}
@@ -88,7 +88,7 @@ SEEN_BY_RULES: dict[str, tuple[Change, str]] = {
         ),
         "sys.sleep waits",
     ),
-    "a jump to nowhere": (("next: end_it\n", "next: stop_it\n"), "next is 'stop_it'"),
+    "a jump to nowhere": (("next: request_end\n", "next: stop_it\n"), "next is 'stop_it'"),
     "a word that is a boolean": (
         ("  params: [job, where, url]\n", "  params: [job, where, url, {on: 1}]\n"),
         "'on' as bool",
@@ -116,7 +116,7 @@ SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
     ),
     "a time-out returned as text": (
         (
-            "          - condition: ${sys.now() >= deadline}\n            next: end_it\n",
+            "          - condition: ${sys.now() >= deadline}\n            next: request_end\n",
             (
                 "          - condition: ${sys.now() >= deadline}\n            return: it took too"
                 " long\n"
@@ -156,9 +156,9 @@ SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
         (
             (
                 "          - condition: ${over_time and sys.now() >= deadline}\n            next:"
-                " give_up\n"
+                " raise_timeout\n"
             ),
-            "          - condition: ${over_time}\n            next: end_it\n",
+            "          - condition: ${over_time}\n            next: request_end\n",
         ),
         scenarios.deadline,
     ),
@@ -271,14 +271,14 @@ def with_fault(change: Change) -> str:
 
 
 @pytest.mark.parametrize("fault", SEEN_BY_RULES)
-def test_a_rule_sees(fault: str) -> None:
+def test_a_rule_finds(fault: str) -> None:
     change, message = SEEN_BY_RULES[fault]
     faults = check_source(with_fault(change))
     assert any(message in found for found in faults), faults
 
 
 @pytest.mark.parametrize("fault", SEEN_BY_SCENARIOS)
-def test_a_scenario_sees(fault: str, tmp_path: Path) -> None:
+def test_a_scenario_finds(fault: str, tmp_path: Path) -> None:
     change, scenario = SEEN_BY_SCENARIOS[fault]
     source = with_fault(change)
     assert check_source(source) == [], "this fault is one for the rules"

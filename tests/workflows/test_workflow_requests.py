@@ -1,5 +1,5 @@
-"""HTTP in the interpreter of Cloud Workflows: requests and answers as Google has them, its errors,
-retries; hosts and calls that are refused.
+"""Tests HTTP in the workflow interpreter: requests and responses in Google's form, errors, retries,
+and rejected hosts and calls.
 """
 
 from __future__ import annotations

@@ -1,3 +1,1 @@
-"""One job as a batch of Dataproc Serverless: where it may run, how big, the request, the rules, the
-client and its commands.
-"""
+"""One job as a batch of Dataproc Serverless: size, request, progress and output."""

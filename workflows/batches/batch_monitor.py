@@ -1,9 +1,4 @@
-"""Seeing a batch through: progress while it runs, its cost when it has ended, the failure when it
-did not end well.
-
-In: the client and a batch's id. Out: what there is to know of the batch, as plain values for a
-table or a JSON document. Seconds, USD.
-"""
+"""Follows a batch to its end: progress, cost and failure. Durations are seconds, costs USD."""
 
 from __future__ import annotations
 
@@ -26,25 +21,27 @@ from workflows.costs.cost import Cost, actual_cost
 from workflows.costs.cost_ledger import record_cost
 
 LINE_SECONDS = 30.0
-"""At least so long between two lines of progress in one state."""
+"""Shortest time between two progress lines of one state."""
 
 
 class BatchNotSucceeded(BatchFailed):
-    """A batch that ended otherwise than well. `document` has its facts and `driver_output`, the
-    last lines that its driver wrote.
+    """A batch that failed or was cancelled.
+
+    Attributes:
+        document: The batch's summary and `driver_output`, the last lines of its driver.
     """
 
-    def __init__(self, facts: dict[str, Any], output: list[str]) -> None:
-        self.document = facts | {"driver_output": output}
-        said = str(facts["message"] or "").partition(" If logs are available")[0].strip(" .")
+    def __init__(self, summary: dict[str, Any], output: list[str]) -> None:
+        self.document = summary | {"driver_output": output}
+        reason = str(summary["message"] or "").partition(" If logs are available")[0].strip(" .")
         super().__init__(
-            f"batch {facts['batch']} is {facts['state']}{f': {said}' if said else ''}. Look at"
-            f" {facts['console']}"
+            f"batch {summary['batch']} is {summary['state']}{f': {reason}' if reason else ''}."
+            f" Look at {summary['console']}"
         )
 
 
 class Progress:
-    """A line on stderr for each new state, and now and then while one lasts."""
+    """Prints a line to stderr for each new state, and every LINE_SECONDS within a state."""
 
     def __init__(self) -> None:
         self._state = ""
@@ -60,43 +57,59 @@ class Progress:
             )
 
 
-def see_through(settings: Settings, batches: Batches, batch_id: str) -> dict[str, Any]:
-    """Wait for the end, then for what it used; the cost goes into the ledger where DB_HOST names
-    one. Returns: the batch's facts.
+def wait_for_batch(settings: Settings, batches: Batches, batch_id: str) -> dict[str, Any]:
+    """Wait until a batch has ended and its usage is known, and record its cost.
 
-    Raises: BatchNotSucceeded, BatchFailed for a batch that went over its time, CloudRefused,
-    CloudUnavailable.
+    Args:
+        settings: Ledger, if DB_HOST is set.
+        batches: Client.
+        batch_id: Id of the batch.
+
+    Returns:
+        The batch's summary.
+
+    Raises:
+        BatchNotSucceeded: The batch failed or was cancelled.
+        BatchFailed: The batch exceeded its time and was cancelled.
+        CloudRefused: Google rejected a request.
+        CloudUnavailable: Google cannot be reached.
     """
     batches.wait(batch_id, Progress())
     batch = _with_usage(batches, batches.get(batch_id))
-    found = facts(batches, batch)
-    keep_cost(settings, batch_id, actual_or_none(batch))
+    summary = batch_summary(batches, batch)
+    record_cost_if_possible(settings, batch_id, actual_cost_or_none(batch))
     if batch["state"] != "SUCCEEDED":
         output = last_lines(settings, batch)
         for line in output:
             say(f"driver: {line}")
-        raise BatchNotSucceeded(found, output)
-    return found
+        raise BatchNotSucceeded(summary, output)
+    return summary
 
 
 def _with_usage(batches: Batches, ended: Document) -> Document:
     batch_id = batch_id_of(ended)
-    say(f"{batch_id}: {ended['state']}; waiting for what it used")
+    say(f"{batch_id}: {ended['state']}; waiting for its usage")
     try:
         return batches.with_usage(batch_id)
     except KeyboardInterrupt:
-        # nothing is left that could be cancelled
+        # the batch has ended: there is nothing left to cancel
         raise Interrupted(
-            f"batch {batch_id} is {ended['state']}; `python -m workflows cost {batch_id}` asks"
-            " again for what it used"
+            f"batch {batch_id} is {ended['state']}; `python -m workflows cost {batch_id}` reads"
+            " its usage later"
         ) from None
 
 
-def facts(batches: Batches, batch: Document) -> dict[str, Any]:
-    """What the commands show of a batch. The cost is what the service counted, or None while it has
-    not.
+def batch_summary(batches: Batches, batch: Document) -> dict[str, Any]:
+    """Summarize a batch for the commands' output.
+
+    Args:
+        batches: Client, for its clock and console address.
+        batch: Batch as the REST API's JSON.
+
+    Returns:
+        Payload; the cost is None until the service has reported the usage.
     """
-    cost = actual_or_none(batch)
+    cost = actual_cost_or_none(batch)
     batch_id = batch_id_of(batch)
     labels = batch.get("labels", {})
     return {
@@ -115,10 +128,8 @@ def facts(batches: Batches, batch: Document) -> dict[str, Any]:
     }
 
 
-def actual_or_none(batch: Document) -> Cost | None:
-    """What the batch cost; None where the service has not counted it, or the region has no price: a
-    state is told without one.
-    """
+def actual_cost_or_none(batch: Document) -> Cost | None:
+    """Return the batch's cost; None if its usage is not reported yet or its region has no price."""
     try:
         return actual_cost(batch)
     except ConfigurationError:
@@ -126,8 +137,12 @@ def actual_or_none(batch: Document) -> Cost | None:
 
 
 def cost_so_far(batch: Document, seconds: float) -> Cost | None:
-    """What a running batch holds now (runtimeInfo.currentUsage), taken for its whole life so far:
-    about right, as executors come and go.
+    """Estimate the cost of a running batch from its current usage, assumed constant since its
+    creation. Executors come and go, so the figure is approximate.
+
+    Args:
+        batch: Batch as the REST API's JSON.
+        seconds: Seconds since the batch was created.
     """
     present = batch.get("runtimeInfo", {}).get("currentUsage")
     if not present:
@@ -136,38 +151,39 @@ def cost_so_far(batch: Document, seconds: float) -> Cost | None:
         "milliDcuSeconds": str(round(int(present.get("milliDcu", 0)) * seconds)),
         "shuffleStorageGbSeconds": str(round(int(present.get("shuffleStorageGb", 0)) * seconds)),
     }
-    return actual_or_none({**batch, "runtimeInfo": {"approximateUsage": usage}})
+    return actual_cost_or_none({**batch, "runtimeInfo": {"approximateUsage": usage}})
 
 
-def keep_cost(settings: Settings, batch_id: str, cost: Cost | None) -> bool:
-    """Into the ledger where DB_HOST names one. A ledger out of reach from here is said, and no
-    failure of the batch: `cost` can be asked again. Returns: False for such a ledger.
+def record_cost_if_possible(settings: Settings, batch_id: str, cost: Cost | None) -> bool:
+    """Record a batch's cost in the run ledger if DB_HOST is set. An unreachable ledger is reported
+    and does not fail the batch, because `cost` can record it later.
+
+    Returns:
+        False if the ledger could not be reached.
     """
     if cost is None or not settings.db_host:
         return True
     try:
         record_cost(resolve_database(settings), batch_id, cost.usd)
     except (DatabaseError, CloudRefused, CloudUnavailable) as error:
-        say(f"the ledger does not have the cost of {batch_id}: {error}")
+        say(f"the cost of {batch_id} was not recorded: {error}")
         return False
     return True
 
 
 def duration(seconds: float) -> str:
-    """Such as 45 s, or 2 min 5 s."""
+    """Format seconds, such as `45 s` or `2 min 5 s`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def last_lines(settings: Settings, batch: Document) -> list[str]:
-    """What the batch's driver wrote last, the cause of a failure at the end; nothing where it can't
-    be read, which is said.
-    """
+    """Return the last lines of a batch's driver; empty, with a message, if they cannot be read."""
     uri = batch.get("runtimeInfo", {}).get("outputUri")
     if not uri:
         return []
     try:
         return DriverOutput(settings, uri).last_lines()
     except (CloudRefused, CloudUnavailable) as error:
-        say(f"the driver's output can't be read: {error}")
+        say(f"the driver's output cannot be read: {error}")
         return []

@@ -1,8 +1,6 @@
-"""What a batch's driver wrote: the objects `<outputUri>.000000000`, `.000000001` .. in the staging
-bucket, by Google's own storage client.
-
-In: settings and a batch's runtimeInfo.outputUri. Out: text. The service appends while the batch
-runs and begins a new object now and then.
+"""Reads the output of a batch's driver from the staging bucket: the objects
+`<outputUri>.000000000`, `.000000001` and so on. The service appends to the last one while the
+batch runs.
 """
 
 from __future__ import annotations
@@ -19,9 +17,7 @@ TAIL_BYTES = 65_536
 
 
 class DriverOutput:
-    """The output of one batch, read on from where the last call stopped. Every method raises
-    CloudRefused and CloudUnavailable.
-    """
+    """Output of one batch. Every method raises CloudRefused and CloudUnavailable."""
 
     def __init__(self, settings: Settings, output_uri: str) -> None:
         self._uri = output_uri
@@ -33,13 +29,13 @@ class DriverOutput:
         self._seen: dict[str, int] = {}
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
-    def read_on(self) -> str:
-        """What came since the last call, "" for nothing."""
+    def read_new(self) -> str:
+        """Return the text since the last call; empty for none."""
         with translate_google_errors(self._uri):
             return "".join(self._new_text())
 
     def last_lines(self, count: int = 20) -> list[str]:
-        """The newest lines, at most 64 KB of them."""
+        """Return the newest lines, at most TAIL_BYTES of them."""
         content = b""
         with translate_google_errors(self._uri):
             for blob in reversed(self._objects()):
@@ -49,10 +45,10 @@ class DriverOutput:
 
     def _new_text(self) -> Iterator[str]:
         for blob in self._objects():
-            seen = self._seen.get(blob.name, 0)
-            if (blob.size or 0) > seen:
-                content = _bytes(blob, seen)
-                self._seen[blob.name] = seen + len(content)
+            offset = self._seen.get(blob.name, 0)
+            if (blob.size or 0) > offset:
+                content = _bytes(blob, offset)
+                self._seen[blob.name] = offset + len(content)
                 yield self._decoder.decode(content)
 
     def _objects(self) -> list[Blob]:

@@ -1,20 +1,13 @@
-"""How many rows a batch will read: what its machines are sized for.
+"""Estimates how many rows a batch reads, which decides the size of its machines.
 
-In: settings, a job and its arguments. Out: a number, and in words where it is from. The plan is the
-job's own, `--dry-run --json` in a process of its own: the plan's module brings Spark's, and this
-command line starts without.
+Plans the job on the database of DB_HOST, without a JVM. Falls back to EXPECTED_ROWS where no
+database is reachable.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from datetime import UTC, date, datetime
 
 from common.errors import (
     BatchFailed,
@@ -22,76 +15,91 @@ from common.errors import (
     CloudUnavailable,
     ConfigurationError,
     DatabaseError,
+    exit_code,
+    summarize_error,
 )
 from config_spark import Settings
+from data_processing.planning.plan import plan_metrics, validate_request
+from data_processing.planning.run_request import Request
 from database.connections.engine import checked_connection, make_engine
 from database.embedded.resolve import resolve_database
-from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB, MODULES
+from database.schema.migrate import migrate, require_current
+from database.schema.tables import OWN_SCHEMA
 
-ROOT = Path(__file__).resolve().parents[2]
-ROWS_IN_PLAN = {METRICS_JOB: "rows_to_read", FORECAST_JOB: "rows"}
-
-PLAN_SECONDS = 300
-"""A plan of 30 million rows takes twenty."""
-
-WRONG_USE = 2
+DRY_RUN_TABLE = f"{OWN_SCHEMA}.plan_of_a_dry_run"
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowEstimate:
+    """Number of rows, and its source for a reader."""
+
     number: int
     source: str
 
 
-def rows_of(
-    settings: Settings, job: str, arguments: Sequence[str], asked: int | None = None
-) -> Rows:
-    """Those that were asked for; else those of the job's plan, on the database that DB_HOST names;
-    else EXPECTED_ROWS, as for a release's own batches: a database in a private network is out of
-    reach from here.
+@dataclass(frozen=True)
+class ForecastRequest:
+    """A forecast run: the last day whose values it may use (UTC), and its engine."""
 
-    Raises: BatchFailed where the plan fails, as the batch would; ConfigurationError for what the
-    plan refuses.
+    as_of: date | None
+    engine: str
+
+
+def estimate_rows(
+    settings: Settings, job: str, request: Request | ForecastRequest, rows: int | None = None
+) -> RowEstimate:
+    """Return the rows that a job's run reads.
+
+    Args:
+        settings: Database of the plan, and EXPECTED_ROWS.
+        job: Name of the job, for messages.
+        request: The run to plan.
+        rows: Number that replaces the plan's.
+
+    Returns:
+        `rows`, else the plan's number. EXPECTED_ROWS where the database cannot be reached from
+        here, as one in a private network.
+
+    Raises:
+        BatchFailed: The plan fails, as the batch would.
+        ConfigurationError: The plan rejects the request.
     """
-    if asked is not None:
-        return Rows(asked, "--rows")
+    if rows is not None:
+        return RowEstimate(rows, "--rows")
     try:
-        with checked_connection(make_engine(resolve_database(settings))):
+        database = resolve_database(settings)
+        with checked_connection(make_engine(database)):
             pass
     except (DatabaseError, CloudRefused, CloudUnavailable) as error:
-        return Rows(
+        return RowEstimate(
             settings.expected_rows, f"EXPECTED_ROWS, as there is no plan from here: {error}"
         )
-    return Rows(int(_plan(job, arguments)[ROWS_IN_PLAN[job]]), "the plan")
-
-
-def _plan(job: str, arguments: Sequence[str]) -> dict[str, Any]:
-    command = [sys.executable, "-m", MODULES[job], *arguments, "--dry-run", "--json"]
-    variables = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    }
     try:
-        done = subprocess.run(
-            command,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PLAN_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
+        return RowEstimate(_planned_rows(settings, database, request), "the plan")
+    except Exception as error:
+        if exit_code(error) == ConfigurationError.exit_code:
+            raise
         raise BatchFailed(
-            f"the plan of {job} takes more than {PLAN_SECONDS} s; nothing was submitted. Give"
-            " --rows to do without"
-        ) from None
-    if done.returncode == 0:
-        plan: dict[str, Any] = json.loads(done.stdout)["plan"]
-        return plan
-    said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    if done.returncode == WRONG_USE:
-        raise ConfigurationError(said)
-    raise BatchFailed(
-        f"the plan of {job} fails, and nothing was submitted: {said}. Give --rows to submit without"
-        " a plan"
-    )
+            f"the plan of {job} fails, and nothing was submitted: {summarize_error(error)}. Give"
+            " --rows to submit without a plan"
+        ) from error
+
+
+def _planned_rows(
+    settings: Settings, database: Settings, request: Request | ForecastRequest
+) -> int:
+    """Plan a run as the job's `--dry-run` does; nothing is written."""
+    engine = make_engine(database)
+    if settings.db_host:
+        require_current(engine)
+    else:
+        migrate(engine)
+    if isinstance(request, Request):
+        validate_request(database, engine, request)
+        plan = plan_metrics(database, engine, request, table=DRY_RUN_TABLE, dry_run=True)
+        return plan.statistics.rows_to_read
+    # imported here because the model registry imports pyspark, which no other command needs
+    from forecasting.run.plan import plan_forecast
+
+    today = datetime.now(UTC).date()
+    return plan_forecast(database, as_of=request.as_of, engine=request.engine, today=today).rows

@@ -1,13 +1,8 @@
-"""Batches on Dataproc Serverless, by Google's own client over REST: submit, look, wait, cancel.
+"""Client of Dataproc Serverless batches: submit, get, list, wait and cancel, by Google's client
+over REST. Batches are the REST API's JSON: camelCase, int64 as text, states by name.
 
-In: settings (project, region, address) and a batch as the REST API's JSON. Out: batches as that
-JSON: camelCase, int64 as strings, states by name. Only SUCCEEDED is success. A batch is polled,
-never its operation: that has no state. No prices and no printing here.
-
-What is retried: 429, 500, 502, 503, 504 and a line that breaks, by us, because the client has no
-retry of its own for these methods. A create that is sent again has the same request id, and the
-service answers with the first one's operation
-(https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/projects.locations.batches/create).
+It polls the batch and not its operation, because an operation has no state. Prices and output
+are elsewhere.
 """
 
 from __future__ import annotations
@@ -36,36 +31,36 @@ from config_spark import Settings
 
 Document = dict[str, Any]
 Progress = Callable[[Document, float], None]
-"""Takes the batch and the seconds since it was created."""
+"""Receives the batch and the seconds since it was created."""
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 REQUEST_SECONDS = 60.0
-"""For one answer; the client's own limit is none."""
+"""Time limit of one request; the client has none of its own."""
 RETRY_SECONDS = 300.0
 FIRST_POLL_SECONDS, MOST_POLL_SECONDS, POLL_GROWTH = 2.0, 30.0, 1.5
 USAGE_SECONDS, USAGE_POLL_SECONDS = 180.0, 10.0
-"""How long after the end the usage is waited for: the service counts it when the batch is over."""
+"""How long to wait for the usage, which the service reports after the batch has ended."""
 CANCEL_SECONDS = 600.0
-GRACE_SECONDS = 600.0
-"""What a batch gets beyond its ttl: to start, and to be ended by the service."""
+GRACE_SECONDS = 600
+"""Time beyond a batch's ttl for its start and for the service to end it."""
 SERVICE_TTL_SECONDS = 4 * 3600.0
-"""Of a batch without a ttl
+"""Ttl of a batch that sets none
 (https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/EnvironmentConfig#ExecutionConfig).
 """
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same request may go well in a moment."""
+    """Return whether a retry of the same request may succeed."""
     return if_transient_error(error) or isinstance(
         error, exceptions.BadGateway | exceptions.GatewayTimeout | requests.exceptions.Timeout
     )
 
 
 class Batches:
-    """Those of the settings' project and region. Every method raises CloudRefused, CloudUnavailable
-    and EnvironmentNotReady.
+    """Batches of the settings' project and region. Every method raises CloudRefused,
+    CloudUnavailable and EnvironmentNotReady.
     """
 
     def __init__(
@@ -76,13 +71,17 @@ class Batches:
         sleep: Callable[[float], None] = time.sleep,
         first_retry_seconds: float = 1.0,
     ) -> None:
-        """Args: now and sleep are the clock that `wait` and `cancel` go by; seconds since the
-        epoch, and seconds.
+        """Args:
+        settings: Project, region and credentials.
+        now: Clock of `wait` and `cancel`; seconds since the epoch.
+        sleep: Waits so many seconds.
+        first_retry_seconds: Pause before the first retry.
         """
         require_settings(settings, "project_id", "region")
         self.project, self.region = str(settings.project_id), str(settings.region)
         self._parent = f"projects/{self.project}/locations/{self.region}"
         self.now, self._sleep = now, sleep
+        # the client does not retry these methods by itself
         self._retry = Retry(
             predicate=is_transient, initial=first_retry_seconds, maximum=30.0, timeout=RETRY_SECONDS
         )
@@ -93,20 +92,26 @@ class Batches:
         )
 
     def console_url(self, batch_id: str) -> str:
-        """Where a person sees the batch."""
+        """Return the address of the batch in the Cloud console."""
         return f"https://console.cloud.google.com/dataproc/batches/{self.region}/{batch_id}?project={self.project}"
 
     def submit(self, batch: Document, batch_id: str, request_id: str) -> Document:
-        """Create a batch, once, whatever happens to the answers; returns it as it is then.
+        """Create a batch exactly once, and return it.
 
-        Raises: CloudRefused also where the id is taken by a batch of other work; ConfigurationError
-        for a field that a batch does not have.
+        Args:
+            batch: Batch as the REST API's JSON.
+            batch_id: Id of the batch.
+            request_id: The same for every retry.
+
+        Raises:
+            ConfigurationError: The batch has an unknown field.
+            CloudRefused: The id belongs to a batch of other work.
         """
         try:
             message = Batch.from_json(json.dumps(batch))
         except ParseError as error:
             raise ConfigurationError(
-                f"batch {batch_id} is not of the form that Dataproc takes: {error}"
+                f"batch {batch_id} is not a valid Dataproc batch: {error}"
             ) from error
         request = {
             "parent": self._parent,
@@ -115,41 +120,46 @@ class Batches:
             "request_id": request_id,
         }
 
+        # a retry has the same request id, so the service returns the first create's operation:
+        # https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/projects.locations.batches/create
         def create() -> None:
             try:
                 self._client.create_batch(request=request, retry=None, timeout=REQUEST_SECONDS)
             except exceptions.Conflict as error:
-                self._must_be_ours(batch, batch_id, error)
+                self._require_same_work(batch, batch_id, error)
 
-        self._asked(batch_id, self._retry(create))
+        self._ask(batch_id, self._retry(create))
         return self.get(batch_id)
 
-    def _must_be_ours(self, batch: Document, batch_id: str, error: exceptions.Conflict) -> None:
-        """A batch of this id with the same program and arguments is the one that an answer we lost
-        was about.
+    def _require_same_work(
+        self, batch: Document, batch_id: str, error: exceptions.Conflict
+    ) -> None:
+        """Accept an existing batch with the same program and arguments: an earlier try created it
+        and its response was lost.
         """
         try:
-            taken = self._document(
+            existing = self._to_json(
                 self._client.get_batch(
                     name=self._name(batch_id), retry=self._retry, timeout=REQUEST_SECONDS
                 )
             )
         except exceptions.NotFound:
-            # ABORTED has this status too: nothing was made, and the same request may be sent again
+            # ABORTED has the same HTTP status: nothing was created, so the request is retried
             raise exceptions.ServiceUnavailable(error.message) from error  # type: ignore[no-untyped-call]
-        ours, theirs = (document.get("pysparkBatch", {}) for document in (batch, taken))
-        if any(ours.get(part) != theirs.get(part) for part in ("mainPythonFileUri", "args")):
+        ours, theirs = (payload.get("pysparkBatch", {}) for payload in (batch, existing))
+        if any(ours.get(field) != theirs.get(field) for field in ("mainPythonFileUri", "args")):
             raise CloudRefused(
-                f"batch id {batch_id} is taken by another batch, created {taken.get('createTime')}:"
-                f" submit again under another id, or look at it: {self.console_url(batch_id)}"
+                f"batch id {batch_id} is taken by another batch, created"
+                f" {existing.get('createTime')}: submit again under another id, or look at it:"
+                f" {self.console_url(batch_id)}"
             ) from error
 
     def get(self, batch_id: str) -> Document:
-        """The batch as it is now."""
-        return self._document(
-            self._asked(
+        """Return the batch."""
+        return self._to_json(
+            self._ask(
                 batch_id,
-                lambda: self._client.get_batch(name=self._name(batch_id), **self._calling()),
+                lambda: self._client.get_batch(name=self._name(batch_id), **self._call_options()),
             )
         )
 
@@ -162,8 +172,14 @@ class Batches:
         before: datetime | None = None,
         limit: int | None = None,
     ) -> list[Document]:
-        """The product's batches, the newest first. Args: they were created in [since, before), UTC
-        without a zone.
+        """Return the product's batches, newest first.
+
+        Args:
+            job: Only batches of this job.
+            state: Only batches in this state.
+            since: Earliest creation, UTC without a zone.
+            before: Creation before this time, UTC without a zone.
+            limit: Maximum number.
         """
         request = {
             "parent": self._parent,
@@ -174,46 +190,58 @@ class Batches:
 
         def ask() -> list[Document]:
             return [
-                self._document(batch)
+                self._to_json(batch)
                 for batch in islice(
-                    self._client.list_batches(request=request, **self._calling()), limit
+                    self._client.list_batches(request=request, **self._call_options()), limit
                 )
             ]
 
-        return self._asked("the list of batches", ask)
+        return self._ask("the list of batches", ask)
 
     def cancel(self, batch_id: str) -> Document:
-        """Cancel the batch's operation and wait until the batch has ended; returns it.
+        """Cancel a batch and wait until it has ended.
 
-        A batch that had ended before is returned as it is; one that was faster than the cancel is
-        SUCCEEDED or FAILED.
-        Raises: CloudUnavailable also for a batch that does not end.
+        Returns:
+            The batch: SUCCEEDED or FAILED if it ended before the cancel.
+
+        Raises:
+            CloudUnavailable: The batch does not end.
         """
         batch = self.get(batch_id)
         if batch["state"] in TERMINAL:
             return batch
-        self._asked(
+        self._ask(
             batch_id,
-            lambda: self._client.cancel_operation({"name": batch["operation"]}, **self._calling()),
+            lambda: self._client.cancel_operation(
+                {"name": batch["operation"]}, **self._call_options()
+            ),
         )
-        batch = self._polled(batch_id, self.now() + CANCEL_SECONDS, None)
+        batch = self._poll(batch_id, self.now() + CANCEL_SECONDS, None)
         if batch["state"] not in TERMINAL:
             raise CloudUnavailable(
                 f"batch {batch_id} is still {batch['state']} {CANCEL_SECONDS / 60:.0f} minutes"
-                " after its cancel, and it is billed while it runs: look at"
-                f" {self.console_url(batch_id)} and cancel it again"
+                f" after its cancel, and still billed: look at {self.console_url(batch_id)} and"
+                " cancel it again"
             )
         return batch
 
     def wait(self, batch_id: str, progress: Progress | None = None) -> Document:
-        """Poll until the batch has ended, at growing intervals; returns it, whatever its state. One
-        beyond its `seconds_left` is cancelled.
+        """Poll at growing intervals until the batch has ended. A batch beyond its `seconds_left` is
+        cancelled.
 
-        Raises: BatchFailed for a batch that had to be cancelled.
+        Args:
+            batch_id: Id of the batch.
+            progress: Called after each poll.
+
+        Returns:
+            The ended batch, in any end state.
+
+        Raises:
+            BatchFailed: The batch exceeded its time and was cancelled.
         """
-        began = self.now()
+        started = self.now()
         left = seconds_left(self.get(batch_id))
-        batch = self._polled(batch_id, began + left, progress)
+        batch = self._poll(batch_id, started + left, progress)
         if batch["state"] in TERMINAL:
             return batch
         seconds = seconds_until(batch, self.now())
@@ -227,8 +255,10 @@ class Batches:
         )
 
     def with_usage(self, batch_id: str) -> Document:
-        """An ended batch with what it used; without, where it never ran, or the service has not
-        said it 3 minutes after the end.
+        """Wait up to USAGE_SECONDS for the usage of an ended batch.
+
+        Returns:
+            The batch; without usage if it never ran or the service has not reported it.
         """
         batch = self.get(batch_id)
         ran = any(earlier["state"] == "RUNNING" for earlier in batch.get("stateHistory", []))
@@ -238,7 +268,7 @@ class Batches:
             batch = self.get(batch_id)
         return batch
 
-    def _polled(self, batch_id: str, deadline: float, progress: Progress | None) -> Document:
+    def _poll(self, batch_id: str, deadline: float, progress: Progress | None) -> Document:
         pause = FIRST_POLL_SECONDS
         while True:
             batch = self.get(batch_id)
@@ -253,45 +283,44 @@ class Batches:
     def _name(self, batch_id: str) -> str:
         return f"{self._parent}/batches/{batch_id}"
 
-    def _calling(self) -> dict[str, Any]:
+    def _call_options(self) -> dict[str, Any]:
         return {"retry": self._retry, "timeout": REQUEST_SECONDS}
 
-    def _asked(self, what: str, ask: Callable[[], Found]) -> Found:
-        with translate_google_errors(what):
+    def _ask(self, name: str, ask: Callable[[], Result]) -> Result:
+        with translate_google_errors(name):
             return ask()
 
-    def _document(self, batch: Batch) -> Document:
-        document: Document = json.loads(
+    def _to_json(self, batch: Batch) -> Document:
+        payload: Document = json.loads(
             Batch.to_json(
                 batch, use_integers_for_enums=False, always_print_fields_with_no_presence=False
             )
         )
-        return {"state": "STATE_UNSPECIFIED"} | document
+        return {"state": "STATE_UNSPECIFIED"} | payload
 
 
 def batch_id_of(batch: Document) -> str:
-    """The last part of its name."""
+    """Return the last part of a batch's name."""
     return str(batch["name"]).rpartition("/")[2]
 
 
 def created(batch: Document) -> float:
-    """Seconds since the epoch."""
+    """Return the creation time, in seconds since the epoch."""
     return _seconds(batch["createTime"])
 
 
 def seconds_left(batch: Document) -> float:
-    """What a batch that has not ended may still take: its ttl and ten minutes, without what the
-    service says it took to its present state.
-
-    The service's own times alone: this machine's clock may be hours off, and must not end a batch.
+    """Return how long a batch may still run: its ttl and GRACE_SECONDS, minus the time it took to
+    reach its present state.
     """
+    # only the service's times: this machine's clock may be wrong and must not end a batch
     ttl = batch.get("environmentConfig", {}).get("executionConfig", {}).get("ttl")
     passed = _seconds(batch.get("stateTime") or batch["createTime"]) - created(batch)
     return (float(ttl.removesuffix("s")) if ttl else SERVICE_TTL_SECONDS) + GRACE_SECONDS - passed
 
 
 def seconds_until(batch: Document, now: float) -> float:
-    """From its creation to its end, or to now while it has not ended."""
+    """Return the seconds from a batch's creation to its end, or to `now` if it has not ended."""
     return max(
         0.0, (_seconds(batch["stateTime"]) if batch["state"] in TERMINAL else now) - created(batch)
     )
@@ -300,7 +329,9 @@ def seconds_until(batch: Document, now: float) -> float:
 def _filter(
     job: str | None, state: str | None, since: datetime | None, before: datetime | None
 ) -> str:
-    """https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/projects.locations.batches/list"""
+    """Build the filter of a list
+    (https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/projects.locations.batches/list).
+    """
     clauses = {
         "labels.app = {}": "yieldspark",
         "labels.job = {}": job,

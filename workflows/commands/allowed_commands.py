@@ -1,9 +1,5 @@
-"""The commands that run inside the network: which there are, whether words are one of them, and
-their start in the container.
-
-In: words as `run_spark_local.py` takes them, behind `workflows` those of `python -m workflows`.
-Out: nothing for words that can be run, an error for others. The laptop asks before it starts a
-container, the container before it begins.
+"""Commands that run inside the private network, and their entry point in the container. The laptop
+checks a command before it starts a container, and the container before it runs the command.
 """
 
 from __future__ import annotations
@@ -23,29 +19,34 @@ from workflows.commands.app import app as workflows_app
 from workflows.commands.app import failed_command
 
 ALLOWED = ("db migrate", "status", "models", "quarantine", "evaluate", "ingest", "workflows cost")
-"""A group stands for all of its commands."""
+"""A group of commands allows each of its commands."""
 
 WORKFLOWS = "workflows"
-"""First of the words for `python -m workflows`; `status` alone is `run_spark_local.py`'s."""
+"""Precedes a command of `python -m workflows`. Without it, `status` is run_spark_local.py's."""
 
 
-def check_words(words: Sequence[str]) -> None:
-    """See whether the words are an allowed command, with options that it has. With --help they
-    print that, and end as --help does.
+def require_allowed_command(arguments: Sequence[str]) -> None:
+    """Check that the arguments are an allowed command with options that it has.
 
-    Raises: ConfigurationError naming what is allowed; Typer's own error for wrong options.
+    Args:
+        arguments: Command line as run_spark_local.py takes it, or behind `workflows` as `python -m
+            workflows` does.
+
+    Raises:
+        ConfigurationError: The command is not allowed; the message lists those that are.
+        click.UsageError: An option is wrong.
     """
-    _require_allowed(words)
-    app: typer.Typer = workflows_app if words[0] == WORKFLOWS else command_line_app
+    _require_allowed(arguments)
+    app: typer.Typer = workflows_app if arguments[0] == WORKFLOWS else command_line_app
     command: Any = typer.main.get_command(app)
-    rest = list(words[1:] if words[0] == WORKFLOWS else words)
+    rest = list(arguments[1:] if arguments[0] == WORKFLOWS else arguments)
     path: list[str] = []
     while hasattr(command, "commands"):
         name = rest.pop(0) if rest else ""
         if name not in command.commands:
+            names = [" ".join([*path, subcommand]) for subcommand in command.commands]
             raise ConfigurationError(
-                f"`{' '.join([*path, name]).strip()}` is no command; there are"
-                f" {', '.join(' '.join([*path, known]) for known in command.commands)}"
+                f"`{' '.join([*path, name]).strip()}` is no command; allowed: {', '.join(names)}"
             )
         path.append(name)
         command = command.commands[name]
@@ -54,21 +55,21 @@ def check_words(words: Sequence[str]) -> None:
 
 def main() -> NoReturn:
     """Run the command of `sys.argv` and exit with its code."""
-    words = sys.argv[1:]
+    arguments = sys.argv[1:]
     try:
-        _require_allowed(words)
+        _require_allowed(arguments)
     except ConfigurationError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
-    if words[0] == WORKFLOWS:
+    if arguments[0] == WORKFLOWS:
         del sys.argv[1]
         run_application(workflows_app, failed_command, prog_name="python -m workflows")
     entry.main()
 
 
-def _require_allowed(words: Sequence[str]) -> None:
-    if not any(list(words[: len(known.split())]) == known.split() for known in ALLOWED):
+def _require_allowed(arguments: Sequence[str]) -> None:
+    if not any(list(arguments[: len(command.split())]) == command.split() for command in ALLOWED):
         raise ConfigurationError(
-            f"{' '.join(words) or 'no command'!r} does not run inside the network; allowed:"
-            f" {', '.join(ALLOWED)}. Words follow `--`, such as -- db migrate"
+            f"{' '.join(arguments) or 'no command'!r} does not run inside the network; allowed:"
+            f" {', '.join(ALLOWED)}. Write the command behind `--`, such as -- db migrate"
         )

@@ -1,4 +1,4 @@
-"""The Typer application of `python -m workflows`; the `*_commands.py` put the commands on it."""
+"""The Typer application of `python -m workflows`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,15 @@ app = typer.Typer(
 )
 
 
-def failed_command(error: BaseException, words: list[str]) -> dict[str, Any]:
-    """The `--json` document of a command that failed, with what its error knows of it."""
+def failed_command(error: BaseException, arguments: list[str]) -> dict[str, Any]:
+    """Build the `--json` payload of a command that failed.
+
+    Args:
+        error: The failure; its `document`, if it has one, is included.
+        arguments: Command line, without the program.
+    """
     return {
-        "command": words[0] if words else None,
+        "command": arguments[0] if arguments else None,
         "status": "failed",
         "error": summarize_error(error),
     } | getattr(error, "document", {})

@@ -1,5 +1,5 @@
-"""`submit`, `wait`, `status`, `list`, `cancel` and `logs` of `python -m workflows`: one batch on
-Dataproc Serverless at a time.
+"""`submit`, `wait`, `status`, `list`, `cancel` and `logs`: one batch on Dataproc Serverless at a
+time.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from typing import Annotated, Any
 import typer
 
 from cli.options import AsJson, AsOf, End, Engine, Start, day, edge_settings
-from cli.terminal import err, out, print_json, print_pairs, print_table, say
+from cli.terminal import err, out, print_json, print_pairs, say
 from common.plain_text import without_controls
 from config_spark import Settings
-from workflows.batches.batch_monitor import duration, facts, see_through
+from workflows.batches.batch_monitor import batch_summary, duration, wait_for_batch
 from workflows.batches.driver_output import DriverOutput
-from workflows.batches.submit_request import job_arguments, submission
+from workflows.batches.submit_request import JobOptions, build_submission
 from workflows.clients.dataproc import TERMINAL, Batches
-from workflows.clients.waiting import wait_or_ask
+from workflows.clients.interrupts import wait_or_offer_cancel
 from workflows.commands.app import app
-from workflows.commands.run_commands import FullRefresh, Version
+from workflows.commands.options import BatchId, DryRunRequest, FullRefresh, Version
+from workflows.commands.tables import print_entries
 from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB
 
 FOLLOW_SECONDS = 5.0
@@ -40,12 +41,6 @@ class State(StrEnum):
     CANCELLED = "CANCELLED"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
-
-
-BatchId = Annotated[
-    str,
-    typer.Argument(metavar="BATCH", help="Id or full resource name of the batch."),
-]
 
 
 @app.command()
@@ -69,9 +64,7 @@ def submit(
     wait: Annotated[
         bool, typer.Option(help="Wait for the end, and fail if the batch fails.")
     ] = True,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the request as JSON without sending it.")
-    ] = False,
+    dry_run: DryRunRequest = False,
     as_json: AsJson = False,
 ) -> None:
     """Run one job as a batch; --start and --end, or --full-refresh, backfill metrics.
@@ -79,22 +72,21 @@ def submit(
     Example: python -m workflows submit calculate_metrics --start 2025-08-01 --end 2025-09-01
     """
     settings = edge_settings(engine=engine.value if engine else None)
-    arguments = job_arguments(
-        job, day(start), day(end), full_refresh=full_refresh, as_of=day(as_of)
-    )
-    request = submission(settings, job, arguments, version=version, rows=rows)
+    options = JobOptions(day(start), day(end), full_refresh, day(as_of))
+    request = build_submission(settings, job, options, version=version, rows=rows)
     if request["warning"]:
         err.print(f"  {request['warning']}", style="yellow", markup=False, soft_wrap=True)
     if dry_run:
         print_json(request)
         return
     batches, name = Batches(settings), request["batchId"]
-    say(f"{name}: sized for {request['rows']:,} rows, by {request['rows_from']}{_dearest(request)}")
+    ceiling = cost_ceiling_text(request)
+    say(f"{name}: sized for {request['rows']:,} rows, by {request['rows_from']}{ceiling}")
 
     def send() -> dict[str, Any]:
         batch = batches.submit(request["batch"], name, request["requestId"])
         say(f"{name}: submitted, {batches.console_url(name)}")
-        return see_through(settings, batches, name) if wait else facts(batches, batch)
+        return wait_for_batch(settings, batches, name) if wait else batch_summary(batches, batch)
 
     show_batch(_until_ended(batches, name, send), as_json)
 
@@ -105,8 +97,10 @@ def wait(batch: BatchId, as_json: AsJson = False) -> None:
 
     Example: python -m workflows wait metrics-0b2c7d1e-6f0a-4c2b-9a55-3f3f0f8f2b11
     """
-    settings, batches, name = opened(batch)
-    show_batch(_until_ended(batches, name, lambda: see_through(settings, batches, name)), as_json)
+    settings, batches, name = open_batch(batch)
+    show_batch(
+        _until_ended(batches, name, lambda: wait_for_batch(settings, batches, name)), as_json
+    )
 
 
 @app.command()
@@ -115,8 +109,8 @@ def status(batch: BatchId, as_json: AsJson = False) -> None:
 
     Example: python -m workflows status metrics-0b2c7d1e-6f0a-4c2b-9a55-3f3f0f8f2b11 --json
     """
-    _, batches, name = opened(batch)
-    show_batch(facts(batches, batches.get(name)), as_json)
+    _, batches, name = open_batch(batch)
+    show_batch(batch_summary(batches, batches.get(name)), as_json)
 
 
 @app.command("list")
@@ -131,12 +125,13 @@ def list_batches(
     Example: python -m workflows list --state RUNNING
     """
     batches = Batches(edge_settings())
-    found = [facts(batches, batch) for batch in batches.list(job=job, state=state, limit=limit)]
+    entries = [
+        batch_summary(batches, batch) for batch in batches.list(job=job, state=state, limit=limit)
+    ]
     if as_json:
-        print_json({"batches": found})
+        print_json({"batches": entries})
         return
-    columns = ["batch", "job", "state", "created", "seconds", "cost_usd"]
-    print_table(columns, [[one[column] for column in columns] for one in found])
+    print_entries(["batch", "job", "state", "created", "seconds", "cost_usd"], entries)
 
 
 @app.command()
@@ -145,14 +140,14 @@ def cancel(batch: BatchId, as_json: AsJson = False) -> None:
 
     Example: python -m workflows cancel metrics-0b2c7d1e-6f0a-4c2b-9a55-3f3f0f8f2b11
     """
-    _, batches, name = opened(batch)
+    _, batches, name = open_batch(batch)
     before = batches.get(name)["state"]
     if before in TERMINAL:
-        say(f"{name} is {before} already: there is nothing to cancel")
+        say(f"{name} is {before} already; nothing was cancelled")
     ended = batches.cancel(name)
     if before not in TERMINAL and ended["state"] != "CANCELLED":
-        say(f"{name} was faster: it is {ended['state']}")
-    show_batch(facts(batches, ended), as_json)
+        say(f"{name} ended before the cancel: it is {ended['state']}")
+    show_batch(batch_summary(batches, ended), as_json)
 
 
 @app.command()
@@ -166,56 +161,65 @@ def logs(
 
     Example: python -m workflows logs metrics-0b2c7d1e-6f0a-4c2b-9a55-3f3f0f8f2b11 --follow
     """
-    settings, batches, name = opened(batch)
+    settings, batches, name = open_batch(batch)
     output = None
     while True:
-        # the state first: what a batch wrote before it ended is there when it has
-        found = batches.get(name)
-        uri = found.get("runtimeInfo", {}).get("outputUri")
+        # the state is read first: once a batch has ended, its output is complete
+        current = batches.get(name)
+        uri = current.get("runtimeInfo", {}).get("outputUri")
         output = output or (DriverOutput(settings, uri) if uri else None)
         if output:
-            sys.stdout.write(without_controls(output.read_on()))
+            sys.stdout.write(without_controls(output.read_new()))
             sys.stdout.flush()
-        if not follow or found["state"] in TERMINAL:
+        if not follow or current["state"] in TERMINAL:
             break
         time.sleep(FOLLOW_SECONDS)
     if output is None:
-        say(f"{name} is {found['state']} and has written nothing yet")
+        say(f"{name} is {current['state']} and has written nothing yet")
 
 
-def opened(batch: str) -> tuple[Settings, Batches, str]:
-    """Settings, the client, and the batch's id. Args: batch is an id or a full name."""
+def open_batch(batch: str) -> tuple[Settings, Batches, str]:
+    """Return settings, client and the batch's id.
+
+    Args:
+        batch: Id or full resource name.
+    """
     settings = edge_settings()
     return settings, Batches(settings), batch.rpartition("/")[2]
 
 
-def show_batch(found: dict[str, Any], as_json: bool) -> None:
-    """What there is to know of a batch: one JSON document, or a listing of what has a value, with
-    its addresses whole.
+def show_batch(summary: dict[str, Any], as_json: bool) -> None:
+    """Print a batch's summary: one JSON document, or the pairs that have a value.
+
+    Args:
+        summary: As `batch_summary` returns it.
+        as_json: Whether to print JSON.
     """
     if as_json:
-        print_json(found)
+        print_json(summary)
         return
+    # printed apart and unwrapped, so that they can be clicked
     addresses = ("output", "console")
     print_pairs(
         {
             name: value
-            for name, value in found.items()
+            for name, value in summary.items()
             if value is not None and name not in addresses
         }
     )
     for name in addresses:
-        if found[name]:
-            out.print(found[name], markup=False, soft_wrap=True)
+        if summary[name]:
+            out.print(summary[name], markup=False, soft_wrap=True)
 
 
 def _until_ended(batches: Batches, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    return wait_or_ask(
+    return wait_or_offer_cancel(
         work, lambda: batches.cancel(name), f"batch {name}", f"python -m workflows cancel {name}"
     )
 
 
-def _dearest(request: dict[str, Any]) -> str:
+def cost_ceiling_text(request: dict[str, Any]) -> str:
+    """Describe the duration and the highest cost of a usual run; empty if no past run is known."""
     if request["usd_at_most"] is None:
         return ""
     return (

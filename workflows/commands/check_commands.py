@@ -1,4 +1,4 @@
-"""`python -m workflows check`: the rules over pipeline.yaml, before it is deployed."""
+"""`python -m workflows check`: checks pipeline.yaml before it is deployed."""
 
 from __future__ import annotations
 

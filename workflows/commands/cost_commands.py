@@ -1,6 +1,4 @@
-"""`cost` of `python -m workflows`: what batches cost by Google's list prices, one, a day's or a
-month's; and a month's bill by the model.
-"""
+"""`cost`: prices batches by usage and list prices, and estimates a month's bill."""
 
 from __future__ import annotations
 
@@ -15,10 +13,11 @@ from cli.options import AsJson, edge_settings
 from cli.terminal import print_json, print_pairs, print_table, shown
 from common.errors import ConfigurationError, DatabaseUnreachable
 from config_spark import Settings
-from workflows.batches.batch_monitor import facts, keep_cost
+from workflows.batches.batch_monitor import batch_summary, record_cost_if_possible
 from workflows.clients.dataproc import TERMINAL, Batches, batch_id_of
 from workflows.commands.app import app
-from workflows.commands.batch_commands import opened, show_batch
+from workflows.commands.batch_commands import open_batch, show_batch
+from workflows.commands.tables import print_entries
 from workflows.costs.bill_inputs import inputs_of
 from workflows.costs.cost import actual_cost, prices
 from workflows.costs.cost_ledger import past_runs
@@ -29,23 +28,23 @@ from workflows.spec.platforms import JOBS
 YESTERDAY = "yesterday"
 
 
-def _day_of(text: str) -> datetime:
-    """The day's begin, without a zone; a schedule says `yesterday`."""
-    if text == YESTERDAY:
+def _parse_day(value: str) -> datetime:
+    """Return the start of a UTC day, without a zone. A schedule passes `yesterday`."""
+    if value == YESTERDAY:
         today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
         return today - timedelta(days=1)
     try:
-        return datetime.strptime(text, "%Y-%m-%d")
+        return datetime.strptime(value, "%Y-%m-%d")
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is no day; allowed is YYYY-MM-DD, or {YESTERDAY}"
+            f"{value!r} is no day; allowed: YYYY-MM-DD, or {YESTERDAY}"
         ) from None
 
 
 DayOption = Annotated[
     datetime | None,
     typer.Option(
-        "--day", parser=_day_of, metavar="YYYY-MM-DD|yesterday", help="Batches of a day, UTC."
+        "--day", parser=_parse_day, metavar="YYYY-MM-DD|yesterday", help="Batches of a day, UTC."
     ),
 ]
 MonthOption = Annotated[
@@ -95,16 +94,16 @@ def cost(
 
 
 def _cost_of(batch: str) -> dict[str, Any]:
-    settings, batches, name = opened(batch)
-    found = batches.get(name)
-    if found["state"] in TERMINAL:
-        found = batches.with_usage(name)
-    keep_cost(settings, name, actual_cost(found))
-    return facts(batches, found)
+    settings, batches, name = open_batch(batch)
+    current = batches.get(name)
+    if current["state"] in TERMINAL:
+        current = batches.with_usage(name)
+    record_cost_if_possible(settings, name, actual_cost(current))
+    return batch_summary(batches, current)
 
 
 def _interval(of_day: datetime | None, of_month: datetime | None) -> tuple[datetime, datetime]:
-    """[first, after the last), UTC."""
+    """Return `[start, end)` of the day or month, UTC."""
     if of_day:
         return of_day, of_day + timedelta(days=1)
     first = (of_month or datetime.now(UTC)).replace(
@@ -114,33 +113,38 @@ def _interval(of_day: datetime | None, of_month: datetime | None) -> tuple[datet
 
 
 def _cost_between(settings: Settings, since: datetime, before: datetime) -> dict[str, Any]:
-    """The batches that were created in the interval, and their sum. Raises: DatabaseUnreachable
-    where the database is beside us, and costs did not reach it.
+    """Price the batches that were created in the interval, and record their costs.
+
+    Raises:
+        DatabaseUnreachable: In production, the ledger did not take every cost.
     """
     batches = Batches(settings)
     priced = [(batch, actual_cost(batch)) for batch in batches.list(since=since, before=before)]
-    kept = [keep_cost(settings, batch_id_of(batch), found) for batch, found in priced]
-    if settings.environment == "production" and not all(kept):
+    recorded = [
+        record_cost_if_possible(settings, batch_id_of(batch), batch_cost)
+        for batch, batch_cost in priced
+    ]
+    if settings.environment == "production" and not all(recorded):
         raise DatabaseUnreachable(
-            f"the costs of {kept.count(False)} batches of {since:%Y-%m-%d} and later are not in the"
-            " ledger, for the reasons above; ask for them again when it answers"
+            f"the costs of {recorded.count(False)} batches of {since:%Y-%m-%d} and later are not"
+            " in the ledger, for the reasons above; run this command again when the database"
+            " answers"
         )
     return {
         "from": since.date(),
         "to": before.date(),
-        "usd": round(sum(found.usd for _, found in priced if found), 4),
-        "without_usage": sum(found is None for _, found in priced),
-        "batches": [facts(batches, batch) for batch, _ in priced],
+        "usd": round(sum(batch_cost.usd for _, batch_cost in priced if batch_cost), 4),
+        "without_usage": sum(batch_cost is None for _, batch_cost in priced),
+        "batches": [batch_summary(batches, batch) for batch, _ in priced],
     }
 
 
-def _show_sum(document: Mapping[str, Any], as_json: bool) -> None:
+def _show_sum(summary: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        print_json(document)
+        print_json(summary)
         return
-    columns = ["batch", "job", "state", "created", "cost_usd"]
-    print_table(columns, [[one[column] for column in columns] for one in document["batches"]])
-    print_pairs({name: value for name, value in document.items() if name != "batches"})
+    print_entries(["batch", "job", "state", "created", "cost_usd"], summary["batches"])
+    print_pairs({name: value for name, value in summary.items() if name != "batches"})
 
 
 def _show_bill(settings: Settings, pools: int, as_json: bool) -> None:
@@ -150,37 +154,25 @@ def _show_bill(settings: Settings, pools: int, as_json: bool) -> None:
         print_json(bill.document() | {"ledger": past.source})
         return
     _print_platforms(bill)
-    known, inputs = bill.known, asdict(bill.known.inputs)
+    known_inputs, inputs = bill.known, asdict(bill.known.inputs)
     print_table(
         ["input", "value", "source"],
-        [[name, shown(value), known.sources[name]] for name, value in inputs.items()],
+        [[name, shown(value), known_inputs.sources[name]] for name, value in inputs.items()],
     )
     print_pairs({"prices of": prices()["read_on"], "ledger": past.source})
 
 
 def _print_platforms(bill: MonthlyBill) -> None:
     database = bill.database
-    print_table(
-        ["a month", *JOBS, "Cloud SQL", "USD", "caution"],
-        [
-            [
-                one.platform,
-                *(bill.known.inputs.nights * job.usd for job in one.jobs),
-                one.database_usd,
-                one.usd,
-                one.caution,
-            ]
-            for one in bill.platforms
-        ],
-    )
-    print_table(
-        ["a night", "job", "rows", "seconds", "USD"],
-        [
-            [one.platform, job.job, job.rows, job.seconds, job.usd]
-            for one in bill.platforms
-            for job in one.jobs
-        ],
-    )
+    months, days = [], []
+    for platform_bill in bill.platforms:
+        name = platform_bill.platform
+        job_costs = [bill.known.inputs.nights * job.usd for job in platform_bill.jobs]
+        totals = [platform_bill.database_usd, platform_bill.usd, platform_bill.caution]
+        months.append([name, *job_costs, *totals])
+        days += [[name, job.job, job.rows, job.seconds, job.usd] for job in platform_bill.jobs]
+    print_table(["a month", *JOBS, "Cloud SQL", "USD", "caution"], months)
+    print_table(["a daily run", "job", "rows", "seconds", "USD"], days)
     print_pairs(
         {
             "Cloud SQL": (

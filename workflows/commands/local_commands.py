@@ -1,4 +1,4 @@
-"""`python -m workflows local up` and `local run`: the cloud on this machine."""
+"""`python -m workflows local`: runs the pipeline on an emulated cloud on this machine."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from database.connections.engine import make_engine
 from emulator.local.local_cloud import ROOT, LocalCloud, local_cloud
 from sample_data import SAMPLE_FILES
 from workflows.commands.app import app
+from workflows.commands.options import FullRefresh, OnPlatform
 from workflows.commands.run_commands import (
-    FullRefresh,
-    OnPlatform,
     pipeline_argument,
     print_pipeline,
     run_pipeline,
@@ -62,7 +61,7 @@ def up(
                 markup=False,
                 soft_wrap=True,
             )
-        say(f"the local cloud answers at {cloud.url}; Ctrl-C ends it, and the batches that run")
+        say(f"the local cloud listens at {cloud.url}; Ctrl-C ends it and its running batches")
         threading.Event().wait()
 
 
@@ -89,8 +88,8 @@ def run(
         platform=platform,
         dry_run=dry_run,
     )
-    document = run_in_local_cloud(edge_settings(), argument)
-    print_json(document) if as_json else _print(document)
+    summary = run_in_local_cloud(edge_settings(), argument)
+    print_json(summary) if as_json else _print_summary(summary)
 
 
 @local.command()
@@ -102,72 +101,80 @@ def apply(as_json: AsJson = False) -> None:
     Example: python -m workflows local apply
     """
     command = [sys.executable, "-m", "emulator.project.apply", *(["--json"] if as_json else [])]
-    # the emulator is no part of the product: it is another program, and says by itself what failed
+    # a separate program: the emulator is not part of the product and reports its own errors
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    # a session of its own, or Ctrl-C would reach it twice and cut its cleaning up short
+    # a session of its own: otherwise Ctrl-C reaches it twice and interrupts its clean-up
     with subprocess.Popen(command, env=variables, start_new_session=True) as process:
         try:
             code = process.wait()
         except KeyboardInterrupt:
             process.terminate()
             code = process.wait()
-    # as it is: the other program has said what happened, and printed the document
+    # the program has printed its result or error already
     sys.exit(code)
 
 
 def run_in_local_cloud(settings: Settings, argument: dict[str, Any]) -> dict[str, Any]:
-    """Returns the pipeline's document and what was released: `{.., "release": {..}, "database":
-    name}`.
+    """Release the working tree to the emulator, migrate its database and run the pipeline.
+
+    Args:
+        settings: The user's settings; those of the emulator replace them.
+        argument: Argument of the pipeline's `main`.
+
+    Returns:
+        The pipeline's summary with `release` and `database` (its name).
     """
     with local_cloud(settings) as cloud:
-        own = settings.model_dump(include=settings.model_fields_set - {"db_password"})
-        there = load_settings(
-            **own | {name.lower(): value for name, value in cloud.variables.items()}
+        own_settings = settings.model_dump(include=settings.model_fields_set - {"db_password"})
+        cloud_settings = load_settings(
+            **own_settings | {name.lower(): value for name, value in cloud.variables.items()}
         )
         with step("1/3 release of the working tree"):
-            released = publish(there, allow_dirty=True, say=say)
+            release = publish(cloud_settings, allow_dirty=True, say=say)
         with step("2/3 database"):
             if not argument.get("dry_run"):
-                _migrate(there, released["version"])
+                _migrate(cloud_settings, release["version"])
             if not settings.db_host:
                 _load_sample(cloud)
         with step("3/3 pipeline"):
-            document = run_pipeline(
-                there,
-                argument | {"version": released["version"]},
+            summary = run_pipeline(
+                cloud_settings,
+                argument | {"version": release["version"]},
                 seconds_between=SECONDS_BETWEEN,
-                ends_with_us=True,
+                owns_cloud=True,
             )
-        return document | {"release": released, "database": cloud.database.db_name}
+        return summary | {"release": release, "database": cloud.database.db_name}
 
 
 def _migrate(settings: Settings, version: str) -> None:
-    """As an operator does, by the Cloud Run job."""
+    """Run the migration as an operator does, by the Cloud Run job."""
     run_container(
         settings,
         OPERATOR_JOB,
         container_arguments(["db", "migrate"], version),
         lambda line: say(line.text),
         seconds_between=SECONDS_BETWEEN,
-        ends_with_us=True,
+        owns_cloud=True,
     )
 
 
 def _load_sample(cloud: LocalCloud) -> None:
-    """Into the local cloud's own database where it is empty, by the product's own command."""
+    """Load the sample with the product's own command if the emulator's own database is empty."""
     with make_engine(cloud.database).connect() as connection:
-        there = connection.execute(text("SELECT to_regclass('pools')")).scalar_one()
-        if there and connection.execute(text("SELECT 1 FROM pools LIMIT 1")).first():
+        table = connection.execute(text("SELECT to_regclass('pools')")).scalar_one()
+        if table and connection.execute(text("SELECT 1 FROM pools LIMIT 1")).first():
             return
     command = [sys.executable, str(ROOT / "run_spark_local.py"), "load", *map(str, SAMPLE_FILES)]
-    done = subprocess.run(command, env=cloud.environment(), stdout=subprocess.DEVNULL, check=False)
-    if done.returncode:
+    process = subprocess.run(
+        command, env=cloud.environment(), stdout=subprocess.DEVNULL, check=False
+    )
+    if process.returncode:
         raise YieldSparkError(
-            "the sample could not be loaded: `run_spark_local.py load` ended with"
-            f" {done.returncode}; its words are above"
+            "the sample could not be loaded: `run_spark_local.py load` ended with exit code"
+            f" {process.returncode}; its error is above"
         )
 
 
-def _print(document: dict[str, Any]) -> None:
-    print_pipeline(document)
-    print_pairs({"version": document["release"]["version"], "database": document["database"]})
+def _print_summary(summary: dict[str, Any]) -> None:
+    print_pipeline(summary)
+    print_pairs({"version": summary["release"]["version"], "database": summary["database"]})

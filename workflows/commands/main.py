@@ -1,4 +1,4 @@
-"""Entry of `python -m workflows`: the application with all of its commands."""
+"""Entry point of `python -m workflows`. Importing the command modules registers their commands."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ from workflows.commands.app import app, failed_command
 
 def main() -> NoReturn:
     """Run the command of `sys.argv` and exit with its code."""
-    # what Ctrl-C has to cancel in the cloud may take longer than what runs here
+    # no time limit after Ctrl-C: cancelling in the cloud takes longer than ending a local process
     run_application(app, failed_command, prog_name="python -m workflows", end_seconds=None)

@@ -1,5 +1,5 @@
-"""`python -m workflows operator -- db migrate`: a command of a release in a container inside the
-network, followed from here.
+"""`python -m workflows operator -- db migrate`: runs a command of a release in a container inside
+the private network and prints its output.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import typer
 
 from cli.options import AsJson, edge_settings
 from cli.terminal import print_json
-from workflows.commands.allowed_commands import check_words
+from workflows.commands.allowed_commands import require_allowed_command
 from workflows.commands.app import app
-from workflows.commands.run_commands import Version
+from workflows.commands.options import DryRunRequest, Version
 from workflows.inside_network.container_log import Line
 from workflows.inside_network.container_runs import (
     ContainerFailed,
@@ -26,7 +26,7 @@ from workflows.spec.release_paths import OPERATOR_JOB
 
 @app.command()
 def operator(
-    words: Annotated[
+    command: Annotated[
         list[str],
         typer.Argument(
             metavar="-- COMMAND",
@@ -38,9 +38,7 @@ def operator(
         ),
     ],
     version: Version = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the request as JSON without sending it.")
-    ] = False,
+    dry_run: DryRunRequest = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a command inside the private network, as a Cloud Run job, and show its output.
@@ -49,31 +47,32 @@ def operator(
 
     Example: python -m workflows operator -- db migrate
     """
-    check_words(words)
+    require_allowed_command(command)
     settings = edge_settings()
-    arguments = container_arguments(words, version)
+    arguments = container_arguments(command, version)
     if dry_run:
         job = job_name(settings, OPERATOR_JOB)
         print_json({"job": job, "request": run_request(arguments)})
         return
     output: list[str] = []
 
-    def show(line: Line) -> None:
-        output.append(line.text) if as_json and line.is_output else pass_on(line)
+    def handle_line(line: Line) -> None:
+        if as_json and line.is_output:
+            output.append(line.text)
+        else:
+            print_line(line)
 
     try:
-        document = run_container(settings, OPERATOR_JOB, arguments, show)
+        summary = run_container(settings, OPERATOR_JOB, arguments, handle_line)
     except ContainerFailed as error:
         error.document["output"] = output
         raise
     if as_json:
-        print_json(document | {"output": output})
+        print_json(summary | {"output": output})
 
 
-def pass_on(line: Line) -> None:
-    """To standard output what was written there, so that it can be piped; the rest to standard
-    error.
-    """
+def print_line(line: Line) -> None:
+    """Write a line to the stream it came from: output stays pipeable."""
     stream = sys.stdout if line.is_output else sys.stderr
     stream.write(f"{line.text}\n")
     stream.flush()

@@ -1,4 +1,4 @@
-"""`release`, `versions`, `rollback` and `prune`: what runs at night, since when, and what goes."""
+"""`release`, `versions`, `rollback` and `prune`: manage the versions of the code in the bucket."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def release(
     """
     settings = edge_settings()
     if dry_run:
-        document = planned(build_content(settings, allow_dirty=allow_dirty))
+        summary = planned_release(build_content(settings, allow_dirty=allow_dirty))
         for warning in support_warnings(settings):
             say(warning)
-        print_json(document) if as_json else _print_plan(document)
+        print_json(summary) if as_json else _print_plan(summary)
         return
-    document = releases.publish(settings, allow_dirty=allow_dirty, say=say)
+    summary = releases.publish(settings, allow_dirty=allow_dirty, say=say)
     (
-        print_json(document)
+        print_json(summary)
         if as_json
-        else print_pairs(document | {"uploaded": len(document["uploaded"])})
+        else print_pairs(summary | {"uploaded": len(summary["uploaded"])})
     )
 
 
@@ -64,20 +64,20 @@ def versions(
 
     Example: python -m workflows versions
     """
-    found = releases.versions(edge_settings(), newest)
+    entries = releases.versions(edge_settings(), newest)
     if as_json:
-        print_json(found)
+        print_json(entries)
         return
     rows = [
         [
-            one["version"],
-            one["released"],
-            one["files"],
-            one["bytes"] / 1e6,
-            one["latest"],
-            "; ".join(one["faults"]) or "yes",
+            entry["version"],
+            entry["released"],
+            entry["files"],
+            entry["bytes"] / 1e6,
+            entry["latest"],
+            "; ".join(entry["faults"]) or "yes",
         ]
-        for one in found
+        for entry in entries
     ]
     print_table(["version", "released", "files", "MB", "latest", "whole"], rows)
 
@@ -97,8 +97,8 @@ def rollback(
 
     Example: python -m workflows rollback 1f0e7c9b2a6d4e8f3c5a7b9d1e2f4a6c8b0d2e4f
     """
-    document = releases.rollback(edge_settings(), version, dry_run=dry_run)
-    print_json(document) if as_json else print_pairs(document)
+    summary = releases.rollback(edge_settings(), version, dry_run=dry_run)
+    print_json(summary) if as_json else print_pairs(summary)
 
 
 @app.command()
@@ -113,26 +113,29 @@ def prune(
 
     Example: python -m workflows prune --keep 10 --dry-run
     """
-    document = pruning.prune(edge_settings(), keep, dry_run=dry_run, say=say)
+    summary = pruning.prune(edge_settings(), keep, dry_run=dry_run, say=say)
     if as_json:
-        print_json(document | {"dry_run": dry_run})
+        print_json(summary | {"dry_run": dry_run})
         return
     rows = [
         [
-            one["version"],
-            one["released"],
-            one["files"],
-            one["bytes"] / 1e6,
-            one["kept"] or ("deleted" if one["deleted"] else "would be deleted"),
+            entry["version"],
+            entry["released"],
+            entry["files"],
+            entry["bytes"] / 1e6,
+            entry["kept"] or ("deleted" if entry["deleted"] else "would be deleted"),
         ]
-        for one in document["releases"]
+        for entry in summary["releases"]
     ]
     print_table(["version", "released", "files", "MB", "it is"], rows)
 
 
-def planned(content: ReleaseContent) -> dict[str, Any]:
-    """What a release would upload: `{"version", "commit", "bucket", "bytes", "platform",
-    "platform_reason", "files": [{"name", "bytes", "sha256"}]}`.
+def planned_release(content: ReleaseContent) -> dict[str, Any]:
+    """Summarize what a release would upload.
+
+    Returns:
+        `{"version", "commit", "bucket", "bytes", "platform", "platform_reason", "files": [{"name",
+        "bytes", "sha256"}]}`.
     """
     files = {**content.files, MANIFEST: content.manifest_bytes()}
     return {
@@ -142,15 +145,19 @@ def planned(content: ReleaseContent) -> dict[str, Any]:
         "bytes": sum(map(len, files.values())),
         **content.platform(),
         "files": [
-            {"name": name, "bytes": len(found), "sha256": hashlib.sha256(found).hexdigest()}
-            for name, found in files.items()
+            {
+                "name": name,
+                "bytes": len(file_bytes),
+                "sha256": hashlib.sha256(file_bytes).hexdigest(),
+            }
+            for name, file_bytes in files.items()
         ],
     }
 
 
-def _print_plan(document: dict[str, Any]) -> None:
+def _print_plan(plan: dict[str, Any]) -> None:
     print_table(
         ["file", "bytes", "sha256"],
-        [[file["name"], file["bytes"], file["sha256"]] for file in document["files"]],
+        [[file["name"], file["bytes"], file["sha256"]] for file in plan["files"]],
     )
-    print_pairs({name: value for name, value in document.items() if name != "files"})
+    print_pairs({name: value for name, value in plan.items() if name != "files"})

@@ -1,4 +1,4 @@
-"""`python -m workflows run`: the whole pipeline, as the nightly schedule runs it."""
+"""`python -m workflows run`: starts the pipeline that the daily run executes."""
 
 from __future__ import annotations
 
@@ -10,37 +10,23 @@ from typing import Annotated, Any
 import typer
 
 from cli.options import AsJson, DryRun, End, Engine, EngineName, Start, edge_settings
-from cli.terminal import print_json, print_table, say
+from cli.terminal import print_json, say
 from common.errors import CloudRefused, CloudUnavailable, ConfigurationError
 from config_spark import Settings
-from workflows.batches.batch_monitor import actual_or_none, keep_cost, last_lines
+from workflows.batches.batch_monitor import actual_cost_or_none, last_lines, record_cost_if_possible
 from workflows.clients.dataproc import Batches
 from workflows.clients.executions import ExecutionNotSucceeded, Executions, wait_for_execution
-from workflows.clients.waiting import wait_or_ask
+from workflows.clients.interrupts import wait_or_offer_cancel
 from workflows.commands.app import app
+from workflows.commands.options import FullRefresh, OnPlatform, Version
+from workflows.commands.tables import print_entries
 from workflows.inside_network.container_log import last_log_lines
 from workflows.spec.platform_choice import PLATFORMS
 from workflows.spec.platforms import JOBS
 from workflows.spec.release_paths import cloud_run_job
 
 NOT_CREATED = "NOT_CREATED"
-"""The state that pipeline.yaml gives what was never made."""
-
-Version = Annotated[str | None, typer.Option(help="Published version; default: the latest.")]
-OnPlatform = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--platform",
-        metavar="[JOB=]PLATFORM",
-        help=(
-            "dataproc or cloud_run, for both jobs or one; repeatable. Default: "
-            "PLATFORM of the release."
-        ),
-    ),
-]
-FullRefresh = Annotated[
-    bool, typer.Option("--full-refresh", help="Recompute every day of every pool.")
-]
+"""State that pipeline.yaml reports for a batch that was not created."""
 
 
 @app.command()
@@ -69,8 +55,8 @@ def run(
         platform=platform,
         dry_run=dry_run,
     )
-    document = run_pipeline(settings, argument, wait=wait)
-    print_json(document) if as_json else print_pipeline(document)
+    summary = run_pipeline(settings, argument, wait=wait)
+    print_json(summary) if as_json else print_pipeline(summary)
 
 
 def pipeline_argument(
@@ -83,10 +69,12 @@ def pipeline_argument(
     platform: list[str] | None,
     dry_run: bool,
 ) -> dict[str, Any]:
-    """The argument map of pipeline.yaml's `main`: what was given and nothing else. Raises:
-    ConfigurationError.
+    """Build the argument of pipeline.yaml's `main`, with only the options that are set.
+
+    Raises:
+        ConfigurationError: A platform is wrong.
     """
-    given = {
+    values = {
         "version": version,
         "start": start.date().isoformat() if start else None,
         "end": end.date().isoformat() if end else None,
@@ -95,32 +83,35 @@ def pipeline_argument(
         "platform": platforms_by_job(platform) if platform else None,
         "dry_run": dry_run or None,
     }
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def platforms_by_job(asked: Sequence[str]) -> dict[str, str]:
-    """The argument's map of job to platform. A platform without a job is for both; one for a job
-    wins over it, wherever it stands.
+def platforms_by_job(choices: Sequence[str]) -> dict[str, str]:
+    """Map each job to its platform.
 
-    Raises: ConfigurationError for a word that is neither, and for two platforms of one job.
+    Args:
+        choices: `PLATFORM` for both jobs, or `JOB=PLATFORM`, which wins whatever the order.
+
+    Raises:
+        ConfigurationError: A choice is neither, or a job gets two platforms.
     """
-    both: dict[str, str] = {}
+    shared: dict[str, str] = {}
     single: dict[str, str] = {}
-    for word in asked:
-        job, _, platform = word.rpartition("=")
-        if platform not in PLATFORMS or ("=" in word and job not in JOBS):
+    for choice in choices:
+        job, _, platform = choice.rpartition("=")
+        if platform not in PLATFORMS or ("=" in choice and job not in JOBS):
             raise ConfigurationError(
-                f"--platform {word} is wrong; allowed is {' or '.join(PLATFORMS)}, or one of them"
+                f"--platform {choice} is wrong; allowed is {' or '.join(PLATFORMS)}, or one of them"
                 f" for one job, such as {JOBS[1]}={PLATFORMS[1]}; jobs are {', '.join(JOBS)}"
             )
-        known, jobs = (single, (job,)) if job else (both, JOBS)
-        if known.get(jobs[0], platform) != platform:
+        platforms, jobs = (single, (job,)) if job else (shared, JOBS)
+        if platforms.get(jobs[0], platform) != platform:
             raise ConfigurationError(
-                f"--platform names {known[jobs[0]]} and {platform} for {' and '.join(jobs)}; give"
-                " one of them"
+                f"--platform names {platforms[jobs[0]]} and {platform} for {' and '.join(jobs)};"
+                " give one of them"
             )
-        known.update(dict.fromkeys(jobs, platform))
-    return both | single
+        platforms.update(dict.fromkeys(jobs, platform))
+    return shared | single
 
 
 def run_pipeline(
@@ -129,13 +120,25 @@ def run_pipeline(
     *,
     wait: bool = True,
     seconds_between: float = 10.0,
-    ends_with_us: bool = False,
+    owns_cloud: bool = False,
 ) -> dict[str, Any]:
-    """Start an execution and, with wait, see it through: `{"execution", "state", "seconds",
-    "result"}`. What its batches cost goes into the ledger.
+    """Start an execution, wait for it, and record what its batches cost.
 
-    Args: ends_with_us is for a cloud that this process is: on Ctrl-C there is nothing to ask.
-    Raises: BatchFailed with what the workflow raised; CloudRefused, CloudUnavailable; Interrupted.
+    Args:
+        settings: Project, region and workflow.
+        argument: Argument of `main`.
+        wait: False returns as soon as the execution runs.
+        seconds_between: Polling interval.
+        owns_cloud: The cloud is emulated in this process, and Ctrl-C ends it without a question.
+
+    Returns:
+        `{"execution", "state", "seconds", "result"}`.
+
+    Raises:
+        BatchFailed: The workflow raised an error.
+        CloudRefused: Google rejected a request.
+        CloudUnavailable: Google cannot be reached.
+        Interrupted: Ctrl-C ended the wait.
     """
     executions = Executions(settings)
     started = executions.start(argument)
@@ -144,54 +147,57 @@ def run_pipeline(
     if not wait:
         return {"execution": name, "state": started["state"], "seconds": 0.0, "result": None}
 
-    def see_through() -> dict[str, Any]:
+    def wait_until_ended() -> dict[str, Any]:
         return wait_for_execution(executions, started["name"], say, seconds_between)
 
-    how = (
+    cancel_command = (
         f"gcloud workflows executions cancel {name} --workflow {settings.workflow_name} --location"
         f" {settings.region}"
     )
     try:
         cancel = partial(executions.cancel, started["name"])
-        document = (
-            see_through()
-            if ends_with_us
-            else wait_or_ask(see_through, cancel, f"execution {name}", how)
+        summary = (
+            wait_until_ended()
+            if owns_cloud
+            else wait_or_offer_cancel(wait_until_ended, cancel, f"execution {name}", cancel_command)
         )
     except ExecutionNotSucceeded as error:
-        error.document["driver_output"] = _words_of_the_job(
+        error.document["driver_output"] = _output_of_failed_job(
             settings, error.document["raised"], started["createTime"]
         )
         raise
-    for step in document["result"]["steps"]:
-        place = (
-            f"projects/{settings.project_id}/locations/{settings.region}/batches/{step['batch']}"
-        )
-        cost = actual_or_none(
-            {"name": place, "runtimeInfo": {"approximateUsage": step["usage"] or {}}}
-        )
+    _record_costs(settings, summary["result"]["steps"])
+    return summary
+
+
+def _record_costs(settings: Settings, steps: list[dict[str, Any]]) -> None:
+    """Add the cost to each step of an execution, and record it in the ledger."""
+    parent = f"projects/{settings.project_id}/locations/{settings.region}"
+    for step in steps:
+        usage = {"approximateUsage": step["usage"] or {}}
+        batch = {"name": f"{parent}/batches/{step['batch']}", "runtimeInfo": usage}
+        cost = actual_cost_or_none(batch)
         step["cost_usd"] = round(cost.usd, 6) if cost else None
-        keep_cost(settings, step["batch"], cost)
-    return document
+        record_cost_if_possible(settings, step["batch"], cost)
 
 
-def _words_of_the_job(settings: Settings, raised: Any, since: str) -> list[str]:
-    """The last lines of the batch or the container that the workflow's error names, said too. Args:
-    since is when the execution began, RFC 3339.
+def _output_of_failed_job(settings: Settings, raised: Any, since: str) -> list[str]:
+    """Print and return the last lines of the batch or container that the workflow's error names.
+    `since` is when the execution began, RFC 3339.
     """
     if not isinstance(raised, dict) or not raised.get("batch") or raised["state"] == NOT_CREATED:
         return []
     try:
         lines = last_lines(settings, Batches(settings).get(raised["batch"]))
     except (CloudRefused, CloudUnavailable):
-        # no batch of that name: it was an execution of a Cloud Run job
-        lines = _words_of_the_container(settings, raised["job"], since)
+        # no batch has that name, so it ran as a Cloud Run job
+        lines = _output_of_container(settings, raised["job"], since)
     for line in lines:
         say(line)
     return lines
 
 
-def _words_of_the_container(settings: Settings, job: str, since: str) -> list[str]:
+def _output_of_container(settings: Settings, job: str, since: str) -> list[str]:
     try:
         return last_log_lines(settings, cloud_run_job(job), since)
     except (CloudRefused, CloudUnavailable) as error:
@@ -199,12 +205,11 @@ def _words_of_the_container(settings: Settings, job: str, since: str) -> list[st
         return []
 
 
-def print_pipeline(document: dict[str, Any]) -> None:
-    """What ran, for a person."""
-    steps = (document["result"] or {}).get("steps", [])
-    columns = ["job", "platform", "batch", "state", "seconds", "cost_usd"]
-    print_table(
-        columns,
-        [[step[column] for column in columns] for step in steps],
-        title=f"execution {document['execution']}: {document['state']}",
+def print_pipeline(summary: dict[str, Any]) -> None:
+    """Print the steps of an execution as a table."""
+    steps = (summary["result"] or {}).get("steps", [])
+    print_entries(
+        ["job", "platform", "batch", "state", "seconds", "cost_usd"],
+        steps,
+        title=f"execution {summary['execution']}: {summary['state']}",
     )

@@ -1,8 +1,5 @@
-"""What a month's bill is made of: every input of the model, and where each is from.
-
-In: settings and a number of pools. Out: `BillInputs`, and for each of its fields a source in words.
-Units stand in the names; days are UTC days. It reads no database: `measured_inputs` replaces what
-the ledger knows better.
+"""Inputs of the monthly bill, each with its default and its source. Units are in the names; days
+are UTC days. `measured_inputs` replaces the ones that the ledger knows.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from config_spark import Settings
 from workflows.costs.cost import REGION_OF_THE_PAGE
 
 
-def _from(source: str, default: Any) -> Any:
+def _input(source: str, default: Any) -> Any:
     return field(default=default, metadata={"source": source})
 
 
@@ -28,48 +25,49 @@ CONTAINER = "measured by benchmarks.container"
 
 @dataclass(frozen=True)
 class BillInputs:
-    """A night, a month of nights, and the database that stays. The share of a job that is billed
-    counts the machines that the request may have for the whole run as 1.
+    """Daily runs, a month of them, and the database.
+
+    The billed share of a job is relative to all machines of its request for the whole run.
     """
 
-    pools: int = _from("asked", 2_000)
-    nights: int = _from("a month", 30)
-    region: str = _from("the pricing page's", REGION_OF_THE_PAGE)
-    engine: str = _from("default in the cloud", "lightgbm")
-    train_days: int = _from("default of TRAIN_DAYS", 365)
-    refit_days: int = _from("default of REFIT_DAYS", 7)
-    max_executors: int = _from("default of MAX_EXECUTORS", 20)
-    snapshots_of_a_day: float = _from(f"{GUESS}: raw rows of a pool and day", 4)
-    days_read: float = _from("30 of the longest window, 7 carried, 7 of late rows, today", 45)
-    metrics_rows_per_core_second: float = _from(
+    pools: int = _input("asked", 2_000)
+    nights: int = _input("a month", 30)
+    region: str = _input("the pricing page's", REGION_OF_THE_PAGE)
+    engine: str = _input("default in the cloud", "lightgbm")
+    train_days: int = _input("default of TRAIN_DAYS", 365)
+    refit_days: int = _input("default of REFIT_DAYS", 7)
+    max_executors: int = _input("default of MAX_EXECUTORS", 20)
+    snapshots_of_a_day: float = _input(f"{GUESS}: raw rows of a pool and day", 4)
+    days_read: float = _input("30 of the longest window, 7 carried, 7 of late rows, today", 45)
+    metrics_rows_per_core_second: float = _input(
         f"{TWO_CORES}: 28.6 million rows in 434 s", 33_000.0
     )
-    forecast_seconds_per_pool: float = _from(f"{TWO_CORES}: 487 pools in 14 s", 14 / 487)
-    refit_seconds_per_pool: float = _from(f"{TWO_CORES}: 487 pools in 29 s", 29 / 487)
-    cold_seconds: float = _from(f"{GUESS}: Python, the JVM, first tasks of cold executors", 45.0)
-    metrics_billed_share: float = _from("the most: all executors, all the time", 1.0)
-    forecast_billed_share: float = _from("the most: all executors, all the time", 1.0)
-    history_days: int = _from(f"{GUESS}: days that the database keeps", 365)
-    raw_row_bytes: float = _from(f"{CONTAINER}, with indexes", 311.0)
-    pool_day_bytes: float = _from(
+    forecast_seconds_per_pool: float = _input(f"{TWO_CORES}: 487 pools in 14 s", 14 / 487)
+    refit_seconds_per_pool: float = _input(f"{TWO_CORES}: 487 pools in 29 s", 29 / 487)
+    cold_seconds: float = _input(f"{GUESS}: Python, the JVM, first tasks of cold executors", 45.0)
+    metrics_billed_share: float = _input("the most: all executors, all the time", 1.0)
+    forecast_billed_share: float = _input("the most: all executors, all the time", 1.0)
+    history_days: int = _input(f"{GUESS}: days that the database keeps", 365)
+    raw_row_bytes: float = _input(f"{CONTAINER}, with indexes", 311.0)
+    pool_day_bytes: float = _input(
         f"{CONTAINER}: 492 of metrics and observations, 825 of forecasts", 1_317.0
     )
-    database_tier: str = _from(TERRAFORM, "db-custom-1-3840")
-    database_replicas: int = _from(f"{TERRAFORM}: one zone", 1)
-    database_disk_gb: float = _from(f"{TERRAFORM}; it grows with the data", 20.0)
-    free_disk_share: float = _from(f"{GUESS}: of the disk, for merges and transaction logs", 0.5)
-    backup_share: float = _from(f"{GUESS}: a whole copy, and each kept day's changes", 1.5)
+    database_tier: str = _input(TERRAFORM, "db-custom-1-3840")
+    database_replicas: int = _input(f"{TERRAFORM}: one zone", 1)
+    database_disk_gb: float = _input(f"{TERRAFORM}; it grows with the data", 20.0)
+    free_disk_share: float = _input(f"{GUESS}: of the disk, for merges and transaction logs", 0.5)
+    backup_share: float = _input(f"{GUESS}: a whole copy, and each kept day's changes", 1.5)
 
 
 SOURCES: Mapping[str, str] = MappingProxyType(
-    {one.name: one.metadata["source"] for one in fields(BillInputs)}
+    {entry.name: entry.metadata["source"] for entry in fields(BillInputs)}
 )
-"""Where each default is from."""
+"""Source of each default."""
 
 
 def inputs_of(settings: Settings, pools: int) -> tuple[BillInputs, dict[str, str]]:
-    """The inputs with what the settings say, and each one's source."""
-    chosen = {
+    """Return the inputs with the values of the settings, and the source of each."""
+    sourced_values = {
         "pools": ("asked", pools),
         "engine": ("ENGINE", settings.engine),
         "train_days": ("TRAIN_DAYS", settings.train_days),
@@ -77,6 +75,6 @@ def inputs_of(settings: Settings, pools: int) -> tuple[BillInputs, dict[str, str
         "max_executors": ("MAX_EXECUTORS", settings.max_executors),
         **({"region": ("REGION", settings.region)} if settings.region else {}),
     }
-    values = {name: value for name, (_, value) in chosen.items()}
+    values = {name: value for name, (_, value) in sourced_values.items()}
     inputs = BillInputs(**values)  # type: ignore[arg-type]
-    return inputs, dict(SOURCES) | {name: source for name, (source, _) in chosen.items()}
+    return inputs, dict(SOURCES) | {name: source for name, (source, _) in sourced_values.items()}

@@ -1,10 +1,8 @@
-"""What a run costs by Google's list: a batch before it runs (from the request) and after it (from
-what the service says it used), and a Cloud Run job.
+"""Prices batches and Cloud Run jobs by Google's list prices (`prices.toml`): estimates before a
+run, actual cost from reported usage after it.
 
-In: a `Batch` as the REST API's JSON, or a container and seconds. Out: USD, DCU-hours (Google's
-unit: 0.6 for a vCPU, 0.1 for a GB of memory) and GB-months of shuffle storage. Prices with their
-day, source and how sure they are: `prices.toml`. No bill is read: discounts and free tiers are not
-in it. Only the standard tier is priced, which is the one the builder uses.
+Costs are USD, usage is DCU-hours and GB-months of shuffle storage. Discounts and free tiers are
+not included; only the standard tier is priced.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ REGION_OF_THE_PAGE = "us-central1"
 SECONDS_OF_AN_HOUR = 3600
 DEFAULT_MEMORY_MIB = {"memory": 12_200.0, "memoryOverhead": 1_220.0}
 DEFAULT_DISK_GB = 400.0
-"""The service's own machine of 4 cores, where a batch says nothing."""
+"""Memory and disk of the service's default machine of 4 cores."""
 
 
 MEMORY = re.compile(r"(\d+)([kmgt])b?", re.IGNORECASE)
@@ -35,32 +33,32 @@ MIB_OF_A_UNIT = {"k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}
 
 @dataclass(frozen=True)
 class Cost:
-    """USD by the list price of a region, and what of it was used."""
+    """USD by the list prices of a region, and the usage it pays for."""
 
     usd: float
     dcu_hours: float
     shuffle_gb_months: float
     region: str
 
-    def words(self) -> str:
-        return (
-            f"{self.usd:.4f} USD ({self.dcu_hours:.3f} DCU-hours, {self.shuffle_gb_months:.4f}"
-            f" GB-months of shuffle storage, {self.region})"
-        )
-
 
 @cache
 def prices() -> dict[str, Any]:
-    """The price table."""
+    """Return the price table."""
     return tomllib.loads(PRICES.read_text(encoding="utf-8"))
 
 
 def actual_cost(batch: Mapping[str, Any], *, region: str | None = None) -> Cost | None:
-    """From runtimeInfo.approximateUsage of a batch that ended; None while the service has not said
-    it, which takes it up to some minutes.
+    """Return the cost of an ended batch from `runtimeInfo.approximateUsage`.
 
-    Numbers of 64 bits are texts in this API's JSON. Args: region where the batch does not name it.
-    Raises: ConfigurationError for a region without a price.
+    Args:
+        batch: Batch as the REST API's JSON.
+        region: Region if the batch does not name it.
+
+    Returns:
+        The cost; None until the service reports the usage, some minutes after the end.
+
+    Raises:
+        ConfigurationError: The region has no price.
     """
     usage = batch.get("runtimeInfo", {}).get("approximateUsage", {})
     if "milliDcuSeconds" not in usage:
@@ -73,11 +71,15 @@ def actual_cost(batch: Mapping[str, Any], *, region: str | None = None) -> Cost 
 
 
 def estimate(batch: Mapping[str, Any], seconds: float, *, region: str | None = None) -> Cost:
-    """What the batch costs when it holds its machines for so many seconds, start-up included: all
-    executors it may have, all the time.
+    """Return the highest cost of a batch: all executors for all of the time.
 
-    Args: region where the batch does not name it. Raises: ConfigurationError for a region without a
-    price.
+    Args:
+        batch: Batch as the REST API's JSON.
+        seconds: Duration, start-up included.
+        region: Region if the batch does not name it.
+
+    Raises:
+        ConfigurationError: The region has no price.
     """
     serverless = prices()["serverless"]
     properties = batch.get("runtimeConfig", {}).get("properties", {})
@@ -91,18 +93,16 @@ def estimate(batch: Mapping[str, Any], seconds: float, *, region: str | None = N
 
 
 def region_of(batch: Mapping[str, Any]) -> str:
-    """The region that a batch's name or subnetwork names, else that of the pricing page's
-    figures.
-    """
+    """Return the region in a batch's name or subnetwork, else that of the pricing page."""
     subnetwork = (
         batch.get("environmentConfig", {}).get("executionConfig", {}).get("subnetworkUri", "")
     )
-    found = re.search(r"/(?:locations|regions)/([^/]+)/", f"{batch.get('name', '')} {subnetwork}")
-    return found[1] if found else REGION_OF_THE_PAGE
+    match = re.search(r"/(?:locations|regions)/([^/]+)/", f"{batch.get('name', '')} {subnetwork}")
+    return match[1] if match else REGION_OF_THE_PAGE
 
 
 def cloud_run_usd(vcpu: float, gib: float, seconds: float, *, region: str) -> float:
-    """One run of a Cloud Run job."""
+    """Return the USD of one run of a Cloud Run job."""
     rates = prices()["cloud_run"]
     billed = max(seconds, rates["least_seconds"])
     factor = 1.0 if region in rates["tier_1"] else rates["tier_2_factor"]
@@ -129,19 +129,19 @@ def _priced(dcu_seconds: float, shuffle_gb_seconds: float, region: str) -> Cost:
 
 def _dcu(properties: Mapping[str, str], role: str, serverless: Mapping[str, Any]) -> float:
     cores = int(properties.get(f"spark.{role}.cores", CORES[0]))
-    asked_mib = sum(
+    memory_mib = sum(
         _mib(properties, f"spark.{role}.{name}", default)
         for name, default in DEFAULT_MEMORY_MIB.items()
     )
-    gb = asked_mib / 1024 + cores * serverless["system_gb_of_a_vcpu"]
-    at_the_lower_rate = min(gb, cores * serverless["gb_of_a_vcpu_at_the_lower_rate"])
-    above = gb - at_the_lower_rate
+    gb = memory_mib / 1024 + cores * serverless["system_gb_of_a_vcpu"]
+    lower_rate_gb = min(gb, cores * serverless["gb_of_a_vcpu_at_the_lower_rate"])
+    higher_rate_gb = gb - lower_rate_gb
     rates = (
         serverless["dcu_of_a_vcpu"],
         serverless["dcu_of_a_gb"],
         serverless["dcu_of_a_gb_above"],
     )
-    return float(cores * rates[0] + at_the_lower_rate * rates[1] + above * rates[2])
+    return float(cores * rates[0] + lower_rate_gb * rates[1] + higher_rate_gb * rates[2])
 
 
 def _disk_gb(properties: Mapping[str, str], role: str) -> float:
@@ -149,6 +149,6 @@ def _disk_gb(properties: Mapping[str, str], role: str) -> float:
 
 
 def _mib(properties: Mapping[str, str], name: str, default: float) -> float:
-    """A JVM memory string such as 2048m or 4g in MiB, or the default where it is no such string."""
+    """Convert a JVM memory string such as 2048m to MiB; the default if it is none."""
     memory = MEMORY.fullmatch(properties.get(name, "").strip())
     return int(memory[1]) * MIB_OF_A_UNIT[memory[2].lower()] if memory else default

@@ -1,8 +1,5 @@
-"""Costs and durations in the ledger: what a batch cost goes into the rows of the runs it made, and
-past runs in the cloud come out for an estimate.
-
-In: settings whose database has this version's tables. The database is reached through
-`database.connections.engine`; its errors are the product's.
+"""Costs and durations in the run ledger: records the cost of a batch and reads past daily runs in
+the cloud.
 """
 
 from __future__ import annotations
@@ -10,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import product
 from typing import Any
 
 from sqlalchemy import Select, select, update
@@ -29,17 +27,27 @@ from workflows.spec.platform_choice import (
 from workflows.spec.platforms import JOBS
 
 PAST_RUNS = 30
-"""A month of nights."""
+"""Daily runs of a month."""
 
-NIGHTLY_MODES = ("incremental", "daily")
-"""Not a backfill and not a past day: their durations say nothing of a night's."""
+DAILY_RUN_MODES = ("incremental", "daily")
+"""Modes of the daily run. Backfills and past days take other times."""
 
 
 @dataclass(frozen=True)
 class PastRun:
-    """A good nightly run in the cloud. seconds are the ledger's: the machines were held for longer.
-    pools and rows are what it planned and read; refits is 0 where it fitted no model. cost_usd is
-    None where nobody asked for it, and for a Cloud Run job.
+    """A successful daily run in the cloud.
+
+    Attributes:
+        job: Name of the job.
+        platform: Where it ran.
+        batch: Id of the batch.
+        started: Start of the run.
+        engine: Engine of a forecast.
+        seconds: Duration in the ledger; the machines are billed for longer.
+        pools: Planned pools.
+        rows: Rows read.
+        refits: Models fitted.
+        cost_usd: None if it was never requested, and for a Cloud Run job.
     """
 
     job: str
@@ -56,17 +64,25 @@ class PastRun:
 
 @dataclass(frozen=True)
 class PastRuns:
-    """Past runs, newest first for each job and platform, and in words where they are from."""
+    """Past runs, newest first for each job and platform, and their source for a reader."""
 
     runs: tuple[PastRun, ...]
     source: str
 
 
 def record_cost(settings: Settings, batch_id: str, usd: float) -> int:
-    """Write what a batch cost into the ledger. Returns: rows updated; 0 where the batch ended
-    before it opened a run, or made none.
+    """Write a batch's cost to the ledger.
 
-    Raises: DatabaseError.
+    Args:
+        settings: Database.
+        batch_id: Id of the batch.
+        usd: Its cost.
+
+    Returns:
+        Number of updated rows; 0 if the batch opened no run.
+
+    Raises:
+        DatabaseError: The database cannot be reached or rejects the update.
     """
     statement = update(run_ledger).where(run_ledger.c.batch_id == batch_id).values(cost_usd=usd)
     with checked_connection(make_engine(settings)) as connection:
@@ -78,25 +94,23 @@ def past_runs(
     jobs: Sequence[str] = JOBS,
     platforms: Sequence[PlatformName] = PLATFORMS,
 ) -> PastRuns:
-    """The last good nightly runs of each job on each platform, PAST_RUNS at most; a laptop's are
-    another machine's. None where no DB_HOST is set, or its ledger is out of reach from here.
+    """Return the last successful daily runs of each job on each platform, at most PAST_RUNS. Runs
+    on a laptop are excluded. Empty if DB_HOST is not set or its ledger cannot be reached.
     """
     if not settings.db_host:
         return PastRuns((), "not read: DB_HOST is not set")
     try:
         with checked_connection(make_engine(resolve_database(settings))) as connection:
-            found = tuple(
-                _past_run(job, platform, dict(row))
-                for job in jobs
-                for platform in platforms
-                for row in connection.execute(_nights_of(job, platform)).mappings()
-            )
+            runs: list[PastRun] = []
+            for job, platform in product(jobs, platforms):
+                rows = connection.execute(_daily_runs_query(job, platform)).mappings()
+                runs += [_past_run(job, platform, dict(row)) for row in rows]
     except (DatabaseError, CloudRefused, CloudUnavailable) as error:
         return PastRuns((), f"not read: {error}")
-    return PastRuns(found, f"{len(found)} good nightly runs in the cloud")
+    return PastRuns(tuple(runs), f"{len(runs)} good daily runs in the cloud")
 
 
-def _nights_of(job: str, platform: PlatformName) -> Select[Any]:
+def _daily_runs_query(job: str, platform: PlatformName) -> Select[Any]:
     ledger = run_ledger.c
     on_cloud_run = ledger.batch_id.startswith(CLOUD_RUN_PREFIX, autoescape=True)
     return (
@@ -113,9 +127,9 @@ def _nights_of(job: str, platform: PlatformName) -> Select[Any]:
         .where(
             ledger.job == job,
             ledger.status == "succeeded",
-            ledger.mode.in_(NIGHTLY_MODES),
+            ledger.mode.in_(DAILY_RUN_MODES),
             ledger.seconds.is_not(None),
-            # null, which a run outside of the cloud has, is neither
+            # null, as of a run outside the cloud, matches neither
             on_cloud_run if platform == CLOUD_RUN else ~on_cloud_run,
         )
         .order_by(ledger.started_at.desc())
@@ -129,5 +143,5 @@ def _past_run(job: str, platform: PlatformName, row: dict[str, Any]) -> PastRun:
 
 
 def usual_seconds(settings: Settings, job: str) -> list[float]:
-    """Seconds of the job's last good nights as a batch, newest first."""
+    """Return the seconds of the job's last successful daily runs as a batch, newest first."""
     return [run.seconds for run in past_runs(settings, [job], [DATAPROC]).runs]

@@ -1,7 +1,6 @@
-"""What a month of Cloud SQL for PostgreSQL costs by Google's list: the instance, its disk and its
-backups. Edition ENTERPRISE, as terraform/ makes it; no committed use, no public address.
-
-In: the inputs of a bill. Out: GB and USD. A GB is 2^30 bytes here, as the service bills it.
+"""Monthly list price of Cloud SQL for PostgreSQL: instance, disk and backups. Edition ENTERPRISE as
+in terraform/, without committed use or a public address. A GB is 2^30 bytes, as the service
+bills it.
 """
 
 from __future__ import annotations
@@ -22,8 +21,15 @@ BYTES_OF_A_GB = 2**30
 
 @dataclass(frozen=True)
 class DatabaseCost:
-    """USD of a month. price_region is where the prices are of, where the table has none of the
-    bill's region.
+    """USD of a month.
+
+    Attributes:
+        instance_usd: Instance, with its replicas.
+        disk_gb: Size of the disk.
+        disk_usd: Disk, with its replicas.
+        backup_gb: Size of the backups.
+        backup_usd: Backups.
+        price_region: Region of the prices, if the table has none of the bill's region.
     """
 
     instance_usd: float
@@ -39,7 +45,11 @@ class DatabaseCost:
 
 
 def database_cost(inputs: BillInputs) -> DatabaseCost:
-    """Raises: ConfigurationError for a tier without a price."""
+    """Price the database of a month.
+
+    Raises:
+        ConfigurationError: The tier has no price.
+    """
     region, rates = _rates(inputs.region)
     data_gb = _data_gb(inputs)
     # the disk grows with the data and never shrinks
@@ -57,26 +67,28 @@ def database_cost(inputs: BillInputs) -> DatabaseCost:
 
 
 def _data_gb(inputs: BillInputs) -> float:
-    """Tables and indexes: raw snapshots, and what the product keeps of each pool and day."""
+    """Return the size of tables and indexes: raw snapshots and the product's rows of each pool and
+    day.
+    """
     bytes_of_a_day = inputs.snapshots_of_a_day * inputs.raw_row_bytes + inputs.pool_day_bytes
     return inputs.pools * inputs.history_days * bytes_of_a_day / BYTES_OF_A_GB
 
 
 def _rates(region: str) -> tuple[str, dict[str, Any]]:
     regions = prices()["cloud_sql"]["regions"]
-    known = region if region in regions else REGION_OF_THE_PAGE
-    return known, regions[known]
+    priced_region = region if region in regions else REGION_OF_THE_PAGE
+    return priced_region, regions[priced_region]
 
 
 def _usd_an_hour(tier: str, rates: dict[str, Any]) -> float:
-    shared = prices()["cloud_sql"]["shared_core_hour"]
-    if tier in shared:
-        return float(shared[tier])
+    shared_core_prices = prices()["cloud_sql"]["shared_core_hour"]
+    if tier in shared_core_prices:
+        return float(shared_core_prices[tier])
     custom = CUSTOM_TIER.fullmatch(tier)
     if not custom:
         raise ConfigurationError(
             f"{PRICES.name} has no price of the Cloud SQL tier {tier!r}; it has"
-            f" db-custom-VCPU-MIB and {', '.join(shared)}. Add a line to it"
+            f" db-custom-VCPU-MIB and {', '.join(shared_core_prices)}. Add a line to it"
         )
     vcpu, mib = (int(part) for part in custom.groups())
     return float(vcpu * rates["vcpu_hour"] + mib / 1024 * rates["memory_gb_hour"])

@@ -1,9 +1,6 @@
-"""Inputs of a bill that past runs know better than the model: durations by job, rows of a night,
-and the share of a batch that the service billed.
-
-In: inputs, their sources, past runs of the ledger. Out: the inputs with medians of the runs in
-place of the model's figures, and for each one which runs they are from. A run of another number of
-pools counts too: figures are rates. Pure.
+"""Replaces the bill's modelled inputs by medians of past runs: durations, rows and the billed share
+of a batch. Runs with other numbers of pools count too, because the inputs are rates. Performs no
+I/O.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ from typing import Any
 
 from workflows.costs.bill_inputs import BillInputs
 from workflows.costs.cost_ledger import PastRun
-from workflows.costs.night_model import batch_usd, cores_of
+from workflows.costs.daily_cost import batch_usd, cores_of
 from workflows.spec.platform_choice import DATAPROC
 from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB
 
@@ -24,8 +21,12 @@ Figures = list[tuple[PastRun, float]]
 
 @dataclass(frozen=True)
 class KnownInputs:
-    """Inputs, each one's source in words, and the runs of those that were measured, by their ids in
-    the ledger (`batch_id`).
+    """Inputs and their origin.
+
+    Attributes:
+        inputs: The inputs.
+        sources: Source of each input, for a reader.
+        measured_from: Batch ids of the runs behind each measured input.
     """
 
     inputs: BillInputs
@@ -36,18 +37,24 @@ class KnownInputs:
 def with_measured(
     inputs: BillInputs, sources: Mapping[str, str], runs: Sequence[PastRun]
 ) -> KnownInputs:
-    """Runs of another engine, and those that did not say how many pools they had, are left out."""
+    """Replace inputs by medians of past runs.
+
+    Args:
+        inputs: Modelled inputs.
+        sources: Source of each input.
+        runs: Past runs; those of another engine or without a number of pools are left out.
+    """
     metrics = [run for run in runs if run.job == METRICS_JOB and run.pools and run.rows]
     forecasts = [
         run for run in runs if run.job == FORECAST_JOB and run.pools and run.engine == inputs.engine
     ]
     shorter = [run for run in metrics + forecasts if run.seconds < inputs.cold_seconds]
     cold = min((run.seconds for run in shorter), default=inputs.cold_seconds)
-    known = replace(inputs, cold_seconds=cold)
+    cold_inputs = replace(inputs, cold_seconds=cold)
     figures = {
-        "days_read": [(run, _days_read(run, known)) for run in metrics],
+        "days_read": [(run, _days_read(run, cold_inputs)) for run in metrics],
         "metrics_rows_per_core_second": [
-            (run, _rows_per_core_second(run, known)) for run in metrics
+            (run, _rows_per_core_second(run, cold_inputs)) for run in metrics
         ],
         "forecast_seconds_per_pool": [
             (run, _seconds_per_pool(run, cold)) for run in forecasts if not run.refits
@@ -55,20 +62,20 @@ def with_measured(
         "refit_seconds_per_pool": [
             (run, _seconds_per_pool(run, cold)) for run in forecasts if run.refits
         ],
-        "metrics_billed_share": _billed_shares(metrics, known),
-        "forecast_billed_share": _billed_shares(forecasts, known),
+        "metrics_billed_share": _billed_shares(metrics, cold_inputs),
+        "forecast_billed_share": _billed_shares(forecasts, cold_inputs),
     }
     medians: dict[str, Any] = {}
-    words, measured_from = dict(sources), {}
+    sources_by_name, measured_from = dict(sources), {}
     for name, measured in figures.items():
         if measured:
             medians[name] = median(value for _, value in measured)
-            words[name] = f"measured: median of {_words([run for run, _ in measured])}"
+            sources_by_name[name] = f"measured: median of {_describe([run for run, _ in measured])}"
             measured_from[name] = tuple(run.batch_id for run, _ in measured)
     if shorter:
-        words["cold_seconds"] = f"measured: the shortest of {_words(shorter)}"
+        sources_by_name["cold_seconds"] = f"measured: the shortest of {_describe(shorter)}"
         measured_from["cold_seconds"] = tuple(run.batch_id for run in shorter)
-    return KnownInputs(replace(known, **medians), words, measured_from)
+    return KnownInputs(replace(cold_inputs, **medians), sources_by_name, measured_from)
 
 
 def _days_read(run: PastRun, inputs: BillInputs) -> float:
@@ -76,7 +83,7 @@ def _days_read(run: PastRun, inputs: BillInputs) -> float:
 
 
 def _rows_per_core_second(run: PastRun, inputs: BillInputs) -> float:
-    # a run that is all start gives no rate: a second of work is the least that is told apart
+    # a run that consists of start-up gives no rate; 1 s is the shortest work that is measurable
     work = max(run.seconds - inputs.cold_seconds, 1.0)
     return run.rows / work / cores_of(run.job, run.platform, run.rows, inputs)
 
@@ -86,7 +93,7 @@ def _seconds_per_pool(run: PastRun, cold_seconds: float) -> float:
 
 
 def _billed_shares(runs: Sequence[PastRun], inputs: BillInputs) -> Figures:
-    """What the service billed, as a share of all executors for all of the time."""
+    """Return the billed cost as a share of all executors for all of the time."""
     return [
         (run, run.cost_usd / batch_usd(run.job, run.rows, run.seconds, inputs))
         for run in runs
@@ -99,8 +106,8 @@ def _pools(run: PastRun) -> int:
     return run.pools
 
 
-def _words(runs: Sequence[PastRun]) -> str:
-    """How many runs, of which days, where, and of how many pools."""
+def _describe(runs: Sequence[PastRun]) -> str:
+    """Describe runs: number, days, platforms and pools."""
     days = sorted(run.started.date() for run in runs)
     pools = sorted(_pools(run) for run in runs)
     platforms = " and ".join(sorted({run.platform for run in runs}))

@@ -1,9 +1,5 @@
-"""What a month costs by list price, with Cloud SQL in it, on each platform: both jobs every night,
-and the database that stays.
-
-In: the inputs of a bill, each with its source. Out: a `MonthlyBill` in USD. Pure: neither a service
-nor a database is asked. The network, logs, storage of releases and images and an operator's Cloud
-Run jobs are not in it: cents for a product of this size.
+"""Monthly list price on each platform: both jobs every day, and Cloud SQL. Network, logs, storage
+and operator commands cost cents at this size and are not included. Performs no I/O.
 """
 
 from __future__ import annotations
@@ -13,9 +9,9 @@ from typing import Any
 
 from workflows.costs.bill_inputs import SOURCES, BillInputs
 from workflows.costs.cost import prices
+from workflows.costs.daily_cost import DailyJobCost, daily_job_cost
 from workflows.costs.database_cost import DatabaseCost, database_cost
 from workflows.costs.measured_inputs import KnownInputs
-from workflows.costs.night_model import JobOfANight, night_of
 from workflows.spec.platform_choice import (
     CLOUD_RUN,
     CLOUD_RUN_ROWS,
@@ -31,10 +27,10 @@ from workflows.spec.platforms import JOBS
 
 @dataclass(frozen=True)
 class PlatformBill:
-    """USD of a month on one platform. caution is None, or why the figure is not one to rely on."""
+    """USD of a month on one platform. `caution` is None, or the reason to distrust the figure."""
 
     platform: PlatformName
-    jobs: tuple[JobOfANight, ...]
+    jobs: tuple[DailyJobCost, ...]
     jobs_usd: float
     database_usd: float
     caution: str | None
@@ -46,7 +42,7 @@ class PlatformBill:
 
 @dataclass(frozen=True)
 class MonthlyBill:
-    """A bill for each platform; choice is what PLATFORM=auto takes for a night of this size."""
+    """Bills of all platforms; `choice` is PLATFORM=auto's for a daily run of this size."""
 
     known: KnownInputs
     platforms: tuple[PlatformBill, ...]
@@ -54,16 +50,16 @@ class MonthlyBill:
     choice: PlatformChoice
 
     def on(self, platform: PlatformName) -> PlatformBill:
-        """The bill of one platform."""
+        """Return the bill of one platform."""
         return next(bill for bill in self.platforms if bill.platform == platform)
 
     @property
     def rows(self) -> int:
-        """Rows that the larger job reads: what EXPECTED_ROWS is for this many pools."""
+        """Return the rows of the larger job, a value for EXPECTED_ROWS."""
         return _largest(self.platforms[0].jobs)
 
     def document(self) -> dict[str, Any]:
-        """For `--json`: every result, every input with its source, every price."""
+        """Return the `--json` payload: results, inputs with sources, prices."""
         inputs = self.known.inputs
         rates = prices()
         serverless = {
@@ -91,13 +87,16 @@ class MonthlyBill:
 
 
 def modelled_bill(inputs: BillInputs) -> MonthlyBill:
-    """By the model alone, without past runs."""
+    """Return the bill by the model, without past runs."""
     return monthly_bill(KnownInputs(inputs, SOURCES, {}))
 
 
 def monthly_bill(known: KnownInputs) -> MonthlyBill:
-    """Raises: ConfigurationError for a region or a tier without a price, and where no machine holds
-    the rows of a forecast.
+    """Return the bill.
+
+    Raises:
+        ConfigurationError: A region or tier has no price, or no machine holds the rows of a
+            forecast.
     """
     database = database_cost(known.inputs)
     bills = tuple(_bill(platform, known.inputs, database) for platform in PLATFORMS)
@@ -106,7 +105,7 @@ def monthly_bill(known: KnownInputs) -> MonthlyBill:
 
 
 def _bill(platform: PlatformName, inputs: BillInputs, database: DatabaseCost) -> PlatformBill:
-    jobs = tuple(night_of(job, platform, inputs) for job in JOBS)
+    jobs = tuple(daily_job_cost(job, platform, inputs) for job in JOBS)
     caution = None
     if platform == CLOUD_RUN and choice_for(_largest(jobs), inputs.engine).platform != CLOUD_RUN:
         caution = (
@@ -117,5 +116,5 @@ def _bill(platform: PlatformName, inputs: BillInputs, database: DatabaseCost) ->
     return PlatformBill(platform, jobs, usd, database.usd, caution)
 
 
-def _largest(jobs: tuple[JobOfANight, ...]) -> int:
+def _largest(jobs: tuple[DailyJobCost, ...]) -> int:
     return max(job.rows for job in jobs)

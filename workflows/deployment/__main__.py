@@ -1,5 +1,5 @@
-"""`python3 -m workflows.deployment STEP`: one step of cloudbuild.yaml. Exit codes: 0 good, 1 the
-step failed, 2 wrong use or a checkout that git can't read.
+"""Runs one step of cloudbuild.yaml: `python3 -m workflows.deployment STEP`. Exit codes: 0 success,
+1 the step failed, 2 wrong use or an unreadable checkout.
 """
 
 from __future__ import annotations
@@ -27,11 +27,18 @@ STEPS: dict[str, Callable[[Context], None]] = {
     "deploy": deploy,
     "verify": verify,
 }
-"""In the order of cloudbuild.yaml, where the suite runs before `images`."""
+"""In the order of cloudbuild.yaml, which runs the suite before `images`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the step; returns the exit code."""
+    """Run a step.
+
+    Args:
+        arguments: Command line; default: `sys.argv`.
+
+    Returns:
+        The exit code.
+    """
     parser = argparse.ArgumentParser(prog="python3 -m workflows.deployment", allow_abbrev=False)
     parser.add_argument("step", choices=STEPS)
     step = parser.parse_args(arguments).step

@@ -1,5 +1,5 @@
-"""The step `check`: the checkout is the commit of the build, and the trigger's variables have a
-value. It runs first, so that nothing is built, released or deployed where this is not so.
+"""The step `check`: verifies that the checkout is the build's commit and that the trigger's
+variables are set. It runs first, before anything is built, released or deployed.
 """
 
 from __future__ import annotations
@@ -8,20 +8,22 @@ import re
 
 from common.errors import DeploymentFailed
 from workflows.deployment.context import Context, say
-from workflows.releases.working_tree import look_at
+from workflows.releases.working_tree import read_status
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 REPOSITORY = re.compile(r"[a-z0-9-]+-docker\.pkg\.dev/[a-z0-9.:-]+/[a-z0-9-]+")
 JOB = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
-FROM_TRIGGER = (
-    "the build has to be started by its trigger: push a commit, or `gcloud builds triggers run`"
-)
+FROM_TRIGGER = "start the build by its trigger: push a commit, or `gcloud builds triggers run`"
 SHOWN_CHANGES = 5
 
 
 def check(context: Context) -> None:
-    """Raises: DeploymentFailed."""
+    """Run the step.
+
+    Raises:
+        DeploymentFailed: The checkout or a variable is wrong.
+    """
     commit = required_commit(context)
     require_commit_in_checkout(context, commit)
     bucket = context.required("CODE_BUCKET", "the trigger sets _CODE_BUCKET")
@@ -37,7 +39,11 @@ def check(context: Context) -> None:
 
 
 def required_commit(context: Context) -> str:
-    """COMMIT_SHA. Raises: DeploymentFailed."""
+    """Return COMMIT_SHA.
+
+    Raises:
+        DeploymentFailed: It is missing or no commit.
+    """
     meaning = f"Cloud Build sets it for a build of a commit, and {FROM_TRIGGER}"
     commit = context.required("COMMIT_SHA", meaning)
     if not COMMIT.fullmatch(commit):
@@ -48,35 +54,41 @@ def required_commit(context: Context) -> str:
 
 
 def require_commit_in_checkout(context: Context, commit: str) -> None:
-    """Raises: DeploymentFailed where the working folder is no clone, stands on another commit, or
-    differs from it; ConfigurationError where git can't read it.
+    """Check that the working folder is a clean clone at a commit.
+
+    Raises:
+        DeploymentFailed: It is no clone, at another commit, or changed.
+        ConfigurationError: git cannot read it.
     """
     if not (context.root / ".git").exists():
         raise DeploymentFailed(
-            f"{context.root} has no .git: `gcloud builds submit` sends none, and a release is named"
-            f" after the commit that is checked out; {FROM_TRIGGER}"
+            f"{context.root} has no .git, which `gcloud builds submit` omits, and a release needs"
+            f" its commit; {FROM_TRIGGER}"
         )
-    tree = look_at(context.root)
+    tree = read_status(context.root)
     if tree.commit != commit:
         raise DeploymentFailed(
-            f"COMMIT_SHA={commit} is not what is checked out, which is {tree.commit};"
-            f" {FROM_TRIGGER}"
+            f"COMMIT_SHA={commit}, but the checkout is at {tree.commit}; {FROM_TRIGGER}"
         )
     if tree.changes:
-        shown = ", ".join(line.strip() for line in tree.changes[:SHOWN_CHANGES])
+        changes = ", ".join(line.strip() for line in tree.changes[:SHOWN_CHANGES])
         more = (
             f" and {len(tree.changes) - SHOWN_CHANGES} more"
             if len(tree.changes) > SHOWN_CHANGES
             else ""
         )
         raise DeploymentFailed(
-            f"the checkout differs from {commit}: {shown}{more}; a step may write into the volume"
+            f"the checkout differs from {commit}: {changes}{more}; a step may write into the volume"
             " DEPLOYMENT_FOLDER only, or into what .gitignore lists"
         )
 
 
 def image_repository(context: Context) -> str:
-    """IMAGE_REPOSITORY. Raises: DeploymentFailed."""
+    """Return IMAGE_REPOSITORY.
+
+    Raises:
+        DeploymentFailed: It is missing or no repository of Artifact Registry.
+    """
     repository = context.required("IMAGE_REPOSITORY", "the trigger sets _IMAGE_REPOSITORY")
     if not REPOSITORY.fullmatch(repository):
         raise DeploymentFailed(
@@ -88,7 +100,11 @@ def image_repository(context: Context) -> str:
 
 
 def cloud_run_jobs(context: Context) -> list[str]:
-    """The names in CLOUD_RUN_JOBS. Raises: DeploymentFailed."""
+    """Return the names in CLOUD_RUN_JOBS.
+
+    Raises:
+        DeploymentFailed: It is missing, or a name is wrong.
+    """
     jobs = context.required("CLOUD_RUN_JOBS", "the trigger sets _CLOUD_RUN_JOBS").split()
     wrong = [name for name in jobs if not JOB.fullmatch(name)]
     if wrong:

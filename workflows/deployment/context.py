@@ -1,5 +1,5 @@
-"""What every step of a deployment works with: the checkout, the variables of its container, and the
-files that earlier steps left.
+"""Context of a deployment step: the checkout, the variables of its container, and the files of
+earlier steps.
 """
 
 from __future__ import annotations
@@ -15,23 +15,36 @@ from typing import Any
 from common.errors import DeploymentFailed
 
 SHOWN_LETTERS = 300
-"""Longest part of a program's line in an error; its whole output stands in the log before."""
+"""Longest part of a program's output in an error; the log has all of it."""
 
 
 def say(line: str) -> None:
-    """A line for the build's log."""
+    """Write a line to the build's log."""
     print(line, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
 class Context:
-    """root is the checkout; variables are the environment of the step's container."""
+    """Context of one step.
+
+    Attributes:
+        root: The checkout.
+        variables: Environment of the step's container.
+    """
 
     root: Path
     variables: Mapping[str, str]
 
     def required(self, name: str, meaning: str) -> str:
-        """A variable's value. Raises: DeploymentFailed where it is unset or empty."""
+        """Return a variable's value.
+
+        Args:
+            name: Name of the variable.
+            meaning: Who sets it, for the error.
+
+        Raises:
+            DeploymentFailed: It is unset or empty.
+        """
         value = self.variables.get(name, "").strip()
         if not value:
             raise DeploymentFailed(f"{name} is empty: {meaning}")
@@ -39,7 +52,11 @@ class Context:
 
     @property
     def folder(self) -> Path:
-        """Where steps hand files on. Raises: DeploymentFailed for a folder in the checkout."""
+        """Return the folder for the files of steps.
+
+        Raises:
+            DeploymentFailed: It is inside the checkout.
+        """
         folder = Path(self.required("DEPLOYMENT_FOLDER", "cloudbuild.yaml sets it to its volume"))
         if folder.resolve().is_relative_to(self.root.resolve()):
             raise DeploymentFailed(
@@ -48,24 +65,30 @@ class Context:
             )
         return folder
 
-    def hand_on(self, name: str, document: Any) -> None:
-        """Leave a document for later steps."""
+    def save_output(self, name: str, payload: Any) -> None:
+        """Write a payload for later steps."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / name).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        (self.folder / name).write_text(json.dumps(payload, indent=1) + "\n", encoding="utf-8")
 
-    def handed(self, name: str, step: str) -> Any:
-        """A document that an earlier step left. Raises: DeploymentFailed where it is missing."""
+    def load_output(self, name: str, step: str) -> Any:
+        """Read the payload of an earlier step.
+
+        Raises:
+            DeploymentFailed: It is missing or damaged.
+        """
         try:
             return json.loads((self.folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DeploymentFailed(
-                f"{self.folder / name} can't be read ({error}): it is what the step `{step}` hands"
-                " on; run the build again from the start"
+                f"{self.folder / name} can't be read ({error}): the step `{step}` writes it; run"
+                " the build again from the start"
             ) from None
 
     def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        """Run a program in the checkout, with both outputs kept. Raises: DeploymentFailed where the
-        program is not installed.
+        """Run a program in the checkout and capture its output.
+
+        Raises:
+            DeploymentFailed: The program is not installed.
         """
         try:
             return subprocess.run(
@@ -84,18 +107,20 @@ class Context:
             ) from None
 
     def output_of(self, *command: str) -> str:
-        """A program's stdout. Raises: DeploymentFailed where it fails, with what it ended with."""
-        done = self.run(command)
-        if done.returncode:
-            raise DeploymentFailed(f"`{' '.join(command)}` failed: {last_words(done)}")
-        return done.stdout
+        """Return a program's standard output.
+
+        Raises:
+            DeploymentFailed: The program fails; the message has its error.
+        """
+        process = self.run(command)
+        if process.returncode:
+            raise DeploymentFailed(f"`{' '.join(command)}` failed: {last_error_line(process)}")
+        return process.stdout
 
 
-def last_words(done: subprocess.CompletedProcess[str]) -> str:
-    """What a program ended with, after all that it said went to the log: its line with ERROR, as
-    gcloud writes it, else its last line.
-    """
-    output = (done.stderr.strip() or done.stdout.strip()) or f"exit code {done.returncode}"
+def last_error_line(process: subprocess.CompletedProcess[str]) -> str:
+    """Log a program's output; return its ERROR line, as gcloud writes it, else its last line."""
+    output = (process.stderr.strip() or process.stdout.strip()) or f"exit code {process.returncode}"
     say(output)
     lines = [line.strip() for line in output.splitlines()]
     line = next((line for line in lines if line.startswith("ERROR")), lines[-1])

@@ -1,5 +1,5 @@
-"""The step `deploy`: the Cloud Workflow gets this commit's pipeline.yaml, and the Cloud Run jobs
-the image. What is as it should be is not touched: a second run changes nothing.
+"""The step `deploy`: gives the Cloud Workflow this commit's pipeline.yaml and the Cloud Run jobs
+the image. Skips what is up to date, so a second run changes nothing.
 """
 
 from __future__ import annotations
@@ -27,61 +27,75 @@ class Project:
     workflow_name: str
 
     def workflow(self) -> dict[str, Any]:
-        """The deployed workflow, as the API has it."""
-        return self._described("workflows", "describe", self.workflow_name, self._location())
+        """Return the deployed workflow, as the API shows it."""
+        return self._describe("workflows", "describe", self.workflow_name, self._location())
 
     def deploy_workflow(self) -> None:
-        """Account and variables of the workflow stay as Terraform made them."""
-        words = ["workflows", "deploy", self.workflow_name, f"--source={SOURCE}", self._location()]
-        self._asked(*words)
+        """Deploy the source; Terraform's account and variables stay."""
+        arguments = [
+            "workflows",
+            "deploy",
+            self.workflow_name,
+            f"--source={SOURCE}",
+            self._location(),
+        ]
+        self._gcloud(*arguments)
 
     def image_of(self, job: str) -> str:
-        """The image of a Cloud Run job."""
-        document = self._described("run", "jobs", "describe", job, f"--region={self.region}")
-        template = document["spec"]["template"]["spec"]["template"]
+        """Return the image of a Cloud Run job."""
+        job_spec = self._describe("run", "jobs", "describe", job, f"--region={self.region}")
+        template = job_spec["spec"]["template"]["spec"]["template"]
         return str(template["spec"]["containers"][0]["image"])
 
     def set_image(self, job: str, image: str) -> None:
-        words = ["run", "jobs", "update", job, f"--image={image}", f"--region={self.region}"]
-        self._asked(*words)
+        arguments = ["run", "jobs", "update", job, f"--image={image}", f"--region={self.region}"]
+        self._gcloud(*arguments)
 
     def _location(self) -> str:
         return f"--location={self.region}"
 
-    def _described(self, *words: str) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self._asked(*words))
-        return document
+    def _describe(self, *arguments: str) -> dict[str, Any]:
+        resource: dict[str, Any] = json.loads(self._gcloud(*arguments))
+        return resource
 
-    def _asked(self, *words: str) -> str:
+    def _gcloud(self, *arguments: str) -> str:
         return self.context.output_of(
-            "gcloud", *words, f"--project={self.project}", "--format=json"
+            "gcloud", *arguments, f"--project={self.project}", "--format=json"
         )
 
 
 def project_of(context: Context) -> Project:
-    """The project that settings.env names. Raises: DeploymentFailed."""
+    """Return the project in settings.env.
+
+    Raises:
+        DeploymentFailed: The settings are missing.
+    """
     settings = released_settings(context)
     names = (settings["PROJECT_ID"], settings["REGION"], settings["WORKFLOW_NAME"])
     return Project(context, *names)
 
 
 def source_of(context: Context) -> str:
-    """pipeline.yaml of the checkout."""
+    """Return pipeline.yaml of the checkout."""
     return (Path(context.root) / SOURCE).read_text(encoding="utf-8")
 
 
 def deploy(context: Context) -> None:
-    """Raises: DeploymentFailed; the release stays, and another build goes on."""
+    """Run the step. A failure leaves the release; another build continues.
+
+    Raises:
+        DeploymentFailed: gcloud fails.
+    """
     project = project_of(context)
     image = provided_image(context, CLOUD_RUN)
     if project.workflow()["sourceContents"] == source_of(context):
-        say(f"{project.workflow_name}: has this source already")
+        say(f"{project.workflow_name}: source is up to date")
     else:
         project.deploy_workflow()
         say(f"{project.workflow_name}: deployed")
     for job in cloud_run_jobs(context):
         if project.image_of(job) == image:
-            say(f"{job}: has this image already")
+            say(f"{job}: image is up to date")
         else:
             project.set_image(job, image)
             say(f"{job}: {image}")

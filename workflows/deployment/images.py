@@ -1,8 +1,5 @@
-"""The step `images`: both images of container/Dockerfile are in the registry under a tag that
-follows from what they are made of, and their digests are handed on.
-
-An image is built only where its tag is missing. A second build of the same files has another digest
-(Debian's packages, times), and a release with another digest is another release.
+"""The step `images`: builds both images of container/Dockerfile if their tag is missing from the
+registry, and saves their digests. The tag is a hash of the inputs.
 """
 
 from __future__ import annotations
@@ -15,11 +12,11 @@ import subprocess
 
 from common.errors import DeploymentFailed
 from workflows.deployment.checkout import image_repository
-from workflows.deployment.context import SHOWN_LETTERS, Context, last_words, say
+from workflows.deployment.context import SHOWN_LETTERS, Context, last_error_line, say
 
-HANDED_ON = "images.json"
+OUTPUT_FILE = "images.json"
 BATCH, CLOUD_RUN = TARGETS = ("batch", "cloud-run")
-"""Targets of the Dockerfile, and names of the images."""
+"""Targets of the Dockerfile and names of the images."""
 
 INPUTS = ("container", "requirements-spark.txt")
 PLATFORM = "linux/amd64"
@@ -35,63 +32,80 @@ since 531.0.0 (https://github.com/GoogleCloudPlatform/cloud-sdk-docker/pull/597)
 
 
 def provide_images(context: Context) -> None:
-    """Raises: DeploymentFailed."""
+    """Run the step.
+
+    Raises:
+        DeploymentFailed: An image cannot be built or pushed.
+    """
     repository, tag = image_repository(context), image_tag(context)
     _require_client(context)
     images = {}
     for target in TARGETS:
-        digest = _provided(context, f"{repository}/{target}:{tag}", target)
+        digest = _provide(context, f"{repository}/{target}:{tag}", target)
         images[target] = f"{repository}/{target}@{digest}"
         say(f"{target}: {images[target]}")
-    context.hand_on(HANDED_ON, images)
+    context.save_output(OUTPUT_FILE, images)
 
 
 def image_tag(context: Context) -> str:
-    """Names, modes and contents of `INPUTS` in the commit, as git has them. Raises:
-    DeploymentFailed.
+    """Hash names, modes and contents of `INPUTS` in the commit.
+
+    Raises:
+        DeploymentFailed: They are not in the commit.
     """
-    listed = context.output_of("git", "ls-tree", "-r", "--full-tree", "HEAD", "--", *INPUTS)
-    if not listed:
+    tree = context.output_of("git", "ls-tree", "-r", "--full-tree", "HEAD", "--", *INPUTS)
+    if not tree:
         raise DeploymentFailed(f"{', '.join(INPUTS)} are not in the commit: nothing to build")
-    return hashlib.sha256(listed.encode()).hexdigest()[:TAG_LETTERS]
+    return hashlib.sha256(tree.encode()).hexdigest()[:TAG_LETTERS]
 
 
 def provided_image(context: Context, target: str) -> str:
-    """HOST/PATH@sha256:.. of one of `TARGETS`, as `provide_images` handed it on. Raises:
-    DeploymentFailed where it has no digest.
+    """Return the saved reference of an image.
+
+    Args:
+        context: The step.
+        target: One of `TARGETS`.
+
+    Returns:
+        `HOST/PATH@sha256:..`.
+
+    Raises:
+        DeploymentFailed: It has no digest.
     """
-    image = context.handed(HANDED_ON, "images").get(target)
+    image = context.load_output(OUTPUT_FILE, "images").get(target)
     if not isinstance(image, str) or not PINNED.fullmatch(image):
         raise DeploymentFailed(
-            f"{HANDED_ON} has {image!r} for the image {target}: HOST/PATH@sha256:<64 digits> is"
+            f"{OUTPUT_FILE} has {image!r} for the image {target}: HOST/PATH@sha256:<64 digits> is"
             " allowed; run the build again from the start"
         )
     return image
 
 
 def _require_client(context: Context) -> None:
-    """Install docker's client where the step's container has none. Raises: DeploymentFailed."""
+    """Install docker's client if the step's container has none."""
     if not shutil.which("docker", path=context.variables.get("PATH")):
         context.output_of("apt-get", "update")
         context.output_of(*INSTALL_CLIENT)
 
 
-def _provided(context: Context, reference: str, target: str) -> str:
-    """The image's digest, after a build where it has none."""
-    found = _looked_up(context, reference)
-    digest = _digest_in(found.stdout)
+def _provide(context: Context, reference: str, target: str) -> str:
+    """Return the image's digest; build the image if it has none."""
+    # a second build of the same files has another digest (Debian's packages, times), and would
+    # make another release
+    lookup = _look_up(context, reference)
+    digest = _digest_in(lookup.stdout)
     if digest:
         return digest
-    say(f"{reference}: {found.stderr.strip()[:SHOWN_LETTERS]}; building it")
+    say(f"{reference}: {lookup.stderr.strip()[:SHOWN_LETTERS]}; building it")
     where = ["--platform", PLATFORM, "--file", "container/Dockerfile", "--target", target]
-    _shown(context, "docker", "build", *where, "--tag", reference, ".")
+    _run_logged(context, "docker", "build", *where, "--tag", reference, ".")
     pushed = context.run(["docker", "push", reference])
-    # another build of the same files may have been faster, and the tag never moves
-    digest = _digest_in(_looked_up(context, reference).stdout)
+    # a concurrent build of the same files may have pushed first; tags are immutable
+    digest = _digest_in(_look_up(context, reference).stdout)
     if pushed.returncode and not digest:
         raise DeploymentFailed(
-            f"docker push {reference} failed: {last_words(pushed)}; may the build's account write"
-            " to the repository?"
+            f"docker push {reference} failed: {last_error_line(pushed)}; check that the build's"
+            " account may write to the repository"
         )
     if not digest:
         raise DeploymentFailed(
@@ -101,23 +115,23 @@ def _provided(context: Context, reference: str, target: str) -> str:
     return digest
 
 
-def _looked_up(context: Context, reference: str) -> subprocess.CompletedProcess[str]:
+def _look_up(context: Context, reference: str) -> subprocess.CompletedProcess[str]:
     return context.run(["docker", "manifest", "inspect", "--verbose", reference])
 
 
-def _digest_in(described: str) -> str | None:
-    """The digest for PLATFORM in what `docker manifest inspect --verbose` prints: an object for an
-    image, a list for an image of several platforms. None where it has not exactly one.
+def _digest_in(output: str) -> str | None:
+    """Return the digest for PLATFORM in the output of `docker manifest inspect --verbose`: an
+    object for an image, a list for several platforms. None unless there is exactly one.
     """
     try:
-        document = json.loads(described)
+        payload = json.loads(output)
     except ValueError:
         return None
-    several = document if isinstance(document, list) else [document]
-    descriptors = [one.get("Descriptor", {}) for one in several]
-    if isinstance(document, list):
-        descriptors = [one for one in descriptors if _platform_of(one) == PLATFORM]
-    digests = [one.get("digest", "") for one in descriptors]
+    entries = payload if isinstance(payload, list) else [payload]
+    descriptors = [entry.get("Descriptor", {}) for entry in entries]
+    if isinstance(payload, list):
+        descriptors = [item for item in descriptors if _platform_of(item) == PLATFORM]
+    digests = [item.get("digest", "") for item in descriptors]
     return digests[0] if len(digests) == 1 and DIGEST.fullmatch(digests[0]) else None
 
 
@@ -126,11 +140,14 @@ def _platform_of(descriptor: dict[str, dict[str, str]]) -> str:
     return f"{platform.get('os')}/{platform.get('architecture')}"
 
 
-def _shown(context: Context, *command: str) -> None:
-    """Run a program whose output is for the log. Raises: DeploymentFailed."""
-    done = subprocess.run(command, cwd=context.root, env=dict(context.variables), check=False)
-    if done.returncode:
+def _run_logged(context: Context, *command: str) -> None:
+    """Run a program whose output goes to the log.
+
+    Raises:
+        DeploymentFailed: The program fails.
+    """
+    process = subprocess.run(command, cwd=context.root, env=dict(context.variables), check=False)
+    if process.returncode:
         raise DeploymentFailed(
-            f"`{' '.join(command)}` failed with exit code {done.returncode}; its own words are"
-            " above"
+            f"`{' '.join(command)}` failed with exit code {process.returncode}; its error is above"
         )

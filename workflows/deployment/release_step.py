@@ -1,5 +1,5 @@
-"""The step `release`: `python -m workflows release` of the commit, with the settings of the project
-and the image by its digest.
+"""The step `release`: runs `python -m workflows release` with the project's settings and the
+image's digest.
 """
 
 from __future__ import annotations
@@ -14,31 +14,35 @@ from workflows.deployment.context import Context, say
 from workflows.deployment.images import BATCH, provided_image
 from workflows.deployment.settings_file import released_settings
 
-HANDED_ON = "release.json"
+OUTPUT_FILE = "release.json"
 
 
 def release(context: Context) -> None:
-    """Raises: DeploymentFailed; latest.json names then what it named before."""
+    """Run the step. A failure leaves latest.json unchanged.
+
+    Raises:
+        DeploymentFailed: The release fails.
+    """
     commit = required_commit(context)
-    # the suite ran in this checkout since `check`
+    # again, because the suite has run in this checkout since `check`
     require_commit_in_checkout(context, commit)
     image = provided_image(context, BATCH)
-    given = released_settings(context) | {"CONTAINER_IMAGE": image}
-    done = subprocess.run(
+    variables = released_settings(context) | {"CONTAINER_IMAGE": image}
+    process = subprocess.run(
         [sys.executable, "-m", "workflows", "release", "--json"],
         cwd=context.root,
-        env={**context.variables, **given},
+        env={**context.variables, **variables},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
         check=False,
     )
-    if done.returncode:
+    if process.returncode:
         raise DeploymentFailed(
-            f"`python -m workflows release` ended with exit code {done.returncode}; its own words"
-            " are above, and latest.json is as it was"
+            f"`python -m workflows release` ended with exit code {process.returncode}; its error"
+            " is above, and latest.json is unchanged"
         )
-    document = json.loads(done.stdout)
-    context.hand_on(HANDED_ON, document)
-    uploaded = len(document["uploaded"])
-    say(f"{document['version']} is the latest release; {uploaded} files were new")
+    summary = json.loads(process.stdout)
+    context.save_output(OUTPUT_FILE, summary)
+    uploaded = len(summary["uploaded"])
+    say(f"{summary['version']} is the latest release; {uploaded} files were new")

@@ -1,8 +1,5 @@
-"""The step `settings`: settings.env of the code bucket, which Terraform writes, becomes the
-variables of the release.
-
-In: lines NAME=VALUE. Out: settings.json in DEPLOYMENT_FOLDER. The file holds no secret, and one
-that does is refused without a word of its value.
+"""The step `settings`: reads settings.env of the code bucket, which Terraform writes, into the
+variables of the release. Rejects a file with a secret and never prints a value.
 """
 
 from __future__ import annotations
@@ -11,58 +8,80 @@ import re
 from collections.abc import Mapping
 
 from common.errors import DeploymentFailed
-from workflows.deployment.context import Context, last_words, say
+from workflows.deployment.context import Context, last_error_line, say
 
 SETTINGS = "settings.env"
-HANDED_ON = "settings.json"
+OUTPUT_FILE = "settings.json"
 NEEDED = ("PROJECT_ID", "REGION", "CODE_BUCKET", "WORKFLOW_NAME")
-"""What the steps themselves need. `release` names what the batches lack."""
+"""Settings that the steps themselves need; `release` names those that the batches lack."""
 
 NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 SECRET = re.compile(r"(PASSWORD|PASSWD|TOKEN|CREDENTIALS?|PRIVATE_KEY|API_KEY)$")
-"""Endings of a secret's name; that of its place in Secret Manager ends with _SECRET."""
+"""Endings of a secret's name. The name of a secret in Secret Manager ends with _SECRET."""
 
 APPLY = "`terraform apply` writes it"
 
 
 def fetch_settings(context: Context) -> None:
-    """Raises: DeploymentFailed."""
+    """Run the step.
+
+    Raises:
+        DeploymentFailed: The file is missing or wrong.
+    """
     bucket = context.required("CODE_BUCKET", "the trigger sets _CODE_BUCKET")
-    where = f"gs://{bucket}/{SETTINGS}"
-    done = context.run(["gcloud", "storage", "cat", where])
-    if done.returncode:
-        raise DeploymentFailed(f"{where} can't be read: {last_words(done)}; {APPLY}")
-    settings = parse_settings(done.stdout, where)
-    require_settings(settings, bucket, where)
-    context.hand_on(HANDED_ON, settings)
-    say(f"{len(settings)} settings from {where}")
+    uri = f"gs://{bucket}/{SETTINGS}"
+    process = context.run(["gcloud", "storage", "cat", uri])
+    if process.returncode:
+        raise DeploymentFailed(f"{uri} can't be read: {last_error_line(process)}; {APPLY}")
+    settings = parse_settings(process.stdout, uri)
+    require_settings(settings, bucket, uri)
+    context.save_output(OUTPUT_FILE, settings)
+    say(f"{len(settings)} settings from {uri}")
 
 
-def require_settings(settings: Mapping[str, str], bucket: str, where: str) -> None:
-    """Raises: DeploymentFailed where one of `NEEDED` is missing, or the bucket is another one."""
+def require_settings(settings: Mapping[str, str], bucket: str, uri: str) -> None:
+    """Check the settings that the steps need.
+
+    Args:
+        settings: Settings by name.
+        bucket: CODE_BUCKET of the trigger.
+        uri: Address of the file, for errors.
+
+    Raises:
+        DeploymentFailed: A setting is missing, or the file is of another bucket.
+    """
     missing = [name for name in NEEDED if not settings.get(name)]
     if missing:
-        raise DeploymentFailed(f"{where} lacks {', '.join(missing)}; {APPLY}")
+        raise DeploymentFailed(f"{uri} lacks {', '.join(missing)}; {APPLY}")
     if settings["CODE_BUCKET"] != bucket:
         raise DeploymentFailed(
-            f"{where} is of another bucket, CODE_BUCKET={settings['CODE_BUCKET']}; correct"
+            f"{uri} is of another bucket, CODE_BUCKET={settings['CODE_BUCKET']}; correct"
             " _CODE_BUCKET in the trigger"
         )
 
 
 def released_settings(context: Context) -> dict[str, str]:
-    """What `fetch_settings` handed on. Raises: DeploymentFailed."""
-    settings: dict[str, str] = context.handed(HANDED_ON, "settings")
+    """Return the settings that `fetch_settings` saved.
+
+    Raises:
+        DeploymentFailed: They are missing.
+    """
+    settings: dict[str, str] = context.load_output(OUTPUT_FILE, "settings")
     return settings
 
 
-def parse_settings(text: str, where: str) -> dict[str, str]:
-    """Names and values. A value may stand in quotes; empty lines and those that begin with # are
-    left out.
+def parse_settings(text: str, uri: str) -> dict[str, str]:
+    """Parse lines NAME=VALUE. Values may be quoted; empty lines and lines that begin with # are
+    skipped.
 
-    Raises: DeploymentFailed naming the line, and never a value.
+    Args:
+        text: Content of the file.
+        uri: Address of the file, for errors.
+
+    Raises:
+        DeploymentFailed: A line is wrong; the message has its number and never its value.
     """
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         line = line.strip()
         if not line or line.startswith("#"):
@@ -70,17 +89,17 @@ def parse_settings(text: str, where: str) -> dict[str, str]:
         name, equals, value = line.partition("=")
         if not equals or not NAME.fullmatch(name):
             raise DeploymentFailed(
-                f"{where}, line {number} is no setting: NAME=VALUE is allowed, with a name in upper"
+                f"{uri}, line {number} is no setting: NAME=VALUE is allowed, with a name in upper"
                 f" case; {APPLY}"
             )
         if SECRET.search(name):
             raise DeploymentFailed(
-                f"{where}, line {number} has {name}, and no secret may stand there; delete the"
-                " line, change that secret, and name its place in Secret Manager by"
-                " DB_PASSWORD_SECRET"
+                f"{uri}, line {number} has {name}, and the file must not hold a secret; delete"
+                " the line, replace that secret, and set DB_PASSWORD_SECRET to its name in Secret"
+                " Manager"
             )
-        if name in found:
-            raise DeploymentFailed(f"{where}, line {number} has {name} a second time; {APPLY}")
+        if name in settings:
+            raise DeploymentFailed(f"{uri}, line {number} has {name} a second time; {APPLY}")
         quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
-        found[name] = value[1:-1] if quoted else value
-    return found
+        settings[name] = value[1:-1] if quoted else value
+    return settings

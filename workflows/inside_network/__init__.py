@@ -1,3 +1,3 @@
-"""What an operator does inside the private network: commands in a container of a Cloud Run job,
-started and followed from a laptop.
+"""Commands inside the private network: containers of a Cloud Run job, started and followed from
+here.
 """

@@ -1,8 +1,6 @@
-"""What the containers of a Cloud Run job wrote, from Cloud Logging's `entries:list` (REST v2).
+"""Reads the log of a Cloud Run job's containers from Cloud Logging (`entries:list`, REST v2).
 
-In: settings, a job, and one of its executions or a time. Out: lines in the order of their
-timestamps, each once. Entries come late and out of order: every look reads the last minute again.
-Source: https://cloud.google.com/logging/docs/reference/v2/rest/v2/entries/list.
+Source: https://cloud.google.com/logging/docs/reference/v2/rest/v2/entries/list
 """
 
 from __future__ import annotations
@@ -18,19 +16,24 @@ from workflows.clients.google_rest import Document, GoogleRest
 
 HOST = "https://logging.googleapis.com"
 PAGE = 1000
-"""The most that the service gives at once."""
+"""Largest page of the service."""
 
 STDOUT = "run.googleapis.com%2Fstdout"
-"""Ends the name of the log that a container's standard output goes to."""
+"""Suffix of the log that takes a container's standard output."""
 
 LATE = timedelta(minutes=1)
-"""How late an entry may come beside one that was read."""
+"""Longest delay of an entry behind a later one. Entries arrive late and out of order, so every call
+reads this interval again.
+"""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line; is_output where it is of standard output, otherwise it is of standard error or the
-    service's own.
+    """One line of a log.
+
+    Attributes:
+        text: The line, without its end.
+        is_output: Whether it is standard output; else it is standard error or the service's own.
     """
 
     text: str
@@ -38,15 +41,16 @@ class Line:
 
 
 class ContainerLog:
-    """Read on from where the last call stopped. Every method raises CloudRefused and
-    CloudUnavailable.
-    """
+    """Log of a job's containers. Every method raises CloudRefused and CloudUnavailable."""
 
     def __init__(
         self, settings: Settings, job: str, since: str, execution: str | None = None
     ) -> None:
-        """Args: job and execution are short names; execution None: every one of the job. since is
-        RFC 3339, the execution's createTime.
+        """Args:
+        settings: Project and region.
+        job: Short name of the job.
+        since: RFC 3339; the execution's createTime.
+        execution: Short name of an execution; default: all of the job.
         """
         require_settings(settings, "project_id", "region")
         self._project = f"projects/{settings.project_id}"
@@ -58,11 +62,11 @@ class ContainerLog:
         ]
         self._since = self._newest = datetime.fromisoformat(since)
         self._seen: set[str] = set()
-        # a listing changes nothing: it may be sent again
+        # a listing changes nothing, so its POST can be retried
         self._service = GoogleRest(settings, HOST, "v2", repeatable=("GET", "POST"))
 
-    def read_on(self) -> list[Line]:
-        """What came since the last call."""
+    def read_new(self) -> list[Line]:
+        """Return the lines since the last call."""
         lines = []
         for entry in self._entries():
             key = f"{entry['logName']} {entry['timestamp']} {entry['insertId']}"
@@ -76,33 +80,41 @@ class ContainerLog:
         return lines
 
     def _entries(self) -> list[Document]:
-        begin = max(self._since, self._newest - LATE).isoformat()
+        start = max(self._since, self._newest - LATE).isoformat()
         request: dict[str, Any] = {
             "resourceNames": [self._project],
-            "filter": " AND ".join([*self._clauses, f'timestamp>="{begin}"']),
+            "filter": " AND ".join([*self._clauses, f'timestamp>="{start}"']),
             "orderBy": "timestamp asc",
             "pageSize": PAGE,
         }
-        found: list[Document] = []
+        entries: list[Document] = []
         while True:
             page = self._service.ask("POST", "entries:list", request)
-            found += page.get("entries", [])
+            entries += page.get("entries", [])
             if not page.get("nextPageToken"):
-                return found
+                return entries
             request["pageToken"] = page["nextPageToken"]
 
 
 def _text(entry: Document) -> str | None:
-    """A line that is a JSON object comes as one. None for what no container wrote, such as an audit
-    entry.
-    """
+    """Return an entry's text; None if no container wrote it, as an audit entry."""
+    # Cloud Logging parses a line that is a JSON object
     if "jsonPayload" in entry:
         return json.dumps(entry["jsonPayload"])
     return entry.get("textPayload")
 
 
 def last_log_lines(settings: Settings, job: str, since: str, count: int = 20) -> list[str]:
-    """The newest lines of a job's executions since a time, RFC 3339. Raises: CloudRefused,
-    CloudUnavailable.
+    """Return the newest lines of a job's executions.
+
+    Args:
+        settings: Project and region.
+        job: Short name of the job.
+        since: RFC 3339.
+        count: Maximum number of lines.
+
+    Raises:
+        CloudRefused: Google rejected a request.
+        CloudUnavailable: Google cannot be reached.
     """
-    return [line.text for line in ContainerLog(settings, job, since).read_on()][-count:]
+    return [line.text for line in ContainerLog(settings, job, since).read_new()][-count:]

@@ -1,8 +1,5 @@
-"""Seeing one execution of a Cloud Run job through: its log while it runs, its exit code when it has
-ended.
-
-In: settings, a job, the container's arguments. Out: lines as they come, then a document of what
-became of it. Seconds.
+"""Runs one execution of a Cloud Run job to its end: passes on its log, returns its summary.
+Durations are seconds.
 """
 
 from __future__ import annotations
@@ -16,149 +13,172 @@ from cli.terminal import say
 from common.errors import BatchFailed, CloudRefused, CloudUnavailable
 from config_spark import Settings
 from workflows.clients.google_rest import Document
-from workflows.clients.waiting import wait_or_ask
+from workflows.clients.interrupts import wait_or_offer_cancel
 from workflows.inside_network.container_log import ContainerLog, Line
-from workflows.inside_network.job_executions import JobExecutions, state_of, why
+from workflows.inside_network.job_executions import JobExecutions, end_message, execution_state
 from workflows.spec.release_paths import OPERATOR
 
-LOOK_SECONDS = 5.0
-"""Between two looks: Cloud Logging answers a project 60 listings a minute."""
+POLL_SECONDS = 5.0
+"""Polling interval; Cloud Logging allows a project 60 listings a minute."""
 
-SILENT_LOOKS, FIRST_LOOKS = 3, 8
-"""So many looks without a new line after the end are the end of the log, whose entries come late;
-more of them where not even its first line has come.
+QUIET_POLLS, FIRST_LINE_POLLS = 3, 8
+"""Polls without a new line, after the end, that end the log: entries arrive late. More if not even
+its first line has arrived.
 """
 
 SAY_SECONDS = 60.0
 
 RELEASE = re.compile(r"\w+ of version (\S+)")
-"""What container/cloud_run_entry.py says first."""
+"""First line of container/cloud_run_entry.py."""
 
 NO_RELEASE = (
-    "before a first deployment the job has another image, which does nothing and succeeds; or the"
-    " log is late"
+    "before the first deployment the job has a placeholder image that does nothing; or the log"
+    " is late"
 )
 
-Show = Callable[[Line], object]
+OnLine = Callable[[Line], object]
 
 
 class ContainerFailed(BatchFailed):
-    """An execution that ended otherwise than well. `exit_code` is its container's, 1 where that is
-    not known; `document` has its facts.
+    """An execution that failed or was cancelled.
+
+    Attributes:
+        document: Its summary.
+        exit_code: The container's exit code; 1 if unknown.
     """
 
-    def __init__(self, document: Document, reason: str) -> None:
-        code = document["exit_code"]
-        self.document = document
+    def __init__(self, summary: Document, reason: str) -> None:
+        code = summary["exit_code"]
+        self.document = summary
         self.exit_code = code or 1
         super().__init__(
-            f"execution {document['execution']} ended {document['state']}"
+            f"execution {summary['execution']} ended {summary['state']}"
             f"{f' with exit code {code}' if code else ''}{f': {reason}' if reason else ''}. Its"
-            f" log: {document['console']}"
+            f" log: {summary['console']}"
         )
 
 
-def container_arguments(words: Sequence[str], version: str | None = None) -> list[str]:
-    """Returns the arguments of an operator container; version None selects the latest release."""
-    return [OPERATOR, *(["--version", version] if version else []), "--", *words]
+def container_arguments(command: Sequence[str], version: str | None = None) -> list[str]:
+    """Return the arguments of an operator container.
+
+    Args:
+        command: Command to run in the container.
+        version: Release; default: the latest.
+    """
+    return [OPERATOR, *(["--version", version] if version else []), "--", *command]
 
 
 def run_container(
     settings: Settings,
     job: str,
     arguments: Sequence[str] | None,
-    show: Show,
+    on_line: OnLine,
     *,
     seconds_between: float | None = None,
-    ends_with_us: bool = False,
+    owns_cloud: bool = False,
 ) -> Document:
-    """Start an execution and see it through: `{"execution", "job", "arguments", "version", "state",
-    "exit_code", "seconds", "console"}`. The version is the one that the log names, else None.
+    """Start an execution, pass on its log, and wait for its end.
 
-    Args: arguments None are the job's own. show gets each line of its log. seconds_between two
-    looks are LOOK_SECONDS where they are not given. ends_with_us is for a cloud that this process
-    is: on Ctrl-C there is nothing to ask.
-    Raises: ContainerFailed, CloudRefused, CloudUnavailable, Interrupted.
+    Args:
+        settings: Project and region.
+        job: Short name of the job.
+        arguments: Replace the job's own arguments; None keeps them.
+        on_line: Receives each line of the log.
+        seconds_between: Polling interval; default: POLL_SECONDS.
+        owns_cloud: The cloud is emulated in this process; Ctrl-C ends it without a question.
+
+    Returns:
+        execution, job, arguments, version (the one in the log, else None), state, exit_code,
+        seconds, console.
+
+    Raises:
+        ContainerFailed: The execution failed or was cancelled.
+        CloudRefused, CloudUnavailable: A request failed.
+        Interrupted: Ctrl-C ended the wait.
     """
     executions = JobExecutions(settings, job)
-    started = executions.start(arguments)
-    name = str(started["name"])
-    short = name.rpartition("/")[2]
-    say(f"execution {short}")
-    shown = _Shown(ContainerLog(settings, job, started["createTime"], short), show)
+    execution = executions.start(arguments)
+    name = str(execution["name"])
+    execution_id = name.rpartition("/")[2]
+    say(f"execution {execution_id}")
+    printer = _LogPrinter(
+        ContainerLog(settings, job, execution["createTime"], execution_id), on_line
+    )
 
     def wait() -> Document:
-        return _until_ended(executions, shown, name, seconds_between or LOOK_SECONDS)
+        return _until_ended(executions, printer, name, seconds_between or POLL_SECONDS)
 
-    began = time.monotonic()
-    how = f"gcloud run jobs executions cancel {short} --region {settings.region}"
+    started = time.monotonic()
+    cancel_command = f"gcloud run jobs executions cancel {execution_id} --region {settings.region}"
     ended = (
         wait()
-        if ends_with_us
-        else wait_or_ask(wait, partial(executions.cancel, name), f"execution {short}", how)
+        if owns_cloud
+        else wait_or_offer_cancel(
+            wait, partial(executions.cancel, name), f"execution {execution_id}", cancel_command
+        )
     )
-    state = state_of(ended)
-    document = {
-        "execution": short,
+    state = execution_state(ended)
+    summary = {
+        "execution": execution_id,
         "job": job,
         "arguments": ended["template"]["containers"][0].get("args", []),
-        "version": shown.version,
+        "version": printer.version,
         "state": state,
         "exit_code": 0 if state == "SUCCEEDED" else executions.exit_code(name),
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(time.monotonic() - started, 1),
         "console": ended.get("logUri", ""),
     }
     if state != "SUCCEEDED":
-        raise ContainerFailed(document, why(ended))
-    if shown.version is None:
-        say(f"{short} did not say which release it ran: {NO_RELEASE}")
-    return document
+        raise ContainerFailed(summary, end_message(ended))
+    if printer.version is None:
+        say(f"the log of {execution_id} names no release: {NO_RELEASE}")
+    return summary
 
 
 def _until_ended(
-    executions: JobExecutions, shown: _Shown, name: str, seconds_between: float
+    executions: JobExecutions, printer: _LogPrinter, name: str, seconds_between: float
 ) -> Document:
-    """Look every few seconds, and say once a minute that a silent one goes on. Returns: the
-    execution as it ended.
+    """Poll until the execution has ended and its log is complete; report a quiet one every
+    SAY_SECONDS.
     """
-    began = said = time.monotonic()
-    while state_of(execution := executions.get(name)) == "RUNNING":
-        if shown.new_lines():
-            said = time.monotonic()
-        elif time.monotonic() - said >= SAY_SECONDS:
-            said = time.monotonic()
-            say(f"{name.rpartition('/')[2]} goes on for {said - began:.0f} s")
+    started = reported = time.monotonic()
+    while execution_state(execution := executions.get(name)) == "RUNNING":
+        if printer.new_lines():
+            reported = time.monotonic()
+        elif time.monotonic() - reported >= SAY_SECONDS:
+            reported = time.monotonic()
+            say(f"{name.rpartition('/')[2]} has run for {reported - started:.0f} s")
         time.sleep(seconds_between)
-    silent = 0
-    while (silent := 0 if shown.new_lines() else silent + 1) < shown.looks_to_its_end:
+    quiet_polls = 0
+    while (quiet_polls := 0 if printer.new_lines() else quiet_polls + 1) < printer.polls_to_end:
         time.sleep(seconds_between)
     return execution
 
 
-class _Shown:
-    """What was shown of a log. A log that can't be read is said, and no failure of what runs."""
+class _LogPrinter:
+    """Passes on a log. An unreadable log is reported and does not fail the execution."""
 
-    def __init__(self, log: ContainerLog, show: Show) -> None:
+    def __init__(self, log: ContainerLog, on_line: OnLine) -> None:
         self._log = log
-        self._show = show
-        self._complaint = ""
+        self._on_line = on_line
+        self._read_error = ""
         self.version: str | None = None
 
     @property
-    def looks_to_its_end(self) -> int:
-        return SILENT_LOOKS if self.version or self._complaint else FIRST_LOOKS
+    def polls_to_end(self) -> int:
+        return QUIET_POLLS if self.version or self._read_error else FIRST_LINE_POLLS
 
     def new_lines(self) -> bool:
-        """Show what came; returns whether anything did."""
+        """Pass on the new lines; return whether there were any."""
         try:
-            lines = self._log.read_on()
+            lines = self._log.read_new()
         except (CloudRefused, CloudUnavailable) as error:
-            if str(error) != self._complaint:
-                self._complaint = str(error)
-                say(f"the log can't be read: {error}")
+            if str(error) != self._read_error:
+                self._read_error = str(error)
+                say(f"the log cannot be read: {error}")
             return False
         for line in lines:
-            said = RELEASE.fullmatch(line.text)
-            self.version = self.version or (said[1] if said else None)
-            self._show(line)
+            match = RELEASE.fullmatch(line.text)
+            self.version = self.version or (match[1] if match else None)
+            self._on_line(line)
         return bool(lines)

@@ -1,9 +1,7 @@
-"""Executions of a Cloud Run job: start one with other arguments, look at it, cancel it, and its
-container's exit code, over the Admin API (REST v2).
+"""Client of a Cloud Run job's executions (Admin API, REST v2): start, get, cancel, exit code.
 
-In: settings and a job's short name. Out: executions as the service shows them. Sources:
-https://cloud.google.com/run/docs/reference/rest/v2/projects.locations.jobs/run,
-../projects.locations.jobs.executions and ../projects.locations.jobs.executions.tasks.
+Sources: https://cloud.google.com/run/docs/reference/rest/v2/projects.locations.jobs/run,
+../projects.locations.jobs.executions and ../projects.locations.jobs.executions.tasks
 """
 
 from __future__ import annotations
@@ -20,52 +18,56 @@ from database.ledger.runs import current_user
 from workflows.clients.google_rest import Document, GoogleRest
 
 USER_VARIABLE = "LOGNAME"
-"""Where Python's getpass looks first."""
+"""Variable that Python's getpass reads first."""
 
 HOST = "https://run.googleapis.com"
 SIGNAL = 128
-"""Added to a signal's number, as a shell does, where a signal ended the container."""
+"""Offset of the exit code of a container that a signal ended, as in a shell."""
 
 
 class JobExecutions:
-    """Those of one job. Every method raises CloudRefused and CloudUnavailable."""
+    """Executions of one job. Every method raises CloudRefused and CloudUnavailable."""
 
     def __init__(self, settings: Settings, job: str) -> None:
-        """Raises: ConfigurationError, EnvironmentNotReady."""
+        """Raises:
+        ConfigurationError: PROJECT_ID or REGION is not set.
+        EnvironmentNotReady: There are no credentials.
+        """
         self._job = job_name(settings, job)
         self._service = GoogleRest(settings, HOST, "v2")
 
     def start(self, arguments: Sequence[str] | None = None) -> Document:
-        """Begin an execution; returns it. Args: arguments replace those of the job's container;
-        None leaves them.
+        """Start an execution and return it.
+
+        Args:
+            arguments: Replace the arguments of the job's container; None keeps them.
         """
         try:
             operation = self._service.ask("POST", f"{self._job}:run", run_request(arguments))
         except CloudRefused as error:
             if isinstance(error.__cause__, exceptions.NotFound):
                 raise CloudRefused(
-                    f"there is no Cloud Run job {self._job}: terraform/ makes it; look at"
-                    " PROJECT_ID and REGION, or apply it"
+                    f"there is no Cloud Run job {self._job}; correct PROJECT_ID and REGION, or"
+                    " apply terraform/, which creates it"
                 ) from error
             raise
         execution: Document = operation["metadata"]
         return execution
 
     def get(self, name: str) -> Document:
-        """Args: name is the full one, projects/../executions/ID."""
+        """Return an execution by its full name, `projects/../executions/ID`."""
         return self._service.ask("GET", name)
 
     def cancel(self, name: str) -> Document:
-        """Ask it to end."""
+        """Request the end of an execution."""
         return self._service.ask("POST", f"{name}:cancel", {})
 
     def exit_code(self, name: str) -> int | None:
-        """The container's, of an execution that has ended; None where the service does not show
-        it.
-        """
+        """Return the container's exit code after the end; None if the service does not show it."""
         try:
             tasks = self._service.ask("GET", f"{name}/tasks").get("tasks", [])
-        except CloudRefused:  # looking at an execution is another right than looking at its tasks
+        except CloudRefused:
+            # reading tasks is a separate permission
             return None
         result: dict[str, Any] = tasks[0].get("lastAttemptResult", {}) if tasks else {}
         signal = int(result.get("termSignal", 0))
@@ -73,15 +75,17 @@ class JobExecutions:
 
 
 def job_name(settings: Settings, job: str) -> str:
-    """The full name of a job. Raises: ConfigurationError."""
+    """Return the full name of a job.
+
+    Raises:
+        ConfigurationError: PROJECT_ID or REGION is not set.
+    """
     require_settings(settings, "project_id", "region")
     return f"projects/{settings.project_id}/locations/{settings.region}/jobs/{job}"
 
 
 def run_request(arguments: Sequence[str] | None) -> Document:
-    """The body of `jobs.run`. The container gets the caller's name as its user's, for what the
-    ledger says of a person's decision.
-    """
+    """Build the body of `jobs.run`, with the caller's name for the ledger's record of decisions."""
     if arguments is None:
         return {}
     name = current_user().partition("@")[0]
@@ -89,8 +93,10 @@ def run_request(arguments: Sequence[str] | None) -> Document:
     return {"overrides": {"containerOverrides": [container]}}
 
 
-def state_of(execution: Document) -> str:
-    """RUNNING, SUCCEEDED, CANCELLED or FAILED: an execution has counts of tasks and no state."""
+def execution_state(execution: Document) -> str:
+    """Return RUNNING, SUCCEEDED, CANCELLED or FAILED. An execution has counts of tasks and no
+    state.
+    """
     if not execution.get("completionTime"):
         return "RUNNING"
     if execution.get("succeededCount", 0) >= execution.get("taskCount", 1):
@@ -98,7 +104,11 @@ def state_of(execution: Document) -> str:
     return "CANCELLED" if execution.get("cancelledCount") else "FAILED"
 
 
-def why(execution: Document) -> str:
-    """What the service says of its end, "" for nothing."""
-    found = [one for one in execution.get("conditions", []) if one.get("type") == "Completed"]
-    return str(found[0].get("message", "")) if found else ""
+def end_message(execution: Document) -> str:
+    """Return the service's message about the end; empty for none."""
+    messages = [
+        condition
+        for condition in execution.get("conditions", [])
+        if condition.get("type") == "Completed"
+    ]
+    return str(messages[0].get("message", "")) if messages else ""

@@ -1,1 +1,1 @@
-"""Parses and checks the source of a Cloud Workflow, by the rules of Google and of this product."""
+"""Parser of Cloud Workflows source and the rules that check pipeline.yaml before it is deployed."""

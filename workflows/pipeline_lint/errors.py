@@ -1,12 +1,15 @@
-"""The error of a workflow source that this product, or Google, does not take."""
+"""Errors of a workflow's source."""
 
 from __future__ import annotations
 
 from common.errors import ConfigurationError
 
 
-def refused(line: int, message: str) -> ConfigurationError:
-    """A construct that this interpreter, or Google, does not take; found before the first step
-    runs.
+def source_error(line: int, message: str) -> ConfigurationError:
+    """Return the error of a construct that Google or the interpreter rejects.
+
+    Args:
+        line: Line of the source, from 1.
+        message: The fault.
     """
     return ConfigurationError(f"workflow source, line {line}: {message}")

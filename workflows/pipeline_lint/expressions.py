@@ -1,11 +1,10 @@
-"""The expressions of Cloud Workflows, `${..}`: text to a tree.
+"""Parses the expressions of Cloud Workflows, `${..}`, into frozen nodes. Precedence is Google's
+(https://cloud.google.com/workflows/docs/reference/syntax/datatypes#order-of-operations), where
+`not` binds closer than a comparison.
 
-In: the text between the brackets. Out: frozen nodes; `evaluation` computes them. Precedence is
-Google's (https://cloud.google.com/workflows/docs/reference/syntax/datatypes#order-of-operations),
-where `not` binds closer than a comparison. Readers differ there and in chains of comparisons, in
-`not in`, in map literals and in `if()`: these are refused, and parentheses or a `switch` say it for
-all. A part of a function's result, `f(x)[0]`, is refused too: Google documents indexes of variables
-alone.
+Rejects constructs that implementations read differently: chains of comparisons, `not in`, `not`
+before a comparison, map literals and `if()`. Also rejects `f(x)[0]`, because Google documents
+indexes of variables only.
 """
 
 from __future__ import annotations
@@ -88,15 +87,18 @@ class Token:
 
 @lru_cache(maxsize=1024)
 def parse_expression(text: str) -> Node:
-    """The same tree for the same text: nodes are frozen, and several rules read each expression.
+    """Parse the text between `${` and `}`.
 
-    Args: text is what stands between `${` and `}`. Raises: ConfigurationError.
+    Rules read each expression several times: the result is cached, and its nodes are frozen.
+
+    Raises:
+        ConfigurationError: The expression is wrong.
     """
     return _Parser(text).whole()
 
 
 def parts(node: Node) -> Iterator[Node]:
-    """The node and all below it."""
+    """Return a node and all nodes below it."""
     yield node
     match node:
         case ListOf(items) | Call(_, items):
@@ -114,7 +116,7 @@ def parts(node: Node) -> Iterator[Node]:
 
 
 class _Parser:
-    """Top-down operator precedence (Pratt)."""
+    """Top-down operator precedence parser (Pratt)."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -122,13 +124,15 @@ class _Parser:
         self.at = 0
 
     def _scan(self) -> Iterator[Token]:
-        at = 0
-        while self.text[at:].strip():
-            found = TOKEN.match(self.text, at)
-            if not found:
-                raise self.wrong(f"{self.text[at:].strip()[0]!r} is no part of an expression here")
-            yield Token(str(found.lastgroup), str(found.group(str(found.lastgroup))))
-            at = found.end()
+        position = 0
+        while self.text[position:].strip():
+            match = TOKEN.match(self.text, position)
+            if not match:
+                raise self.wrong(
+                    f"{self.text[position:].strip()[0]!r} is no part of an expression here"
+                )
+            yield Token(str(match.lastgroup), str(match.group(str(match.lastgroup))))
+            position = match.end()
 
     def wrong(self, message: str) -> ConfigurationError:
         return ConfigurationError(f"${{{self.text}}}: {message}")
@@ -142,18 +146,18 @@ class _Parser:
         return self.tokens[self.at - 1]
 
     def expect(self, sign: str) -> None:
-        found = self.next()
-        if found.text != sign or found.kind == "text":
-            raise self.wrong(f"{sign!r} is missing before {found.text or 'the end'!r}")
+        token = self.next()
+        if token.text != sign or token.kind == "text":
+            raise self.wrong(f"{sign!r} is missing before {token.text or 'the end'!r}")
 
     def whole(self) -> Node:
         node = self.expression(0)
         if self.now.kind != "end":
-            raise self.wrong(f"what is {self.now.text!r} here?")
+            raise self.wrong(f"{self.now.text!r} is unexpected")
         return node
 
     def operator(self) -> str | None:
-        """The operator between two operands that comes next."""
+        """Return the next operator between two operands."""
         return (
             self.now.text
             if self.now.kind in ("sign", "name") and self.now.text in BINDING
@@ -201,8 +205,8 @@ class _Parser:
         )
 
     def unquoted(self, text: str) -> str:
-        def escaped(found: re.Match[str]) -> str:
-            sign = found.group(1)
+        def escaped(match: re.Match[str]) -> str:
+            sign = match.group(1)
             if sign not in ESCAPES and sign not in "\\\"'":
                 raise self.wrong(f"the escape \\{sign} is not used here")
             return ESCAPES.get(sign, sign)
@@ -210,14 +214,14 @@ class _Parser:
         return re.sub(r"\\(.)", escaped, text[1:-1])
 
     def items(self, end: str) -> tuple[Node, ...]:
-        found: list[Node] = []
+        nodes: list[Node] = []
         while self.now.text != end or self.now.kind == "text":
-            found.append(self.expression(0))
+            nodes.append(self.expression(0))
             if self.now != Token("sign", ","):
                 break
             self.next()
         self.expect(end)
-        return tuple(found)
+        return tuple(nodes)
 
     def postfix(self, node: Node) -> Node:
         while self.now.kind == "sign" and self.now.text in (".", "[", "("):
@@ -247,7 +251,7 @@ class _Parser:
 
 
 def dotted(node: Node) -> str | None:
-    """The name that `a.b.c` spells, None for any other node."""
+    """Return the name that `a.b.c` spells; None for any other node."""
     if isinstance(node, Name):
         return node.name
     if (
@@ -261,7 +265,7 @@ def dotted(node: Node) -> str | None:
 
 
 def shown(value: Any) -> str:
-    """A value as an error message shows it."""
+    """Format a value for an error message."""
     return (
         json.dumps(value)
         if isinstance(value, str | int | float | bool | None)

@@ -1,4 +1,4 @@
-"""The functions of Cloud Workflows' standard library that the pipeline may use, and no more
+"""Functions of Cloud Workflows' standard library that pipeline.yaml may use
 (https://cloud.google.com/workflows/docs/reference/stdlib/overview).
 """
 

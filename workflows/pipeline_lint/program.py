@@ -1,9 +1,7 @@
-"""A workflow made ready to run: each step one frozen object, every expression parsed, every `next`
-known to lead somewhere.
+"""Parses a workflow's source into a program: frozen steps, parsed expressions, checked jumps.
+Rejects constructs outside of the supported subset, with their line.
 
-In: the source as `source.load_source` gives it. Out: a `Program`. What is no part of the subset is
-refused here, with its line, before anything runs. Syntax:
-https://cloud.google.com/workflows/docs/reference/syntax.
+Syntax: https://cloud.google.com/workflows/docs/reference/syntax
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from common.errors import ConfigurationError
-from workflows.pipeline_lint.errors import refused
+from workflows.pipeline_lint.errors import source_error
 from workflows.pipeline_lint.expressions import (
     Literal,
     Member,
@@ -31,8 +29,8 @@ JUMPS = ("end", "break", "continue")
 KINDS = ("assign", "call", "switch", "for", "try", "raise", "return", "steps")
 MORE_KEYS = {"call": {"args", "result"}, "try": {"retry", "except"}}
 WITHOUT_NEXT = ("raise", "return", "try", "for")
-"""Kinds that take no `next` here. Google knows it for some, but then its emulators don't agree on
-when it counts.
+"""Kinds of steps without `next`. Google allows it for some, but the emulators disagree on when it
+applies.
 """
 
 
@@ -112,7 +110,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Step:
-    """One step; action None is a step that only jumps."""
+    """One step. Without an action it only jumps."""
 
     name: str
     line: int
@@ -125,7 +123,7 @@ Steps = tuple[Step, ...]
 
 @dataclass(frozen=True)
 class Subworkflow:
-    """Its parameters with their defaults, `REQUIRED` where there is none, and its steps."""
+    """Parameters with their defaults (`REQUIRED` for none), and steps."""
 
     name: str
     line: int
@@ -139,16 +137,17 @@ Program = Mapping[str, Subworkflow]
 
 @lru_cache(maxsize=8)
 def load_program(source: str) -> Program:
-    """The same object for executions of the same source: nothing changes a program.
+    """Parse a source. The same source returns the same object, because a program never changes.
 
-    Raises: ConfigurationError with the line of the first thing that is refused.
+    Raises:
+        ConfigurationError: The first fault, with its line.
     """
-    document = load_source(source)
-    program = {name: _subworkflow(name, body, document.line) for name, body in document.items()}
+    workflow = load_source(source)
+    program = {name: _subworkflow(name, body, workflow.line) for name, body in workflow.items()}
     if "main" not in program:
-        raise refused(document.line, "`main` is missing")
+        raise source_error(workflow.line, "`main` is missing")
     if len(program["main"].parameters) > 1:
-        raise refused(
+        raise source_error(
             program["main"].line, "`main` takes one parameter, the argument of the execution"
         )
     return program
@@ -158,34 +157,42 @@ def _subworkflow(name: str, body: Any, line: int) -> Subworkflow:
     body = _map(body, line, {"params", "steps"}, f"the subworkflow {name}")
     parameters: dict[str, Any] = {}
     for parameter in body.get("params", []):
-        given = dict(parameter) if isinstance(parameter, SourceMap) else {parameter: REQUIRED}
-        for key, default in given.items():
+        defaults = dict(parameter) if isinstance(parameter, SourceMap) else {parameter: REQUIRED}
+        for key, default in defaults.items():
             if default is not REQUIRED and isinstance(template(default, body.line), Expression):
-                raise refused(body.line, f"the default of {key} is no plain value")
+                raise source_error(body.line, f"the default of {key} is no plain value")
             parameters[_variable(key, body.line)] = default
     return Subworkflow(name, body.line, parameters, _steps(body.get("steps"), body.line, ()))
 
 
-def _map(value: Any, line: int, keys: Collection[str], what: str) -> SourceMap:
+def _map(value: Any, line: int, keys: Collection[str], name: str) -> SourceMap:
     if not isinstance(value, SourceMap):
-        raise refused(line, f"{what} is no map")
+        raise source_error(line, f"{name} is no map")
     unknown = sorted(set(value) - set(keys))
     if unknown:
-        raise refused(
+        raise source_error(
             value.line,
-            f"{what} has {', '.join(unknown)}; here it may have {', '.join(sorted(keys))}",
+            f"{name} has {', '.join(unknown)}; here it may have {', '.join(sorted(keys))}",
         )
     return value
 
 
 def _variable(name: Any, line: int) -> str:
     if not isinstance(name, str) or not VARIABLE.fullmatch(name):
-        raise refused(line, f"{name!r} is no name of a variable")
+        raise source_error(line, f"{name!r} is no name of a variable")
     return name
 
 
 def template(value: Any, line: int) -> Template:
-    """A value of the source with its expressions parsed. Raises: ConfigurationError."""
+    """Parse the expressions of a value.
+
+    Args:
+        value: Value of the source.
+        line: Its line.
+
+    Raises:
+        ConfigurationError: An expression is wrong.
+    """
     if isinstance(value, dict):
         return {key: template(inner, getattr(value, "line", line)) for key, inner in value.items()}
     if isinstance(value, list):
@@ -193,34 +200,34 @@ def template(value: Any, line: int) -> Template:
     if not isinstance(value, str) or "${" not in value:
         return value
     if not (value.startswith("${") and value.endswith("}") and value.count("${") == 1):
-        raise refused(
+        raise source_error(
             line, f"{value!r}: an expression is the whole value; join text inside it with +"
         )
     try:
         return Expression(parse_expression(value[2:-1]), value)
     except ConfigurationError as error:
-        raise refused(line, str(error)) from None
+        raise source_error(line, str(error)) from None
 
 
 def _steps(value: Any, line: int, outer: tuple[str, ...], *, loop: bool = False) -> Steps:
-    """Args: outer are the names of steps around, to which a `next` may lead too; none of those
-    around a loop, of which only break leads out.
+    """Parse a list of steps. `outer` has the names of enclosing steps, to which `next` may lead;
+    only `break` leads out of a loop.
     """
     if not isinstance(value, list) or not value:
-        raise refused(line, "steps are a list with one step at least")
-    named = []
+        raise source_error(line, "steps are a list with one step at least")
+    items = []
     for item in value:
         if not isinstance(item, SourceMap) or len(item) != 1:
-            raise refused(
+            raise source_error(
                 getattr(item, "line", line), "a step is a map of its name to what it does"
             )
-        named.append((next(iter(item)), item))
-    names = [name for name, _ in named]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise refused(line, f"two steps are named {', '.join(twice)}")
+        items.append((next(iter(item)), item))
+    names = [name for name, _ in items]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise source_error(line, f"two steps are named {', '.join(repeated)}")
     reachable = (*(() if loop else outer), *names, *(("break", "continue") if loop else ()))
-    return tuple(_step(name, item[name], item.line, reachable) for name, item in named)
+    return tuple(_step(name, item[name], item.line, reachable) for name, item in items)
 
 
 def _step(
@@ -228,17 +235,22 @@ def _step(
 ) -> Step:
     kinds = [kind for kind in KINDS if isinstance(body, dict) and kind in body]
     kind = kinds[0] if kinds else None
-    own = {kind} | MORE_KEYS.get(kind, set()) if kind else set()
+    kind_keys = {kind} | MORE_KEYS.get(kind, set()) if kind else set()
     _map(
-        body, line, {*own, *more, *(() if kind in WITHOUT_NEXT else ("next",))}, f"the step {name}"
+        body,
+        line,
+        {*kind_keys, *more, *(() if kind in WITHOUT_NEXT else ("next",))},
+        f"the step {name}",
     )
     target = body.get("next")
     if target is not None and target != "end" and target not in reachable:
-        raise refused(line, f"the step {name} leads to {target!r}, and there is no such step here")
+        raise source_error(
+            line, f"the step {name} leads to {target!r}, and there is no such step here"
+        )
     if kind is None and target is None:
-        raise refused(line, f"the step {name} does nothing")
+        raise source_error(line, f"the step {name} does nothing")
     if kind == "switch" and target is not None:
-        raise refused(
+        raise source_error(
             line,
             f"the step {name} is a switch with a `next` of its own; give each condition its own,"
             " and `true` as the last condition",
@@ -270,9 +282,9 @@ def _action(kind: str, body: SourceMap, line: int, reachable: tuple[str, ...]) -
             return Return(template(body["return"], line))
 
 
-def _list(value: Any, line: int, what: str) -> list[Any]:
+def _list(value: Any, line: int, key: str) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise refused(line, f"`{what}` is a list with one element at least")
+        raise source_error(line, f"`{key}` is a list with one element at least")
     return value
 
 
@@ -280,27 +292,25 @@ def _assign(value: Any, line: int) -> Assign:
     pairs = []
     for item in _list(value, line, "assign"):
         if not isinstance(item, SourceMap) or len(item) != 1:
-            raise refused(
+            raise source_error(
                 getattr(item, "line", line), "an assignment is a map of one name to its value"
             )
-        for target, given in item.items():
-            pairs.append((_target(target, item.line), template(given, item.line)))
+        for target, value_template in item.items():
+            pairs.append((_target(target, item.line), template(value_template, item.line)))
     return Assign(tuple(pairs))
 
 
 def _target(text: str, line: int) -> Node:
-    """Where an assignment puts its value: a variable, or a path into one, such as m["a.b"].c or
-    l[0].
-    """
+    """Parse the target of an assignment: a variable, or a path such as m["a.b"].c or l[0]."""
     try:
         node = parse_expression(text)
     except ConfigurationError as error:
-        raise refused(line, str(error)) from None
+        raise source_error(line, str(error)) from None
     inner = node
     while isinstance(inner, Member) and isinstance(inner.key, Literal | Name | Member):
         inner = inner.of
     if not isinstance(inner, Name):
-        raise refused(line, f"{text!r} is nothing that can be assigned to")
+        raise source_error(line, f"{text!r} is nothing that can be assigned to")
     return node
 
 
@@ -308,23 +318,23 @@ def _call(body: SourceMap, line: int) -> CallStep:
     result = body.get("result")
     arguments = template(body.get("args", {}), line)
     if not isinstance(body["call"], str) or not isinstance(arguments, dict):
-        raise refused(line, "`call` is a name, and `args` a map")
+        raise source_error(line, "`call` is a name, and `args` a map")
     return CallStep(body["call"], arguments, None if result is None else _variable(result, line))
 
 
 def _branch(item: Any, line: int, reachable: tuple[str, ...]) -> Branch:
     if not isinstance(item, SourceMap) or "condition" not in item:
-        raise refused(getattr(item, "line", line), "an element of a switch has a `condition`")
+        raise source_error(getattr(item, "line", line), "an element of a switch has a `condition`")
     condition = template(item["condition"], item.line)
     if condition is not True and not isinstance(condition, Expression):
-        raise refused(item.line, "a `condition` is an expression, or true")
+        raise source_error(item.line, "a `condition` is an expression, or true")
     return Branch(condition, _step("(condition)", item, item.line, reachable, more=("condition",)))
 
 
 def _for(body: Any, line: int, reachable: tuple[str, ...]) -> For:
     body = _map(body, line, {"value", "index", "in", "range", "steps"}, "`for`")
     if ("in" in body) == ("range" in body) or "value" not in body:
-        raise refused(body.line, "`for` has a `value`, and either `in` or `range`")
+        raise source_error(body.line, "`for` has a `value`, and either `in` or `range`")
     index = body.get("index")
     items = template(body.get("in", body.get("range")), body.line)
     if (
@@ -332,7 +342,7 @@ def _for(body: Any, line: int, reachable: tuple[str, ...]) -> For:
         and not isinstance(items, Expression)
         and not (isinstance(items, list) and len(items) == 2)
     ):
-        raise refused(body.line, "a `range` is a list of its first and its last number")
+        raise source_error(body.line, "a `range` is a list of its first and its last number")
     steps = _steps(body.get("steps"), body.line, reachable, loop=True)
     return For(
         _variable(body["value"], body.line),
@@ -352,7 +362,7 @@ def _try(body: SourceMap, line: int, reachable: tuple[str, ...]) -> Try:
         else (_step("(try)", inner, inner.line, reachable),)
     )
     if "retry" not in body and "except" not in body:
-        raise refused(line, "`try` has neither `retry` nor `except`")
+        raise source_error(line, "`try` has neither `retry` nor `except`")
     retry = _retry(body["retry"], line) if "retry" in body else None
     if "except" not in body:
         return Try(steps, retry, None, ())
@@ -373,7 +383,7 @@ def _retry(value: Any, line: int) -> Retry:
         body.get("backoff"), body.line, {"initial_delay", "max_delay", "multiplier"}, "`backoff`"
     )
     if name is None or "max_retries" not in body or len(backoff) != 3:
-        raise refused(
+        raise source_error(
             body.line,
             "`retry` here has a `predicate` that is a subworkflow, `max_retries`, and a `backoff`"
             " of three numbers",

@@ -1,8 +1,6 @@
-"""The workflow's YAML as plain values that know their line.
-
-In: the source. Out: maps (`SourceMap`), lists, strings, numbers, booleans, null. Refused, because
-readers of YAML do not agree on them: a key given twice, anchors and aliases, and plain words that
-YAML 1.1 reads as something else than text, such as on, off, yes, no, y, 012, 1:30 or a date.
+"""Reads a workflow's YAML into plain values with line numbers. Rejects YAML that parsers read
+differently: duplicate keys, anchors, aliases, and plain words such as on, off, yes, no, y, 012,
+1:30 or a date.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import yaml
 from common.errors import ConfigurationError
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The same reader in C where PyYAML was built with it: a tenth of the time."""
+"""PyYAML's C reader if available; it takes a tenth of the time."""
 TEXT, NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
 PLAIN = {
     "tag:yaml.org,2002:int": re.compile(r"0|-?[1-9]\d*"),
@@ -23,15 +21,15 @@ PLAIN = {
     "tag:yaml.org,2002:bool": re.compile(r"true|True|TRUE|false|False|FALSE"),
     NULL: re.compile(r"null|~|"),
 }
-"""How all readers write numbers, booleans and null. YAML 1.1 knows more:
+"""Numbers, booleans and null that all parsers read alike. YAML 1.1 has more:
 https://yaml.org/type/bool.html, https://yaml.org/type/int.html.
 """
 SHORT_BOOLEANS = ("y", "Y", "n", "N")
-"""Booleans of YAML 1.1 that PyYAML takes for text."""
+"""Booleans of YAML 1.1 that PyYAML reads as text."""
 
 
 class SourceMap(dict[str, Any]):
-    """A map of the source with the line it begins on, counted from 1."""
+    """A map of the source and the line it begins on, from 1."""
 
     def __init__(self, line: int) -> None:
         super().__init__()
@@ -39,15 +37,23 @@ class SourceMap(dict[str, Any]):
 
 
 def load_source(source: str) -> SourceMap:
-    """Raises: ConfigurationError naming each fault and its line."""
-    document, faults = read_source(source)
-    if faults or document is None:
+    """Read a source.
+
+    Raises:
+        ConfigurationError: Every fault with its line.
+    """
+    workflow, faults = read_source(source)
+    if faults or workflow is None:
         raise ConfigurationError(f"workflow source, {'; '.join(faults)}")
-    return document
+    return workflow
 
 
 def read_source(source: str) -> tuple[SourceMap | None, list[str]]:
-    """The document, None where there is none, and the faults of its YAML, each with its line."""
+    """Read a source without raising.
+
+    Returns:
+        The map, None if there is none, and the faults, each with its line.
+    """
     reader = _Reader()
     try:
         for event in yaml.parse(source, Loader=LOADER):
@@ -78,15 +84,15 @@ class _Reader:
         return self.scalar(node)
 
     def map(self, node: yaml.MappingNode) -> SourceMap:
-        found = SourceMap(_line(node))
+        result = SourceMap(_line(node))
         for key_node, value_node in node.value:
             key = self.value(key_node)
             if not isinstance(key, str):
                 self.fault(key_node, f"the key {key!r} is no text; write it in quotes")
-            elif key in found:
-                self.fault(key_node, f"the key {key!r} stands here twice")
-            found[str(key)] = self.value(value_node)
-        return found
+            elif key in result:
+                self.fault(key_node, f"duplicate key {key!r}")
+            result[str(key)] = self.value(value_node)
+        return result
 
     def scalar(self, node: yaml.ScalarNode) -> Any:
         text = str(node.value)
@@ -100,13 +106,9 @@ class _Reader:
             return text
         if node.tag == NULL:
             return None
-        return (
-            text[0] in "tT"
-            if node.tag.endswith("bool")
-            else float(text)
-            if "." in text
-            else int(text)
-        )
+        if node.tag.endswith("bool"):
+            return text[0] in "tT"
+        return float(text) if "." in text else int(text)
 
 
 def _line(node: Any) -> int:

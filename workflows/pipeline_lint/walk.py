@@ -1,9 +1,5 @@
-"""All steps of a workflow's source, wherever they stand, each with what can be seen from there. For
-`pipeline_rules`; judges nothing.
-
-In: the document as `read_source` gives it, of any shape. Out: places and the expressions that stand
-in them. A condition of a `switch` and the one action of a `try` count as steps that have their
-step's name.
+"""Visits all steps of a workflow's source, of any shape, with their scope. A condition of a
+`switch` and the single action of a `try` count as steps with the name of their step.
 """
 
 from __future__ import annotations
@@ -17,8 +13,8 @@ from workflows.pipeline_lint.source import SourceMap
 
 
 @dataclass(frozen=True)
-class Place:
-    """A step. `variables` are all names that its scope gives a value somewhere."""
+class StepContext:
+    """A step and its scope. `variables` are all names that the scope assigns anywhere."""
 
     subworkflow: str
     name: str
@@ -30,11 +26,11 @@ class Place:
     is_step: bool = True
 
     @property
-    def made(self) -> frozenset[str]:
-        """Names that the step itself gives a value, those of its own loop or `except` too."""
+    def assigned(self) -> frozenset[str]:
+        """Return the names that the step itself assigns, with those of its loop or `except`."""
         inner = (
-            *_words(as_map(self.body.get("for")), "value", "index"),
-            *_words(as_map(self.body.get("except")), "as"),
+            *_strings_at(as_map(self.body.get("for")), "value", "index"),
+            *_strings_at(as_map(self.body.get("except")), "as"),
         )
         return frozenset({*_made_here(self.body), *inner})
 
@@ -43,9 +39,13 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A text with an expression in it. Target: what is assigned to, without brackets. Predicate: it
-    names a subworkflow.
+class ExpressionText:
+    """A text with an expression.
+
+    Attributes:
+        text: The text.
+        target: It is the target of an assignment, without brackets.
+        predicate: It names a subworkflow.
     """
 
     text: str
@@ -53,64 +53,58 @@ class Reading:
     predicate: bool = False
 
 
-def steps_in(document: SourceMap) -> Iterator[Place]:
-    """Every step of every subworkflow, in the order of the source."""
-    for name, body in document.items():
+def steps_in(workflow: SourceMap) -> Iterator[StepContext]:
+    """Return every step of every subworkflow, in the order of the source."""
+    for name, body in workflow.items():
         if isinstance(body, SourceMap):
-            parameters = [
-                key
-                for parameter in as_list(body.get("params"))
-                for key in (parameter if isinstance(parameter, dict) else [parameter])
-            ]
+            parameters: list[str] = []
+            for parameter in as_list(body.get("params")):
+                # a parameter with a default is a map of its name
+                parameters += parameter if isinstance(parameter, dict) else [parameter]
             seen = frozenset({*parameters, *_made(body.get("steps"))})
             yield from _steps(
-                body.get("steps"), Place(name, "", body.line, body, frozenset(), False, seen)
+                body.get("steps"), StepContext(name, "", body.line, body, frozenset(), False, seen)
             )
 
 
-def readings(document: SourceMap) -> Iterator[tuple[Place, Reading]]:
-    """Every text with `${`, and every target of an assignment, with the step in which it stands."""
-    for place in steps_in(document):
-        body = place.body
+def expression_texts(workflow: SourceMap) -> Iterator[tuple[StepContext, ExpressionText]]:
+    """Return every text with `${` and every target of an assignment, with its step."""
+    for step in steps_in(workflow):
+        body = step.body
         for pair in _pairs(body):
-            yield from ((place, Reading(target, target=True)) for target in pair)
+            yield from ((step, ExpressionText(target, target=True)) for target in pair)
         retry = body.get("retry")
         predicate = retry.get("predicate") if isinstance(retry, dict) else retry
         loop = as_map(body.get("for"))
-        own = [pair[target] for pair in _pairs(body) for target in pair]
-        own += [body.get(key) for key in ("args", "raise", "return", "condition")] + [
-            loop.get("in"),
-            loop.get("range"),
-        ]
-        own += (
-            [value for key, value in retry.items() if key != "predicate"]
-            if isinstance(retry, dict)
-            else []
+        values = [body.get(key) for key in ("args", "raise", "return", "condition")]
+        values = [*_assigned_values(body), *values, loop.get("in"), loop.get("range")]
+        if isinstance(retry, dict):
+            values += [value for key, value in retry.items() if key != "predicate"]
+        yield from ((step, ExpressionText(text)) for text in _strings_with_expressions(values))
+        yield from (
+            (step, ExpressionText(text, predicate=True))
+            for text in _strings_with_expressions(predicate)
         )
-        yield from ((place, Reading(text)) for text in _texts(own))
-        yield from ((place, Reading(text, predicate=True)) for text in _texts(predicate))
 
 
 def _steps(
-    steps: Any, around: Place, *, loop: bool = False, scope: frozenset[str] | None = None
-) -> Iterator[Place]:
-    """Args: loop says that the steps are a loop's, out of which no jump leads; scope are names that
-    are known in them beside those around.
+    steps: Any, around: StepContext, *, loop: bool = False, scope: frozenset[str] | None = None
+) -> Iterator[StepContext]:
+    """Return the steps of a list. `loop` marks a loop's steps, out of which no jump leads; `scope`
+    adds names to those of `around`.
     """
-    named = [
-        (name, item.line, body)
-        for item in as_list(steps)
-        if isinstance(item, SourceMap)
-        for name, body in item.items()
-    ]
-    reachable = frozenset(name for name, _, _ in named) | (
+    items = []
+    for item in as_list(steps):
+        if isinstance(item, SourceMap):
+            items += [(name, item.line, body) for name, body in item.items()]
+    reachable = frozenset(name for name, _, _ in items) | (
         frozenset() if loop else around.reachable
     )
     variables = around.variables | (scope or frozenset())
-    for name, line, body in named:
+    for name, line, body in items:
         if isinstance(body, SourceMap):
             yield from _inside(
-                Place(
+                StepContext(
                     around.subworkflow,
                     name,
                     line,
@@ -122,49 +116,49 @@ def _steps(
             )
 
 
-def _inside(place: Place) -> Iterator[Place]:
-    """The place itself, then what stands in it."""
-    yield place
-    body = place.body
+def _inside(step: StepContext) -> Iterator[StepContext]:
+    """Return the step, then the steps inside it."""
+    yield step
+    body = step.body
     for item in as_list(body.get("switch")):
         if isinstance(item, SourceMap):
-            yield from _inside(_part(place, item))
+            yield from _inside(_part(step, item))
     if isinstance(body.get("try"), SourceMap):
-        yield from _inside(_part(place, body["try"]))
+        yield from _inside(_part(step, body["try"]))
     if "steps" in body:
-        yield from _steps(body["steps"], place)
-    loop, caught = body.get("for"), body.get("except")
+        yield from _steps(body["steps"], step)
+    loop, handler = body.get("for"), body.get("except")
     if isinstance(loop, SourceMap):
         yield from _steps(
             loop.get("steps"),
-            place,
+            step,
             loop=True,
-            scope=frozenset({*_words(loop, "value", "index"), *_made(loop.get("steps"))}),
+            scope=frozenset({*_strings_at(loop, "value", "index"), *_made(loop.get("steps"))}),
         )
-    if isinstance(caught, SourceMap):
+    if isinstance(handler, SourceMap):
         yield from _steps(
-            caught.get("steps"),
-            place,
-            scope=frozenset({*_words(caught, "as"), *_made(caught.get("steps"))}),
+            handler.get("steps"),
+            step,
+            scope=frozenset({*_strings_at(handler, "as"), *_made(handler.get("steps"))}),
         )
 
 
-def _part(place: Place, body: SourceMap) -> Place:
-    return Place(
-        place.subworkflow,
-        place.name,
+def _part(step: StepContext, body: SourceMap) -> StepContext:
+    return StepContext(
+        step.subworkflow,
+        step.name,
         body.line,
         body,
-        place.reachable,
-        place.in_loop,
-        place.variables,
+        step.reachable,
+        step.in_loop,
+        step.variables,
         is_step=False,
     )
 
 
 def _made(steps: Any) -> Iterator[str]:
-    """Variables that these steps make in their own scope: those of a loop and of an `except` are
-    its own.
+    """Return the variables that these steps assign in their own scope, without those of loops and
+    `except`.
     """
     for item in as_list(steps):
         for body in item.values() if isinstance(item, SourceMap) else ():
@@ -181,31 +175,37 @@ def _made_by(body: SourceMap) -> Iterator[str]:
 
 
 def _made_here(body: SourceMap) -> Iterator[str]:
-    yield from (target for pair in _pairs(body) for target in pair if VARIABLE.fullmatch(target))
-    yield from _words(body, "result")
+    for pair in _pairs(body):
+        yield from (target for target in pair if VARIABLE.fullmatch(target))
+    yield from _strings_at(body, "result")
+
+
+def _assigned_values(body: SourceMap) -> Iterator[Any]:
+    for pair in _pairs(body):
+        yield from pair.values()
 
 
 def _pairs(body: SourceMap) -> list[SourceMap]:
     return [pair for pair in as_list(body.get("assign")) if isinstance(pair, SourceMap)]
 
 
-def _words(body: dict[str, Any], *keys: str) -> Iterator[str]:
+def _strings_at(body: dict[str, Any], *keys: str) -> Iterator[str]:
     yield from (body[key] for key in keys if isinstance(body.get(key), str))
 
 
 def as_list(value: Any) -> list[Any]:
-    """The value, or an empty list where something else stands."""
+    """Return the value, or an empty list for another type."""
     return value if isinstance(value, list) else []
 
 
 def as_map(value: Any) -> dict[str, Any]:
-    """The value, or an empty map where something else stands."""
+    """Return the value, or an empty map for another type."""
     return value if isinstance(value, dict) else {}
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _strings_with_expressions(value: Any) -> Iterator[str]:
     if isinstance(value, str) and "${" in value:
         yield value
     elif isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
+            yield from _strings_with_expressions(inner)

@@ -1,3 +1,1 @@
-"""Versions of the code in a bucket: what one consists of, publishing, the newest, and the
-way back.
-"""
+"""Versions of the code in the bucket: build, publish, list, roll back and delete them."""

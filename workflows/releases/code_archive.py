@@ -1,9 +1,6 @@
-"""The zips that a release runs from, the jobs' and the operator's: the same bytes for the same
-files.
-
-Goes in: the checkout. Comes out: a zip with the folders that are imported, at its root. Tests,
-benchmarks, samples and the local cloud stay out of both; command line, reports, this machine's care
-and the cloud's commands are in the operator's alone.
+"""Builds the zips of a release, for the jobs and for the operator; equal files give equal bytes.
+Both exclude tests, benchmarks, samples and the emulator. The command line, reports and cloud
+commands are in the operator's zip only.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ MODULES = ("config_spark.py", "cli/__init__.py", "cli/job_runner.py")
 OPERATOR_PACKAGES = ("cli", "local_runtime", "reporting", "workflows")
 
 OPERATOR_MAIN = "__main__.py"
-"""What Python runs of a folder or a zip."""
+"""File that Python runs in a folder or zip."""
 OPERATOR_ENTRY = '''"""Runs one command of the operator, out of the folder that this file is in."""
 
 from workflows.commands.allowed_commands import main
@@ -31,33 +28,39 @@ if __name__ == "__main__":
 '''
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The oldest time a zip can hold: real ones would make two builds of one commit differ."""
+"""Earliest time of a zip entry. Real times would make two builds of a commit differ."""
 UNIX = 3
-"""The system that a zip is marked with, whichever it is made on."""
+"""System code of the zip entries, on every machine."""
 
 
 def build_archive(root: Path = ROOT) -> bytes:
-    """The jobs' archive. Raises: OSError where a file can't be read; ConfigurationError where root
-    is no git checkout.
+    """Build the jobs' zip.
+
+    Raises:
+        OSError: A file cannot be read.
+        ConfigurationError: `root` is not a git checkout.
     """
-    return _zipped(_contents(root, [*PACKAGES, *MODULES]))
+    return _zip(_contents(root, [*PACKAGES, *MODULES]))
 
 
 def build_operator_archive(root: Path = ROOT) -> bytes:
-    """The operator's archive: the jobs' code, the commands around it, and what starts one. Raises:
-    as `build_archive`.
+    """Build the operator's zip: the jobs' code, the commands and their entry point.
+
+    Raises:
+        OSError: A file cannot be read.
+        ConfigurationError: `root` is not a git checkout.
     """
     paths = [*PACKAGES, *OPERATOR_PACKAGES, *MODULES]
-    return _zipped({**_contents(root, paths), OPERATOR_MAIN: OPERATOR_ENTRY.encode()})
+    return _zip({**_contents(root, paths), OPERATOR_MAIN: OPERATOR_ENTRY.encode()})
 
 
 def _contents(root: Path, paths: list[str]) -> dict[str, bytes]:
     return {name: (root / name).read_bytes() for name in files_of(root, paths)}
 
 
-def _zipped(files: Mapping[str, bytes]) -> bytes:
-    """Nothing in it comes from the machine: not a file's time, mode or owner, and no zlib, whose
-    versions compress differently.
+def _zip(files: Mapping[str, bytes]) -> bytes:
+    """Zip files without anything of this machine: times, modes, owners. Entries are stored, because
+    zlib's versions compress differently.
     """
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:

@@ -1,11 +1,7 @@
-"""The bucket of the releases, by Google's own client: read, list, create what must not exist,
-replace what must not have changed, delete.
+"""The bucket of the releases, by Google's client: read, list, write with a precondition, delete.
 
-In: settings (CODE_BUCKET, GOOGLE_API_ENDPOINT). Out: bytes with their generation, and listings with
-sizes and hashes. Every write has a generation to match: two who write at once never overwrite each
-other (https://cloud.google.com/storage/docs/request-preconditions). The client tries again after
-429, 5xx and a line that breaks. A try whose answer was lost has written, and the next one is
-refused: refused is no failure until bytes are compared.
+Every write names the generation that it replaces, so concurrent writers never overwrite each other
+(https://cloud.google.com/storage/docs/request-preconditions).
 """
 
 from __future__ import annotations
@@ -36,31 +32,29 @@ Say = Callable[[str], None]
 
 HOST = "https://storage.googleapis.com"
 NO_BUCKET = "The specified bucket does not exist"
-"""Cloud Storage's words; a missing object is a 404 too."""
+"""Cloud Storage's message; a missing object is a 404 too."""
 RETRY_SECONDS = 60.0
-"""How long one request is tried again; the client's own is two minutes."""
+"""How long one request is retried; the client's default is two minutes."""
 PART_BYTES = 1 << 20
-"""Of a large file: a part that is lost is sent again, and after each there is a line of progress to
-say.
-"""
+"""Part of a resumable upload: the unit of retries and of progress messages."""
 LARGE_BYTES = 1 << 18
 SECONDS_BEFORE_PROGRESS = 2.0
 
 
 def md5_hash(content: bytes) -> str:
-    """As a listing has it in `md5Hash`: base64. It tells two contents apart; what a release holds
-    is proved by its manifest's sha256.
+    """Return the base64 MD5 that a listing has as `md5Hash`. It compares contents; the manifest's
+    SHA-256 proves them.
     """
     return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
 
 
-class AlreadyThere(Exception):
-    """The object exists, or is no longer of the generation that was to be replaced."""
+class PreconditionFailed(Exception):
+    """The object exists, or has another generation than the one to replace."""
 
 
 @dataclass(frozen=True)
-class Listed:
-    """An object as a listing has it; created is RFC 3339, UTC."""
+class ObjectInfo:
+    """An object in a listing. `created` is RFC 3339, UTC."""
 
     bytes: int
     md5: str
@@ -68,19 +62,20 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Content:
-    """An object's bytes, and the generation that they are of."""
+class ObjectContent:
+    """An object's bytes and their generation."""
 
     bytes: bytes
     generation: int
 
 
 class CodeBucket:
-    """Every method raises CloudRefused (no such bucket, no rights) and CloudUnavailable."""
+    """Every method raises CloudRefused (no such bucket, missing rights) and CloudUnavailable."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises: ConfigurationError without CODE_BUCKET, EnvironmentNotReady without
-        credentials.
+        """Raises:
+        ConfigurationError: CODE_BUCKET is not set.
+        EnvironmentNotReady: There are no credentials.
         """
         require_settings(settings, "code_bucket")
         self.name = str(settings.code_bucket)
@@ -92,46 +87,54 @@ class CodeBucket:
         self._bucket = client.bucket(self.name)
         self._retry = DEFAULT_RETRY.with_timeout(RETRY_SECONDS)
 
-    def where(self, name: str) -> str:
+    def uri(self, name: str) -> str:
         return f"gs://{self.name}/{name}"
 
-    def listing(self, prefix: str) -> dict[str, Listed]:
-        """All objects whose names begin so, by name without the prefix."""
-        with self._asking(prefix):
+    def listing(self, prefix: str) -> dict[str, ObjectInfo]:
+        """Return the objects under a prefix, by name without the prefix."""
+        with self._translate_errors(prefix):
             blobs = list(self._bucket.list_blobs(prefix=prefix, retry=self._retry))
         return {
-            blob.name.removeprefix(prefix): Listed(
+            blob.name.removeprefix(prefix): ObjectInfo(
                 blob.size, blob.md5_hash, blob.time_created.isoformat()
             )
             for blob in blobs
         }
 
-    def read(self, name: str) -> Content | None:
-        """The object, None where it does not exist."""
+    def read(self, name: str) -> ObjectContent | None:
+        """Return an object; None if it does not exist."""
         blob = self._bucket.blob(name)
-        with self._asking(name):
+        with self._translate_errors(name):
             try:
                 content = blob.download_as_bytes(retry=self._retry)
             except exceptions.NotFound as error:
                 if NO_BUCKET in error.message:
                     raise
                 return None
-        return Content(content, int(blob.generation))
+        return ObjectContent(content, int(blob.generation))
 
     def write(
         self, name: str, content: bytes, content_type: str, *, generation: int = 0, say: Say
     ) -> None:
-        """Write the object if it is of this generation; 0: if it does not exist. A large one goes
-        up in parts.
+        """Write an object if it has the expected generation.
 
-        Raises: AlreadyThere.
+        Args:
+            name: Name of the object.
+            content: Its bytes; more than LARGE_BYTES are uploaded in parts.
+            content_type: MIME type.
+            generation: Generation to replace; 0 requires that the object does not exist.
+            say: Receives progress lines.
+
+        Raises:
+            PreconditionFailed: The object has another generation. The cause may be an earlier try
+                of this write whose response was lost: compare the bytes.
         """
         large = len(content) > LARGE_BYTES
         blob = self._bucket.blob(name, chunk_size=PART_BYTES if large else None)
-        with self._asking(name):
+        with self._translate_errors(name):
             try:
                 blob.upload_from_file(
-                    _Told(content, name.rpartition("/")[2], say),
+                    ProgressReader(content, name.rpartition("/")[2], say),
                     # without a size the client sends parts, by a resumable upload
                     size=None if large else len(content),
                     content_type=content_type,
@@ -140,13 +143,13 @@ class CodeBucket:
                     retry=self._retry,
                 )
             except exceptions.PreconditionFailed as error:
-                raise AlreadyThere(name) from error
+                raise PreconditionFailed(name) from error
 
     def delete(self, name: str) -> None:
-        """Delete the object. One that is gone already is no error: a try whose answer was lost has
-        deleted it.
+        """Delete an object. A missing one is no error: an earlier try whose response was lost may
+        have deleted it.
         """
-        with self._asking(name):
+        with self._translate_errors(name):
             try:
                 self._bucket.blob(name).delete(retry=self._retry)
             except exceptions.NotFound as error:
@@ -154,20 +157,18 @@ class CodeBucket:
                     raise
 
     @contextmanager
-    def _asking(self, name: str) -> Iterator[None]:
+    def _translate_errors(self, name: str) -> Iterator[None]:
         try:
-            with translate_google_errors(self.where(name)):
+            with translate_google_errors(self.uri(name)):
                 yield
         except DataCorruption as error:
             raise CloudUnavailable(
-                f"{self.where(name)} came through damaged: {error}. Try again"
+                f"{self.uri(name)} was damaged in transit: {error}. Try again"
             ) from error
 
 
-class _Told(io.BytesIO):
-    """Content that says how much of it was taken, once that has lasted some seconds and then every
-    so often.
-    """
+class ProgressReader(io.BytesIO):
+    """Content that reports how much of it was read, every SECONDS_BEFORE_PROGRESS."""
 
     def __init__(self, content: bytes, title: str, say: Say) -> None:
         super().__init__(content)

@@ -1,10 +1,4 @@
-"""Which released versions something still runs: batches that have not ended, and executions of the
-workflow.
-
-In: settings. Out: version to reason. An execution uses one version from its first step to its last
-and reads files of it when its second job starts, so that between two batches its version is in use
-as well. A container of Cloud Run has copied its files before its job starts.
-"""
+"""Finds the versions that running batches and executions use."""
 
 from __future__ import annotations
 
@@ -12,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 from common.errors import RunInProgress
@@ -25,32 +20,37 @@ NOT_ENDED = ("PENDING", "RUNNING", "CANCELLING")
 
 
 def versions_in_use(settings: Settings) -> dict[str, str]:
-    """Versions in CODE_BUCKET with what uses each.
+    """Return the versions in CODE_BUCKET that are in use, with what uses each.
 
-    Raises: RunInProgress for an execution that does not show its version yet; ConfigurationError,
-    CloudRefused, CloudUnavailable: what is in use is never guessed.
+    Raises:
+        RunInProgress: An execution does not show its version yet.
+        ConfigurationError: A setting is missing.
+        CloudRefused: Google rejected a request; the use is never guessed.
+        CloudUnavailable: Google cannot be reached.
     """
     executions, batches = Executions(settings), Batches(settings)
     active = executions.active()
-    running = [batch for state in NOT_ENDED for batch in batches.list(state=state)]
-    found = {
+    running = list(chain.from_iterable(batches.list(state=state) for state in NOT_ENDED))
+    users = {
         version: f"batch {batch_id_of(batch)} is {batch['state']}"
         for batch in running
         if batch["state"] not in TERMINAL and (version := _version_of(settings, batch))
     }
+    # between its two batches, an execution still needs the files of its version; a container of
+    # Cloud Run has copied them before its job starts
     for execution in active:
         name = str(execution["name"]).rpartition("/")[2]
-        version = _argument(execution).get("version") or _of_its_batches(
-            settings, name, [*running, *batches.list(since=_began(execution))]
+        version = _argument(execution).get("version") or _version_of_batches(
+            settings, name, [*running, *batches.list(since=_start_of(execution))]
         )
         if version is None:
             raise RunInProgress(
                 f"execution {name} of {settings.workflow_name} is running since"
-                f" {_began(execution):%Y-%m-%dT%H:%M:%SZ}, and which version it uses is not to be"
-                " seen: prune again when it is over"
+                f" {_start_of(execution):%Y-%m-%dT%H:%M:%SZ}, and its version is not visible yet;"
+                " prune again after it has ended"
             )
-        found[version] = f"execution {name} is ACTIVE"
-    return found
+        users[version] = f"execution {name} is ACTIVE"
+    return users
 
 
 def _argument(execution: dict[str, Any]) -> dict[str, Any]:
@@ -58,23 +58,25 @@ def _argument(execution: dict[str, Any]) -> dict[str, Any]:
     return argument if isinstance(argument, dict) else {}
 
 
-def _of_its_batches(
+def _version_of_batches(
     settings: Settings, execution: str, batches: Iterable[dict[str, Any]]
 ) -> str | None:
-    """The version that an execution took from latest.json, by what its batches run."""
+    """Return the version that an execution took from latest.json, by what its batches run."""
     names = {batch_id(job, execution) for job in JOBS}
     versions = (_version_of(settings, batch) for batch in batches if batch_id_of(batch) in names)
     return next((version for version in versions if version), None)
 
 
 def _version_of(settings: Settings, batch: dict[str, Any]) -> str | None:
-    """None for a batch of another bucket."""
-    main = batch.get("pysparkBatch", {}).get("mainPythonFileUri", "")
-    found = re.fullmatch(rf"gs://{re.escape(str(settings.code_bucket))}/versions/([^/]+)/.*", main)
-    return found and found[1]
+    """Return a batch's version; None if it runs from another bucket."""
+    entry_uri = batch.get("pysparkBatch", {}).get("mainPythonFileUri", "")
+    match = re.fullmatch(
+        rf"gs://{re.escape(str(settings.code_bucket))}/versions/([^/]+)/.*", entry_uri
+    )
+    return match and match[1]
 
 
-def _began(execution: dict[str, Any]) -> datetime:
-    """UTC without a zone, as `Batches.list` takes it."""
-    began = datetime.fromisoformat(execution.get("startTime") or execution["createTime"])
-    return began.astimezone(UTC).replace(tzinfo=None)
+def _start_of(execution: dict[str, Any]) -> datetime:
+    """Return an execution's start, UTC without a zone, as `Batches.list` takes it."""
+    start = datetime.fromisoformat(execution.get("startTime") or execution["createTime"])
+    return start.astimezone(UTC).replace(tzinfo=None)

@@ -1,10 +1,6 @@
-"""Deletes old releases: all but the newest, the one the nightly run takes, the one before it, and
-those in use.
-
-In: settings and how many to keep. Out: every version with the reason it stays or what became of it.
-A version's manifest is deleted first: what an interrupted `prune` leaves is no whole release, so
-that nothing runs it, and the next `prune` deletes the rest. A version that something starts to use
-while it is deleted is not noticed: prune when nothing runs and nobody releases.
+"""Deletes old releases. Keeps the newest, the latest and the one before it, and those in use. A
+version that a run starts to use while it is deleted is not detected, so prune when nothing runs and
+nobody releases.
 """
 
 from __future__ import annotations
@@ -15,26 +11,32 @@ from datetime import UTC, datetime, timedelta
 
 from common.errors import ConfigurationError, ReleaseConflict
 from config_spark import Settings
-from workflows.releases.code_bucket import CodeBucket, Listed, Say
+from workflows.releases.code_bucket import CodeBucket, ObjectInfo, Say
 from workflows.releases.in_use import versions_in_use
 from workflows.releases.release import (
     Document,
     files_by_version,
-    named_by,
     newest_first,
+    no_progress,
     released_at,
-    silent,
+    version_in_latest,
 )
 from workflows.spec.release_paths import LATEST, MANIFEST, object_name
 
 UNFINISHED_HOURS = 24
-"""How long a version without a manifest may be a release that is still going on."""
+"""How long a version without a manifest may be a release in progress."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A version in the bucket; released is RFC 3339, UTC; kept is the reason it stays, None: it is
-    to be deleted.
+    """A version in the bucket.
+
+    Attributes:
+        version: Name of the version.
+        released: RFC 3339, UTC.
+        files: Names of its files.
+        bytes: Size of its files.
+        kept: Reason to keep it; None if it is to be deleted.
     """
 
     version: str
@@ -50,107 +52,131 @@ def prune(
     *,
     dry_run: bool = False,
     now: datetime | None = None,
-    say: Say = silent,
+    say: Say = no_progress,
 ) -> Document:
-    """Args: keep is how many of the newest whole releases stay, at least 1. dry_run deletes
-    nothing. now (UTC) stands in for the clock.
+    """Delete old releases.
 
-    Returns: bucket, bytes (of the versions that go), releases, newest first: version, released,
-    files, bytes, kept (the reason, or None), deleted.
-    Raises: ConfigurationError, ReleaseConflict (latest.json is damaged, or names a version that is
-    not there, or moves meanwhile), RunInProgress, CloudRefused, CloudUnavailable.
+    Args:
+        settings: Project and CODE_BUCKET.
+        keep: Number of newest complete releases to keep, at least 1.
+        dry_run: Delete nothing.
+        now: Replaces the clock; UTC.
+        say: Receives progress lines.
+
+    Returns:
+        `bucket`, `bytes` (of the deleted versions) and `releases`, newest first: `version`,
+        `released`, `files`, `bytes`, `kept` (reason or None), `deleted`.
+
+    Raises:
+        ConfigurationError: A setting or latest.json is missing.
+        ReleaseConflict: latest.json is damaged, names a missing version, or changes meanwhile.
+        RunInProgress: An execution does not show its version yet.
+        CloudRefused: Google rejected a request.
+        CloudUnavailable: Google cannot be reached.
     """
     bucket = CodeBucket(settings)
-    listed = files_by_version(bucket)
-    latest = _latest(bucket, listed)
+    files = files_by_version(bucket)
+    latest = _latest(bucket, files)
     candidates = plan_prune(
-        listed, latest, keep, in_use=versions_in_use(settings), now=now or datetime.now(UTC)
+        files, latest, keep, in_use=versions_in_use(settings), now=now or datetime.now(UTC)
     )
-    going = [one for one in candidates if one.kept is None]
-    for number, one in enumerate([] if dry_run else going, start=1):
-        _delete(bucket, one)
-        say(f"{number}/{len(going)} {one.version}")
+    deleted = [candidate for candidate in candidates if candidate.kept is None]
+    for number, candidate in enumerate([] if dry_run else deleted, start=1):
+        _delete(bucket, candidate)
+        say(f"{number}/{len(deleted)} {candidate.version}")
     return {
         "bucket": bucket.name,
-        "bytes": sum(one.bytes for one in going),
+        "bytes": sum(candidate.bytes for candidate in deleted),
         "releases": [
             {
-                "version": one.version,
-                "released": one.released,
-                "files": len(one.files),
-                "bytes": one.bytes,
-                "kept": one.kept,
-                "deleted": one.kept is None and not dry_run,
+                "version": candidate.version,
+                "released": candidate.released,
+                "files": len(candidate.files),
+                "bytes": candidate.bytes,
+                "kept": candidate.kept,
+                "deleted": candidate.kept is None and not dry_run,
             }
-            for one in candidates
+            for candidate in candidates
         ],
     }
 
 
 def plan_prune(
-    listed: Mapping[str, Mapping[str, Listed]],
+    files: Mapping[str, Mapping[str, ObjectInfo]],
     latest: str | None,
     keep: int,
     *,
     in_use: Mapping[str, str],
     now: datetime,
 ) -> list[Candidate]:
-    """Every version, newest first. Args: listed are the files by version, as a listing has them."""
-    ordered = newest_first(listed)
-    whole = [version for version in ordered if MANIFEST in listed[version]]
-    before = whole[whole.index(latest) + 1 :][:1] if latest in whole else []
+    """Decide for every version, newest first, whether it is kept.
+
+    Args:
+        files: Files of each version, as listed.
+        latest: Version in latest.json.
+        keep: Number of newest complete releases to keep.
+        in_use: Versions in use, with what uses each.
+        now: Current time, UTC.
+    """
+    ordered = newest_first(files)
+    complete = [version for version in ordered if MANIFEST in files[version]]
+    before = complete[complete.index(latest) + 1 :][:1] if latest in complete else []
     reasons = {
-        **dict.fromkeys(whole[:keep], f"one of the newest {keep}"),
+        **dict.fromkeys(complete[:keep], f"one of the newest {keep}"),
         **{
             version: f"without a manifest for less than {UNFINISHED_HOURS} hours"
             for version in ordered
-            if version not in whole
-            and _age(listed[version], now) < timedelta(hours=UNFINISHED_HOURS)
+            if version not in complete
+            and _age(files[version], now) < timedelta(hours=UNFINISHED_HOURS)
         },
         **in_use,
-        **dict.fromkeys(before, "released before the latest: the way back"),
+        **dict.fromkeys(before, "released before the latest, for a rollback"),
         **({latest: "the latest"} if latest else {}),
     }
-    return [
-        Candidate(
-            version,
-            released_at(listed[version]),
-            tuple(listed[version]),
-            sum(entry.bytes for entry in listed[version].values()),
-            reasons.get(version),
-        )
-        for version in ordered
-    ]
+    return [_candidate(version, files[version], reasons.get(version)) for version in ordered]
 
 
-def _age(files: Mapping[str, Listed], now: datetime) -> timedelta:
+def _candidate(version: str, files: Mapping[str, ObjectInfo], kept: str | None) -> Candidate:
+    size = sum(entry.bytes for entry in files.values())
+    return Candidate(version, released_at(files), tuple(files), size, kept)
+
+
+def _age(files: Mapping[str, ObjectInfo], now: datetime) -> timedelta:
     return now - datetime.fromisoformat(released_at(files))
 
 
-def _latest(bucket: CodeBucket, listed: Mapping[str, Mapping[str, Listed]]) -> str | None:
-    """What latest.json names. Raises: ConfigurationError, ReleaseConflict where it does not say
-    which of the versions must stay.
+def _latest(bucket: CodeBucket, files: Mapping[str, Mapping[str, ObjectInfo]]) -> str | None:
+    """Return the version in latest.json.
+
+    Raises:
+        ConfigurationError: latest.json is missing, and there are versions.
+        ReleaseConflict: The version is missing or incomplete.
     """
-    latest = named_by(bucket, bucket.read(LATEST))
-    if latest is None and listed:
+    latest = version_in_latest(bucket, bucket.read(LATEST))
+    if latest is None and files:
         raise ConfigurationError(
-            f"{bucket.where(LATEST)} does not exist, so which of {len(listed)} versions the nightly"
-            " run takes is not known; `python -m workflows rollback VERSION` names one"
+            f"{bucket.uri(LATEST)} does not exist, so it is unknown which of {len(files)} versions"
+            " the daily run uses; `python -m workflows rollback VERSION` selects one"
         )
-    if latest and MANIFEST not in listed.get(latest, {}):
+    if latest and MANIFEST not in files.get(latest, {}):
         raise ReleaseConflict(
-            f"{bucket.where(LATEST)} names {latest}, which is not whole in {bucket.name}; release"
+            f"{bucket.uri(LATEST)} names {latest}, which is incomplete in {bucket.name}; release"
             " again, or `python -m workflows rollback VERSION`, then prune"
         )
     return latest
 
 
-def _delete(bucket: CodeBucket, one: Candidate) -> None:
-    """Raises: ReleaseConflict where the version has become the latest."""
-    if named_by(bucket, bucket.read(LATEST)) == one.version:
+def _delete(bucket: CodeBucket, candidate: Candidate) -> None:
+    """Delete a version, its manifest first: an interrupted prune leaves an incomplete version,
+    which nothing runs and the next prune deletes.
+
+    Raises:
+        ReleaseConflict: The version has become the latest.
+    """
+    if version_in_latest(bucket, bucket.read(LATEST)) == candidate.version:
         raise ReleaseConflict(
-            f"{bucket.where(LATEST)} names {one.version} now, which was about to be deleted; prune"
-            " again"
+            f"{bucket.uri(LATEST)} names {candidate.version} now, which was about to be deleted;"
+            " prune again"
         )
-    for name in sorted(one.files, key=lambda name: name != MANIFEST):
-        bucket.delete(object_name(one.version, name))
+    for name in sorted(candidate.files, key=lambda name: name != MANIFEST):
+        bucket.delete(object_name(candidate.version, name))

@@ -1,10 +1,10 @@
-"""Releases in the code bucket: publish the checkout, find a version, list them, go back to one.
+"""Releases in the code bucket: publish the checkout, find a version, list versions, roll back.
 
-In: settings. Out: documents of what is there. A version never changes: its objects are written
-once, its manifest last. `latest.json` names one version and is the only object that is ever
-replaced, whole, and by the generation that was read before. Whoever is interrupted, at any moment,
-leaves it naming a whole release, and the next `publish` of the same commit goes on. Nothing is
-copied to a place of the newest: a run reads one version.
+Args:
+    version never changes: its objects are written once, the manifest last. `latest.json` names one
+        version and is the only object that is replaced, by the generation that was read. An
+        interrupted release therefore leaves it valid, and the next `publish` of the commit
+        continues.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from typing import Any
 
 from common.errors import ConfigurationError, ReleaseConflict
 from config_spark import Settings
-from workflows.releases.code_bucket import AlreadyThere, CodeBucket, Content, Listed, Say, md5_hash
+from workflows.releases.code_bucket import (
+    CodeBucket,
+    ObjectContent,
+    ObjectInfo,
+    PreconditionFailed,
+    Say,
+    md5_hash,
+)
 from workflows.releases.release_batches import differences, support_warnings
 from workflows.releases.release_content import ReleaseContent, as_json, build_content, content_type
 from workflows.spec.release_paths import (
@@ -36,19 +43,28 @@ JARS = jar_name("")
 NEW_COMMIT = "a released version never changes: make a commit, and release that"
 
 
-def silent(line: str) -> None:
-    """Says nothing."""
+def no_progress(line: str) -> None:
+    """Discard a progress line."""
 
 
-def publish(settings: Settings, *, allow_dirty: bool = False, say: Say = silent) -> Document:
-    """Release the checkout: upload what is not there, verify all of it by a listing, then let
-    latest.json name it.
+def publish(settings: Settings, *, allow_dirty: bool = False, say: Say = no_progress) -> Document:
+    """Release the checkout: upload missing files, verify all of them, then update latest.json.
 
-    Args: allow_dirty releases a checkout that differs from its commit. say gets lines of progress.
-    Returns: version, commit, bucket, files, bytes, platform, platform_reason, uploaded (names),
-    previous (what latest.json named before, or None).
-    Raises: ConfigurationError, EnvironmentNotReady, ReleaseConflict, CloudRefused,
-    CloudUnavailable.
+    Args:
+        settings: Project, CODE_BUCKET and the jobs' settings.
+        allow_dirty: Release a checkout that differs from its commit.
+        say: Receives progress lines.
+
+    Returns:
+        `version`, `commit`, `bucket`, `files`, `bytes`, `platform`, `platform_reason`, `uploaded`
+        (names) and `previous` (the version that latest.json named before, or None).
+
+    Raises:
+        ConfigurationError: A setting is missing or the checkout differs.
+        EnvironmentNotReady: A jar, git or credentials are missing.
+        ReleaseConflict: The version exists with other files.
+        CloudRefused: Google rejected a request.
+        CloudUnavailable: Google cannot be reached.
     """
     content = build_content(settings, allow_dirty=allow_dirty)
     for warning in support_warnings(settings):
@@ -56,12 +72,14 @@ def publish(settings: Settings, *, allow_dirty: bool = False, say: Say = silent)
     return publish_content(CodeBucket(settings), content, say)
 
 
-def publish_content(bucket: CodeBucket, content: ReleaseContent, say: Say = silent) -> Document:
-    """As `publish`, for what is built already."""
+def publish_content(
+    bucket: CodeBucket, content: ReleaseContent, say: Say = no_progress
+) -> Document:
+    """Publish a built release; as `publish`."""
     version, files = content.release.version, {**content.files, MANIFEST: content.manifest_bytes()}
     before = bucket.read(LATEST)
     uploaded = _upload(bucket, version, files, say)
-    _require_whole(bucket, version, content.manifest()["files"])
+    _require_complete(bucket, version, content.manifest()["files"])
     _move_latest(bucket, version, files[MANIFEST], before)
     total = sum(map(len, files.values()))
     return {
@@ -76,70 +94,96 @@ def publish_content(bucket: CodeBucket, content: ReleaseContent, say: Say = sile
     }
 
 
-def released(settings: Settings, version: str | None = None) -> Release:
-    """A version that is released and whole, as its manifest says; None: the one that latest.json
-    names.
+def find_release(settings: Settings, version: str | None = None) -> Release:
+    """Return a complete version.
 
-    Raises: ConfigurationError (nothing is released, or not this version), ReleaseConflict (a file
-    is missing, changed or too many), CloudRefused, CloudUnavailable.
+    Args:
+        settings: Project and CODE_BUCKET.
+        version: Name of the version; default: the one in latest.json.
+
+    Raises:
+        ConfigurationError: There is no release, or not this version.
+        ReleaseConflict: A file is missing, changed or unexpected.
+        CloudRefused: Google rejected a request.
+        CloudUnavailable: Google cannot be reached.
     """
     bucket = CodeBucket(settings)
     latest = None if version else bucket.read(LATEST)
-    wanted = version or named_by(bucket, latest)
-    if wanted is None:
+    name = version or version_in_latest(bucket, latest)
+    if name is None:
         raise ConfigurationError(
             f"nothing is released in gs://{bucket.name}; release with `python -m workflows release`"
         )
-    manifest = _manifest_of(bucket, wanted)
+    manifest = _manifest_of(bucket, name)
     if latest and json.loads(latest.bytes).get("manifest_sha256") != _sha256(manifest.bytes):
         raise ReleaseConflict(
-            f"{bucket.where(LATEST)} names {wanted} with another manifest than {wanted} has;"
+            f"{bucket.uri(LATEST)} names {name} with another manifest than {name} has;"
             " release again"
         )
-    files = _files(bucket, wanted, manifest)
-    _require_whole(bucket, wanted, files)
+    files = _files(bucket, name, manifest)
+    _require_complete(bucket, name, files)
     return Release(
         bucket.name,
-        wanted,
+        name,
         tuple(name.removeprefix(JARS) for name in files if name.startswith(JARS)),
     )
 
 
 def read_batches(settings: Settings, release: Release) -> Document:
-    """batches.json of a release. Raises: as `released`."""
+    """Return batches.json of a release.
+
+    Raises:
+        ReleaseConflict: It is damaged.
+    """
     bucket = CodeBucket(settings)
     name = object_name(release.version, BATCHES)
-    return _document(bucket, name, bucket.read(name), "batches")
+    return _parse_json(bucket, name, bucket.read(name), "batches")
 
 
 def versions(settings: Settings, newest: int | None = None) -> list[Document]:
-    """What is in the bucket, newest first: version, released (RFC 3339, UTC), files, bytes, faults
-    (empty: whole), latest (whether it is named so).
+    """List the versions in the bucket, newest first.
 
-    Args: newest leaves out all but so many. Raises: ConfigurationError, CloudRefused,
-    CloudUnavailable.
+    Args:
+        settings: Project and CODE_BUCKET.
+        newest: Maximum number of versions.
+
+    Returns:
+        For each version: `version`, `released` (RFC 3339, UTC), `files`, `bytes`, `faults` (empty
+            if complete), `latest`.
+
+    Raises:
+        ConfigurationError: A setting is missing.
+        CloudRefused: Google rejected a request.
+        CloudUnavailable: Google cannot be reached.
     """
     bucket = CodeBucket(settings)
-    latest = named_by(bucket, bucket.read(LATEST))
-    listed = files_by_version(bucket)
+    latest = version_in_latest(bucket, bucket.read(LATEST))
+    files = files_by_version(bucket)
     return [
-        _state(bucket, version, listed[version]) | {"latest": version == latest}
-        for version in newest_first(listed)[:newest]
+        _state(bucket, version, files[version]) | {"latest": version == latest}
+        for version in newest_first(files)[:newest]
     ]
 
 
 def rollback(settings: Settings, version: str, *, dry_run: bool = False) -> Document:
-    """Let latest.json name an earlier version, or a later one again, after looking whether all of
-    it is there.
+    """Make latest.json name another complete version, earlier or later.
 
-    Args: dry_run looks and moves nothing. Returns: version, previous, moved.
-    Raises: as `publish`; ConfigurationError for a version that is not there, with the newest that
-    are.
+    Args:
+        settings: Project and CODE_BUCKET.
+        version: Name of the version.
+        dry_run: Check the version and change nothing.
+
+    Returns:
+        `version`, `previous`, `moved`.
+
+    Raises:
+        ConfigurationError: The version does not exist; names the newest ones.
+        ReleaseConflict: The version is incomplete, or latest.json changed meanwhile.
     """
     bucket = CodeBucket(settings)
     before = bucket.read(LATEST)
     manifest = _manifest_of(bucket, version)
-    _require_whole(bucket, version, _files(bucket, version, manifest))
+    _require_complete(bucket, version, _files(bucket, version, manifest))
     if not dry_run:
         _move_latest(bucket, version, manifest.bytes, before)
     previous = _previous(bucket, before)
@@ -147,19 +191,21 @@ def rollback(settings: Settings, version: str, *, dry_run: bool = False) -> Docu
 
 
 def _upload(bucket: CodeBucket, version: str, files: Mapping[str, bytes], say: Say) -> list[str]:
-    """Write the files that are not there, the manifest last; returns their names. Raises:
-    ReleaseConflict for one with other bytes.
+    """Write the missing files, the manifest last, and return their names.
+
+    Raises:
+        ReleaseConflict: A file exists with other bytes.
     """
-    there = bucket.listing(object_name(version, ""))
+    existing = bucket.listing(object_name(version, ""))
     for name in files:
-        if name in there:
-            _require_same(bucket, version, name, files[name], there[name])
-    missing = [name for name in files if name not in there]
+        if name in existing:
+            _require_same(bucket, version, name, files[name], existing[name])
+    missing = [name for name in files if name not in existing]
     for number, name in enumerate(missing, start=1):
         try:
             bucket.write(object_name(version, name), files[name], content_type(name), say=say)
-        except AlreadyThere:
-            # another release of this commit at this moment, or a try of ours whose answer was lost
+        except PreconditionFailed:
+            # a concurrent release of this commit, or an earlier try whose response was lost
             _require_same(
                 bucket, version, name, files[name], bucket.listing(object_name(version, name))[""]
             )
@@ -168,56 +214,70 @@ def _upload(bucket: CodeBucket, version: str, files: Mapping[str, bytes], say: S
 
 
 def _require_same(
-    bucket: CodeBucket, version: str, name: str, content: bytes, there: Listed
+    bucket: CodeBucket, version: str, name: str, content: bytes, existing: ObjectInfo
 ) -> None:
-    """Raises: ReleaseConflict naming both hashes, and for batches.json what differs in it."""
-    if there.md5 == md5_hash(content):
+    """Compare an existing file with this release's.
+
+    Raises:
+        ReleaseConflict: They differ; names both hashes and, for batches.json, the values.
+    """
+    if existing.md5 == md5_hash(content):
         return
-    where = bucket.where(object_name(version, name))
+    uri = bucket.uri(object_name(version, name))
     hashes = (
-        f"{where} has other bytes: its md5 is {there.md5}, and this release's is"
+        f"{uri} has other bytes: its md5 is {existing.md5}, and this release's is"
         f" {md5_hash(content)}"
     )
     if name != BATCHES:
         raise ReleaseConflict(f"{hashes}; {NEW_COMMIT}")
-    document = _document(
+    released = _parse_json(
         bucket, object_name(version, name), bucket.read(object_name(version, name))
     )
-    found = differences(document, json.loads(content))
-    more = f" and {len(found) - SHOWN_DIFFERENCES} more" if len(found) > SHOWN_DIFFERENCES else ""
+    lines = differences(released, json.loads(content))
+    more = f" and {len(lines) - SHOWN_DIFFERENCES} more" if len(lines) > SHOWN_DIFFERENCES else ""
     raise ReleaseConflict(
         f"{hashes}. It was released with other settings:"
-        f" {'; '.join(found[:SHOWN_DIFFERENCES])}{more}. Set them as they were, or {NEW_COMMIT}"
+        f" {'; '.join(lines[:SHOWN_DIFFERENCES])}{more}. Set them as they were, or {NEW_COMMIT}"
     )
 
 
-def _require_whole(bucket: CodeBucket, version: str, files: Document) -> None:
-    """Raises: ReleaseConflict naming each file that is missing, other, or too many."""
+def _require_complete(bucket: CodeBucket, version: str, files: Document) -> None:
+    """Check the files in the bucket against a manifest.
+
+    Raises:
+        ReleaseConflict: A file is missing, changed or unexpected.
+    """
     faults = _faults(files, bucket.listing(object_name(version, "")))
     if faults:
         raise ReleaseConflict(
-            f"gs://{bucket.name}/versions/{version} is not whole: {'; '.join(faults)}. Release that"
-            " commit again, or another version"
+            f"gs://{bucket.name}/versions/{version} is incomplete: {'; '.join(faults)}. Release"
+            " that commit again, or another version"
         )
 
 
-def _faults(files: Document, listed: Mapping[str, Listed]) -> list[str]:
-    """Args: files are a manifest's, by name."""
-    found = {name: entry for name, entry in listed.items() if name != MANIFEST}
-    missing = [f"{name} is missing" for name in sorted(files.keys() - found.keys())]
-    extra = [f"{name} is not in the manifest" for name in sorted(found.keys() - files.keys())]
-    both = [(name, files[name], found[name]) for name in sorted(files.keys() & found.keys())]
+def _faults(files: Document, listed: Mapping[str, ObjectInfo]) -> list[str]:
+    """Describe each file that differs from the manifest's `files`."""
+    present = {name: entry for name, entry in listed.items() if name != MANIFEST}
+    missing = [f"{name} is missing" for name in sorted(files.keys() - present.keys())]
+    extra = [f"{name} is not in the manifest" for name in sorted(present.keys() - files.keys())]
+    both = [(name, files[name], present[name]) for name in sorted(files.keys() & present.keys())]
     other = [
-        f"{name} has {there.bytes} bytes of md5 {there.md5}, and not {wanted['bytes']} of"
-        f" {wanted['md5']}"
-        for name, wanted, there in both
-        if (there.bytes, there.md5) != (wanted["bytes"], wanted["md5"])
+        f"{name} has {entry.bytes} bytes of md5 {entry.md5}, and not {expected['bytes']} of"
+        f" {expected['md5']}"
+        for name, expected, entry in both
+        if (entry.bytes, entry.md5) != (expected["bytes"], expected["md5"])
     ]
     return missing + other + extra
 
 
-def _move_latest(bucket: CodeBucket, version: str, manifest: bytes, before: Content | None) -> None:
-    """Let latest.json name this version if it is as it was read. Raises: ReleaseConflict."""
+def _move_latest(
+    bucket: CodeBucket, version: str, manifest: bytes, before: ObjectContent | None
+) -> None:
+    """Replace latest.json if it is unchanged since it was read.
+
+    Raises:
+        ReleaseConflict: Another release was faster.
+    """
     content = as_json({"version": version, "manifest_sha256": _sha256(manifest)})
     if before is None or before.bytes != content:
         try:
@@ -226,50 +286,58 @@ def _move_latest(bucket: CodeBucket, version: str, manifest: bytes, before: Cont
                 content,
                 content_type(LATEST),
                 generation=before.generation if before else 0,
-                say=silent,
+                say=no_progress,
             )
-        except AlreadyThere:
+        except PreconditionFailed:
             now = bucket.read(LATEST)
             if now is None or now.bytes != content:
                 raise ReleaseConflict(
-                    f"another release was faster: {bucket.where(LATEST)} names"
-                    f" {named_by(bucket, now)} now. {version} is in the bucket and whole; `python"
-                    f" -m workflows rollback {version}` lets it be the latest"
+                    f"another release was faster: {bucket.uri(LATEST)} names"
+                    f" {version_in_latest(bucket, now)} now. {version} is complete in the bucket;"
+                    f" `python -m workflows rollback {version}` makes it the latest"
                 ) from None
 
 
-def _previous(bucket: CodeBucket, before: Content | None) -> str | None:
-    """What latest.json named; None too where it was damaged, which a release or a rollback
-    mends.
+def _previous(bucket: CodeBucket, before: ObjectContent | None) -> str | None:
+    """Return the version that latest.json named; None also if it was damaged, which a release or
+    rollback repairs.
     """
     try:
-        return named_by(bucket, before)
+        return version_in_latest(bucket, before)
     except ReleaseConflict:
         return None
 
 
-def named_by(bucket: CodeBucket, latest: Content | None) -> str | None:
-    """The version that latest.json names, None where there is none. Raises: ReleaseConflict for a
-    damaged one.
+def version_in_latest(bucket: CodeBucket, latest: ObjectContent | None) -> str | None:
+    """Return the version that latest.json names; None without latest.json.
+
+    Raises:
+        ReleaseConflict: latest.json is damaged.
     """
-    return str(_document(bucket, LATEST, latest, "version")["version"]) if latest else None
+    return str(_parse_json(bucket, LATEST, latest, "version")["version"]) if latest else None
 
 
-def _manifest_of(bucket: CodeBucket, version: str) -> Content:
-    """Raises: ConfigurationError where the version is not there, naming the newest that are."""
-    found = bucket.read(object_name(version, MANIFEST))
-    if found is None:
-        known = newest_first(files_by_version(bucket))
+def _manifest_of(bucket: CodeBucket, version: str) -> ObjectContent:
+    """Read a version's manifest.
+
+    Raises:
+        ConfigurationError: The version does not exist; names the newest ones.
+    """
+    manifest = bucket.read(object_name(version, MANIFEST))
+    if manifest is None:
+        names = newest_first(files_by_version(bucket))
         raise ConfigurationError(
             f"{version} is no released version of gs://{bucket.name}; the newest are:"
-            f" {', '.join(known[:SHOWN_VERSIONS]) or 'none'}. `python -m workflows versions` lists"
+            f" {', '.join(names[:SHOWN_VERSIONS]) or 'none'}. `python -m workflows versions` lists"
             " them"
         )
-    return found
+    return manifest
 
 
-def _files(bucket: CodeBucket, version: str, manifest: Content) -> Document:
-    files: Document = _document(bucket, object_name(version, MANIFEST), manifest, "files")["files"]
+def _files(bucket: CodeBucket, version: str, manifest: ObjectContent) -> Document:
+    files: Document = _parse_json(bucket, object_name(version, MANIFEST), manifest, "files")[
+        "files"
+    ]
     return files
 
 
@@ -277,30 +345,30 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def files_by_version(bucket: CodeBucket) -> dict[str, dict[str, Listed]]:
-    """Every version in the bucket with its files by name, whole or not."""
-    found: dict[str, dict[str, Listed]] = {}
+def files_by_version(bucket: CodeBucket) -> dict[str, dict[str, ObjectInfo]]:
+    """Return every version in the bucket, complete or not, with its files by name."""
+    files: dict[str, dict[str, ObjectInfo]] = {}
     for path, entry in bucket.listing("versions/").items():
         version, _, name = path.partition("/")
-        found.setdefault(version, {})[name] = entry
-    return found
+        files.setdefault(version, {})[name] = entry
+    return files
 
 
-def newest_first(listed: Mapping[str, Mapping[str, Listed]]) -> list[str]:
-    """Versions by the time of their last file."""
-    return sorted(listed, key=lambda version: (released_at(listed[version]), version), reverse=True)
+def newest_first(files: Mapping[str, Mapping[str, ObjectInfo]]) -> list[str]:
+    """Sort versions by the time of their last file."""
+    return sorted(files, key=lambda version: (released_at(files[version]), version), reverse=True)
 
 
-def released_at(files: Mapping[str, Listed]) -> str:
-    """When its last file came, which is the manifest."""
+def released_at(files: Mapping[str, ObjectInfo]) -> str:
+    """Return when a version's last file, its manifest, was written."""
     return max(entry.created for entry in files.values())
 
 
-def _state(bucket: CodeBucket, version: str, listed: Mapping[str, Listed]) -> Document:
+def _state(bucket: CodeBucket, version: str, listed: Mapping[str, ObjectInfo]) -> Document:
     if MANIFEST in listed:
         faults = _faults(_files(bucket, version, _manifest_of(bucket, version)), listed)
     else:
-        faults = ["it has no manifest: its release was interrupted"]
+        faults = ["no manifest: its release was interrupted"]
     total = sum(entry.bytes for entry in listed.values())
     return {
         "version": version,
@@ -311,15 +379,21 @@ def _state(bucket: CodeBucket, version: str, listed: Mapping[str, Listed]) -> Do
     }
 
 
-def _document(bucket: CodeBucket, name: str, content: Content | None, *fields: str) -> Document:
-    """A JSON object with these fields. Raises: ReleaseConflict."""
+def _parse_json(
+    bucket: CodeBucket, name: str, content: ObjectContent | None, *fields: str
+) -> Document:
+    """Parse a JSON object with these fields.
+
+    Raises:
+        ReleaseConflict: It is damaged.
+    """
     try:
-        document = json.loads(content.bytes) if content else None
+        payload = json.loads(content.bytes) if content else None
     except ValueError:
-        document = None
-    if not isinstance(document, dict) or not document.keys() >= set(fields):
+        payload = None
+    if not isinstance(payload, dict) or not payload.keys() >= set(fields):
         raise ReleaseConflict(
-            f"{bucket.where(name)} is damaged: it is no JSON"
+            f"{bucket.uri(name)} is damaged: it is no JSON"
             f" object{' with ' + ', '.join(fields) if fields else ''}; release again"
         )
-    return document
+    return payload

@@ -1,9 +1,5 @@
-"""batches.json: the requests that a release's workflow sends, made when it is released, and what
-two of them differ in.
-
-In: settings, a release, the platform table. Out: the document of the contract with `pipeline.yaml`:
-every batch by its key, the Cloud Run jobs by the job, which of the two a run takes and why, the
-operator's variables, and how long a run waits. It holds no secret: the builder refuses one.
+"""Builds batches.json: the requests that pipeline.yaml sends, fixed when a version is released, and
+compares two of them. The file holds no secret; the request builder rejects one.
 """
 
 from __future__ import annotations
@@ -14,35 +10,43 @@ from typing import Any
 
 from common.google.clients import require_settings
 from config_spark import Settings
+from workflows.clients.dataproc import GRACE_SECONDS
 from workflows.spec.batch_request import batch_key, build_batch, operator_environment
 from workflows.spec.platform_choice import DATAPROC, choose_platform
 from workflows.spec.platforms import FORECAST_JOB, JOBS, METRICS_JOB, TABLE, platform_for
 from workflows.spec.release_paths import Release, cloud_run_job
 
-GRACE_SECONDS = 600
-"""What a run waits beyond a batch's ttl, after which the service has ended it."""
 
-
-def batches_document(
+def build_batches_json(
     settings: Settings, release: Release, *, today: date | None = None
 ) -> dict[str, Any]:
-    """The document, for EXPECTED_ROWS. A runtime that is no longer available is left out, unless it
-    is that of the settings' engine. Batches and Cloud Run jobs are there whatever the platform is:
-    a run may ask for the other one.
+    """Build batches.json for EXPECTED_ROWS.
 
-    Raises: ConfigurationError naming what is missing or wrong.
+    Args:
+        settings: Project, region and the jobs' settings.
+        release: Version and jars.
+        today: Replaces the clock; UTC day.
+
+    Returns:
+        Every batch by its key, Cloud Run jobs by job, the default platform with its reason, the
+        operator's variables, and the deadline of a run in seconds.
+
+    Raises:
+        ConfigurationError: A setting is missing or wrong.
     """
     require_settings(settings, "project_id", "region")
     day = today or datetime.now(UTC).date()
+    # a runtime that is no longer available is left out, except that of the settings' engine
     rows = [row for row in TABLE if day <= row.available_to or row.engine == settings.engine]
-    chosen = choose_platform(settings)
+    choice = choose_platform(settings)
     return {
         "version": release.version,
         "project": settings.project_id,
         "region": settings.region,
         "engine": settings.engine,
-        "platform": chosen.platform,
-        "platform_reason": chosen.reason,
+        "platform": choice.platform,
+        "platform_reason": choice.reason,
+        # both platforms are included: a run may override the default
         "batches": {
             batch_key(row.job, row.engine): build_batch(
                 settings, release, row.job, engine=row.engine, today=day
@@ -56,8 +60,8 @@ def batches_document(
 
 
 def support_warnings(settings: Settings, *, today: date | None = None) -> list[str]:
-    """What Google no longer supports of that which the nightly run takes: the metrics, and the
-    forecast by the settings' engine. Cloud Run jobs run in the product's own image: none.
+    """Warn of Dataproc runtimes that Google no longer supports and the daily run uses. Cloud Run
+    jobs use the product's own image and cause none.
     """
     if choose_platform(settings).platform != DATAPROC:
         return []
@@ -68,19 +72,28 @@ def support_warnings(settings: Settings, *, today: date | None = None) -> list[s
     ]
 
 
-def differences(there: Any, here: Any) -> list[str]:
-    """One line for each value that two documents differ in: where it is, what it is there and what
-    here.
+def differences(released: Any, built: Any) -> list[str]:
+    """Describe each value in which two payloads differ.
+
+    Args:
+        released: Payload in the bucket.
+        built: Payload of this release.
+
+    Returns:
+        One line for each value.
     """
-    values = [dict(_values(document, "")) for document in (there, here)]
-    names = sorted(values[0].keys() | values[1].keys())
-    found = ((name, *(side.get(name, "nothing") for side in values)) for name in names)
-    return [f"{name}: {old} there, {new} here" for name, old, new in found if old != new]
+    old_values, new_values = dict(_values(released, "")), dict(_values(built, ""))
+    lines = []
+    for name in sorted(old_values.keys() | new_values.keys()):
+        old, new = old_values.get(name, "nothing"), new_values.get(name, "nothing")
+        if old != new:
+            lines.append(f"{name}: {old} there, {new} here")
+    return lines
 
 
-def _values(document: Any, name: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(document, dict):
-        for key, value in document.items():
+def _values(payload: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(payload, dict):
+        for key, value in payload.items():
             yield from _values(value, f"{name}.{key}".lstrip("."))
     else:
-        yield name, document
+        yield name, payload

@@ -1,11 +1,8 @@
-"""What a release consists of, built on this machine: the jobs' zip and an entry for each of them,
-the operator's zip, the jars, the batches, and the manifest over them.
+"""Builds the files of a release on this machine, without the cloud: zips, job entries, jars,
+batches.json and the manifest.
 
-In: settings and a git checkout. Out: every file's name and bytes. No cloud is asked. The same
-commit and settings give the same bytes everywhere. The version is the commit. A checkout that
-differs from its commit is refused, or named `dirty-..` after a hash of what it releases. What goes
-to an address that stands in for Google is `local-..` after such a hash: at home other settings are
-no reason for a commit.
+The same commit and settings give the same bytes. The version is the commit, `dirty-<hash>` for a
+checkout that differs from it, and `local-<hash>` for an emulator.
 """
 
 from __future__ import annotations
@@ -24,8 +21,8 @@ from local_runtime.jars import read_checksums, verify
 from spark.jar_sets import jars_folder
 from workflows.releases.code_archive import ROOT, build_archive, build_operator_archive
 from workflows.releases.code_bucket import md5_hash
-from workflows.releases.release_batches import batches_document
-from workflows.releases.working_tree import look_at
+from workflows.releases.release_batches import build_batches_json
+from workflows.releases.working_tree import read_status
 from workflows.spec.platforms import MODULES
 from workflows.spec.release_paths import (
     BATCHES,
@@ -52,7 +49,7 @@ CONTENT_TYPES = {
     ".zip": "application/zip",
     ".jar": "application/java-archive",
 }
-"""The workflow's http.get makes a map of application/json alone."""
+"""The workflow's http.get parses only application/json into a map."""
 
 NO_VERSION = "unnamed"
 FETCH = "delete it and run `python run_spark_local.py`, which fetches it"
@@ -60,8 +57,12 @@ FETCH = "delete it and run `python run_spark_local.py`, which fetches it"
 
 @dataclass(frozen=True)
 class ReleaseContent:
-    """A release before it is anywhere; files by name, without the manifest. Its commit is what the
-    checkout stands on.
+    """A release before it is published.
+
+    Attributes:
+        release: Bucket, version and jars.
+        commit: Commit of the checkout.
+        files: Bytes by name, without the manifest.
     """
 
     release: Release
@@ -69,8 +70,8 @@ class ReleaseContent:
     files: Mapping[str, bytes]
 
     def manifest(self) -> dict[str, Any]:
-        """sha256 in hex proves a file, md5 in base64 is what a bucket's listing can be compared
-        with.
+        """Return size and hashes of every file: SHA-256 (hex) proves a file, MD5 (base64) compares
+        it with a listing.
         """
         entries = {
             name: {
@@ -86,14 +87,14 @@ class ReleaseContent:
         return as_json(self.manifest())
 
     def platform(self) -> dict[str, Any]:
-        """Where a run's jobs are by default, and why, as `batches.json` has it."""
+        """Return the default platform and its reason, as in batches.json."""
         batches = json.loads(self.files[BATCHES])
         return {name: batches.get(name) for name in ("platform", "platform_reason")}
 
 
-def as_json(document: Any) -> bytes:
-    """The same bytes for the same document."""
-    return (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+def as_json(payload: Any) -> bytes:
+    """Serialize a payload; equal payloads give equal bytes."""
+    return (json.dumps(payload, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def content_type(name: str) -> str:
@@ -103,10 +104,16 @@ def content_type(name: str) -> str:
 def build_content(
     settings: Settings, *, allow_dirty: bool = False, root: Path = ROOT
 ) -> ReleaseContent:
-    """Args: allow_dirty releases a checkout that differs from its commit. root is the checkout.
+    """Build a release.
 
-    Raises: ConfigurationError (a setting is missing, a checkout that differs), EnvironmentNotReady
-    (a jar is missing or damaged, no git).
+    Args:
+        settings: Project, CODE_BUCKET and the jobs' settings.
+        allow_dirty: Release a checkout that differs from its commit.
+        root: The checkout.
+
+    Raises:
+        ConfigurationError: A setting is missing, or the checkout differs.
+        EnvironmentNotReady: A jar is missing or damaged, or git is not installed.
     """
     require_settings(settings, "code_bucket", "project_id", "region")
     files = {
@@ -116,21 +123,22 @@ def build_content(
         **read_jars(settings),
     }
     release = Release(str(settings.code_bucket), NO_VERSION, tuple(read_checksums()))
-    # looked at after the files were read: what was changed in between makes the tree differ
-    tree = look_at(root)
+    # after the files were read, so that a change in between makes the tree differ
+    tree = read_status(root)
     if tree.changes and not allow_dirty:
-        shown = ", ".join(line.strip() for line in tree.changes[:3])
+        changes = ", ".join(line.strip() for line in tree.changes[:3])
         more = f" and {len(tree.changes) - 3} more" if len(tree.changes) > 3 else ""
         raise ConfigurationError(
-            f"the checkout differs from commit {tree.commit[:12]}: {shown}{more}; commit it or put"
-            " it away, or release it as it is with --allow-dirty"
+            f"the checkout differs from commit {tree.commit[:12]}: {changes}{more}; commit or"
+            " stash the changes, or release them with --allow-dirty"
         )
     version = tree.commit
     if tree.changes or settings.google_api_endpoint:
-        everything = {**files, BATCHES: as_json(batches_document(settings, release))}
+        # an emulator gets a new version for other settings without a commit
+        everything = {**files, BATCHES: as_json(build_batches_json(settings, release))}
         version = f"{'dirty' if tree.changes else 'local'}-{_hash_of(everything)[:12]}"
     release = replace(release, version=version)
-    files[BATCHES] = as_json(batches_document(settings, release))
+    files[BATCHES] = as_json(build_batches_json(settings, release))
     return ReleaseContent(release, tree.commit, files)
 
 
@@ -142,8 +150,10 @@ def _entries() -> dict[str, bytes]:
 
 
 def read_jars(settings: Settings) -> dict[str, bytes]:
-    """The locked jars by their names in a release. Raises: EnvironmentNotReady for one that is
-    missing or damaged.
+    """Return the locked jars by their names in a release.
+
+    Raises:
+        EnvironmentNotReady: A jar is missing or damaged.
     """
     folder = jars_folder(settings)
     checksums = read_checksums()
@@ -159,6 +169,6 @@ def read_jars(settings: Settings) -> dict[str, bytes]:
 
 
 def _hash_of(files: Mapping[str, bytes]) -> str:
-    """Of everything that is released: other code or other settings are another version."""
+    """Hash all files: other code or settings make another version."""
     lines = "".join(f"{name} {hashlib.sha256(files[name]).hexdigest()}\n" for name in sorted(files))
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,9 +1,4 @@
-"""What git knows of the checkout: its commit, what differs from that, and which files are the
-product's.
-
-In: a folder that is the top of a git checkout. Out: names, relative to it, with `/`. It changes
-nothing.
-"""
+"""Reads the git checkout: its commit, its changes and its files. Changes nothing."""
 
 from __future__ import annotations
 
@@ -17,17 +12,23 @@ from common.errors import ConfigurationError, EnvironmentNotReady
 
 @dataclass(frozen=True)
 class WorkingTree:
-    """changes are git's own short lines (` M path`, `?? path`) of what differs from the commit;
-    none: the tree is the commit.
+    """State of a checkout.
+
+    Attributes:
+        commit: Commit that is checked out.
+        changes: Differences from the commit, as git's short lines (` M path`, `?? path`).
     """
 
     commit: str
     changes: tuple[str, ...]
 
 
-def look_at(root: Path) -> WorkingTree:
-    """Raises: ConfigurationError where the folder is not the top of a checkout with a commit,
-    EnvironmentNotReady without git.
+def read_status(root: Path) -> WorkingTree:
+    """Return the state of a checkout.
+
+    Raises:
+        ConfigurationError: `root` is not the top of a checkout with a commit.
+        EnvironmentNotReady: git is not installed.
     """
     inside = _git(root, "rev-parse", "--show-prefix").strip()
     if inside:
@@ -40,18 +41,22 @@ def look_at(root: Path) -> WorkingTree:
 
 
 def files_of(root: Path, paths: Sequence[str]) -> list[str]:
-    """The files under these paths that are tracked, or new and not ignored: no cache, no `.env` and
-    no editor's leavings. Raises: as `look_at`.
+    """Return the files under these paths that are tracked, or new and not ignored, relative to
+    `root`.
+
+    Raises:
+        ConfigurationError: `root` is not the top of a checkout with a commit.
+        EnvironmentNotReady: git is not installed.
     """
-    listed = _git(
+    output = _git(
         root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *paths
     )
-    return sorted(name for name in listed.split("\0") if name and (root / name).is_file())
+    return sorted(name for name in output.split("\0") if name and (root / name).is_file())
 
 
 def _git(root: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", "-C", str(root), *arguments], capture_output=True, check=False
         )
     except FileNotFoundError:
@@ -59,9 +64,9 @@ def _git(root: Path, *arguments: str) -> str:
             "git is not installed, and a release is named after the commit; install it (apt install"
             " git)"
         ) from None
-    if done.returncode:
-        words = done.stderr.decode(errors="replace").strip()
+    if process.returncode:
+        message = process.stderr.decode(errors="replace").strip()
         raise ConfigurationError(
-            f"git can't read {root}: {words}; release from a clone of YieldSpark that has a commit"
+            f"git cannot read {root}: {message}; release from a clone of YieldSpark with a commit"
         )
-    return done.stdout.decode(errors="surrogateescape")
+    return process.stdout.decode(errors="surrogateescape")

@@ -1,8 +1,6 @@
-"""One night of one job by the model: rows, seconds and USD, as a batch and as a Cloud Run job.
-
-In: the inputs of a bill. Out: a `JobOfANight`. Pure. The metrics spread over all cores that the
-platform gives them; a forecast with native LightGBM works on the driver, whose 4 cores a container
-has too, and a batch's executors wait beside it.
+"""Models one daily run of one job: rows, seconds and USD, as a batch and as a Cloud Run job.
+Metrics use all cores of the platform. Native LightGBM uses the driver's 4 cores, also in a
+batch, whose executors stay idle. Performs no I/O.
 """
 
 from __future__ import annotations
@@ -23,8 +21,8 @@ from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB
 
 
 @dataclass(frozen=True)
-class JobOfANight:
-    """seconds are those for which the machines are paid."""
+class DailyJobCost:
+    """One daily run of a job; `seconds` are billed time."""
 
     job: str
     rows: int
@@ -32,11 +30,18 @@ class JobOfANight:
     usd: float
 
 
-def night_of(job: str, platform: PlatformName, inputs: BillInputs) -> JobOfANight:
-    """Raises: ConfigurationError for a region without a price, and where no machine holds the
-    rows.
+def daily_job_cost(job: str, platform: PlatformName, inputs: BillInputs) -> DailyJobCost:
+    """Model one daily run of a job.
+
+    Args:
+        job: `calculate_pool_metrics` or `forecast_pools`.
+        platform: `dataproc` or `cloud_run`.
+        inputs: Inputs of the bill.
+
+    Raises:
+        ConfigurationError: The region has no price, or no machine can hold the rows.
     """
-    rows = rows_of_a_night(job, inputs)
+    rows = daily_rows(job, inputs)
     key = batch_key(job, _engine(job, inputs))
     seconds = inputs.cold_seconds + (
         _metrics_seconds(rows, cores_of(job, platform, rows, inputs), inputs)
@@ -45,21 +50,21 @@ def night_of(job: str, platform: PlatformName, inputs: BillInputs) -> JobOfANigh
     )
     if platform == CLOUD_RUN:
         usd = cloud_run_usd(CONTAINER_VCPU, CONTAINER_GIB, seconds, region=inputs.region)
-        return JobOfANight(key, rows, seconds, usd)
+        return DailyJobCost(key, rows, seconds, usd)
     share = inputs.metrics_billed_share if job == METRICS_JOB else inputs.forecast_billed_share
     usd = batch_usd(job, rows, seconds, inputs) * share
-    return JobOfANight(key, rows, seconds + start_seconds(), usd)
+    return DailyJobCost(key, rows, seconds + start_seconds(), usd)
 
 
-def rows_of_a_night(job: str, inputs: BillInputs) -> int:
-    """Raw rows of the metrics, pool-days of a forecast."""
+def daily_rows(job: str, inputs: BillInputs) -> int:
+    """Return the raw rows of the metrics, or the pool-days of a forecast."""
     if job == METRICS_JOB:
         return round(inputs.pools * inputs.snapshots_of_a_day * inputs.days_read)
     return inputs.pools * inputs.train_days
 
 
 def cores_of(job: str, platform: PlatformName, rows: int, inputs: BillInputs) -> int:
-    """That share the work of the metrics."""
+    """Return the cores that share the work of the metrics."""
     if platform == CLOUD_RUN:
         return CONTAINER_VCPU
     size = _size(job, rows, inputs)
@@ -67,15 +72,20 @@ def cores_of(job: str, platform: PlatformName, rows: int, inputs: BillInputs) ->
 
 
 def batch_usd(job: str, rows: int, seconds: float, inputs: BillInputs) -> float:
-    """A batch for so many rows, with all its executors for the seconds of the ledger and the
-    service's start.
+    """Return the highest USD of a batch.
+
+    Args:
+        job: Name of the job.
+        rows: Rows that size the batch.
+        seconds: Duration in the ledger; the service's start is added.
+        inputs: Inputs of the bill.
     """
     batch = {"runtimeConfig": {"properties": _size(job, rows, inputs).properties()}}
     return estimate(batch, seconds + start_seconds(), region=inputs.region).usd
 
 
 def start_seconds() -> float:
-    """From a batch's creation to its driver's start."""
+    """Return the seconds from a batch's creation to its driver's start."""
     return float(prices()["serverless"]["start_seconds"])
 
 
