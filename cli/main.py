@@ -20,7 +20,7 @@ from cli.run_application import run_application
 from database.ledger.run_json import failure_document
 
 JOBS = {
-    "calculate_metrics": "calculate_pool_metrics",
+    "calculate_metrics": "calculate_metrics",
     "forecast_pools": "forecast_pools",
     "ingest": "ingest",
     "quarantine drop": "drop_quarantine",

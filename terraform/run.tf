@@ -4,7 +4,7 @@ locals {
   # by the name that follows `yieldspark-`: the container's arguments, where the caller gives none
   job_arguments = merge(
     {
-      calculate-pool-metrics = ["calculate_pool_metrics"]
+      calculate-metrics = ["calculate_metrics"]
       forecast-pools         = ["forecast_pools"]
       operator               = ["operator", "--", "status"]
       costs                  = ["operator", "--", "workflows", "cost", "--day", "yesterday"]

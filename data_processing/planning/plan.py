@@ -55,7 +55,7 @@ from database.schema.table_use import METRICS_USE
 
 log = logging.getLogger(__name__)
 
-JOB = "calculate_pool_metrics"
+JOB = "calculate_metrics"
 
 ONE_DAY = timedelta(days=1)
 

@@ -208,7 +208,7 @@ def test_wrong_use_is_one_json_document_too(run_here: CommandLine) -> None:
     document = json.loads(finished.stdout)
     assert (finished.returncode, document["job"], document["status"]) == (
         2,
-        "calculate_pool_metrics",
+        "calculate_metrics",
         "failed",
     )
     assert "--everything" in document["error"]

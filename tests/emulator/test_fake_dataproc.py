@@ -56,7 +56,7 @@ def test_a_create_answers_an_operation_that_has_no_state(cloud: Cloud) -> None:
         "BATCH",
         "2025-10-09T08:53:20.000000Z",
     )
-    assert metadata["labels"]["job"] == "calculate_pool_metrics"
+    assert metadata["labels"]["job"] == "calculate_metrics"
 
 
 def test_a_batch_goes_through_its_states_and_keeps_their_times(cloud: Cloud) -> None:
@@ -229,7 +229,7 @@ def test_lists_are_filtered_ordered_and_paged(cloud: Cloud) -> None:
             f"metrics-{number}",
             f"m-{number}",
             _changed(
-                "labels", "job", value="forecast_pools" if number % 2 else "calculate_pool_metrics"
+                "labels", "job", value="forecast_pools" if number % 2 else "calculate_metrics"
             ),
         )
 

@@ -70,7 +70,7 @@ def test_a_container_and_a_batch_run_the_release_and_no_password_is_shown_or_kep
     """
     options = [
         "--platform",
-        "calculate_pool_metrics=cloud_run",
+        "calculate_metrics=cloud_run",
         "--dry-run",
         "--engine",
         "lightgbm",
@@ -129,7 +129,7 @@ def test_both_jobs_run_as_batches_on_the_owners_tables_with_the_documented_right
     process = _cloud(restricted, tmp_path, "local", "run", "--engine", "lightgbm", "--json")
     run = _document(process)
     steps = [(step["job"], step["state"]) for step in run["result"]["steps"]]
-    assert steps == [("calculate_pool_metrics", "SUCCEEDED"), ("forecast_pools", "SUCCEEDED")]
+    assert steps == [("calculate_metrics", "SUCCEEDED"), ("forecast_pools", "SUCCEEDED")]
     written = rows_of(
         make_engine(owner_tables),
         "SELECT count(actual_apy) AS days, count(forecasted_apy) AS forecasts, count(DISTINCT"
@@ -158,7 +158,7 @@ def test_the_commands_work_on_a_cloud_that_stays(database: Settings, tmp_path: P
                 database,
                 there,
                 "submit",
-                "calculate_pool_metrics",
+                "calculate_metrics",
                 "--dry-run",
                 "--rows",
                 "5",

@@ -33,11 +33,11 @@ def batch_request(ttl: str = "7200s", **properties: str) -> dict[str, Any]:
     """A batch of the metrics job as the builder makes it, in small."""
     return {
         "pysparkBatch": {
-            "mainPythonFileUri": "gs://acme-code/versions/abc1234/calculate_pool_metrics.py",
+            "mainPythonFileUri": "gs://acme-code/versions/abc1234/calculate_metrics.py",
             "pythonFileUris": ["gs://acme-code/versions/abc1234/yieldspark.zip"],
             "args": ["--json", "--batch", "metrics-1"],
         },
-        "labels": {"app": "yieldspark", "job": "calculate_pool_metrics", "version": "abc1234"},
+        "labels": {"app": "yieldspark", "job": "calculate_metrics", "version": "abc1234"},
         "runtimeConfig": {
             "version": "2.3",
             "properties": {

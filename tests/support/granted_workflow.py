@@ -20,7 +20,7 @@ from tests.support.workflow_services import BUCKET, PIPELINE, PROJECT, Log, Outc
 
 MEMBER = f"serviceAccount:yieldspark-workflow@{PROJECT}.iam.gserviceaccount.com"
 
-ON_CLOUD_RUN = {"platform": {"calculate_pool_metrics": "cloud_run", "forecast_pools": "cloud_run"}}
+ON_CLOUD_RUN = {"platform": {"calculate_metrics": "cloud_run", "forecast_pools": "cloud_run"}}
 SCENARIOS: tuple[tuple[str, Any, Mapping[str, Any]], ...] = (
     ("SUCCEEDED", None, {}),
     ("SUCCEEDED", ON_CLOUD_RUN, {}),

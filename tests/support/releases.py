@@ -60,7 +60,7 @@ def small_release(version: str, **batches: Any) -> ReleaseContent:
     files = {
         CODE: f"the code of {version}".encode(),
         OPERATOR_CODE: f"the operator's code of {version}".encode(),
-        "calculate_pool_metrics.py": b"print('metrics')",
+        "calculate_metrics.py": b"print('metrics')",
         "forecast_pools.py": b"print('forecast')",
         f"jars/{JAR}": JAR_BYTES,
         BATCHES: as_json({"version": version, "batches": batches}),

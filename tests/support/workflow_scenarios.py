@@ -27,7 +27,7 @@ from tests.support.workflow_services import (
 
 Scenario = Callable[[Path, Executor, str], None]
 
-METRICS, FORECAST = "calculate_pool_metrics", "forecast_pools"
+METRICS, FORECAST = "calculate_metrics", "forecast_pools"
 ON_CLOUD_RUN = {METRICS: "cloud_run", FORECAST: "cloud_run"}
 BATCHES = f"/v1/projects/{PROJECT}/locations/{REGION}/batches"
 
@@ -495,7 +495,7 @@ def deadline_on_cloud_run(folder: Path, executor: Executor, source: str) -> None
             outcome, code=504, job=METRICS, state="CANCELLED", message="longer than 1800 s"
         )
         assert len(made.cancels) == 1
-        assert "/jobs/yieldspark-calculate-pool-metrics/executions/" in made.cancels[0]
+        assert "/jobs/yieldspark-calculate-metrics/executions/" in made.cancels[0]
 
 
 def job_is_missing_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
@@ -516,7 +516,7 @@ def job_is_missing_on_cloud_run(folder: Path, executor: Executor, source: str) -
         assert_failed(
             made.run({"platform": {METRICS: "cloud_run"}}),
             code=400,
-            message="knows no Cloud Run job for calculate_pool_metrics",
+            message="knows no Cloud Run job for calculate_metrics",
         )
         assert made.dataproc.asked == []
 
@@ -586,7 +586,7 @@ def broken_release(folder: Path, executor: Executor, source: str) -> None:
         assert_failed(made.run({"version": "c" * 40}), code=500, message="is none")
         made.put_release(NEW, {**released(NEW), "batches": {}})
         assert_failed(
-            made.run({"version": NEW}), code=400, message="has no batch calculate_pool_metrics"
+            made.run({"version": NEW}), code=400, message="has no batch calculate_metrics"
         )
         nothing_started(made)
 

@@ -53,7 +53,7 @@ JARS = (
 
 FILES = (
     "yieldspark.zip",
-    "calculate_pool_metrics.py",
+    "calculate_metrics.py",
     "forecast_pools.py",
     *(f"jars/{jar}" for jar in JARS),
 )
@@ -259,7 +259,7 @@ def released(version: str) -> dict[str, Any]:
     )
     release = Release(BUCKET, version, JARS)
     kinds = (
-        ("calculate_pool_metrics", None),
+        ("calculate_metrics", None),
         ("forecast_pools", "lightgbm"),
         ("forecast_pools", "synapseml"),
     )
@@ -274,7 +274,7 @@ def released(version: str) -> dict[str, Any]:
             for job, engine in kinds
         },
         "cloud_run_jobs": {
-            "calculate_pool_metrics": "yieldspark-calculate-pool-metrics",
+            "calculate_metrics": "yieldspark-calculate-metrics",
             "forecast_pools": "yieldspark-forecast-pools",
         },
         "deadline_seconds": DEADLINE,

@@ -113,7 +113,7 @@ def test_forecast_rows_from_what_terraform_made(
     execute(make_engine(database), OWNERS_ROWS, pools=[f"pool-{number}" for number in range(20)])
     run = nightly_run.scheduled_run(cloud, outputs, OPERATOR, print)
     steps = [(step["job"], step["state"]) for step in run["result"]["steps"]]
-    assert steps == [("calculate_pool_metrics", "SUCCEEDED"), ("forecast_pools", "SUCCEEDED")]
+    assert steps == [("calculate_metrics", "SUCCEEDED"), ("forecast_pools", "SUCCEEDED")]
     assert nightly_run.rows(database) == {"days": 800, "forecasts": 20, "pools": 20}
     assert cloud.storage.store.objects_of(outputs["buckets"]["models"]), "no model was kept"
     costs = cloud.ended(cloud.dispatch("yieldspark-costs")["metadata"]["name"])

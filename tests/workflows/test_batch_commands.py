@@ -88,7 +88,7 @@ def served(folder: Path, script: BatchScript) -> Iterator[Cloud]:
 
     names = (
         "yieldspark.zip",
-        "calculate_pool_metrics.py",
+        "calculate_metrics.py",
         "forecast_pools.py",
         *(f"jars/{jar}" for jar in JARS),
     )
@@ -124,7 +124,7 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
         yield found
 
 
-SUBMIT = ("submit", "calculate_pool_metrics", "--rows", "1000000")
+SUBMIT = ("submit", "calculate_metrics", "--rows", "1000000")
 
 
 def test_a_submit_sees_its_batch_through(cloud: Cloud) -> None:
@@ -136,13 +136,13 @@ def test_a_submit_sees_its_batch_through(cloud: Cloud) -> None:
     assert body["pysparkBatch"]["args"] == ["--batch", create.query["batchId"]]
     assert body["labels"] == {
         "app": "yieldspark",
-        "job": "calculate_pool_metrics",
+        "job": "calculate_metrics",
         "version": VERSION,
     }
     assert (found["batch"], found["state"], found["job"]) == (
         create.query["batchId"],
         "SUCCEEDED",
-        "calculate_pool_metrics",
+        "calculate_metrics",
     )
     assert 0.01 < found["cost_usd"] < 0.1, "a minute is billed at least"
     assert (
@@ -167,7 +167,7 @@ def test_two_submits_of_one_moment_are_two_batches(
 def test_a_dry_run_prints_the_request_and_sends_nothing(cloud: Cloud) -> None:
     done = cloud.run(
         "submit",
-        "calculate_pool_metrics",
+        "calculate_metrics",
         "--start",
         "2025-08-01",
         "--end",
@@ -214,7 +214,7 @@ def test_a_forecast_has_its_engine_and_day(cloud: Cloud) -> None:
 
 WRONG = {
     "an option of the other job": (
-        ["calculate_pool_metrics", "--as-of", "2025-09-30"],
+        ["calculate_metrics", "--as-of", "2025-09-30"],
         "--as-of is an option of forecast_pools",
     ),
     "days for a forecast": (
@@ -222,7 +222,7 @@ WRONG = {
         "forecast_pools has --as-of",
     ),
     "half an interval": (
-        ["calculate_pool_metrics", "--start", "2025-08-01"],
+        ["calculate_metrics", "--start", "2025-08-01"],
         "--start and --end go together",
     ),
     "no such job": (["calculate_metrics"], "calculate_metrics"),
@@ -248,7 +248,7 @@ def test_the_size_is_the_plans_where_there_is_a_database(
             for number in (1, 2, 3)
         ],
     )
-    words = ("submit", "calculate_pool_metrics", "--dry-run")
+    words = ("submit", "calculate_metrics", "--dry-run")
     done = cloud.run(*words, **_reaching(database))
     assert done.returncode == 0, done.stderr
     planned = json.loads(done.stdout)
@@ -273,7 +273,7 @@ def test_a_plan_that_fails_is_no_batch(cloud: Cloud, database: Settings) -> None
 
 
 def test_without_a_database_nothing_is_planned_or_sent(cloud: Cloud) -> None:
-    done = cloud.run("submit", "calculate_pool_metrics", DB_HOST="", STAGING_BUCKET="")
+    done = cloud.run("submit", "calculate_metrics", DB_HOST="", STAGING_BUCKET="")
     assert done.returncode == 2
     assert "DB_HOST, STAGING_BUCKET not set" in done.stderr
     assert cloud.dataproc.asked == []
@@ -303,9 +303,9 @@ def test_a_batch_is_looked_at_listed_read_and_left_alone_when_it_has_ended(cloud
     assert cloud.run.json("wait", f"{PARENT}/batches/{name}")["state"] == "SUCCEEDED"
     assert [
         one["batch"]
-        for one in cloud.run.json(
-            "list", "--job", "calculate_pool_metrics", "--state", "SUCCEEDED"
-        )["batches"]
+        for one in cloud.run.json("list", "--job", "calculate_metrics", "--state", "SUCCEEDED")[
+            "batches"
+        ]
     ] == [name]
     assert cloud.run.json("list", "--state", "RUNNING") == {"batches": []}
     done = cloud.run("cancel", name)
@@ -349,7 +349,7 @@ def test_costs_are_summed_and_go_into_the_ledger(
         name = cloud.run.json(*SUBMIT, "--no-wait")["batch"]
         row = {
             "run_id": "r",
-            "job": "calculate_pool_metrics",
+            "job": "calculate_metrics",
             "status": "succeeded",
             "code_version": "v",
             "rows": {},

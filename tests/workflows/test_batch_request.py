@@ -57,15 +57,15 @@ def test_the_metrics_batch_is_this() -> None:
     batch = build_batch(
         cloud_settings(),
         RELEASE,
-        "calculate_pool_metrics",
+        "calculate_metrics",
         arguments=["--full-refresh"],
         today=TODAY,
     )
     properties = batch["runtimeConfig"].pop("properties")
     assert batch == {
-        "labels": {"app": "yieldspark", "job": "calculate_pool_metrics", "version": VERSION},
+        "labels": {"app": "yieldspark", "job": "calculate_metrics", "version": VERSION},
         "pysparkBatch": {
-            "mainPythonFileUri": f"{CODE}/calculate_pool_metrics.py",
+            "mainPythonFileUri": f"{CODE}/calculate_metrics.py",
             "args": ["--full-refresh"],
             "pythonFileUris": [f"{CODE}/yieldspark.zip"],
             "jarFileUris": [f"{CODE}/jars/postgresql-42.7.14.jar"],
@@ -158,7 +158,7 @@ def test_a_release_without_a_jar_is_refused_by_its_name() -> None:
         RELEASE.version,
         tuple(jar for jar in RELEASE.jars if not jar.startswith("lightgbmlib")),
     )
-    build_batch(cloud_settings(), without, "calculate_pool_metrics", today=TODAY)
+    build_batch(cloud_settings(), without, "calculate_metrics", today=TODAY)
     with pytest.raises(ConfigurationError, match=r"otherwise: lightgbmlib-\*\.jar \(0\)"):
         build_batch(cloud_settings(), without, "forecast_pools", engine="synapseml", today=TODAY)
 
@@ -242,7 +242,7 @@ def test_every_missing_setting_is_named_at_once() -> None:
                 db_host=None, mlflow_tracking_uri=None, staging_bucket=None, container_image=None
             ),
             RELEASE,
-            "calculate_pool_metrics",
+            "calculate_metrics",
             today=TODAY,
         )
     assert str(caught.value).startswith("DB_HOST, STAGING_BUCKET, CONTAINER_IMAGE not set")
@@ -270,7 +270,7 @@ def test_a_forecast_whose_models_would_end_with_the_batch_is_refused(
         ),
     ):
         a_batch("forecast_pools", "lightgbm", **registry)
-    a_batch("calculate_pool_metrics", **registry)
+    a_batch("calculate_metrics", **registry)
     a_batch("forecast_pools", "lightgbm", google_api_endpoint="http://127.0.0.1:1", **registry)
 
 
@@ -293,9 +293,9 @@ def test_a_short_subnetwork_and_a_ttl_are_passed_as_they_are() -> None:
 def test_rows_of_the_plan_win_over_those_of_a_night() -> None:
     settings = cloud_settings(expected_rows=50_000_000)
     executors = [
-        properties_of(
-            build_batch(settings, RELEASE, "calculate_pool_metrics", rows=rows, today=TODAY)
-        )["spark.dynamicAllocation.maxExecutors"]
+        properties_of(build_batch(settings, RELEASE, "calculate_metrics", rows=rows, today=TODAY))[
+            "spark.dynamicAllocation.maxExecutors"
+        ]
         for rows in (None, 0, 70_000_000)
     ]
     assert executors == ["5", "2", "7"]
@@ -304,13 +304,13 @@ def test_rows_of_the_plan_win_over_those_of_a_night() -> None:
 def test_nothing_of_the_request_comes_from_a_clock_or_by_chance() -> None:
     assert [a_batch(), a_batch()] == [a_batch()] * 2
     execution = str(uuid4())
-    for job in ("calculate_pool_metrics", "forecast_pools"):
+    for job in ("calculate_metrics", "forecast_pools"):
         assert batch_id(job, execution) == batch_id(job, execution)
         assert request_id(job, execution) == request_id(job, execution)
     assert batch_id("forecast_pools", execution) == f"forecast-{execution}"
-    assert request_id("calculate_pool_metrics", execution) == f"m-{execution}"
+    assert request_id("calculate_metrics", execution) == f"m-{execution}"
     check_batch_id(
-        batch_id("calculate_pool_metrics", "20261122-1762-4000-8000-120000000000")
+        batch_id("calculate_metrics", "20261122-1762-4000-8000-120000000000")
     )  # a UUID may look like a day
 
 
@@ -319,13 +319,13 @@ def test_nothing_of_the_request_comes_from_a_clock_or_by_chance() -> None:
 )
 def test_an_id_from_the_clock_is_refused(clock: str) -> None:
     with pytest.raises(ConfigurationError, match="comes from a clock"):
-        batch_id("calculate_pool_metrics", clock)
+        batch_id("calculate_metrics", clock)
 
 
 def test_ids_of_another_job_or_too_long_are_refused() -> None:
     with pytest.raises(
         ConfigurationError,
-        match="ingest is no job; allowed: calculate_pool_metrics, forecast_pools",
+        match="ingest is no job; allowed: calculate_metrics, forecast_pools",
     ):
         batch_id("ingest", str(uuid4()))
     with pytest.raises(ConfigurationError, match="is not 1 to 40 of"):
@@ -334,7 +334,7 @@ def test_ids_of_another_job_or_too_long_are_refused() -> None:
 
 def test_the_keys_of_batches_json() -> None:
     assert [batch_key(*pair) for pair in BATCHES] == [
-        "calculate_pool_metrics",
+        "calculate_metrics",
         "forecast_pools/lightgbm",
         "forecast_pools/synapseml",
     ]

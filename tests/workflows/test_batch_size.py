@@ -15,7 +15,7 @@ from workflows.spec.batch_size import Machine, size_for
 
 
 def test_a_small_night_of_the_metrics_is_the_smallest_batch_there_is() -> None:
-    size = size_for("calculate_pool_metrics", None, 1_000_000, max_executors=20)
+    size = size_for("calculate_metrics", None, 1_000_000, max_executors=20)
     smallest = Machine(cores=4, heap_mib=2048, overhead_mib=2048)
     assert (size.driver, size.executor, size.executors_min, size.executors_max) == (
         smallest,
@@ -46,13 +46,11 @@ def test_every_size_is_legal(pair: tuple[str, str | None], rows: int, ceiling: i
 
 def test_more_rows_get_more_executors_up_to_the_ceiling() -> None:
     executors = [
-        size_for("calculate_pool_metrics", None, rows, max_executors=20).executors_max
+        size_for("calculate_metrics", None, rows, max_executors=20).executors_max
         for rows in (20_000_000, 28_600_000, 10**9)
     ]
     assert executors == [2, 3, 20]
-    assert (
-        size_for("calculate_pool_metrics", None, 10**9, max_executors=20).shuffle_partitions == 1000
-    )
+    assert size_for("calculate_metrics", None, 10**9, max_executors=20).shuffle_partitions == 1000
 
 
 def test_feature_rows_are_held_where_the_engine_fits() -> None:

@@ -30,7 +30,7 @@ from emulator.services.http_service import Request, serving
 from tests.support.processes import PROJECT
 from workflows.spec import release_paths as release_names
 
-JOB = "calculate_pool_metrics"
+JOB = "calculate_metrics"
 VERSION, OLDER = "f" * 40, "a" * 40
 SAYS = """
 import json, os, sys

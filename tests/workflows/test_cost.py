@@ -112,9 +112,9 @@ def test_a_cloud_run_job_is_billed_for_a_minute_at_least_and_by_the_tier_of_its_
 
 
 def test_the_cost_of_a_batch_finds_the_row_of_its_run(database: Settings, engine: Engine) -> None:
-    with open_run(engine, job="calculate_pool_metrics", mode="incremental", batch=BATCH_ID) as run:
+    with open_run(engine, job="calculate_metrics", mode="incremental", batch=BATCH_ID) as run:
         pass
-    with open_run(engine, job="calculate_pool_metrics", mode="incremental"):
+    with open_run(engine, job="calculate_metrics", mode="incremental"):
         pass
     assert record_cost(database, BATCH_ID, 0.0234) == 1
     assert record_cost(database, "metrics-of-another-night", 1.0) == 0

@@ -328,7 +328,7 @@ def test_pip_makes_the_images_and_the_jobs_run_in_them(database: Settings, tmp_p
             if name.startswith("DB_")
         }
         variables |= {"CODE_BUCKET": "code", "GOOGLE_API_ENDPOINT": url}
-        for job in ("calculate_pool_metrics", "forecast_pools --engine lightgbm"):
+        for job in ("calculate_metrics", "forecast_pools --engine lightgbm"):
             here.run(
                 f"python {tmp_path}/opt/yieldspark/cloud_run_entry.py {job} --batch b-1",
                 variables=variables,
@@ -338,7 +338,7 @@ def test_pip_makes_the_images_and_the_jobs_run_in_them(database: Settings, tmp_p
         "SELECT job, status, code_version, batch FROM yieldspark.run_ledger ORDER BY started_at",
     )
     same = {"status": "succeeded", "code_version": version, "batch": "b-1"}
-    assert runs == [{"job": "calculate_pool_metrics"} | same, {"job": "forecast_pools"} | same]
+    assert runs == [{"job": "calculate_metrics"} | same, {"job": "forecast_pools"} | same]
     assert execute_sql(database, "SELECT count(*) AS made FROM yieldspark.forecasts") == [
         {"made": 12}
     ]

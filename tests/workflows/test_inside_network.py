@@ -33,7 +33,7 @@ EMPTY = """
 RAN = """
     INSERT INTO yieldspark.run_ledger
         (run_id, job, status, code_version, rows, stages, checks, batch)
-    VALUES ('run-1', 'calculate_pool_metrics', 'succeeded', '1', '{}', '{}', '[]', 'metrics-1')
+    VALUES ('run-1', 'calculate_metrics', 'succeeded', '1', '{}', '{}', '[]', 'metrics-1')
 """
 
 POOL = {

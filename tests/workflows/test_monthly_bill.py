@@ -25,7 +25,7 @@ from workflows.costs.monthly_bill import modelled_bill, monthly_bill
 from workflows.costs.night_model import batch_usd
 from workflows.spec.platform_choice import CLOUD_RUN, CLOUD_RUN_ROWS, DATAPROC
 
-METRICS, FORECAST = "calculate_pool_metrics", "forecast_pools"
+METRICS, FORECAST = "calculate_metrics", "forecast_pools"
 
 GOAL_USD = 3.0
 """Of both jobs as batches, thirty nights, 2,000 pools."""

@@ -14,7 +14,7 @@ from workflows.spec.platforms import SCALA_OF_RUNTIME, TABLE, platform_for
 @pytest.mark.parametrize(
     ("job", "engine", "runtime", "scala"),
     [
-        ("calculate_pool_metrics", None, "2.3", "2.13"),
+        ("calculate_metrics", None, "2.3", "2.13"),
         ("forecast_pools", "lightgbm", "2.3", "2.13"),
         ("forecast_pools", "synapseml", "1.2", "2.12"),
     ],
@@ -32,7 +32,7 @@ def test_it_has_each_pair_once_and_no_other() -> None:
 @pytest.mark.parametrize(
     ("job", "engine"),
     [
-        ("calculate_pool_metrics", "lightgbm"),
+        ("calculate_metrics", "lightgbm"),
         ("forecast_pools", None),
         ("forecast_pools", "xgboost"),
         ("ingest", None),
@@ -50,7 +50,7 @@ def test_a_pair_outside_the_table_is_refused_with_the_table(job: str, engine: st
         " available to 2028-09-30" in message
     )
     assert (
-        "calculate_pool_metrics on runtime 2.3 (Spark 3.5, Scala 2.13), supported to 2027-11-26,"
+        "calculate_metrics on runtime 2.3 (Spark 3.5, Scala 2.13), supported to 2027-11-26,"
         " available to 2029-11-26" in message
     )
 

@@ -84,7 +84,7 @@ def test_a_release_is_its_files_and_one_document_that_names_it(
     names = [
         "yieldspark.zip",
         "operator.zip",
-        "calculate_pool_metrics.py",
+        "calculate_metrics.py",
         "forecast_pools.py",
         f"jars/{JAR}",
         BATCHES,

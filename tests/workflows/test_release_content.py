@@ -168,7 +168,7 @@ def test_the_manifest_is_over_every_file(checkout: Path, settings: Settings) -> 
         *jars,
         CODE,
         OPERATOR_CODE,
-        "calculate_pool_metrics.py",
+        "calculate_metrics.py",
         "forecast_pools.py",
         "batches.json",
     }
@@ -186,12 +186,12 @@ def test_batches_are_of_the_release_and_hold_no_password(settings: Settings) -> 
         ),
         release,
     )
-    assert {"calculate_pool_metrics", "forecast_pools/lightgbm"} <= set(document["batches"])
-    assert document["batches"]["calculate_pool_metrics"]["pysparkBatch"]["pythonFileUris"] == [
+    assert {"calculate_metrics", "forecast_pools/lightgbm"} <= set(document["batches"])
+    assert document["batches"]["calculate_metrics"]["pysparkBatch"]["pythonFileUris"] == [
         f"gs://{BUCKET}/versions/{'a' * 40}/yieldspark.zip"
     ]
     jobs = {
-        "calculate_pool_metrics": "yieldspark-calculate-pool-metrics",
+        "calculate_metrics": "yieldspark-calculate-metrics",
         "forecast_pools": "yieldspark-forecast-pools",
     }
     expected = {
@@ -400,7 +400,7 @@ def test_this_checkout_goes_up_whole(settings: Settings, tmp_path: Path) -> None
         done = publish(there, allow_dirty=True)
         assert released(there).jars == tuple(sorted(locked_checksums()))
         assert set(read_batches(there, released(there))["batches"]) >= {
-            "calculate_pool_metrics",
+            "calculate_metrics",
             "forecast_pools/lightgbm",
         }
     assert latest_version(double) == done["version"]
@@ -414,12 +414,12 @@ def unpacked(processes: None, settings: Settings, tmp_path_factory: pytest.TempP
     """A folder with the release's zip and entries, and nothing else of the product."""
     folder = tmp_path_factory.mktemp("release")
     content = build_content(settings, allow_dirty=True)
-    for name in (CODE, "calculate_pool_metrics.py", "forecast_pools.py"):
+    for name in (CODE, "calculate_metrics.py", "forecast_pools.py"):
         (folder / name).write_bytes(content.files[name])
     return folder
 
 
-@pytest.mark.parametrize("job", ["calculate_pool_metrics", "forecast_pools"])
+@pytest.mark.parametrize("job", ["calculate_metrics", "forecast_pools"])
 def test_a_job_starts_from_the_zip_alone(unpacked: Path, job: str) -> None:
     """By an isolated Python that knows the zip and the packages; every module of ours comes out of
     the zip.

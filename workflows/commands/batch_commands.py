@@ -29,7 +29,7 @@ FOLLOW_SECONDS = 5.0
 
 
 class Job(StrEnum):
-    calculate_pool_metrics = METRICS_JOB
+    calculate_metrics = METRICS_JOB
     forecast_pools = FORECAST_JOB
 
 
@@ -76,7 +76,7 @@ def submit(
 ) -> None:
     """Run one job as a batch; --start and --end, or --full-refresh, backfill metrics.
 
-    Example: python -m workflows submit calculate_pool_metrics --start 2025-08-01 --end 2025-09-01
+    Example: python -m workflows submit calculate_metrics --start 2025-08-01 --end 2025-09-01
     """
     settings = edge_settings(engine=engine.value if engine else None)
     arguments = job_arguments(

@@ -15,7 +15,7 @@ from datetime import date
 
 from common.errors import ConfigurationError
 
-METRICS_JOB = "calculate_pool_metrics"
+METRICS_JOB = "calculate_metrics"
 FORECAST_JOB = "forecast_pools"
 JOBS = (METRICS_JOB, FORECAST_JOB)
 MODULES = {
