@@ -30,6 +30,7 @@ from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
 from cli.job_runner import run_job
+from common.jobs import FORECAST_POOLS
 from config_spark import Settings
 from database.connections.engine import make_engine
 from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot, get_spark_session
@@ -61,7 +62,7 @@ from spark.interrupt import interruptible
 
 log = logging.getLogger(__name__)
 
-JOB = "forecast_pools"
+JOB = FORECAST_POOLS.name
 EXAMPLE = (
     "Example: python forecasting/forecast_pools_spark.py --as-of 2025-09-30 --engine lightgbm"
     " --json"

@@ -26,7 +26,7 @@ from tests.support.processes import PROJECT
 from tests.support.releases import BUCKET, cloud_settings, latest_version, objects
 from workflows.releases.code_archive import build_archive, build_operator_archive
 from workflows.releases.release import publish, read_batches, released
-from workflows.releases.release_batches import batches_document, support_warnings
+from workflows.releases.release_batches import batches_document, job_entries, support_warnings
 from workflows.releases.release_content import ReleaseContent, build_content
 from workflows.spec.platform_choice import CLOUD_RUN_ROWS
 from workflows.spec.release_paths import CODE, LATEST, OPERATOR_CODE, Release
@@ -102,10 +102,12 @@ def test_the_zip_holds_the_product_and_no_mark_of_the_machine(checkout: Path) ->
     names = [entry.filename for entry in entries]
     assert names == sorted(names)
     assert {name.split("/")[0] for name in names if "/" in name} == {
+        "cli",
         "common",
         "data_processing",
-        "forecasting",
         "database",
+        "forecasting",
+        "spark",
     }
     # zlib compresses differently from one version to the next
     marks = {
@@ -144,7 +146,7 @@ def test_the_operators_zip_holds_what_its_commands_import_and_no_double(checkout
 WITHOUT_A_PLACE_IN_A_CONTAINER = {
     "cli/demo.py",
     "workflows/__main__.py",
-    "workflows/commands/main.py",
+    "workflows/commands/local_commands.py",
 }
 """Modules of the operator's zip that import what is not in it: none of its commands needs them."""
 
@@ -206,6 +208,7 @@ def test_batches_are_of_the_release_and_hold_no_password(settings: Settings) -> 
     variables = document["operator_variables"]
     assert document == {
         **expected,
+        "jobs": job_entries(),
         "cloud_run_jobs": jobs,
         "batches": document["batches"],
         "operator_variables": variables,

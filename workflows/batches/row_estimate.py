@@ -23,13 +23,12 @@ from common.errors import (
     ConfigurationError,
     DatabaseError,
 )
+from common.jobs import job_spec
 from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine
 from database.embedded.resolve import with_database
-from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB, MODULES
 
 ROOT = Path(__file__).resolve().parents[2]
-ROWS_IN_PLAN = {METRICS_JOB: "rows_to_read", FORECAST_JOB: "rows"}
 
 PLAN_SECONDS = 300
 """A plan of 30 million rows takes twenty."""
@@ -62,11 +61,11 @@ def rows_of(
         return Rows(
             settings.expected_rows, f"EXPECTED_ROWS, as there is no plan from here: {error}"
         )
-    return Rows(int(_plan(job, arguments)[ROWS_IN_PLAN[job]]), "the plan")
+    return Rows(int(_plan(job, arguments)[job_spec(job).plan_rows_key]), "the plan")
 
 
 def _plan(job: str, arguments: Sequence[str]) -> dict[str, Any]:
-    command = [sys.executable, "-m", MODULES[job], *arguments, "--dry-run", "--json"]
+    command = [sys.executable, "-m", job_spec(job).module, *arguments, "--dry-run", "--json"]
     variables = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     }

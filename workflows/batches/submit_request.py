@@ -14,6 +14,7 @@ from typing import Any
 
 from common.errors import ConfigurationError
 from common.google.clients import required
+from common.jobs import job_spec
 from config_spark import Settings
 from data_processing.planning.run_request import Request
 from workflows.batches.row_estimate import rows_of
@@ -21,30 +22,37 @@ from workflows.costs.cost import estimate
 from workflows.costs.cost_ledger import usual_seconds
 from workflows.releases.release import released
 from workflows.spec.batch_request import REQUIRED, batch_id, build_batch, request_id
-from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB, platform_for
+from workflows.spec.platforms import platform_for
 
 
 def job_arguments(
     job: str, start: date | None, end: date | None, *, full_refresh: bool, as_of: date | None
 ) -> list[str]:
-    """What the job is given on its command line. Raises: ConfigurationError for an option that it
-    has not, or days that are no interval.
+    """Return the arguments of the job's command line.
+
+    Raises:
+        ConfigurationError: an option that the job does not have, or days that are no interval.
     """
-    if job == METRICS_JOB:
-        if as_of:
+    Request(full_refresh, start, end)
+    values = {
+        "start": str(start) if start else "",
+        "end": str(end) if end else "",
+        "full_refresh": full_refresh,
+        "as_of": str(as_of) if as_of else "",
+    }
+    options = {option.name: option for option in job_spec(job).options}
+    arguments = []
+    for name, value in values.items():
+        if not value:
+            continue
+        if name not in options:
+            allowed = ", ".join(options[key].flag for key in values if key in options)
             raise ConfigurationError(
-                f"--as-of is an option of {FORECAST_JOB}; {METRICS_JOB} has --start with --end, and"
-                " --full-refresh"
+                f"--{name.replace('_', '-')} is no option of {job}; allowed: {allowed or 'none'}"
             )
-        asked = Request(full_refresh, start, end)
-        days = ["--start", str(asked.start), "--end", str(asked.end)] if asked.start else []
-        return [*days, *(["--full-refresh"] if full_refresh else [])]
-    if start or end or full_refresh:
-        raise ConfigurationError(
-            f"--start, --end and --full-refresh are options of {METRICS_JOB}; {FORECAST_JOB} has"
-            " --as-of"
-        )
-    return ["--as-of", str(as_of)] if as_of else []
+        option = options[name]
+        arguments += [option.flag, str(value)] if option.has_value else [option.flag]
+    return arguments
 
 
 def submission(
@@ -62,7 +70,7 @@ def submission(
     CloudUnavailable where the release can't be read.
     """
     required(settings, "project_id", "region", *REQUIRED)
-    engine = settings.engine if job == FORECAST_JOB else None
+    engine = job_spec(job).engine_of(settings.engine)
     release = released(settings, version)
     size = rows_of(settings, job, [*arguments, *(["--engine", engine] if engine else [])], rows)
     execution = str(uuid.uuid4())

@@ -24,7 +24,7 @@ from workflows.costs.cost import actual_cost, prices
 from workflows.costs.cost_ledger import past_runs
 from workflows.costs.measured_inputs import with_measured
 from workflows.costs.monthly_bill import MonthlyBill, monthly_bill
-from workflows.spec.platforms import JOBS
+from workflows.costs.night_model import MODELLED_JOBS
 
 YESTERDAY = "yesterday"
 
@@ -161,7 +161,7 @@ def _show_bill(settings: Settings, pools: int, as_json: bool) -> None:
 def _print_platforms(bill: MonthlyBill) -> None:
     database = bill.database
     print_table(
-        ["a month", *JOBS, "Cloud SQL", "USD", "caution"],
+        ["a month", *MODELLED_JOBS, "Cloud SQL", "USD", "caution"],
         [
             [
                 one.platform,

@@ -12,6 +12,7 @@ import typer
 from cli.options import AsJson, DryRun, End, Engine, EngineName, Start, edge_settings
 from cli.terminal import print_json, print_table, say
 from common.errors import CloudRefused, CloudUnavailable, ConfigurationError
+from common.jobs import job_names
 from config_spark import Settings
 from workflows.batches.batch_monitor import actual_or_none, keep_cost, last_lines
 from workflows.clients.dataproc import Batches
@@ -20,7 +21,6 @@ from workflows.clients.waiting import wait_or_ask
 from workflows.commands.app import app
 from workflows.inside_network.container_log import last_log_lines
 from workflows.spec.platform_choice import PLATFORMS
-from workflows.spec.platforms import JOBS
 from workflows.spec.release_paths import cloud_run_job
 
 NOT_CREATED = "NOT_CREATED"
@@ -33,7 +33,7 @@ OnPlatform = Annotated[
         "--platform",
         metavar="[JOB=]PLATFORM",
         help=(
-            "dataproc or cloud_run, for both jobs or one; repeatable. Default: "
+            "dataproc or cloud_run, for all jobs or one; repeatable. Default: "
             "PLATFORM of the release."
         ),
     ),
@@ -104,16 +104,17 @@ def platforms_by_job(asked: Sequence[str]) -> dict[str, str]:
 
     Raises: ConfigurationError for a word that is neither, and for two platforms of one job.
     """
+    names = job_names()
     both: dict[str, str] = {}
     single: dict[str, str] = {}
     for word in asked:
         job, _, platform = word.rpartition("=")
-        if platform not in PLATFORMS or ("=" in word and job not in JOBS):
+        if platform not in PLATFORMS or ("=" in word and job not in names):
             raise ConfigurationError(
                 f"--platform {word} is wrong; allowed is {' or '.join(PLATFORMS)}, or one of them"
-                f" for one job, such as {JOBS[1]}={PLATFORMS[1]}; jobs are {', '.join(JOBS)}"
+                f" for one job, such as {names[-1]}={PLATFORMS[1]}; jobs are {', '.join(names)}"
             )
-        known, jobs = (single, (job,)) if job else (both, JOBS)
+        known, jobs = (single, (job,)) if job else (both, names)
         if known.get(jobs[0], platform) != platform:
             raise ConfigurationError(
                 f"--platform names {known[jobs[0]]} and {platform} for {' and '.join(jobs)}; give"

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Select, select, update
 
 from common.errors import CloudRefused, CloudUnavailable, DatabaseError
+from common.jobs import job_names
 from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine
 from database.embedded.resolve import with_database
@@ -26,7 +27,6 @@ from workflows.spec.platform_choice import (
     PLATFORMS,
     PlatformName,
 )
-from workflows.spec.platforms import JOBS
 
 PAST_RUNS = 30
 """A month of nights."""
@@ -75,7 +75,7 @@ def record_cost(settings: Settings, batch_id: str, usd: float) -> int:
 
 def past_runs(
     settings: Settings,
-    jobs: Sequence[str] = JOBS,
+    jobs: Sequence[str] | None = None,
     platforms: Sequence[PlatformName] = PLATFORMS,
 ) -> PastRuns:
     """The last good nightly runs of each job on each platform, PAST_RUNS at most; a laptop's are
@@ -87,7 +87,7 @@ def past_runs(
         with checked_connection(make_engine(with_database(settings))) as connection:
             found = tuple(
                 _past_run(job, platform, dict(row))
-                for job in jobs
+                for job in jobs or job_names()
                 for platform in platforms
                 for row in connection.execute(_nights_of(job, platform)).mappings()
             )

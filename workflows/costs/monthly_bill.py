@@ -15,7 +15,7 @@ from workflows.costs.bill_inputs import SOURCES, BillInputs
 from workflows.costs.cost import prices
 from workflows.costs.database_cost import DatabaseCost, database_cost
 from workflows.costs.measured_inputs import KnownInputs
-from workflows.costs.night_model import JobOfANight, night_of
+from workflows.costs.night_model import MODELLED_JOBS, JobOfANight, night_of
 from workflows.spec.platform_choice import (
     CLOUD_RUN,
     CLOUD_RUN_ROWS,
@@ -26,7 +26,6 @@ from workflows.spec.platform_choice import (
     PlatformName,
     choice_for,
 )
-from workflows.spec.platforms import JOBS
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def monthly_bill(known: KnownInputs) -> MonthlyBill:
 
 
 def _bill(platform: PlatformName, inputs: BillInputs, database: DatabaseCost) -> PlatformBill:
-    jobs = tuple(night_of(job, platform, inputs) for job in JOBS)
+    jobs = tuple(night_of(job, platform, inputs) for job in MODELLED_JOBS)
     caution = None
     if platform == CLOUD_RUN and choice_for(_largest(jobs), inputs.engine).platform != CLOUD_RUN:
         caution = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from common.jobs import CALCULATE_METRICS, FORECAST_POOLS, job_spec
 from workflows.costs.bill_inputs import BillInputs
 from workflows.costs.cost import cloud_run_usd, estimate, prices
 from workflows.spec.batch_request import batch_key
@@ -19,7 +20,9 @@ from workflows.spec.platform_choice import (
     CONTAINER_VCPU,
     PlatformName,
 )
-from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB
+
+MODELLED_JOBS = (CALCULATE_METRICS.name, FORECAST_POOLS.name)
+"""Jobs whose seconds were measured; a job without measurements has no modelled cost."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,24 @@ def night_of(job: str, platform: PlatformName, inputs: BillInputs) -> JobOfANigh
     key = batch_key(job, _engine(job, inputs))
     seconds = inputs.cold_seconds + (
         _metrics_seconds(rows, cores_of(job, platform, rows, inputs), inputs)
-        if job == METRICS_JOB
+        if job == CALCULATE_METRICS.name
         else _forecast_seconds(inputs)
     )
     if platform == CLOUD_RUN:
         usd = cloud_run_usd(CONTAINER_VCPU, CONTAINER_GIB, seconds, region=inputs.region)
         return JobOfANight(key, rows, seconds, usd)
-    share = inputs.metrics_billed_share if job == METRICS_JOB else inputs.forecast_billed_share
+    share = (
+        inputs.metrics_billed_share
+        if job == CALCULATE_METRICS.name
+        else inputs.forecast_billed_share
+    )
     usd = batch_usd(job, rows, seconds, inputs) * share
     return JobOfANight(key, rows, seconds + start_seconds(), usd)
 
 
 def rows_of_a_night(job: str, inputs: BillInputs) -> int:
     """Raw rows of the metrics, pool-days of a forecast."""
-    if job == METRICS_JOB:
+    if job == CALCULATE_METRICS.name:
         return round(inputs.pools * inputs.snapshots_of_a_day * inputs.days_read)
     return inputs.pools * inputs.train_days
 
@@ -80,7 +87,7 @@ def start_seconds() -> float:
 
 
 def _engine(job: str, inputs: BillInputs) -> str | None:
-    return inputs.engine if job == FORECAST_JOB else None
+    return job_spec(job).engine_of(inputs.engine)
 
 
 def _size(job: str, rows: int, inputs: BillInputs) -> BatchSize:

@@ -13,10 +13,12 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from common import jobs
 from workflows.releases.working_tree import files_of
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("common", "data_processing", "forecasting", "database", "spark")
+PACKAGES = ("common", "database", "spark")
+"""Folders that every job needs, besides the job's own."""
 MODULES = ("config_spark.py", "cli/__init__.py", "cli/job_runner.py")
 OPERATOR_PACKAGES = ("cli", "local_runtime", "reporting", "workflows")
 
@@ -40,15 +42,20 @@ def build_archive(root: Path = ROOT) -> bytes:
     """The jobs' archive. Raises: OSError where a file can't be read; ConfigurationError where root
     is no git checkout.
     """
-    return _zipped(_contents(root, [*PACKAGES, *MODULES]))
+    return _zipped(_contents(root, job_paths()))
 
 
 def build_operator_archive(root: Path = ROOT) -> bytes:
     """The operator's archive: the jobs' code, the commands around it, and what starts one. Raises:
     as `build_archive`.
     """
-    paths = [*PACKAGES, *OPERATOR_PACKAGES, *MODULES]
+    paths = [*job_paths(), *OPERATOR_PACKAGES]
     return _zipped({**_contents(root, paths), OPERATOR_MAIN: OPERATOR_ENTRY.encode()})
+
+
+def job_paths() -> list[str]:
+    """Return the folders and files of the jobs' archive, as paths below the checkout."""
+    return sorted({*PACKAGES, *(job.package for job in jobs.JOBS), *MODULES})
 
 
 def _contents(root: Path, paths: list[str]) -> dict[str, bytes]:

@@ -18,14 +18,13 @@ from typing import Any
 from pydantic import SecretStr
 
 from common.errors import ConfigurationError
+from common.jobs import job_spec
 from common.registry_address import REGISTRY_DATABASE
 from config_spark import Settings
 from workflows.spec.batch_size import BatchSize, size_for
 from workflows.spec.batch_validation import check_batch, check_batch_id, check_request_id
-from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB, Platform, platform_for
+from workflows.spec.platforms import Platform, platform_for
 from workflows.spec.release_paths import CODE, Release, entry_name, jar_name
-
-SHORT_NAMES = {METRICS_JOB: "metrics", FORECAST_JOB: "forecast"}
 
 JDBC_JARS = ("postgresql-",)
 SYNAPSEML_JARS = ("synapseml-core_", "synapseml-lightgbm_", "lightgbmlib-", "spray-json_")
@@ -85,7 +84,7 @@ def batch_id(job: str, execution: str) -> str:
     Args: execution is a UUID: the workflow's execution id, or a random one. Raises:
     ConfigurationError.
     """
-    made = f"{_short_name(job)}-{execution}"
+    made = f"{job_spec(job).short_name}-{execution}"
     check_batch_id(made)
     return made
 
@@ -94,7 +93,7 @@ def request_id(job: str, execution: str) -> str:
     """What tells the service that two requests are one; 40 characters at most. Raises:
     ConfigurationError.
     """
-    made = f"{_short_name(job)[0]}-{execution}"
+    made = f"{job_spec(job).request_prefix}-{execution}"
     check_request_id(made)
     return made
 
@@ -118,9 +117,10 @@ def build_batch(
     that the release has not, or a batch's faults.
     """
     _require(settings)
-    if job == FORECAST_JOB:
+    spec = job_spec(job)
+    if spec.needs_model_registry:
         _require_registry(settings)
-    name = engine or (settings.engine if job == FORECAST_JOB else None)
+    name = engine or spec.engine_of(settings.engine)
     platform = platform_for(job, name, today=today or datetime.now(UTC).date())
     size = size_for(
         job,
@@ -145,12 +145,6 @@ def build_batch(
     }
     check_batch(batch, secrets=_secret_values(settings))
     return batch
-
-
-def _short_name(job: str) -> str:
-    if job not in SHORT_NAMES:
-        raise ConfigurationError(f"{job} is no job; allowed: {', '.join(SHORT_NAMES)}")
-    return SHORT_NAMES[job]
 
 
 def _require(settings: Settings) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from common.errors import ConfigurationError
-from workflows.spec.platforms import METRICS_JOB
+from common.jobs import MemoryNeed, job_spec
 
 CORES = (4, 8, 16)
 MEMORY_PER_CORE_MIB = (1024, 7424)
@@ -116,7 +116,7 @@ def size_for(job: str, engine: str | None, rows: int, *, max_executors: int) -> 
 
 def _held(job: str, engine: str | None, rows: int) -> tuple[int, int]:
     """Feature rows that the driver and one executor hold at once."""
-    if job == METRICS_JOB:
+    if job_spec(job).memory is MemoryNeed.STREAMED:
         return 0, 0  # they pass through, a partition at a time
     if engine == "lightgbm":
         return rows, 0  # collected, and fitted by native LightGBM in the driver's Python
