@@ -83,11 +83,11 @@ def backtest(
             session=context.session,
             keep=scored.append,
         )
-        return (
-            document | {"report": _write_page(context, scored[0])} if html and scored else document
-        )
+        if html and scored:
+            return document | {"report": _write_page(context, scored[0])}
+        return document
 
-    options = {
+    options: dict[str, Any] = {
         "engine": engine.value if engine else None,
         "refit_days": refit,
         "horizon_days": horizon,
