@@ -44,7 +44,7 @@ class PlainConsole(Console):
 out = PlainConsole(highlight=False, width=None if sys.stdout.isatty() else 160)
 err = PlainConsole(stderr=True, highlight=False)
 
-OUR_LOGGERS = (
+PRODUCT_LOGGERS = (
     "data_processing",
     "forecasting",
     "database",
@@ -69,7 +69,7 @@ def show_logs() -> None:
     """Our own records from INFO to stderr; what else there is goes to the log file alone."""
     logging.getLogger().setLevel(logging.WARNING)
     to_stderr = _StderrHandler()
-    for name in OUR_LOGGERS:
+    for name in PRODUCT_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
         logging.getLogger(name).addHandler(to_stderr)
     logging.captureWarnings(capture=True)
