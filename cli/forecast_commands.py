@@ -166,7 +166,7 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
     for target, models in document.get("targets", {}).items():
         rows += [_score_row(target, name, scores) for name, scores in models.items()]
     if rows:
-        title = "relative to persistence (1 = equal); the MAE ratio has its interval over blocks of days"
+        title = "relative to persistence (1 = equal), the MAE ratio with its interval over days"
         print_table(columns, rows, title=title)
     keys = ["target", "by", "group", "rows", "mae_ratio", "median_ae_ratio", "coverage"]
     groups = [[row[key] for key in keys] for row in document.get("groups", [])]
