@@ -59,8 +59,8 @@ def _print(result: dict[str, Any]) -> None:
             "ours": result["ours"],
             "theirs": result["theirs"],
             "rows in both": rows["both"],
-            "rows in ours alone": rows["only_ours"],
-            "rows in theirs alone": rows["only_theirs"],
+            "rows only in ours": rows["only_ours"],
+            "rows only in theirs": rows["only_theirs"],
             "unexplained": f"{result['unexplained']:,}",
         }
     )
