@@ -207,7 +207,7 @@ def _execution(settings: Settings) -> dict[str, Any]:
 
 def _jars(release: Release, platform: Platform) -> list[str]:
     """Return the jars of a platform: PostgreSQL's driver, and those of SynapseML for its engine."""
-    prefixes = JDBC_JARS
+    prefixes: tuple[str, ...] = JDBC_JARS
     if platform.engine == "synapseml":
         # only then: these jars are built for another Scala than the other runtimes have
         prefixes = (*prefixes, *SYNAPSEML_JARS)
