@@ -1,10 +1,11 @@
-"""The commands. Each parses, calls one function of a room below and shows what came back; `--json`
-prints that as one document.
+"""Commands to run, load data and inspect the result.
 
-Rooms are imported inside their command: `--help` and `status` must not wait for Spark and LightGBM
-to load.
+Each command parses its options, calls one function of a layer below, and prints the result; with
+`--json` as one document.
 """
 
+# Layers are imported inside the commands: `--help` and `status` must not wait for Spark and
+# LightGBM.
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,21 +14,19 @@ from typing import Annotated, Any
 import typer
 
 from cli.app import DATA, MACHINE, RUN, app
-from cli.context import Workplace
+from cli.context import JobContext
+from cli.job_commands import job_command
 from cli.options import (
     AsJson,
     Decimal,
-    DryRun,
-    End,
     FileKind,
-    Pools,
     Since,
-    Start,
     day,
-    in_workplace,
+    run_in_context,
 )
-from cli.terminal import out, print_json, print_pairs, print_run, print_table, say
+from cli.terminal import out, print_json, print_pairs, print_table, say
 from common.errors import ConfigurationError
+from common.jobs import JOBS
 from config_spark import load_settings
 
 
@@ -39,79 +38,12 @@ def demo(as_json: AsJson = False) -> None:
     """
     from cli.demo import print_demo, run_demo
 
-    summary = in_workplace(run_demo)
+    summary = run_in_context(run_demo)
     print_json(summary) if as_json else print_demo(summary)
 
 
-@app.command("calculate_metrics", rich_help_panel=RUN)
-def calculate_metrics(
-    full_refresh: Annotated[
-        bool, typer.Option("--full-refresh", help="Recompute every day of every pool.")
-    ] = False,
-    retire_missing: Annotated[
-        bool,
-        typer.Option(
-            "--retire-missing",
-            help="Remove metrics whose raw rows no longer exist.",
-        ),
-    ] = False,
-    start: Start = None,
-    end: End = None,
-    pools: Pools = None,
-    retry: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN_ID",
-            help="Repeat the request of a failed run; `last` is the newest run.",
-        ),
-    ] = None,
-    accept_check: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="Accept a failing check for this run; repeatable, requires --reason.",
-        ),
-    ] = None,
-    reason: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT", help="Reason, recorded in the run ledger with your user name."
-        ),
-    ] = None,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-) -> None:
-    """Compute rolling metrics of the pools that changed since the last successful run.
-
-    Example: python run_spark_local.py calculate_metrics --start 2025-08-01 --end 2025-09-01
-    """
-    from data_processing.checks.catalogue import parse_acceptance
-    from data_processing.planning.run_request import parse_request
-    from database.ledger.runs import current_user
-
-    request = parse_request(
-        full_refresh=full_refresh,
-        start=day(start),
-        end=day(end),
-        pools=pools,
-        retire_missing=retire_missing,
-    )
-    acceptance = parse_acceptance(accept_check or [], reason, current_user())
-
-    def work(place: Workplace) -> dict[str, Any]:
-        from data_processing.calculate_pool_metrics_spark import run_metrics
-
-        return run_metrics(
-            place.settings,
-            request,
-            retry=retry,
-            dry_run=dry_run,
-            acceptance=acceptance,
-            session=place.session,
-        )
-
-    row = in_workplace(work, changes=not dry_run)
-    print_json(row) if as_json else print_run(row)
+for _job in JOBS:
+    app.command(_job.name, rich_help_panel=RUN)(job_command(_job))
 
 
 @app.command(rich_help_panel=DATA)
@@ -134,9 +66,9 @@ def load(
     """
     from data_processing.ingest.loading.load_files import load_files
 
-    summary = in_workplace(
-        lambda place: load_files(
-            place.settings,
+    summary = run_in_context(
+        lambda context: load_files(
+            context.settings,
             paths,
             kind=kind.value if kind else None,
             symbol=symbol,
@@ -173,21 +105,21 @@ def ingest(
     """
     if pools and (min_tvl is not None or stablecoins):
         raise ConfigurationError(
-            "--pools names the pools; --min-tvl and --stablecoins choose them: give one or the"
+            "--pools lists the pools, and --min-tvl and --stablecoins select them: give one or the"
             " other"
         )
     if not pools and min_tvl is None and not stablecoins:
         raise ConfigurationError(
-            "which pools? Give --pools FILE, or --min-tvl USD and/or --stablecoins"
+            "no pools are selected: give --pools FILE, or --min-tvl USD and/or --stablecoins"
         )
 
     from data_processing.ingest.defillama import pull as defillama
 
     pool_ids = defillama.read_pool_file(pools) if pools else None
 
-    def work(place: Workplace) -> dict[str, Any]:
+    def work(context: JobContext) -> dict[str, Any]:
         return defillama.ingest(
-            place.settings,
+            context.settings,
             pool_ids=pool_ids,
             min_tvl_usd=min_tvl,
             stablecoins=stablecoins,
@@ -195,7 +127,7 @@ def ingest(
             progress=say,
         )
 
-    summary = in_workplace(work)
+    summary = run_in_context(work)
     print_json(summary) if as_json else print_pairs(summary)
     if summary["failed"]:
         raise typer.Exit(1)
@@ -209,7 +141,7 @@ def status(as_json: AsJson = False) -> None:
     """
     from reporting.figures.forecasts import status as read_status
 
-    document = in_workplace(lambda place: read_status(place.engine), changes=False)
+    document = run_in_context(lambda context: read_status(context.engine), changes=False)
     if as_json:
         print_json(document)
         return
@@ -232,8 +164,8 @@ def report(as_json: AsJson = False) -> None:
     """
     from reporting.report.report import write_report
 
-    path = in_workplace(
-        lambda place: write_report(place.engine, place.settings.report_dir), changes=False
+    path = run_in_context(
+        lambda context: write_report(context.engine, context.settings.report_dir), changes=False
     )
     print_json({"report": path}) if as_json else out.print(str(path), soft_wrap=True)
 
@@ -244,16 +176,16 @@ def doctor(as_json: AsJson = False) -> None:
 
     Example: python run_spark_local.py doctor
     """
-    from cli.doctor_checks import examine
+    from cli.doctor_checks import run_checks
     from cli.metrics_doctor_check import UNREAD_ROWS
 
-    findings = examine(load_settings(), [UNREAD_ROWS])
+    results = run_checks(load_settings(), [UNREAD_ROWS])
     if as_json:
-        print_json({"checks": [vars(finding) for finding in findings]})
+        print_json({"checks": [vars(result) for result in results]})
     else:
         print_table(
             ["check", "result", "found", "fix"],
-            [[finding.name, finding.result, finding.found, finding.fix] for finding in findings],
+            [[result.name, result.result, result.found, result.fix] for result in results],
         )
-    if any(finding.result == "fail" for finding in findings):
+    if any(result.result == "fail" for result in results):
         raise typer.Exit(1)

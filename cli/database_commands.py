@@ -1,5 +1,6 @@
 """`db start | stop | url | psql | migrate | reset`: the embedded server, or with DB_HOST your own.
-Each imports what it needs of the database.
+
+Each command imports the parts of `database/` that it needs.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from cli.app import DATABASE, app
-from cli.context import Workplace
-from cli.options import AsJson, edge_settings, in_workplace
+from cli.context import JobContext
+from cli.options import AsJson, edge_settings, run_in_context
 from cli.terminal import out, print_json, print_pairs
 from common.errors import ConfigurationError, EnvironmentNotReady
 from config_spark import Settings
@@ -31,7 +32,7 @@ def start(as_json: AsJson = False) -> None:
 
     Example: python run_spark_local.py db start
     """
-    status = in_workplace(_start)
+    status = run_in_context(_start)
     print_json(status) if as_json else print_pairs(status)
 
 
@@ -61,7 +62,7 @@ def migrate_tables(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"changed": changed, **({"registry": registry} if registry else {}), **document})
     else:
-        out.print("the tables are there" if changed else "nothing to do")
+        out.print("the tables are up to date" if changed else "nothing to do")
         if registry in ("made", "upgraded"):
             out.print(f"the model registry's tables are {registry}")
         for sentence in [
@@ -87,11 +88,10 @@ def stop(as_json: AsJson = False) -> None:
     from database.embedded.server import EmbeddedServer
 
     stopped = EmbeddedServer(settings.yieldspark_home).stop()
-    (
+    if as_json:
         print_json({"stopped": stopped})
-        if as_json
-        else out.print("stopped" if stopped else "it was not running")
-    )
+    else:
+        out.print("stopped" if stopped else "it was not running")
 
 
 @db_app.command()
@@ -104,8 +104,8 @@ def url(as_json: AsJson = False) -> None:
     from database.embedded.resolve import resolve_database
 
     url = connection_parameters(resolve_database(edge_settings())).sqlalchemy_url()
-    shown = url.render_as_string(hide_password=False)
-    print_json({"url": shown}) if as_json else out.print(shown, soft_wrap=True, markup=False)
+    url_text = url.render_as_string(hide_password=False)
+    print_json({"url": url_text}) if as_json else out.print(url_text, soft_wrap=True, markup=False)
 
 
 @db_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -146,9 +146,7 @@ def reset(
     _require_embedded(settings)
     question = f"Delete all data of the embedded server in {settings.yieldspark_home}?"
     if not yes and not (sys.stdin.isatty() and typer.confirm(question, err=True)):
-        raise ConfigurationError(
-            "nothing was deleted: `db reset` wants a yes at its question, or --yes"
-        )
+        raise ConfigurationError("nothing was deleted: answer `db reset` with yes, or give --yes")
     from database.embedded.server import EmbeddedServer
 
     EmbeddedServer(settings.yieldspark_home).reset()
@@ -158,14 +156,14 @@ def reset(
 def _require_embedded(settings: Settings) -> None:
     if settings.db_host:
         raise ConfigurationError(
-            f"DB_HOST is set ({settings.db_host}): this command is for the embedded server alone;"
+            f"DB_HOST is set ({settings.db_host}): this command is for the embedded server only;"
             " unset DB_HOST"
         )
 
 
-def _start(place: Workplace) -> dict[str, Any]:
+def _start(context: JobContext) -> dict[str, Any]:
     from database.embedded.server import EmbeddedServer
 
-    _require_embedded(place.bare)
-    status = EmbeddedServer(place.settings.yieldspark_home).status()
+    _require_embedded(context.base_settings)
+    status = EmbeddedServer(context.settings.yieldspark_home).status()
     return {**status, "port": str(status["port"])}

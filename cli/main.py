@@ -1,6 +1,4 @@
-"""Entry of `run_spark_local.py`: the application with all of its commands, and the document of a
-job that failed.
-"""
+"""Entry of `run_spark_local.py`: the application with all of its commands."""
 
 from __future__ import annotations
 
@@ -17,16 +15,15 @@ from cli import (
 )
 from cli.app import app
 from cli.run_application import run_application
+from common.jobs import job_names
 from database.ledger.run_json import failure_payload
 
-JOBS = {
-    "calculate_metrics": "calculate_metrics",
-    "forecast_pools": "forecast_pools",
+JOB_OF_COMMAND = {
     "ingest": "ingest",
     "quarantine drop": "drop_quarantine",
     "quarantine replay": "replay_quarantine",
 }
-"""The ledger's job of each command that has one."""
+"""The `job` in the run ledger of the commands that are no batch jobs; those have their own name."""
 
 
 def main() -> NoReturn:
@@ -34,7 +31,8 @@ def main() -> NoReturn:
     run_application(app, _failure)
 
 
-def _failure(error: BaseException, words: list[str]) -> dict[str, Any]:
-    return failure_payload(
-        error, JOBS.get(words[0] if words else "") or JOBS.get(" ".join(words[:2]))
-    )
+def _failure(error: BaseException, arguments: list[str]) -> dict[str, Any]:
+    job = next((name for name in job_names() if arguments[:1] == [name]), None)
+    for length in (1, 2):
+        job = job or JOB_OF_COMMAND.get(" ".join(arguments[:length]))
+    return failure_payload(error, job)

@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
         "job",
         metavar="JOB",
         type=_job_name,
-        help="calculate_metrics, forecast_pools, operator: an entry of the release",
+        help="an entry of the release: the name of a job, or `operator`",
     )
     parser.add_argument("--version", help="the release to run; default: the latest")
     return parser

@@ -8,14 +8,13 @@ percent, TVL USD, UTC days.
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spark.py").is_file():
     # a script that is started by its path has its own folder on the path, not the checkout's root
@@ -25,13 +24,14 @@ import pandas as pd
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
-from cli.job_runner import run_job
+from cli.job_script import run_job_script
+from common.jobs import FORECAST_POOLS
 from config_spark import Settings
 from database.connections.engine import make_engine
-from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot, get_spark_session
+from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot
 from database.ledger.runs import Run, ledger_row, open_run
 from database.schema.metrics_table import metrics_table
-from forecasting.engines.choose import ENGINES, choose_engine
+from forecasting.engines.choose import choose_engine
 from forecasting.evaluation.backtest import backtest_rows
 from forecasting.evaluation.scores import score_table, summary_line
 from forecasting.features.targets import Target, targets_of
@@ -54,15 +54,10 @@ from forecasting.run.plan import ForecastPlan, plan_forecast
 from forecasting.run.registration import model_checks, record_refit, register_versions
 from forecasting.run.serving_model import ServingModel, select_or_fit_model
 from spark.interrupt import interruptible
-from spark.jar_sets import JDBC, SYNAPSEML
 
 log = logging.getLogger(__name__)
 
-JOB = "forecast_pools"
-EXAMPLE = (
-    "Example: python forecasting/forecast_pools_spark.py --as-of 2025-09-30 --engine lightgbm"
-    " --json"
-)
+JOB = FORECAST_POOLS.name
 # target days of the score check, without the run's own forecasts
 SCORED_DAYS = 30
 
@@ -277,46 +272,10 @@ def _score_check(
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the job's own command line and returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog=JOB,
-        description="Forecast tomorrow's APY and TVL of every active pool.",
-        epilog=EXAMPLE,
-    )
-    parser.add_argument(
-        "--as-of",
-        type=dt.date.fromisoformat,
-        help="last day whose values may be used, YYYY-MM-DD; default: the last complete UTC day",
-    )
-    parser.add_argument("--engine", choices=ENGINES, help="default: the setting ENGINE")
-    return run_job(parser, _work, _lines, argv)
-
-
-def _work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
-    return run_forecast(
-        settings,
-        as_of=options.as_of,
-        engine=options.engine,
-        dry_run=options.dry_run,
-        session=_session(settings, options.engine),
-    )
-
-
-def _session(settings: Settings, engine: str | None) -> Callable[[], SparkSession]:
-    needs_synapseml = (engine or settings.engine) == "synapseml"
-    jar_sets = (JDBC, SYNAPSEML) if needs_synapseml else (JDBC,)
-    return lambda: get_spark_session(settings, JOB, jar_sets=jar_sets)
-
-
-def _lines(payload: dict[str, Any]) -> str:
-    """The payload as text: one line for each key, a plan's keys among them."""
-    flat = {key: value for key, value in payload.items() if key != "plan"}
-    flat |= payload.get("plan", {})
-    if "checks" in flat:
-        flat["checks"] = [f"{check['name']}: {check['found']}" for check in flat["checks"]]
-    return "\n".join(f"{key}: {value}" for key, value in flat.items())
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the job's command line and exit with its code."""
+    run_job_script(FORECAST_POOLS, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

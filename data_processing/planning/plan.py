@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from common.errors import CheckUnfinished, ConfigurationError
+from common.jobs import CALCULATE_METRICS
 from config_spark import Settings
 from data_processing.checks.row_checks import EARLIEST_DAY, changed_row_severities, raw_row_checks
 from data_processing.metrics.rolling_metrics import (
@@ -62,7 +63,7 @@ from database.schema.table_use import METRICS_USE
 
 log = logging.getLogger(__name__)
 
-JOB = "calculate_metrics"
+JOB = CALCULATE_METRICS.name
 
 ONE_DAY = timedelta(days=1)
 

@@ -6,10 +6,9 @@ there is anything to do.
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -160,18 +159,6 @@ def parse_request(
         tuple(pools) if pools is not None else None,
         retire_missing=retire_missing,
     )
-
-
-def utc_day(value: str) -> date:
-    """Parse a day of the job's own command line.
-
-    Raises:
-        ArgumentTypeError: the text is not YYYY-MM-DD.
-    """
-    try:
-        return datetime.strptime(value, "%Y-%m-%d").date()
-    except ValueError as error:
-        raise ArgumentTypeError(f"{value!r} is no day: write YYYY-MM-DD") from error
 
 
 def request_from_run(engine: Engine, job: str, run_id: str) -> Request:

@@ -15,15 +15,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from common.jobs import job_names
 from emulator.services.batch_lifecycle import BatchLifecycle, BatchScript, RunningBatch
 from emulator.services.batch_payloads import timestamp
 from emulator.services.http_service import Answer, ApiError, Request, Service
 from emulator.services.written_lines import WrittenLine, WrittenLines
-from workflows.spec.platforms import JOBS
 from workflows.spec.release_paths import CONTAINER_ARGUMENTS, cloud_run_job
 
 CLOUD_RUN_JOBS: Mapping[str, Sequence[str]] = {
-    **{cloud_run_job(job): () for job in JOBS},
+    **{cloud_run_job(name): () for name in job_names()},
     **CONTAINER_ARGUMENTS,
 }
 """Arguments of each job's container."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import text
 
@@ -270,3 +270,16 @@ def _require_day(table: str, as_of: dt.date | None, newest: dt.date | None) -> d
             f" {newest}; give that, or run `calculate_metrics`"
         )
     return newest
+
+
+class AsOfOption(Protocol):
+    """The option of a run that its plan depends on: the last day that it may use, UTC."""
+
+    @property
+    def as_of(self) -> dt.date | None: ...
+
+
+def rows_to_read(settings: Settings, options: AsOfOption) -> int:
+    """Returns the number of metrics rows that a run will read; its plan needs no Spark."""
+    today = dt.datetime.now(dt.UTC).date()
+    return plan_forecast(settings, as_of=options.as_of, engine=settings.engine, today=today).rows

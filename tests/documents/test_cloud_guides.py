@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import typer
 
+from common.jobs import CALCULATE_METRICS, job_names
 from config_spark import Settings
 from docs.generate.__main__ import DOCS
 from docs.generate.grants import IDENTITIES, read_grants
 from tests.support.processes import PROJECT
 from workflows.commands import main as entry  # noqa: F401
 from workflows.commands.app import app
-from workflows.spec.batch_size import DISK_GB, ROWS_OF_AN_EXECUTOR, size_for
-from workflows.spec.platforms import JOBS, METRICS_JOB
+from workflows.spec.batch_size import DISK_GB, ROWS_PER_EXECUTOR, size_for
 from workflows.spec.release_paths import CONTAINER_ARGUMENTS, cloud_run_job
 
 PAGE = DOCS / "guides" / "cloud-bootstrap.md"
@@ -67,12 +67,12 @@ def test_variables_resources_and_files_of_the_pages_exist() -> None:
 
 
 def test_the_quotas_are_those_of_the_smallest_batch() -> None:
-    size = size_for(METRICS_JOB, None, 0, max_executors=20)
+    size = size_for(CALCULATE_METRICS.name, None, 0, max_executors=20)
     machines = 1 + size.executors_min
     cores = size.driver.cores + size.executors_min * size.executor.cores
     page = " ".join(PAGES[PAGE.name].split())
     assert f"{cores} vCPU and {machines * DISK_GB} GB of disk" in page
-    most = size.executors_min * ROWS_OF_AN_EXECUTOR // 1_000_000
+    most = size.executors_min * ROWS_PER_EXECUTOR // 1_000_000
     assert f"more than {most} million" in page
 
 
@@ -110,5 +110,5 @@ def test_the_jobs_have_the_arguments_that_the_code_gives_them() -> None:
         f"yieldspark-{name or ingest}": tuple(re.findall(r'"([^"]*)"', words or more))
         for name, words, ingest, more in listed
     }
-    nightly = {cloud_run_job(job): (job,) for job in JOBS}
+    nightly = {cloud_run_job(job): (job,) for job in job_names()}
     assert given == nightly | CONTAINER_ARGUMENTS

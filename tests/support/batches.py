@@ -7,9 +7,9 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
+from common.jobs import CALCULATE_METRICS, FORECAST_POOLS
 from config_spark import Settings, load_settings
 from workflows.spec.batch_request import build_batch
-from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB
 from workflows.spec.release_paths import Release
 
 TODAY = date(2026, 11, 22)
@@ -32,9 +32,9 @@ RELEASE = Release(
 )
 
 BATCHES: tuple[tuple[str, str | None], ...] = (
-    (METRICS_JOB, None),
-    (FORECAST_JOB, "lightgbm"),
-    (FORECAST_JOB, "synapseml"),
+    (CALCULATE_METRICS.name, None),
+    (FORECAST_POOLS.name, "lightgbm"),
+    (FORECAST_POOLS.name, "synapseml"),
 )
 
 
@@ -57,7 +57,9 @@ def cloud_settings(**overrides: Any) -> Settings:
     return load_settings(_env_file=None, **(settings | overrides))
 
 
-def a_batch(job: str = METRICS_JOB, engine: str | None = None, **overrides: Any) -> dict[str, Any]:
+def a_batch(
+    job: str = CALCULATE_METRICS.name, engine: str | None = None, **overrides: Any
+) -> dict[str, Any]:
     """Return a valid batch; overrides are settings."""
     return build_batch(cloud_settings(**overrides), RELEASE, job, engine=engine, today=TODAY)
 

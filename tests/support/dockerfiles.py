@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from workflows.releases.code_archive import MODULES, PACKAGES
+from workflows.releases.code_archive import job_paths
 
 NAMES = (
     "ADD",
@@ -306,7 +306,7 @@ def the_products_code_is_not_in_it(file: Dockerfile) -> Iterator[str]:
         for source in instruction.words[:-1]
     ]
     for source in sources:
-        if source.removeprefix("./").split("/")[0] in (*PACKAGES, *MODULES, "", ".", "*"):
+        if source.removeprefix("./").split("/")[0] in (*job_paths(), "", ".", "*"):
             yield f"{source} is copied: code comes with a release, or a rollback would not reach it"
 
 

@@ -32,9 +32,8 @@ from workflows.releases.code_archive import build_archive, build_operator_archiv
 from workflows.releases.code_bucket import CodeBucket
 from workflows.releases.release import publish_content
 from workflows.releases.release_batches import build_batches_json
-from workflows.releases.release_content import ENTRY, ReleaseContent, as_json
-from workflows.spec.platforms import MODULES
-from workflows.spec.release_paths import BATCHES, CODE, OPERATOR_CODE, Release, entry_name
+from workflows.releases.release_content import ReleaseContent, as_json, job_entry_files
+from workflows.spec.release_paths import BATCHES, CODE, OPERATOR_CODE, Release
 
 VERSION = "d" * 40
 SECONDS_OF_A_DAY = 86_400
@@ -112,10 +111,7 @@ def _release(settings: Settings) -> ReleaseContent:
     files = {
         CODE: build_archive(),
         OPERATOR_CODE: build_operator_archive(),
-        **{
-            entry_name(job): ENTRY.format(job=job, zip=CODE, module=module).encode()
-            for job, module in MODULES.items()
-        },
+        **job_entry_files(),
         BATCHES: as_json(build_batches_json(settings, release)),
     }
     return ReleaseContent(release, VERSION, files)

@@ -20,7 +20,7 @@ from unittest.mock import patch
 from pyspark.sql import SparkSession
 
 from cli.main import main
-from cli.terminal import OUR_LOGGERS
+from cli.terminal import PRODUCT_LOGGERS
 from config_spark import Settings
 from spark import session as spark_session
 
@@ -163,7 +163,7 @@ def _signals_restored() -> Iterator[None]:
 @contextmanager
 def _logging_restored() -> Iterator[None]:
     """Remove handlers and levels that a command adds to the loggers."""
-    loggers = [logging.getLogger(name) for name in (None, *OUR_LOGGERS)]
+    loggers = [logging.getLogger(name) for name in (None, *PRODUCT_LOGGERS)]
     before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
     try:
         yield

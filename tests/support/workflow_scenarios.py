@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from emulator.services.batch_lifecycle import BatchScript
+from tests.support.third_job import THIRD_JOB, one_more_job
 from tests.support.workflow_services import (
     NEW,
     OLD,
@@ -592,6 +593,10 @@ def broken_release(folder: Path, executor: Executor, source: str) -> None:
         assert_failed(
             cloud.run({"version": NEW}), code=400, message="has no batch calculate_metrics"
         )
+        without_jobs = release_batches(NEW)
+        del without_jobs["jobs"]
+        cloud.put_release(NEW, without_jobs)
+        assert_failed(cloud.run({"version": NEW}), code=500, version=NEW, message="lists no jobs")
         nothing_started(cloud)
 
 
@@ -652,6 +657,39 @@ def wrong_argument(folder: Path, executor: Executor, source: str) -> None:
         nothing_started(cloud)
 
 
+def third_job(folder: Path, executor: Executor, source: str) -> None:
+    """A job that is one more entry of the table runs after the others, with its own options."""
+    with one_more_job(), world(folder, executor, source) as made:
+        argument = {"start": "2025-01-01", "end": "2025-02-01", "full_refresh": False}
+        outcome = made.run(argument)
+        assert outcome.state == "SUCCEEDED", outcome.error
+        batches = [step["batch"] for step in outcome.result["steps"]]
+        assert batches == [
+            f"{job}-{outcome.execution}" for job in ("metrics", "forecast", "scores")
+        ]
+        request = made.created[2]
+        assert request.query["requestId"] == f"s-{outcome.execution}"
+        body = request.json()
+        assert body["labels"]["job"] == THIRD_JOB.name
+        assert body["pysparkBatch"]["args"] == ["--start", "2025-01-01", "--batch", batches[2]]
+        outcome = made.run({"platform": {THIRD_JOB.name: "cloud_run"}, "dry_run": True})
+        assert outcome.state == "FAILED", "the emulator has no Cloud Run job of this name"
+        assert outcome.error["job"] == THIRD_JOB.name
+        (request,) = [request for request in made.cloud_run.asked if request.method == "POST"]
+        assert request.json()["overrides"]["containerOverrides"] == [
+            {
+                "args": [
+                    THIRD_JOB.name,
+                    "--version",
+                    NEW,
+                    "--dry-run",
+                    "--batch",
+                    f"cloud-run-scores-{outcome.execution}",
+                ]
+            }
+        ]
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     success,
     usage_comes_later,
@@ -680,4 +718,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     broken_release,
     changed_release,
     wrong_argument,
+    third_job,
 )

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from common.jobs import job_names
 from config_spark import Settings
 from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.fake_cloud_run import FakeCloudRun
@@ -28,8 +29,10 @@ from emulator.services.http_service import Answer, Request, Service, serving
 from emulator.services.object_store import Conditions
 from emulator.workflow_engine import VirtualClock, execute, route_to
 from workflows.releases.code_bucket import md5_hash
+from workflows.releases.release_batches import job_entries
 from workflows.spec.batch_request import batch_key, build_batch
-from workflows.spec.release_paths import Release
+from workflows.spec.platforms import platform_rows
+from workflows.spec.release_paths import Release, cloud_run_job, entry_name, jar_name
 
 PIPELINE = (Path(__file__).resolve().parents[2] / "workflows" / "pipeline.yaml").read_text(
     encoding="utf-8"
@@ -51,13 +54,12 @@ JARS = (
     "spray-json_2.12-1.3.5.jar",
 )
 
-FILES = (
-    "yieldspark.zip",
-    "calculate_metrics.py",
-    "forecast_pools.py",
-    *(f"jars/{jar}" for jar in JARS),
-)
-"""Files of a release, without batches.json and the manifest."""
+
+def release_files() -> list[str]:
+    """Return the files of a release, without its two JSON files."""
+    entries = [entry_name(job) for job in job_names()]
+    return ["yieldspark.zip", *entries, *(jar_name(jar) for jar in JARS)]
+
 
 USUAL = BatchScript()
 
@@ -166,7 +168,7 @@ class World:
 
     def put_release(self, version: str, batches: Any) -> None:
         """Write a release with these batches, its files and its manifest."""
-        files = {name: f"{name} of {version}".encode() for name in FILES}
+        files = {name: f"{name} of {version}".encode() for name in release_files()}
         files["batches.json"] = json.dumps(batches).encode()
         entries = {name: {"md5": md5_hash(content)} for name, content in files.items()}
         for name, content in files.items():
@@ -272,25 +274,18 @@ def _released(version: str) -> str:
         mlflow_artifacts_uri="gs://models-bucket/models",
     )
     release = Release(BUCKET, version, JARS)
-    kinds = (
-        ("calculate_metrics", None),
-        ("forecast_pools", "lightgbm"),
-        ("forecast_pools", "synapseml"),
-    )
     document = {
         "version": version,
         "project": PROJECT,
         "region": REGION,
+        "jobs": job_entries(),
         "batches": {
-            batch_key(job, engine): build_batch(
-                settings, release, job, engine=engine, today=date(2026, 1, 1)
+            batch_key(row.job, row.engine): build_batch(
+                settings, release, row.job, engine=row.engine, today=date(2026, 1, 1)
             )
-            for job, engine in kinds
+            for row in platform_rows()
         },
-        "cloud_run_jobs": {
-            "calculate_metrics": "yieldspark-calculate-metrics",
-            "forecast_pools": "yieldspark-forecast-pools",
-        },
+        "cloud_run_jobs": {job: cloud_run_job(job) for job in job_names()},
         "deadline_seconds": DEADLINE,
     }
     return json.dumps(document)

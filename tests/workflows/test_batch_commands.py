@@ -42,6 +42,7 @@ from tests.support.dataproc_cases import (
 from tests.support.metrics_oracle import RawRow
 from tests.support.metrics_store import put_rows
 from tests.support.processes import PROJECT, environment_of
+from tests.support.third_job import THIRD_JOB, one_more_job
 from workflows.clients import dataproc
 from workflows.clients.dataproc import Batches
 from workflows.clients.executions import ExecutionNotSucceeded
@@ -218,17 +219,20 @@ def test_a_forecast_has_its_engine_and_day(cloud: Cloud) -> None:
 WRONG = {
     "an option of the other job": (
         ["calculate_metrics", "--as-of", "2025-09-30"],
-        "--as-of is an option of forecast_pools",
+        "--as-of is no option of calculate_metrics; allowed: --start, --end, --full-refresh",
     ),
     "days for a forecast": (
         ["forecast_pools", "--start", "2025-08-01", "--end", "2025-09-01"],
-        "forecast_pools has --as-of",
+        "--start is no option of forecast_pools; allowed: --as-of",
     ),
     "half an interval": (
         ["calculate_metrics", "--start", "2025-08-01"],
         "--start and --end go together",
     ),
-    "no such job": (["calculate_pool_metrics"], "calculate_pool_metrics"),
+    "no such job": (
+        ["calculate_pool_metrics"],
+        "calculate_pool_metrics is no job; allowed: calculate_metrics, forecast_pools",
+    ),
 }
 
 
@@ -239,6 +243,19 @@ def test_wrong_use_exits_with_2_before_any_request(cloud: Cloud, case: str) -> N
     assert done.returncode == 2
     assert sentence in json.loads(done.stdout)["error"]
     assert cloud.dataproc.asked == []
+
+
+def test_submits_a_third_job_that_is_one_entry_of_the_table(cloud: Cloud) -> None:
+    words = ("submit", THIRD_JOB.name, "--rows", "5", "--dry-run")
+    with one_more_job():
+        done = cloud.run(*words, "--start", "2025-08-01", "--end", "2025-09-01", "--json")
+        assert "--end is no option of score_pools; allowed: --start" in done.stdout
+        done = cloud.run(*words)
+    assert done.returncode == 0, done.stderr
+    request = json.loads(done.stdout)
+    assert re.fullmatch(f"scores-{UUID}", request["batchId"])
+    assert request["batch"]["labels"]["job"] == THIRD_JOB.name
+    assert cloud.run(*words).returncode == 2
 
 
 def test_the_size_is_the_plans_where_there_is_a_database(

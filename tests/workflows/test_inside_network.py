@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from common.jobs import job_names
 from config_spark import Settings
 from database.db_utils_spark import execute_sql
 from tests.support.dataproc_cases import batch_request
@@ -21,7 +22,6 @@ from workflows.costs.cost import actual_cost
 from workflows.inside_network import container_runs
 from workflows.inside_network.container_log import Line
 from workflows.inside_network.container_runs import run_container
-from workflows.spec.platforms import JOBS
 from workflows.spec.release_paths import CONTAINER_ARGUMENTS, COSTS_JOB, INGEST_JOB
 
 EMPTY = """
@@ -46,7 +46,7 @@ POOL = {
     "stablecoin": True,
 }
 
-ON_CLOUD_RUN = dict.fromkeys(JOBS, "cloud_run")
+ON_CLOUD_RUN = dict.fromkeys(job_names(), "cloud_run")
 PLAN = {"dry_run": True, "platform": ON_CLOUD_RUN}
 MIGRATE = ("operator", "--", "db", "migrate")
 
@@ -69,7 +69,7 @@ def test_from_an_empty_database_to_costs_in_the_ledger(database: Settings, tmp_p
             in (planned.value.document["driver_output"][-1])
         )
         migrated = inside.run(*MIGRATE)
-        assert (migrated.returncode, migrated.stdout) == (0, "the tables are there\n")
+        assert (migrated.returncode, migrated.stdout) == (0, "the tables are up to date\n")
         assert f"operator of version {VERSION}\n" in migrated.stderr
         words = [*CONTAINER_ARGUMENTS[INGEST_JOB], "--stablecoins"]
         run_container(inside.settings, INGEST_JOB, words, str, seconds_between=0.1)

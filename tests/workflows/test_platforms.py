@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import ConfigurationError
 from tests.support.batches import BATCHES, TODAY
-from workflows.spec.platforms import SCALA_OF_RUNTIME, TABLE, platform_for
+from workflows.spec.platforms import SCALA_OF_RUNTIME, platform_for, platform_rows
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,11 @@ def test_the_table_of_the_design(job: str, engine: str | None, runtime: str, sca
 
 
 def test_it_has_each_pair_once_and_no_other() -> None:
-    assert [(row.job, row.engine) for row in TABLE] == [BATCHES[0], BATCHES[2], BATCHES[1]]
+    assert [(row.job, row.engine) for row in platform_rows()] == [
+        BATCHES[0],
+        BATCHES[2],
+        BATCHES[1],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -63,8 +67,8 @@ def test_without_support_it_runs_on_with_a_warning_that_names_the_way_out() -> N
     ).warning
     assert (
         warning
-        == "runtime 1.2 of forecast_pools/synapseml has had no support since 2026-09-30 and goes on"
-        " 2028-09-30; ENGINE=lightgbm has a supported one"
+        == "runtime 1.2 of forecast_pools/synapseml has had no support since 2026-09-30 and is"
+        " available until 2028-09-30; ENGINE=lightgbm has a supported one"
     )
     assert platform_for("forecast_pools", "lightgbm", today=TODAY).warning is None
 

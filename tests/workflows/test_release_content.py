@@ -26,7 +26,7 @@ from tests.support.processes import PROJECT
 from tests.support.releases import BUCKET, cloud_settings, latest_version, objects
 from workflows.releases.code_archive import build_archive, build_operator_archive
 from workflows.releases.release import find_release, publish, read_batches
-from workflows.releases.release_batches import build_batches_json, support_warnings
+from workflows.releases.release_batches import build_batches_json, job_entries, support_warnings
 from workflows.releases.release_content import ReleaseContent, build_content
 from workflows.spec.platform_choice import CLOUD_RUN_ROWS
 from workflows.spec.release_paths import CODE, LATEST, OPERATOR_CODE, Release
@@ -102,10 +102,12 @@ def test_the_zip_holds_the_product_and_no_mark_of_the_machine(checkout: Path) ->
     names = [entry.filename for entry in entries]
     assert names == sorted(names)
     assert {name.split("/")[0] for name in names if "/" in name} == {
+        "cli",
         "common",
         "data_processing",
-        "forecasting",
         "database",
+        "forecasting",
+        "spark",
     }
     # zlib compresses differently from one version to the next
     marks = {
@@ -116,7 +118,7 @@ def test_the_zip_holds_the_product_and_no_mark_of_the_machine(checkout: Path) ->
 
 
 def test_the_operators_zip_has_what_its_commands_import_and_no_fake(checkout: Path) -> None:
-    """The jobs' zip has no `local_runtime/`: cli/job_runner.py takes its presence for a laptop."""
+    """The jobs' zip has no `local_runtime/`: cli/context.py takes its presence for a laptop."""
     rooms = {path.name.removesuffix(".py") for path in checkout.iterdir()}
     with zipfile.ZipFile(BytesIO(build_operator_archive(checkout))) as archive:
         sources = {
@@ -144,7 +146,7 @@ def test_the_operators_zip_has_what_its_commands_import_and_no_fake(checkout: Pa
 WITHOUT_A_PLACE_IN_A_CONTAINER = {
     "cli/demo.py",
     "workflows/__main__.py",
-    "workflows/commands/main.py",
+    "workflows/commands/local_commands.py",
 }
 """Modules of the operator's zip that import what is not in it: none of its commands needs them."""
 
@@ -206,6 +208,7 @@ def test_batches_are_of_the_release_and_hold_no_password(settings: Settings) -> 
     variables = document["operator_variables"]
     assert document == {
         **expected,
+        "jobs": job_entries(),
         "cloud_run_jobs": jobs,
         "batches": document["batches"],
         "operator_variables": variables,
@@ -387,7 +390,7 @@ def test_a_release_whose_models_would_end_with_each_batch_is_refused(
 ) -> None:
     for registry in (None, "sqlite:////home/me/mlflow.db"):
         forgets = settings.model_copy(update={"mlflow_tracking_uri": registry})
-        with pytest.raises(ConfigurationError, match="would fit a model and forget it"):
+        with pytest.raises(ConfigurationError, match="would fit a model and lose it"):
             build_content(forgets, root=checkout)
         at_home = forgets.model_copy(update={"google_api_endpoint": "http://127.0.0.1:8085"})
         assert build_content(at_home, root=checkout).release.version.startswith("local-")
@@ -449,4 +452,4 @@ finally:
         text=True,
         check=False,
     )
-    assert (done.returncode, f"usage: {job}" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert (done.returncode, f"Usage: {job}" in done.stdout) == (0, True), done.stdout + done.stderr

@@ -125,7 +125,10 @@ SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
         scenarios.deadline,
     ),
     "the batch id from the clock": (
-        ('batch: ${"metrics-" + execution}', 'batch: ${"metrics-" + string(int(sys.now()))}'),
+        (
+            'batch: ${job.short_name + "-" + execution}',
+            'batch: ${job.short_name + "-" + string(int(sys.now()))}',
+        ),
         scenarios.success,
     ),
     "ids in the body": (
@@ -213,10 +216,25 @@ SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
     ),
     "a dry run that writes": (
         (
-            "          - condition: ${wanted.dry_run}\n",
-            "          - condition: ${wanted.dry_run and metrics}\n",
+            "${default(map.get(wanted, option.name), false)}",
+            '${default(map.get(wanted, option.name), false) and option.name != "dry_run"}',
         ),
         scenarios.arguments_reach_the_jobs,
+    ),
+    "a value without its option": (
+        (
+            "${list.concat(list.concat(words, option.flag), wanted[option.name])}",
+            "${list.concat(words, wanted[option.name])}",
+        ),
+        scenarios.third_job,
+    ),
+    "a platform for a job that the release does not have": (
+        ("${not (name in names)}", '${name == ""}'),
+        scenarios.wrong_argument,
+    ),
+    "a release without its jobs": (
+        ('${not ("jobs" in released.body)}', '${version == ""}'),
+        scenarios.broken_release,
     ),
     "a Cloud Run job without a limit": (
         ('                timeout: ${string(release.deadline_seconds) + "s"}\n', ""),

@@ -7,7 +7,7 @@ database is reachable.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from importlib import import_module
 
 from common.errors import (
     BatchFailed,
@@ -18,15 +18,12 @@ from common.errors import (
     exit_code,
     summarize_error,
 )
+from common.jobs import job_spec
 from config_spark import Settings
-from data_processing.planning.plan import plan_metrics, validate_request
-from data_processing.planning.run_request import Request
 from database.connections.engine import checked_connection, make_engine
 from database.embedded.resolve import resolve_database
 from database.schema.migrate import migrate, require_current
-from database.schema.tables import OWN_SCHEMA
-
-DRY_RUN_TABLE = f"{OWN_SCHEMA}.plan_of_a_dry_run"
+from workflows.spec.job_options import JobOptions
 
 
 @dataclass(frozen=True)
@@ -37,23 +34,15 @@ class RowEstimate:
     source: str
 
 
-@dataclass(frozen=True)
-class ForecastRequest:
-    """A forecast run: the last day whose values it may use (UTC), and its engine."""
-
-    as_of: date | None
-    engine: str
-
-
 def estimate_rows(
-    settings: Settings, job: str, request: Request | ForecastRequest, rows: int | None = None
+    settings: Settings, job: str, options: JobOptions, rows: int | None = None
 ) -> RowEstimate:
     """Return the rows that a job's run reads.
 
     Args:
         settings: Database of the plan, and EXPECTED_ROWS.
         job: Name of the job, for messages.
-        request: The run to plan.
+        options: Options of the run to plan.
         rows: Number that replaces the plan's.
 
     Returns:
@@ -66,6 +55,9 @@ def estimate_rows(
     """
     if rows is not None:
         return RowEstimate(rows, "--rows")
+    plan_rows = job_spec(job).plan_rows
+    if plan_rows is None:
+        return RowEstimate(settings.expected_rows, f"EXPECTED_ROWS, as {job} has no plan")
     try:
         database = resolve_database(settings)
         with checked_connection(make_engine(database)):
@@ -75,7 +67,7 @@ def estimate_rows(
             settings.expected_rows, f"EXPECTED_ROWS, as there is no plan from here: {error}"
         )
     try:
-        return RowEstimate(_planned_rows(settings, database, request), "the plan")
+        return RowEstimate(_planned_rows(plan_rows, settings, database, options), "the plan")
     except Exception as error:
         if exit_code(error) == ConfigurationError.exit_code:
             raise
@@ -86,7 +78,7 @@ def estimate_rows(
 
 
 def _planned_rows(
-    settings: Settings, database: Settings, request: Request | ForecastRequest
+    plan_rows: str, settings: Settings, database: Settings, options: JobOptions
 ) -> int:
     """Plan a run as the job's `--dry-run` does; nothing is written."""
     engine = make_engine(database)
@@ -94,12 +86,6 @@ def _planned_rows(
         require_current(engine)
     else:
         migrate(engine)
-    if isinstance(request, Request):
-        validate_request(database, engine, request)
-        plan = plan_metrics(database, engine, request, table=DRY_RUN_TABLE, dry_run=True)
-        return plan.statistics.rows_to_read
-    # imported here because the model registry imports pyspark, which no other command needs
-    from forecasting.run.plan import plan_forecast
-
-    today = datetime.now(UTC).date()
-    return plan_forecast(database, as_of=request.as_of, engine=request.engine, today=today).rows
+    module, _, function = plan_rows.partition(":")
+    rows: int = getattr(import_module(module), function)(database, options)
+    return rows

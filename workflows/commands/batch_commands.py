@@ -14,24 +14,33 @@ import typer
 
 from cli.options import AsJson, AsOf, End, Engine, Start, day, edge_settings
 from cli.terminal import err, out, print_json, print_pairs, say
+from common.jobs import job_names, job_spec
 from common.plain_text import without_controls
 from config_spark import Settings
 from workflows.batches.batch_monitor import batch_summary, duration, wait_for_batch
 from workflows.batches.driver_output import DriverOutput
-from workflows.batches.submit_request import JobOptions, build_submission
+from workflows.batches.submit_request import build_submission
 from workflows.clients.dataproc import TERMINAL, Batches
 from workflows.clients.interrupts import wait_or_offer_cancel
 from workflows.commands.app import app
 from workflows.commands.options import BatchId, DryRunRequest, FullRefresh, Version
 from workflows.commands.tables import print_entries
-from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB
+from workflows.spec.job_options import JobOptions
 
 FOLLOW_SECONDS = 5.0
 
 
-class Job(StrEnum):
-    calculate_metrics = METRICS_JOB
-    forecast_pools = FORECAST_JOB
+def checked_job(name: str | None) -> str | None:
+    """Return the name of a job as it is.
+
+    Raises:
+        ConfigurationError: no job has this name.
+    """
+    return job_spec(name).name if name is not None else None
+
+
+JOB_CHOICES = "|".join(job_names())
+JobName = Annotated[str, typer.Argument(metavar=JOB_CHOICES, callback=checked_job)]
 
 
 class State(StrEnum):
@@ -45,7 +54,7 @@ class State(StrEnum):
 
 @app.command()
 def submit(
-    job: Job,
+    job: JobName,
     engine: Engine = None,
     version: Version = None,
     start: Start = None,
@@ -115,7 +124,10 @@ def status(batch: BatchId, as_json: AsJson = False) -> None:
 
 @app.command("list")
 def list_batches(
-    job: Annotated[Job | None, typer.Option(help="Only batches of this job.")] = None,
+    job: Annotated[
+        str | None,
+        typer.Option(metavar=JOB_CHOICES, callback=checked_job, help="Only batches of this job."),
+    ] = None,
     state: Annotated[State | None, typer.Option(help="Only batches in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of batches.")] = 20,
     as_json: AsJson = False,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.options import AsJson, edge_settings
-from cli.terminal import print_json, print_pairs, print_table, shown
+from cli.terminal import format_value, print_json, print_pairs, print_table
 from common.errors import ConfigurationError, DatabaseUnreachable
 from config_spark import Settings
 from workflows.batches.batch_monitor import batch_summary, record_cost_if_possible
@@ -21,9 +21,9 @@ from workflows.commands.tables import print_entries
 from workflows.costs.bill_inputs import inputs_of
 from workflows.costs.cost import actual_cost, prices
 from workflows.costs.cost_ledger import past_runs
+from workflows.costs.daily_cost import MODELLED_JOBS
 from workflows.costs.measured_inputs import with_measured
 from workflows.costs.monthly_bill import MonthlyBill, monthly_bill
-from workflows.spec.platforms import JOBS
 
 YESTERDAY = "yesterday"
 
@@ -157,7 +157,7 @@ def _show_bill(settings: Settings, pools: int, as_json: bool) -> None:
     known_inputs, inputs = bill.known, asdict(bill.known.inputs)
     print_table(
         ["input", "value", "source"],
-        [[name, shown(value), known_inputs.sources[name]] for name, value in inputs.items()],
+        [[name, format_value(value), known_inputs.sources[name]] for name, value in inputs.items()],
     )
     print_pairs({"prices of": prices()["read_on"], "ledger": past.source})
 
@@ -171,7 +171,7 @@ def _print_platforms(bill: MonthlyBill) -> None:
         totals = [platform_bill.database_usd, platform_bill.usd, platform_bill.caution]
         months.append([name, *job_costs, *totals])
         days += [[name, job.job, job.rows, job.seconds, job.usd] for job in platform_bill.jobs]
-    print_table(["a month", *JOBS, "Cloud SQL", "USD", "caution"], months)
+    print_table(["a month", *MODELLED_JOBS, "Cloud SQL", "USD", "caution"], months)
     print_table(["a daily run", "job", "rows", "seconds", "USD"], days)
     print_pairs(
         {

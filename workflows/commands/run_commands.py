@@ -12,6 +12,7 @@ import typer
 from cli.options import AsJson, DryRun, End, Engine, EngineName, Start, edge_settings
 from cli.terminal import print_json, say
 from common.errors import CloudRefused, CloudUnavailable, ConfigurationError
+from common.jobs import job_names
 from config_spark import Settings
 from workflows.batches.batch_monitor import actual_cost_or_none, last_lines, record_cost_if_possible
 from workflows.clients.dataproc import Batches
@@ -22,7 +23,6 @@ from workflows.commands.options import FullRefresh, OnPlatform, Version
 from workflows.commands.tables import print_entries
 from workflows.inside_network.container_log import last_log_lines
 from workflows.spec.platform_choice import PLATFORMS
-from workflows.spec.platforms import JOBS
 from workflows.spec.release_paths import cloud_run_job
 
 NOT_CREATED = "NOT_CREATED"
@@ -95,16 +95,17 @@ def platforms_by_job(choices: Sequence[str]) -> dict[str, str]:
     Raises:
         ConfigurationError: A choice is neither, or a job gets two platforms.
     """
+    names = job_names()
     shared: dict[str, str] = {}
     single: dict[str, str] = {}
     for choice in choices:
         job, _, platform = choice.rpartition("=")
-        if platform not in PLATFORMS or ("=" in choice and job not in JOBS):
+        if platform not in PLATFORMS or ("=" in choice and job not in names):
             raise ConfigurationError(
                 f"--platform {choice} is wrong; allowed is {' or '.join(PLATFORMS)}, or one of them"
-                f" for one job, such as {JOBS[1]}={PLATFORMS[1]}; jobs are {', '.join(JOBS)}"
+                f" for one job, such as {names[-1]}={PLATFORMS[1]}; jobs are {', '.join(names)}"
             )
-        platforms, jobs = (single, (job,)) if job else (shared, JOBS)
+        platforms, jobs = (single, (job,)) if job else (shared, names)
         if platforms.get(jobs[0], platform) != platform:
             raise ConfigurationError(
                 f"--platform names {platforms[jobs[0]]} and {platform} for {' and '.join(jobs)};"

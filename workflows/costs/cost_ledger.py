@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Select, select, update
 
 from common.errors import CloudRefused, CloudUnavailable, DatabaseError
+from common.jobs import job_names
 from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine
 from database.embedded.resolve import resolve_database
@@ -24,7 +25,6 @@ from workflows.spec.platform_choice import (
     PLATFORMS,
     PlatformName,
 )
-from workflows.spec.platforms import JOBS
 
 PAST_RUNS = 30
 """Daily runs of a month."""
@@ -91,7 +91,7 @@ def record_cost(settings: Settings, batch_id: str, usd: float) -> int:
 
 def past_runs(
     settings: Settings,
-    jobs: Sequence[str] = JOBS,
+    jobs: Sequence[str] | None = None,
     platforms: Sequence[PlatformName] = PLATFORMS,
 ) -> PastRuns:
     """Return the last successful daily runs of each job on each platform, at most PAST_RUNS. Runs
@@ -102,7 +102,7 @@ def past_runs(
     try:
         with checked_connection(make_engine(resolve_database(settings))) as connection:
             runs: list[PastRun] = []
-            for job, platform in product(jobs, platforms):
+            for job, platform in product(jobs or job_names(), platforms):
                 rows = connection.execute(_daily_runs_query(job, platform)).mappings()
                 runs += [_past_run(job, platform, dict(row)) for row in rows]
     except (DatabaseError, CloudRefused, CloudUnavailable) as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from common.jobs import CALCULATE_METRICS, FORECAST_POOLS, job_spec
 from workflows.costs.bill_inputs import BillInputs
 from workflows.costs.cost import cloud_run_usd, estimate, prices
 from workflows.spec.batch_request import batch_key
@@ -17,7 +18,9 @@ from workflows.spec.platform_choice import (
     CONTAINER_VCPU,
     PlatformName,
 )
-from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB
+
+MODELLED_JOBS = (CALCULATE_METRICS.name, FORECAST_POOLS.name)
+"""Jobs whose seconds were measured; a job without measurements has no modelled cost."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +48,24 @@ def daily_job_cost(job: str, platform: PlatformName, inputs: BillInputs) -> Dail
     key = batch_key(job, _engine(job, inputs))
     seconds = inputs.cold_seconds + (
         _metrics_seconds(rows, cores_of(job, platform, rows, inputs), inputs)
-        if job == METRICS_JOB
+        if job == CALCULATE_METRICS.name
         else _forecast_seconds(inputs)
     )
     if platform == CLOUD_RUN:
         usd = cloud_run_usd(CONTAINER_VCPU, CONTAINER_GIB, seconds, region=inputs.region)
         return DailyJobCost(key, rows, seconds, usd)
-    share = inputs.metrics_billed_share if job == METRICS_JOB else inputs.forecast_billed_share
+    share = (
+        inputs.metrics_billed_share
+        if job == CALCULATE_METRICS.name
+        else inputs.forecast_billed_share
+    )
     usd = batch_usd(job, rows, seconds, inputs) * share
     return DailyJobCost(key, rows, seconds + start_seconds(), usd)
 
 
 def daily_rows(job: str, inputs: BillInputs) -> int:
     """Return the raw rows of the metrics, or the pool-days of a forecast."""
-    if job == METRICS_JOB:
+    if job == CALCULATE_METRICS.name:
         return round(inputs.pools * inputs.snapshots_of_a_day * inputs.days_read)
     return inputs.pools * inputs.train_days
 
@@ -90,7 +97,7 @@ def start_seconds() -> float:
 
 
 def _engine(job: str, inputs: BillInputs) -> str | None:
-    return inputs.engine if job == FORECAST_JOB else None
+    return job_spec(job).engine_of(inputs.engine)
 
 
 def _size(job: str, rows: int, inputs: BillInputs) -> BatchSize:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from common.jobs import CALCULATE_METRICS, FORECAST_POOLS
 from workflows.costs.bill_inputs import BillInputs
 from workflows.costs.cost_ledger import PastRun
 from workflows.costs.daily_cost import batch_usd, cores_of
 from workflows.spec.platform_choice import DATAPROC
-from workflows.spec.platforms import FORECAST_JOB, METRICS_JOB
 
 Figures = list[tuple[PastRun, float]]
 
@@ -44,9 +44,11 @@ def with_measured(
         sources: Source of each input.
         runs: Past runs; those of another engine or without a number of pools are left out.
     """
-    metrics = [run for run in runs if run.job == METRICS_JOB and run.pools and run.rows]
+    metrics = [run for run in runs if run.job == CALCULATE_METRICS.name and run.pools and run.rows]
     forecasts = [
-        run for run in runs if run.job == FORECAST_JOB and run.pools and run.engine == inputs.engine
+        run
+        for run in runs
+        if run.job == FORECAST_POOLS.name and run.pools and run.engine == inputs.engine
     ]
     shorter = [run for run in metrics + forecasts if run.seconds < inputs.cold_seconds]
     cold = min((run.seconds for run in shorter), default=inputs.cold_seconds)

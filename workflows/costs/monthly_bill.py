@@ -9,7 +9,7 @@ from typing import Any
 
 from workflows.costs.bill_inputs import SOURCES, BillInputs
 from workflows.costs.cost import prices
-from workflows.costs.daily_cost import DailyJobCost, daily_job_cost
+from workflows.costs.daily_cost import MODELLED_JOBS, DailyJobCost, daily_job_cost
 from workflows.costs.database_cost import DatabaseCost, database_cost
 from workflows.costs.measured_inputs import KnownInputs
 from workflows.spec.platform_choice import (
@@ -22,7 +22,6 @@ from workflows.spec.platform_choice import (
     PlatformName,
     choice_for,
 )
-from workflows.spec.platforms import JOBS
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def monthly_bill(known: KnownInputs) -> MonthlyBill:
 
 
 def _bill(platform: PlatformName, inputs: BillInputs, database: DatabaseCost) -> PlatformBill:
-    jobs = tuple(daily_job_cost(job, platform, inputs) for job in JOBS)
+    jobs = tuple(daily_job_cost(job, platform, inputs) for job in MODELLED_JOBS)
     caution = None
     if platform == CLOUD_RUN and choice_for(_largest(jobs), inputs.engine).platform != CLOUD_RUN:
         caution = (

@@ -10,11 +10,24 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from common import jobs
 from workflows.releases.working_tree import files_of
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("common", "data_processing", "forecasting", "database", "spark")
-MODULES = ("config_spark.py", "cli/__init__.py", "cli/job_runner.py")
+PACKAGES = ("common", "database", "spark")
+"""Folders that every job needs, besides the job's own."""
+MODULES = (
+    "config_spark.py",
+    "cli/__init__.py",
+    "cli/context.py",
+    "cli/job_commands.py",
+    "cli/job_script.py",
+    "cli/options.py",
+    "cli/output.py",
+    "cli/run_application.py",
+    "cli/terminal.py",
+)
+"""Files that every job needs: the settings, and the jobs' commands."""
 OPERATOR_PACKAGES = ("cli", "local_runtime", "reporting", "workflows")
 
 OPERATOR_MAIN = "__main__.py"
@@ -40,7 +53,7 @@ def build_archive(root: Path = ROOT) -> bytes:
         OSError: A file cannot be read.
         ConfigurationError: `root` is not a git checkout.
     """
-    return _zip(_contents(root, [*PACKAGES, *MODULES]))
+    return _zip(_contents(root, job_paths()))
 
 
 def build_operator_archive(root: Path = ROOT) -> bytes:
@@ -50,8 +63,13 @@ def build_operator_archive(root: Path = ROOT) -> bytes:
         OSError: A file cannot be read.
         ConfigurationError: `root` is not a git checkout.
     """
-    paths = [*PACKAGES, *OPERATOR_PACKAGES, *MODULES]
+    paths = [*job_paths(), *OPERATOR_PACKAGES]
     return _zip({**_contents(root, paths), OPERATOR_MAIN: OPERATOR_ENTRY.encode()})
+
+
+def job_paths() -> list[str]:
+    """Return the folders and files of the jobs' archive, as paths below the checkout."""
+    return sorted({*PACKAGES, *(job.package for job in jobs.JOBS), *MODULES})
 
 
 def _contents(root: Path, paths: list[str]) -> dict[str, bytes]:

@@ -10,11 +10,11 @@ from itertools import chain
 from typing import Any
 
 from common.errors import RunInProgress
+from common.jobs import job_names
 from config_spark import Settings
 from workflows.clients.dataproc import TERMINAL, Batches, batch_id_of
 from workflows.clients.executions import Executions
 from workflows.spec.batch_request import batch_id
-from workflows.spec.platforms import JOBS
 
 NOT_ENDED = ("PENDING", "RUNNING", "CANCELLING")
 
@@ -62,7 +62,7 @@ def _version_of_batches(
     settings: Settings, execution: str, batches: Iterable[dict[str, Any]]
 ) -> str | None:
     """Return the version that an execution took from latest.json, by what its batches run."""
-    names = {batch_id(job, execution) for job in JOBS}
+    names = {batch_id(name, execution) for name in job_names()}
     versions = (_version_of(settings, batch) for batch in batches if batch_id_of(batch) in names)
     return next((version for version in versions if version), None)
 

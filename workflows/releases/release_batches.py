@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
+from common import jobs
 from common.google.clients import require_settings
 from config_spark import Settings
 from workflows.clients.dataproc import GRACE_SECONDS
 from workflows.spec.batch_request import batch_key, build_batch, operator_environment
 from workflows.spec.platform_choice import DATAPROC, choose_platform
-from workflows.spec.platforms import FORECAST_JOB, JOBS, METRICS_JOB, TABLE, platform_for
+from workflows.spec.platforms import platform_for, platform_rows
 from workflows.spec.release_paths import Release, cloud_run_job
 
 
@@ -37,7 +38,9 @@ def build_batches_json(
     require_settings(settings, "project_id", "region")
     day = today or datetime.now(UTC).date()
     # a runtime that is no longer available is left out, except that of the settings' engine
-    rows = [row for row in TABLE if day <= row.available_to or row.engine == settings.engine]
+    rows = [
+        row for row in platform_rows() if day <= row.available_to or row.engine == settings.engine
+    ]
     choice = choose_platform(settings)
     return {
         "version": release.version,
@@ -46,6 +49,7 @@ def build_batches_json(
         "engine": settings.engine,
         "platform": choice.platform,
         "platform_reason": choice.reason,
+        "jobs": job_entries(),
         # both platforms are included: a run may override the default
         "batches": {
             batch_key(row.job, row.engine): build_batch(
@@ -53,7 +57,7 @@ def build_batches_json(
             )
             for row in rows
         },
-        "cloud_run_jobs": {job: cloud_run_job(job) for job in JOBS},
+        "cloud_run_jobs": {name: cloud_run_job(name) for name in jobs.job_names()},
         "operator_variables": operator_environment(settings),
         "deadline_seconds": settings.batch_ttl_minutes * 60 + GRACE_SECONDS,
     }
@@ -66,9 +70,24 @@ def support_warnings(settings: Settings, *, today: date | None = None) -> list[s
     if choose_platform(settings).platform != DATAPROC:
         return []
     day = today or datetime.now(UTC).date()
-    engines = {METRICS_JOB: None, FORECAST_JOB: settings.engine}
+    rows = [platform_for(job.name, job.engine_of(settings.engine), today=day) for job in jobs.JOBS]
+    return [row.warning for row in rows if row.warning]
+
+
+def job_entries() -> list[dict[str, Any]]:
+    """Return the jobs as `pipeline.yaml` reads them, in the order in which it runs them."""
     return [
-        warning for job in JOBS if (warning := platform_for(job, engines[job], today=day).warning)
+        {
+            "name": job.name,
+            "short_name": job.short_name,
+            "request_prefix": job.request_prefix,
+            "engines": list(job.engines),
+            "options": [
+                {"name": option.name, "flag": option.flag, "has_value": option.has_value}
+                for option in job.options
+            ],
+        }
+        for job in jobs.JOBS
     ]
 
 

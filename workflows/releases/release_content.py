@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from common import jobs
 from common.errors import ConfigurationError, EnvironmentNotReady
 from common.google.clients import require_settings
 from config_spark import Settings
@@ -23,7 +24,6 @@ from workflows.releases.code_archive import ROOT, build_archive, build_operator_
 from workflows.releases.code_bucket import md5_hash
 from workflows.releases.release_batches import build_batches_json
 from workflows.releases.working_tree import read_status
-from workflows.spec.platforms import MODULES
 from workflows.spec.release_paths import (
     BATCHES,
     CODE,
@@ -119,7 +119,7 @@ def build_content(
     files = {
         CODE: build_archive(root),
         OPERATOR_CODE: build_operator_archive(root),
-        **_entries(),
+        **job_entry_files(),
         **read_jars(settings),
     }
     release = Release(str(settings.code_bucket), NO_VERSION, tuple(read_checksums()))
@@ -142,10 +142,11 @@ def build_content(
     return ReleaseContent(release, tree.commit, files)
 
 
-def _entries() -> dict[str, bytes]:
+def job_entry_files() -> dict[str, bytes]:
+    """Return the file that starts each job, by its name in the release."""
     return {
-        entry_name(job): ENTRY.format(job=job, zip=CODE, module=module).encode()
-        for job, module in MODULES.items()
+        entry_name(job.name): ENTRY.format(job=job.name, zip=CODE, module=job.module).encode()
+        for job in jobs.JOBS
     }
 
 

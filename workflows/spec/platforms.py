@@ -1,11 +1,8 @@
-"""Which job runs where: the one table of pairs (job, engine) and the serverless runtime each
-belongs to.
+"""The serverless runtime of each job and engine, with the last days of its support.
 
-In: a job, an engine, the day. Out: its platform, or a refusal that says what is allowed. It asks no
-service: a new runtime is a new row here. Google supports an LTS runtime for 30 months and keeps it
-available for two years more
-(https://cloud.google.com/dataproc-serverless/docs/concepts/versions/spark-runtime-versions): of
-every runtime both days stand in the table.
+`RUNTIME_OF_ENGINE` is the only table; a new runtime is a new row. No service is asked. Google
+supports an LTS runtime for 30 months and keeps it available for two more years:
+https://cloud.google.com/dataproc-serverless/docs/concepts/versions/spark-runtime-versions.
 """
 
 from __future__ import annotations
@@ -13,16 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import date
 
+from common import jobs
 from common.errors import ConfigurationError
-
-METRICS_JOB = "calculate_metrics"
-FORECAST_JOB = "forecast_pools"
-JOBS = (METRICS_JOB, FORECAST_JOB)
-MODULES = {
-    METRICS_JOB: "data_processing.calculate_pool_metrics_spark",
-    FORECAST_JOB: "forecasting.forecast_pools_spark",
-}
-"""Where each job's `main` is."""
 
 SCALA_OF_RUNTIME = {
     "1.1": "2.12",
@@ -32,15 +21,16 @@ SCALA_OF_RUNTIME = {
     "2.2": "2.13",
     "2.3": "2.13",
 }
-"""The Scala that each of Google's runtimes with Spark 3 has: a jar for the other one loads, and
-fails in the middle of the work.
+"""Scala version of each of Google's runtimes with Spark 3. A jar for another Scala loads, and fails
+only when its code runs.
 """
 
 
 @dataclass(frozen=True)
 class Platform:
-    """A row of the table. Both days are the last ones; warning is None while Google supports the
-    runtime.
+    """The runtime of one job and engine. Both days are the last ones.
+
+    `warning` is None while Google supports the runtime.
     """
 
     job: str
@@ -58,69 +48,86 @@ class Platform:
 
     @property
     def row(self) -> str:
-        """The row in words, for a message."""
+        """The row as text, for a message."""
         return (
             f"{self.pair} on runtime {self.runtime} (Spark {self.spark}, Scala {self.scala}), "
             f"supported to {self.supported_to}, available to {self.available_to}"
         )
 
 
-RUNTIME_2_3 = {"runtime": "2.3", "spark": "3.5", "scala": "2.13"}
-RUNTIME_1_2 = {"runtime": "1.2", "spark": "3.5", "scala": "2.12"}
+@dataclass(frozen=True)
+class Runtime:
+    """A serverless runtime of Google. Both days are the last ones."""
 
-TABLE = (
-    Platform(
-        METRICS_JOB,
-        None,
-        **RUNTIME_2_3,
-        supported_to=date(2027, 11, 26),
-        available_to=date(2029, 11, 26),
-    ),
-    # SynapseML 1.1.3 exists for Spark 3.5 in Scala 2.12 alone, and no runtime after this one has
-    # that
-    Platform(
-        FORECAST_JOB,
-        "synapseml",
-        **RUNTIME_1_2,
-        supported_to=date(2026, 9, 30),
-        available_to=date(2028, 9, 30),
-    ),
-    Platform(
-        FORECAST_JOB,
-        "lightgbm",
-        **RUNTIME_2_3,
-        supported_to=date(2027, 11, 26),
-        available_to=date(2029, 11, 26),
-    ),
-)
+    version: str
+    spark: str
+    scala: str
+    supported_to: date
+    available_to: date
+
+
+RUNTIME_2_3 = Runtime("2.3", "3.5", "2.13", date(2027, 11, 26), date(2029, 11, 26))
+RUNTIME_1_2 = Runtime("1.2", "3.5", "2.12", date(2026, 9, 30), date(2028, 9, 30))
+
+RUNTIME_OF_ENGINE: dict[str | None, Runtime] = {
+    None: RUNTIME_2_3,
+    # SynapseML 1.1.3 exists for Spark 3.5 in Scala 2.12 only, and no later runtime has that
+    "synapseml": RUNTIME_1_2,
+    "lightgbm": RUNTIME_2_3,
+}
+"""The runtime of a job by its engine; None is a job without an engine."""
+
+
+def platform_rows() -> tuple[Platform, ...]:
+    """Return the platform of each job and engine, jobs in the order of the pipeline."""
+    return tuple(
+        Platform(
+            job.name,
+            engine,
+            runtime=RUNTIME_OF_ENGINE[engine].version,
+            spark=RUNTIME_OF_ENGINE[engine].spark,
+            scala=RUNTIME_OF_ENGINE[engine].scala,
+            supported_to=RUNTIME_OF_ENGINE[engine].supported_to,
+            available_to=RUNTIME_OF_ENGINE[engine].available_to,
+        )
+        for job in jobs.JOBS
+        for engine in job.engine_choices
+    )
 
 
 def platform_for(job: str, engine: str | None, *, today: date) -> Platform:
-    """The platform of a pair; one that Google no longer supports but still runs comes with a
-    `warning`.
+    """Return the platform of a job and engine, with a warning if Google no longer supports it.
 
-    Raises: ConfigurationError for a pair outside the table, and for a runtime that is no longer
-    available.
+    Args:
+        job: name of the job.
+        engine: forecasting engine, or None for a job without one.
+        today: the day (UTC) that the runtime's last days are compared with.
+
+    Raises:
+        ConfigurationError: the table has no such pair, or the runtime is no longer available.
     """
-    rows = "; ".join(row.row for row in TABLE)
-    found = next((row for row in TABLE if (row.job, row.engine) == (job, engine)), None)
-    if found is None:
-        asked = f"{job}/{engine}" if engine else job
+    rows = platform_rows()
+    table = "; ".join(row.row for row in rows)
+    platform = next((row for row in rows if (row.job, row.engine) == (job, engine)), None)
+    if platform is None:
+        pair = f"{job}/{engine}" if engine else job
+        with_engine = ", ".join(spec.name for spec in jobs.JOBS if spec.engines)
         raise ConfigurationError(
-            f"{asked} has no platform; allowed: {rows}. Name one of these jobs, and an engine for"
-            f" {FORECAST_JOB} alone"
+            f"{pair} has no platform; allowed: {table}. Name one of these jobs, and an engine for"
+            f" {with_engine} only"
         )
-    if today > found.available_to:
+    if today > platform.available_to:
         raise ConfigurationError(
-            f"{found.pair} can't be submitted: runtime {found.runtime} is available to"
-            f" {found.available_to} only, and today is {today}; the table: {rows}. Take another"
-            " engine (ENGINE), or a version of YieldSpark with a newer runtime"
+            f"{platform.pair} can't be submitted: runtime {platform.runtime} is available to"
+            f" {platform.available_to} only, and today is {today}; the table: {table}. Take"
+            " another engine (ENGINE), or a version of YieldSpark with a newer runtime"
         )
-    if today > found.supported_to:
-        words = (
-            f"runtime {found.runtime} of {found.pair} has had no support since {found.supported_to}"
-            f" and goes on {found.available_to}"
-            f"{'; ENGINE=lightgbm has a supported one' if found.engine == 'synapseml' else ''}"
+    if today > platform.supported_to:
+        warning = (
+            f"runtime {platform.runtime} of {platform.pair} has had no support since"
+            f" {platform.supported_to} and is available until {platform.available_to}"
         )
-        return replace(found, warning=words)
-    return found
+        if platform.engine == "synapseml":
+            warning += "; ENGINE=lightgbm has a supported one"
+        return replace(platform, warning=warning)
+    return platform
