@@ -1,6 +1,5 @@
-"""The command line, a contract that scripts rely on.
+"""The command line. Scripts rely on its commands, options, exit codes and `--json` output.
 
-`main.py` runs a command and turns errors into exit codes. `commands.py` and the `*_commands.py`
-have the commands, `options.py` and `context.py` what they share, `demo.py` the first of them,
-`terminal.py` the output, and `job_runner.py` the command lines of the jobs on a cluster.
+`main.py` has all commands of `run_spark_local.py`: `job_commands.py` those of the batch jobs,
+`commands.py` and `*_commands.py` the others. `job_script.py` runs one job's command as a script.
 """

@@ -13,21 +13,19 @@ from typing import Annotated, Any
 import typer
 
 from cli.app import DATA, MACHINE, RUN, app
-from cli.context import Workplace
+from cli.context import JobContext
+from cli.job_commands import job_command
 from cli.options import (
     AsJson,
     Decimal,
-    DryRun,
-    End,
     FileKind,
-    Pools,
     Since,
-    Start,
     day,
-    in_workplace,
+    run_in_context,
 )
-from cli.terminal import out, print_json, print_pairs, print_run, print_table, say
+from cli.terminal import out, print_json, print_pairs, print_table, say
 from common.errors import ConfigurationError
+from common.jobs import JOBS
 from config_spark import load_settings
 
 
@@ -39,79 +37,12 @@ def demo(as_json: AsJson = False) -> None:
     """
     from cli.demo import print_demo, run_demo
 
-    summary = in_workplace(run_demo)
+    summary = run_in_context(run_demo)
     print_json(summary) if as_json else print_demo(summary)
 
 
-@app.command("calculate_metrics", rich_help_panel=RUN)
-def calculate_metrics(
-    full_refresh: Annotated[
-        bool, typer.Option("--full-refresh", help="Recompute every day of every pool.")
-    ] = False,
-    retire_missing: Annotated[
-        bool,
-        typer.Option(
-            "--retire-missing",
-            help="Remove metrics whose raw rows no longer exist.",
-        ),
-    ] = False,
-    start: Start = None,
-    end: End = None,
-    pools: Pools = None,
-    retry: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN_ID",
-            help="Repeat the request of a failed run; `last` is the newest run.",
-        ),
-    ] = None,
-    accept_check: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="Accept a failing check for this run; repeatable, requires --reason.",
-        ),
-    ] = None,
-    reason: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT", help="Reason, recorded in the run ledger with your user name."
-        ),
-    ] = None,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-) -> None:
-    """Compute rolling metrics of the pools that changed since the last successful run.
-
-    Example: python run_spark_local.py calculate_metrics --start 2025-08-01 --end 2025-09-01
-    """
-    from data_processing.checks.catalogue import accepting
-    from data_processing.planning.run_request import request_of
-    from database.ledger.runs import who_is_asking
-
-    request = request_of(
-        full_refresh=full_refresh,
-        start=day(start),
-        end=day(end),
-        pools=pools,
-        retire_missing=retire_missing,
-    )
-    acceptance = accepting(accept_check or [], reason, who_is_asking())
-
-    def work(place: Workplace) -> dict[str, Any]:
-        from data_processing.calculate_pool_metrics_spark import run_metrics
-
-        return run_metrics(
-            place.settings,
-            request,
-            retry=retry,
-            dry_run=dry_run,
-            acceptance=acceptance,
-            session=place.session,
-        )
-
-    row = in_workplace(work, changes=not dry_run)
-    print_json(row) if as_json else print_run(row)
+for _job in JOBS:
+    app.command(_job.name, rich_help_panel=RUN)(job_command(_job))
 
 
 @app.command(rich_help_panel=DATA)
@@ -134,9 +65,9 @@ def load(
     """
     from data_processing.ingest.loading.load_files import load_files
 
-    summary = in_workplace(
-        lambda place: load_files(
-            place.settings,
+    summary = run_in_context(
+        lambda context: load_files(
+            context.settings,
             paths,
             kind=kind.value if kind else None,
             symbol=symbol,
@@ -185,9 +116,9 @@ def ingest(
 
     pool_ids = defillama.read_pool_ids(pools) if pools else None
 
-    def work(place: Workplace) -> dict[str, Any]:
+    def work(context: JobContext) -> dict[str, Any]:
         return defillama.ingest(
-            place.settings,
+            context.settings,
             pool_ids=pool_ids,
             min_tvl_usd=min_tvl,
             stablecoins=stablecoins,
@@ -195,7 +126,7 @@ def ingest(
             progress=say,
         )
 
-    summary = in_workplace(work)
+    summary = run_in_context(work)
     print_json(summary) if as_json else print_pairs(summary)
     if summary["failed"]:
         raise typer.Exit(1)
@@ -209,7 +140,7 @@ def status(as_json: AsJson = False) -> None:
     """
     from reporting.figures.forecasts import status as read_status
 
-    document = in_workplace(lambda place: read_status(place.engine), changes=False)
+    document = run_in_context(lambda context: read_status(context.engine), changes=False)
     if as_json:
         print_json(document)
         return
@@ -232,8 +163,8 @@ def report(as_json: AsJson = False) -> None:
     """
     from reporting.report.report import write_report
 
-    path = in_workplace(
-        lambda place: write_report(place.engine, place.settings.report_dir), changes=False
+    path = run_in_context(
+        lambda context: write_report(context.engine, context.settings.report_dir), changes=False
     )
     print_json({"report": path}) if as_json else out.print(str(path), soft_wrap=True)
 

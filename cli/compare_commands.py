@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.app import DATA, app
-from cli.options import AsJson, DayAfter, FirstDay, Pools, day, in_workplace
+from cli.options import AsJson, DayAfter, FirstDay, Pools, day, run_in_context
 from cli.terminal import out, print_json, print_pairs, print_table
 
 
@@ -44,7 +44,7 @@ def compare(
     from data_processing.planning.run_request import pools_option
 
     asked = Comparison(table, tolerance, pools_option(pools), day(start), day(end), limit)
-    found = in_workplace(lambda place: compare_tables(place.engine, asked), changes=False)
+    found = run_in_context(lambda context: compare_tables(context.engine, asked), changes=False)
     print_json(found) if as_json else _print(found)
     if found["unexplained"]:
         raise typer.Exit(1)

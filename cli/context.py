@@ -1,12 +1,14 @@
-"""What the commands share, made when first asked for and once: settings with a migrated database,
-checked jars, one Spark session for all jobs.
+"""The settings, database and Spark session that the parts of one command share.
 
-Rooms are imported where they are first needed: `--help` and wrong use must not wait for Spark and
-the database's libraries.
+Everything is made on first use: a command that needs no database starts none, and a run with an
+empty plan starts no JVM.
 """
 
+# Rooms are imported where they are first needed: `--help` and wrong use must not wait for Spark and
+# the database's libraries.
 from __future__ import annotations
 
+import importlib.util
 import logging
 import sys
 from functools import cached_property
@@ -16,6 +18,7 @@ from rich.text import Text
 
 from cli.terminal import err, say
 from common.errors import EnvironmentNotReady
+from common.jobs import JobSpec
 from config_spark import Settings
 
 if TYPE_CHECKING:
@@ -27,23 +30,33 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Workplace:
-    """Lazy: a command that needs no database starts none, one with an empty plan starts no JVM."""
+class JobContext:
+    """The settings, database and Spark session of one command, each made on first use.
 
-    def __init__(self, settings: Settings, *, changes: bool = True) -> None:
-        self.bare = settings
+    Args:
+        base_settings: the settings as the environment and the options give them.
+        changes: False for a command that only reads. It creates no tables in the user's own
+            database (`DB_HOST`), and raises ConfigurationError if they are of another version.
+        job: the batch job that runs in this context, or None for a command that is none.
+    """
+
+    def __init__(
+        self, base_settings: Settings, *, changes: bool = True, job: JobSpec | None = None
+    ) -> None:
+        self.base_settings = base_settings
         self._changes = changes
+        self._job = job
         self._session: SparkSession | None = None
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings with a database that runs and has this version's tables."""
+        """The settings with a running database that has the tables of this version."""
         from database.connections.engine import make_engine
         from database.embedded.resolve import with_database
         from database.schema.migrate import migrate, require_current
 
-        settings = with_database(self.bare)
-        if self.bare.db_host and not self._changes:
+        settings = with_database(self.base_settings)
+        if self.base_settings.db_host and not self._changes:
             require_current(make_engine(settings))
         else:
             migrate(make_engine(settings))
@@ -51,68 +64,90 @@ class Workplace:
 
     @cached_property
     def engine(self) -> Engine:
+        """Connections to the database."""
         from database.connections.engine import make_engine
 
         return make_engine(self.settings)
 
     @cached_property
     def jars(self) -> JarSet:
-        """The jars that are there, fetched if need be; what can't be had is said once."""
+        """The jars on this machine, fetched on first use; a missing one is reported once."""
         from local_runtime import jars as spark_runtime
         from spark.session import jars_folder
 
-        jars = spark_runtime.ensure_jars(jars_folder(self.bare), say)
+        jars = spark_runtime.ensure_jars(jars_folder(self.base_settings), say)
         for sentence in jars.missing:
             err.print(Text(f"  {sentence}", style="yellow"), soft_wrap=True)
         return jars
 
-    def require_engine(self) -> None:
-        """Raises: EnvironmentNotReady, before a JVM starts, where the settings' engine can't run
-        here.
+    @cached_property
+    def has_local_java(self) -> bool:
+        """Whether YieldSpark chooses Java and jars of this machine.
+
+        The zip of the jobs has no `local_runtime/`: on a cluster and in a container the platform
+        brings Java and the jars.
         """
-        if self.settings.engine == "synapseml" and not self.jars.synapseml:
+        from spark.session import runs_here
+
+        is_installed = importlib.util.find_spec("local_runtime") is not None
+        return is_installed and runs_here(self.base_settings)
+
+    def require_engine(self) -> None:
+        """Check, before a JVM starts, that the forecasting engine can run on this machine.
+
+        Raises:
+            EnvironmentNotReady: the engine is `synapseml` and its jars are missing.
+        """
+        is_synapseml = self.settings.engine == "synapseml"
+        if is_synapseml and self.has_local_java and not self.jars.synapseml:
             raise EnvironmentNotReady(
                 " ".join(sentence for sentence in self.jars.missing if "SynapseML" in sentence)
             )
 
-    def with_an_engine_that_runs(self) -> Settings:
-        """The settings, with `lightgbm` in place of an engine whose jars can't be had (`jars` has
-        said so).
-        """
-        return (
-            self.settings
-            if self.jars.synapseml
-            else self.settings.model_copy(update={"engine": "lightgbm"})
-        )
+    def settings_with_available_engine(self) -> Settings:
+        """Return the settings, with `lightgbm` in place of an engine whose jars are missing."""
+        if self.jars.synapseml:
+            return self.settings
+        return self.settings.model_copy(update={"engine": "lightgbm"})
 
     def prepare_jvm(self) -> None:
-        """Fetch the jars and set the environment of the JVM that this process will start."""
-        from local_runtime import class_data_sharing as class_archive
+        """Fetch the jars and set the environment of the JVM that this process starts."""
+        from local_runtime import class_data_sharing
         from local_runtime import jars as spark_runtime
 
         spark_runtime.prepare_process()
         # the archive's key names the jars: one that is looked up before they are fetched belongs
         # to this run alone, and the next run records another
         _ = self.jars
-        class_archive.use_class_archive(self.bare)
+        class_data_sharing.use_class_archive(self.base_settings)
 
     def session(self, rows_to_read: int | None = None) -> SparkSession:
-        """The one session of this process; it has every jar there is, so that both jobs can use it.
-        The first to ask says how many rows it reads.
+        """Return the one Spark session of this process.
+
+        Args:
+            rows_to_read: number of rows that the first job reads, or None if it is not known. A JVM
+                for few rows starts faster.
         """
         if self._session is None:
             from spark.session import get_spark_session
 
-            self.prepare_jvm()
+            if self.has_local_java:
+                self.prepare_jvm()
+                # every jar of the machine, so that both jobs of the demo can share the session
+                synapseml = bool(self.jars.synapseml)
+            else:
+                uses_engine = self._job is not None and bool(self._job.engines)
+                synapseml = uses_engine and self.settings.engine == "synapseml"
             self._session = get_spark_session(
                 self.settings,
-                "yieldspark",
-                synapseml=bool(self.jars.synapseml),
+                self._job.name if self._job else "yieldspark",
+                synapseml=synapseml,
                 rows_to_read=rows_to_read,
             )
         return self._session
 
     def close(self) -> None:
+        """Stop the Spark session if there is one."""
         if self._session is not None:
             from spark.session import stop_session
 
@@ -120,8 +155,12 @@ class Workplace:
 
 
 def end_recording(*, keep: bool) -> None:
-    """Keep or drop what this process's JVM recorded of its classes. A command that started none has
-    not loaded the module, and need not.
+    """Keep or drop the class data that this process's JVM recorded.
+
+    A command that started no JVM has not loaded the module.
     """
-    if class_archive := sys.modules.get("local_runtime.class_data_sharing"):
-        class_archive.keep_class_archive() if keep else class_archive.drop_class_archive()
+    if class_data_sharing := sys.modules.get("local_runtime.class_data_sharing"):
+        if keep:
+            class_data_sharing.keep_class_archive()
+        else:
+            class_data_sharing.drop_class_archive()

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from cli.app import DATABASE, app
-from cli.context import Workplace
-from cli.options import AsJson, edge_settings, in_workplace
+from cli.context import JobContext
+from cli.options import AsJson, edge_settings, run_in_context
 from cli.terminal import out, print_json, print_pairs
 from common.errors import ConfigurationError, EnvironmentNotReady
 from config_spark import Settings
@@ -31,7 +31,7 @@ def start(as_json: AsJson = False) -> None:
 
     Example: python run_spark_local.py db start
     """
-    status = in_workplace(_start)
+    status = run_in_context(_start)
     print_json(status) if as_json else print_pairs(status)
 
 
@@ -158,9 +158,9 @@ def _require_embedded(settings: Settings) -> None:
         )
 
 
-def _start(place: Workplace) -> dict[str, Any]:
+def _start(context: JobContext) -> dict[str, Any]:
     from database.embedded.server import EmbeddedServer
 
-    _require_embedded(place.bare)
-    status = EmbeddedServer(place.settings.yieldspark_home).status()
+    _require_embedded(context.base_settings)
+    status = EmbeddedServer(context.settings.yieldspark_home).status()
     return {**status, "port": str(status["port"])}

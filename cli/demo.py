@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cli.context import Workplace
+from cli.context import JobContext
 from cli.terminal import out, print_table, say, step
 from common.errors import ConfigurationError
 from data_processing.calculate_pool_metrics_spark import run_metrics
@@ -27,32 +27,32 @@ Try next:
 """
 
 
-def run_demo(place: Workplace) -> dict[str, Any]:
+def run_demo(context: JobContext) -> dict[str, Any]:
     """Returns {loaded, metrics: ledger row, forecast: ledger row, forecasts: largest pools, report:
     path}; progress goes to stderr.
     """
-    if place.bare.db_host:
+    if context.base_settings.db_host:
         raise ConfigurationError(
             "the demo loads its sample into a database of its own, and DB_HOST is set"
-            f" ({place.bare.db_host}): unset it for the demo, or run calculate_metrics and"
-            " forecast_pools on your data"
+            f" ({context.base_settings.db_host}): unset it for the demo, or run calculate_metrics"
+            " and forecast_pools on your data"
         )
     with step("1/5 database"):
-        settings = place.settings
+        settings = context.settings
     with step("2/5 jars and sample"):
-        forecast_settings = place.with_an_engine_that_runs()
+        forecast_settings = context.settings_with_available_engine()
         loaded = load_files(settings, SAMPLE_FILES, kind=None, symbol=None, progress=say)
     with step("3/5 calculate_metrics"):
-        metrics = run_metrics(settings, session=place.session)
+        metrics = run_metrics(settings, session=context.session)
     with step("4/5 forecast_pools"):
-        forecast = run_forecast(forecast_settings, session=place.session)
+        forecast = run_forecast(forecast_settings, session=context.session)
     with step("5/5 report"):
-        report = write_report(place.engine, settings.report_dir)
+        report = write_report(context.engine, settings.report_dir)
     return {
         "loaded": loaded,
         "metrics": metrics,
         "forecast": forecast,
-        "forecasts": forecast_table(place.engine)[:SHOWN_POOLS],
+        "forecasts": forecast_table(context.engine)[:SHOWN_POOLS],
         "report": report,
     }
 

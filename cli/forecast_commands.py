@@ -1,4 +1,4 @@
-"""The commands around forecasts: make them, see how they did, see how they would have done."""
+"""The commands that score forecasts: past ones, and those of a backtest."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.app import MODELS, RUN, app
-from cli.context import Workplace
-from cli.options import AsJson, AsOf, DryRun, Engine, LastDay, day, in_workplace
+from cli.context import JobContext
+from cli.options import AsJson, DryRun, Engine, LastDay, day, run_in_context
 from cli.terminal import out, print_json, print_pairs, print_run, print_table
 
 if TYPE_CHECKING:
@@ -17,28 +17,6 @@ if TYPE_CHECKING:
 
 MODEL_PARAMETERS = Path("model_parameters.json")
 Days = Annotated[int, typer.Option(min=1, max=730, help="Number of target days to score.")]
-
-
-@app.command("forecast_pools", rich_help_panel=RUN)
-def forecast_pools(
-    as_of: AsOf = None, engine: Engine = None, dry_run: DryRun = False, as_json: AsJson = False
-) -> None:
-    """Forecast the next day's APY and TVL of every active pool, with intervals.
-
-    Example: python run_spark_local.py forecast_pools --as-of 2025-09-30 --engine lightgbm
-    """
-
-    def work(place: Workplace) -> dict[str, Any]:
-        from forecasting.forecast_pools_spark import run_forecast
-
-        if not dry_run:
-            place.require_engine()
-        return run_forecast(
-            place.settings, as_of=day(as_of), dry_run=dry_run, session=place.session
-        )
-
-    row = in_workplace(work, changes=not dry_run, engine=engine.value if engine else None)
-    print_json(row) if as_json else print_run(row)
 
 
 @app.command(rich_help_panel=RUN)
@@ -50,14 +28,14 @@ def evaluate(
     Example: python run_spark_local.py evaluate --days 60 --json
     """
 
-    def work(place: Workplace) -> dict[str, Any]:
+    def work(context: JobContext) -> dict[str, Any]:
         from forecasting.evaluation.evaluate import evaluate as score
 
         return score(
-            place.settings, days=days, end=day(end), engine=engine.value if engine else None
+            context.settings, days=days, end=day(end), engine=engine.value if engine else None
         )
 
-    _show(in_workplace(work), as_json)
+    _show(run_in_context(work), as_json)
 
 
 @app.command(rich_help_panel=MODELS)
@@ -90,29 +68,31 @@ def backtest(
     Example: python run_spark_local.py backtest --days 60 --refit 7 --engine lightgbm --json
     """
 
-    def work(place: Workplace) -> dict[str, Any]:
+    def work(context: JobContext) -> dict[str, Any]:
         from forecasting.backtest_spark import run_backtest
 
         if not dry_run:
-            place.require_engine()
-        length = days or place.settings.backtest_days
+            context.require_engine()
+        length = days or context.settings.backtest_days
         scored: list[pd.DataFrame] = []
         document = run_backtest(
-            place.settings,
+            context.settings,
             days=length,
             end=day(end),
             dry_run=dry_run,
-            session=place.session,
+            session=context.session,
             keep=scored.append,
         )
-        return document | {"report": _write_page(place, scored[0])} if html and scored else document
+        if html and scored:
+            return document | {"report": _write_page(context, scored[0])}
+        return document
 
-    options = {
+    options: dict[str, Any] = {
         "engine": engine.value if engine else None,
         "refit_days": refit,
         "horizon_days": horizon,
     }
-    _show(in_workplace(work, changes=not dry_run, **options), as_json)
+    _show(run_in_context(work, changes=not dry_run, **options), as_json)
 
 
 @app.command(rich_help_panel=MODELS)
@@ -131,15 +111,15 @@ def tune(
     Example: python run_spark_local.py tune --minutes 10 --output parameters.json --engine lightgbm
     """
 
-    def work(place: Workplace) -> dict[str, Any]:
+    def work(context: JobContext) -> dict[str, Any]:
         from forecasting.tuning import tune as search
 
-        place.require_engine()
+        context.require_engine()
         return search(
-            place.settings, minutes=minutes, output=output.absolute(), session=place.session
+            context.settings, minutes=minutes, output=output.absolute(), session=context.session
         )
 
-    document = in_workplace(work, engine=engine.value if engine else None)
+    document = run_in_context(work, engine=engine.value if engine else None)
     if as_json:
         print_json(document)
         return
@@ -153,10 +133,10 @@ def tune(
     print_pairs(tuned["parameters"] | {"better outside the noise": tuned["is_better"]})
 
 
-def _write_page(place: Workplace, scored: pd.DataFrame) -> Path:
+def _write_page(context: JobContext, scored: pd.DataFrame) -> Path:
     from reporting.report.backtest_page import write_backtest
 
-    return write_backtest(place.engine, scored, place.settings.report_dir)
+    return write_backtest(context.engine, scored, context.settings.report_dir)
 
 
 def _show(document: dict[str, Any], as_json: bool) -> None:

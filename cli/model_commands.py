@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from cli.app import MODELS, app
-from cli.context import Workplace
-from cli.options import AsJson, Engine, EngineName, in_workplace
+from cli.context import JobContext
+from cli.options import AsJson, Engine, EngineName, run_in_context
 from cli.terminal import out, print_json, print_pairs, print_table
 
 models_app = typer.Typer(
@@ -48,7 +48,7 @@ def list_versions(engine: Engine = None, horizon: Horizon = None, as_json: AsJso
 
     today = dt.datetime.now(dt.UTC).date()
     found = _in_workplace(
-        lambda place: versions.list_versions(place.settings, place.engine),
+        lambda context: versions.list_versions(context.settings, context.engine),
         engine,
         horizon,
         changes=False,
@@ -90,7 +90,7 @@ def show(
     from forecasting.registry.versions import show_version
 
     document = _in_workplace(
-        lambda place: show_version(place.settings, place.engine, version),
+        lambda context: show_version(context.settings, context.engine, version),
         engine,
         horizon,
         changes=False,
@@ -128,7 +128,7 @@ def promote(
 
     _show_move(
         _in_workplace(
-            lambda place: versions.promote(place.settings, place.engine, version, reason),
+            lambda context: versions.promote(context.settings, context.engine, version, reason),
             engine,
             horizon,
         ),
@@ -159,7 +159,7 @@ def rollback(
 
     _show_move(
         _in_workplace(
-            lambda place: versions.roll_back(place.settings, place.engine, version, reason),
+            lambda context: versions.roll_back(context.settings, context.engine, version, reason),
             engine,
             horizon,
         ),
@@ -180,11 +180,11 @@ def compare(
     Example: python run_spark_local.py models compare challenger champion --engine lightgbm
     """
 
-    def work(place: Workplace) -> dict[str, Any]:
+    def work(context: JobContext) -> dict[str, Any]:
         from forecasting.compare_versions import compare_versions
 
-        place.require_engine()
-        return compare_versions(place.settings, first, second, session=place.session)
+        context.require_engine()
+        return compare_versions(context.settings, first, second, session=context.session)
 
     document = _in_workplace(work, engine, horizon)
     if as_json:
@@ -197,7 +197,7 @@ def compare(
 def _in_workplace(
     work: Any, engine: EngineName | None, horizon: int | None, *, changes: bool = True
 ) -> Any:
-    return in_workplace(
+    return run_in_context(
         work, changes=changes, engine=engine.value if engine else None, horizon_days=horizon
     )
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the settings they are built from."""
+"""Options that several commands share, and the context in which a command runs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from cli.context import Workplace
-from cli.terminal import show_logs
+from cli.context import JobContext
+from cli.output import OUTPUT
 from common.errors import Interrupted, one_sentence
+from common.jobs import JobSpec
 from common.logging_setup import add_log_file
 from config_spark import Settings, load_settings
 
@@ -38,6 +39,12 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Print the plan without changing anything or starting a JVM."),
 ]
+BatchId = Annotated[
+    str | None,
+    typer.Option(
+        "--batch", metavar="ID", help="Id of the batch that runs the job, for the run ledger."
+    ),
+]
 Engine = Annotated[
     EngineName | None,
     typer.Option(help="SynapseML (LightGBM on Spark), or native LightGBM in one process."),
@@ -58,8 +65,8 @@ Pools = Annotated[
 ]
 
 
-def _day(words: str) -> Any:
-    return typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help=words)
+def _day(help_text: str) -> Any:
+    return typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help=help_text)
 
 
 Start = Annotated[datetime | None, _day("First day to recompute, UTC; requires --end.")]
@@ -76,36 +83,54 @@ QuarantinedSince = Annotated[datetime | None, _day("Rows quarantined on or after
 
 
 def day(value: datetime | None) -> date | None:
+    """Return the day of an option that Typer has parsed as midnight."""
     return value.date() if value else None
 
 
 def edge_settings(**overrides: Any) -> Settings:
-    """The settings with the options that were given, and logging set up beside them. In production
-    no file is written: what is on standard error is kept by the platform.
+    """Return the settings with the options of the command line, and set up logging.
+
+    No log file is written in production: the platform keeps what is on standard error.
+
+    Args:
+        overrides: settings by name; None leaves a setting as the environment has it.
+
+    Raises:
+        ConfigurationError: a setting has a value that is not allowed.
+        EnvironmentNotReady: the log file cannot be written.
     """
     settings = load_settings(
         **{name: value for name, value in overrides.items() if value is not None}
     )
-    show_logs()
+    OUTPUT.get().show_logs()
     if settings.environment == "local":
         add_log_file(settings.yieldspark_home)
     return settings
 
 
-def in_workplace(
-    work: Callable[[Workplace], Result], *, changes: bool = True, **overrides: Any
+def run_in_context(
+    work: Callable[[JobContext], Result],
+    *,
+    changes: bool = True,
+    job: JobSpec | None = None,
+    **overrides: Any,
 ) -> Result:
-    """Run `work` in a workplace with the settings of this moment, and close its session whatever
-    happens.
+    """Run `work` in a new context and close its Spark session in any case.
 
-    Args: changes is False for a command that only looks: it leaves the user's own database without
-    tables if it has none.
+    Args:
+        work: takes the context and returns the command's result.
+        changes: False for a command that only reads, as `JobContext` takes it.
+        job: the batch job that the command runs.
+        overrides: settings by name, as `edge_settings` takes them.
+
+    Raises:
+        Interrupted: the user interrupted the command.
     """
-    place = Workplace(edge_settings(**overrides), changes=changes)
+    context = JobContext(edge_settings(**overrides), changes=changes, job=job)
     try:
-        return work(place)
+        return work(context)
     except KeyboardInterrupt as error:
         # Typer would end the process on its own, without the JSON document
         raise Interrupted(one_sentence(error)) from error
     finally:
-        place.close()
+        context.close()

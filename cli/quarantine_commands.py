@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.app import DATA, app
-from cli.options import AsJson, Decimal, QuarantinedSince, day, in_workplace
+from cli.options import AsJson, Decimal, QuarantinedSince, day, run_in_context
 from cli.terminal import out, print_json, print_pairs, print_run, print_table
 from common.errors import ConfigurationError
 
@@ -67,8 +67,8 @@ def list_rows(
     from data_processing.quarantine import queries as review
 
     chosen = review.Selection(reason=reason, pool_id=pool, since=day(since), resolved=everything)
-    found = in_workplace(
-        lambda place: review.list_rows(place.engine, chosen, limit=limit), changes=False
+    found = run_in_context(
+        lambda context: review.list_rows(context.engine, chosen, limit=limit), changes=False
     )
     if as_json:
         print_json(found)
@@ -108,7 +108,9 @@ def show(row_id: RowId, as_json: AsJson = False) -> None:
     """
     from data_processing.quarantine.queries import show_row
 
-    row = in_workplace(lambda place: show_row(place.engine, place.settings, row_id), changes=False)
+    row = run_in_context(
+        lambda context: show_row(context.engine, context.settings, row_id), changes=False
+    )
     if as_json:
         print_json(row)
     else:
@@ -169,8 +171,8 @@ def replay(
     )
     chosen = Selection(tuple(row_ids or corrections), reason, pool)
     asked = Replay(chosen, who_is_asking(), corrections)
-    result = in_workplace(
-        lambda place: replay_rows(place.settings, place.engine, asked, dry_run=dry_run),
+    result = run_in_context(
+        lambda context: replay_rows(context.settings, context.engine, asked, dry_run=dry_run),
         changes=not dry_run,
     )
     print_json(result) if as_json else _print_replay(result)
@@ -211,9 +213,9 @@ def drop(
             "nothing was dropped: `quarantine drop` wants a yes at its question, or --yes"
         )
     chosen = Selection(tuple(row_ids or ()), reason, pool)
-    row = in_workplace(
-        lambda place: drop_rows(
-            place.settings, place.engine, chosen, by=who_is_asking(), note=str(note).strip()
+    row = run_in_context(
+        lambda context: drop_rows(
+            context.settings, context.engine, chosen, by=who_is_asking(), note=str(note).strip()
         )
     )
     print_json(row) if as_json else print_run(row)

@@ -1,102 +1,66 @@
-"""The last line of defence of a command line: every error becomes one sentence on stderr, one
-document for `--json`, and an exit code.
+"""Runs a Typer application: turns every error into a sentence on standard error and an exit code.
 
-Exit codes: 0 good, 1 the job failed, 2 wrong use or configuration, 130 interrupted.
+Exit codes: 0 success, 1 the job failed, 2 wrong use or configuration, 130 interrupted. With
+`--json` a failed command prints a JSON document too.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import typer
-from rich.text import Text
 from typer.exceptions import TyperException
-from typer.rich_utils import rich_format_error
 
 from cli.context import end_recording
-from cli.terminal import err, print_json
-from common.errors import (
-    MAX_MESSAGE_LETTERS,
-    ConfigurationError,
-    Interrupted,
-    YieldSparkError,
-    exit_code,
-    one_sentence,
-    shortened,
-    whole_message,
-)
+from cli.output import OUTPUT
+from common.errors import ConfigurationError, Interrupted, exit_code, shortened
 from common.interrupts import END_SECONDS, end_if_interrupted, watched
-from common.logging_setup import FAILURES
-from common.plain_text import without_credentials
 
-Failure = Callable[[BaseException, list[str]], Any]
-"""Makes the `--json` document of an error; takes the words of the command line that are no options
-too.
-"""
+FailurePayload = Callable[[BaseException, list[str]], Any]
+"""Makes the `--json` payload of an error from the error and the arguments that are no options."""
 
 
 def run_application(
     app: typer.Typer,
-    failure: Failure,
+    failure: FailurePayload,
     *,
     prog_name: str | None = None,
     end_seconds: float | None = END_SECONDS,
+    arguments: Sequence[str] | None = None,
 ) -> NoReturn:
-    """Run the command of `sys.argv` and exit with its code.
+    """Run a command and exit with its code.
 
-    Args: prog_name stands in usage lines; end_seconds is as `interrupts.watched` takes it.
+    Args:
+        app: the application that has the command.
+        failure: makes the `--json` payload of an error.
+        prog_name: name of the program in usage lines.
+        end_seconds: seconds from a signal to the end of the process, as `interrupts.watched` takes
+            it.
+        arguments: the command line (default: that of `sys.argv`).
     """
-    with watched(lambda: _report(KeyboardInterrupt(), failure), end_seconds=end_seconds):
+    command_line = list(sys.argv[1:] if arguments is None else arguments)
+
+    def report(error: BaseException, *, is_printed: bool = False) -> int:
+        OUTPUT.get().print_failure(error, is_printed=is_printed)
+        if "--json" in command_line:
+            words = [argument for argument in command_line if not argument.startswith("-")]
+            OUTPUT.get().print_json(failure(error, words))
+        return exit_code(error)
+
+    with watched(lambda: report(KeyboardInterrupt()), end_seconds=end_seconds):
         try:
-            code = app(standalone_mode=False, prog_name=prog_name)
+            code = app(command_line, standalone_mode=False, prog_name=prog_name)
             if code == Interrupted.exit_code:
-                code = _report(
-                    KeyboardInterrupt(), failure
-                )  # Typer ends an interrupted command with this code and without a word
+                # Typer ends an interrupted command with this code and without a message
+                code = report(KeyboardInterrupt())
         except TyperException as error:
             error.message = shortened(error.message)
-            rich_format_error(error)  # type: ignore[arg-type]
-            code = _report(ConfigurationError(str(error)), failure, said=True)
+            OUTPUT.get().print_usage_error(error)
+            code = report(ConfigurationError(str(error)), is_printed=True)
         except (Exception, KeyboardInterrupt) as error:
-            code = _report(error, failure)
+            code = report(error)
     end_recording(keep=not code)
     end_if_interrupted(code if isinstance(code, int) else 0)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _report(error: BaseException, failure: Failure, *, said: bool = False) -> int:
-    """Say what went wrong and where the traceback is; returns the exit code. Without a log file the
-    traceback of an error that is none of the product's is said too.
-
-    Args: said where stderr has the sentence already.
-    """
-    code, sentence, whole = exit_code(error), one_sentence(error), whole_message(error)
-    files = _log_files()
-    if not files and not isinstance(error, YieldSparkError | KeyboardInterrupt):
-        sys.stderr.write(without_credentials("".join(traceback.format_exception(error))))
-    if not said:
-        err.print("[red]error:[/red]", Text(sentence), soft_wrap=True)
-    if files:
-        FAILURES.error("%s", max(sentence, whole, key=len), exc_info=error)
-        files = _log_files()  # none any more where the disk is full
-    if files and len(whole) > MAX_MESSAGE_LETTERS:
-        err.print(Text(f"the whole message is in {files[0]}", style="dim"), soft_wrap=True)
-    if files and code == 1:
-        err.print(Text(f"the traceback is in {files[0]}", style="dim"), soft_wrap=True)
-    if "--json" in sys.argv:
-        print_json(
-            failure(error, [argument for argument in sys.argv[1:] if not argument.startswith("-")])
-        )
-    return code
-
-
-def _log_files() -> list[str]:
-    return [
-        handler.baseFilename
-        for handler in logging.getLogger().handlers
-        if isinstance(handler, logging.FileHandler)
-    ]

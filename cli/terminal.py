@@ -79,11 +79,12 @@ def print_json(document: object) -> None:
     """The one JSON document of a command. NaN is not JSON: it is an error here and not a surprise
     for the reader.
     """
-    sys.stdout.write(json.dumps(document, default=_as_json, indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(document, default=json_value, indent=2, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
-def _as_json(value: object) -> object:
+def json_value(value: object) -> object:
+    """Return the JSON form of a date or a path. Raises: TypeError for any other type."""
     if isinstance(value, date | datetime):
         return value.isoformat()
     if isinstance(value, Path):

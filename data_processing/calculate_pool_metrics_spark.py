@@ -8,14 +8,13 @@ failed, 2 wrong use or configuration, 130 interrupted.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spark.py").is_file():
     # started by path in the checkout, Python puts this folder on the path and not the root that
@@ -25,10 +24,11 @@ if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spa
 from pyspark.sql import Observation, SparkSession
 from sqlalchemy import Connection, Engine
 
-from cli.job_runner import run_job
+from cli.job_script import run_job_script
 from common.errors import ConfigurationError
+from common.jobs import CALCULATE_METRICS
 from config_spark import Settings
-from data_processing.checks.catalogue import accepting, changed_severities
+from data_processing.checks.catalogue import changed_severities
 from data_processing.checks.row_checks import raw_row_checks
 from data_processing.commit import rejected_rows
 from data_processing.commit.metrics_checks import commit_checks
@@ -42,7 +42,7 @@ from data_processing.planning.plan import JOB, plan_metrics, refuse_wrong_use
 from data_processing.planning.plan_sql import CALENDAR_COLUMNS
 from data_processing.planning.plan_statistics import count_rows_to_read
 from data_processing.planning.run_plan import Plan
-from data_processing.planning.run_request import Request, request_of, request_of_run, utc_day
+from data_processing.planning.run_request import Request, request_of_run
 from data_processing.planning.unread_rows import store_day_counts
 from data_processing.raw.history import TABLE, rows_to_read, stored_rows
 from data_processing.raw.market_series import forget_market_series, store_market_series
@@ -59,7 +59,7 @@ from database.db_utils_spark import (
     get_spark_session,
     read_table_spark,
 )
-from database.ledger.runs import Acceptance, Run, ledger_row, open_run, who_is_asking
+from database.ledger.runs import Acceptance, Run, ledger_row, open_run
 from database.schema.metrics_table import metrics_table
 from database.schema.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age
 from database.staging import staging_name
@@ -67,11 +67,6 @@ from spark.interrupt import interruptible
 from spark.session import stop_session
 
 log = logging.getLogger(__name__)
-
-EXAMPLE = (
-    "Example: python data_processing/calculate_pool_metrics_spark.py --start 2025-08-01 --end"
-    " 2025-09-01 --dry-run --json"
-)
 
 KEY = {"pool_id": "pool_id", "date": "date"}
 
@@ -278,72 +273,10 @@ def _also(connection: Connection, settings: Settings, run: Run, plan: Plan) -> N
         forget_market_series(connection, plan.market, plan.start)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The job's own command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog=JOB,
-        description="Rolling metrics of every pool and day, from raw history.",
-        epilog=EXAMPLE,
-    )
-    parser.add_argument("--full-refresh", action="store_true", help="recompute everything")
-    parser.add_argument(
-        "--start",
-        type=utc_day,
-        metavar="DAY",
-        help="first day to recompute, UTC, YYYY-MM-DD; needs --end",
-    )
-    parser.add_argument("--end", type=utc_day, metavar="DAY", help="the day after the last one")
-    parser.add_argument(
-        "--pools",
-        metavar="FILE|ID,ID",
-        help="these pools only: a file with one id a line, or ids with commas between them",
-    )
-    parser.add_argument(
-        "--retire-missing",
-        action="store_true",
-        help="take away metrics whose raw rows are gone; of all days, or of those asked for",
-    )
-    parser.add_argument(
-        "--retry",
-        metavar="RUN_ID",
-        help="what a failed run was asked, with its days; `last` is the newest run",
-    )
-    parser.add_argument(
-        "--accept-check",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="let this run through that check; needs --reason",
-    )
-    parser.add_argument(
-        "--reason", metavar="TEXT", help="why; the ledger keeps it with the name of who said so"
-    )
-    return run_job(parser, _work, _sentence, argv)
-
-
-def _work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
-    request = request_of(
-        full_refresh=options.full_refresh,
-        start=options.start,
-        end=options.end,
-        pools=options.pools,
-        retire_missing=options.retire_missing,
-    )
-    allowed = accepting(options.accept_check, options.reason, who_is_asking())
-    return run_metrics(
-        settings, request, retry=options.retry, dry_run=options.dry_run, acceptance=allowed
-    )
-
-
-def _sentence(result: dict[str, Any]) -> str:
-    if result["status"] == "planned":
-        plan = result["plan"]
-        return (
-            f"{plan['mode']}: {plan['pools']} pools, up to {plan['days']} days,"
-            f" {plan['rows_to_read']} raw rows to read ({plan['reasons']})"
-        )
-    return f"{result['run_id']}: {result['status']}, {result['rows']}, {result['seconds']:.1f} s"
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the job's command line and exit with its code."""
+    run_job_script(CALCULATE_METRICS, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -11,14 +11,13 @@ spark-submit with the code on the path, and from the command line of the product
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spark.py").is_file():
     # started by path in the checkout, Python puts this folder on the path and not the root that
@@ -29,15 +28,15 @@ import pandas as pd
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
-from cli.job_runner import run_job
+from cli.job_script import run_job_script
 from common.jobs import FORECAST_POOLS
 from config_spark import Settings
 from database.connections.engine import make_engine
-from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot, get_spark_session
+from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot
 from database.ledger.runs import Run, ledger_row, open_run
 from database.schema.metrics_table import metrics_table
 from forecasting.backtest_spark import past_evaluation
-from forecasting.engines.choose import ENGINES, choose_engine
+from forecasting.engines.choose import choose_engine
 from forecasting.evaluation.backtest import evaluation_rows, publish_days
 from forecasting.evaluation.scores import score_table, sentence
 from forecasting.features.targets import Target, targets_of
@@ -63,10 +62,6 @@ from spark.interrupt import interruptible
 log = logging.getLogger(__name__)
 
 JOB = FORECAST_POOLS.name
-EXAMPLE = (
-    "Example: python forecasting/forecast_pools_spark.py --as-of 2025-09-30 --engine lightgbm"
-    " --json"
-)
 SCORED_DAYS = 30
 """What the ledger's entry of a night is scored on: the last month, tonight's own forecasts not
 among it.
@@ -267,52 +262,10 @@ def _score_check(
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The job's own command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog=JOB,
-        description="Forecast tomorrow's APY and TVL of every active pool.",
-        epilog=EXAMPLE,
-    )
-    parser.add_argument(
-        "--as-of",
-        type=dt.date.fromisoformat,
-        help="last day whose values may be used, YYYY-MM-DD; default: the last complete UTC day",
-    )
-    parser.add_argument("--engine", choices=ENGINES, help="default: the setting ENGINE")
-    return run_job(parser, _work, _lines, argv)
-
-
-def _work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
-    session = _session(settings, options.engine)
-    return run_forecast(
-        settings,
-        as_of=options.as_of,
-        engine=options.engine,
-        dry_run=options.dry_run,
-        session=session,
-    )
-
-
-def _session(settings: Settings, engine: str | None) -> Callable[[], SparkSession]:
-    return lambda: get_spark_session(
-        settings, JOB, synapseml=(engine or settings.engine) == "synapseml"
-    )
-
-
-def _lines(document: dict[str, Any]) -> str:
-    """The document for a reader: one line for each key, those of a dry run's plan among them, and
-    of a check what it found.
-    """
-    flat = {key: value for key, value in document.items() if key != "plan"} | document.get(
-        "plan", {}
-    )
-    shown = {
-        key: [f"{check['name']}: {check['found']}" for check in value] if key == "checks" else value
-        for key, value in flat.items()
-    }
-    return "\n".join(f"{key}: {value}" for key, value in shown.items())
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the job's command line and exit with its code."""
+    run_job_script(FORECAST_POOLS, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -7,10 +7,9 @@ plan's business.
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,16 +147,6 @@ def request_of(
         ),
         retire_missing=retire_missing,
     )
-
-
-def utc_day(value: str) -> date:
-    """A day of the job's own command line. Raises: ArgumentTypeError for anything but
-    YYYY-MM-DD.
-    """
-    try:
-        return datetime.strptime(value, "%Y-%m-%d").date()
-    except ValueError as error:
-        raise ArgumentTypeError(f"{value!r} is no day: write YYYY-MM-DD") from error
 
 
 def request_of_run(engine: Engine, job: str, run_id: str) -> Request:

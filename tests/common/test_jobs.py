@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from cli.main import app
+import cli.main  # noqa: F401 - puts the commands on the application
+from cli.app import app
 from common.errors import ConfigurationError
 from common.jobs import JOBS, job_names, job_spec
 from tests.support.batches import RELEASE, TODAY, cloud_settings

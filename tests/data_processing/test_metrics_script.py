@@ -27,15 +27,15 @@ def environment(database: Settings) -> dict[str, str]:
 
 
 def test_wrong_use_exits_with_2_and_says_why(database: Settings, tmp_path: Path) -> None:
-    """Every wrong interval is in test_metrics_plan.py; what argparse refuses, and what the plan
-    does.
+    """Wrong values of options, and one that the plan refuses; test_metrics_plan.py has every wrong
+    interval.
     """
     for arguments, words in (
         (["--start", "yesterday", "--end", "2024-01-01"], "yesterday"),
         (["--start", "2024-01-02", "--end", "2999-01-01"], "in the future"),
         (
             ["--start", "2024-W31-5", "--end", "2024-12-01"],
-            "argument --start: '2024-W31-5' is no day: write YYYY-MM-DD",
+            "'2024-W31-5' does not match the formats '%Y-%m-%d'",
         ),
         (["--retry", ""], "--retry needs the id of a run"),
     ):

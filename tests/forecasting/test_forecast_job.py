@@ -17,6 +17,7 @@ import pytest
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine, insert, update
 
+from cli.output import plain_lines
 from common.errors import ConfigurationError, EnvironmentNotReady, NotEnoughHistory, SchemaMismatch
 from config_spark import Settings
 from database.connections.engine import make_engine
@@ -26,7 +27,7 @@ from forecasting.backtest_spark import run_backtest
 from forecasting.engines.synapseml_engine import check_runtime
 from forecasting.evaluation.evaluate import evaluate
 from forecasting.evaluation.scores import score_table
-from forecasting.forecast_pools_spark import _lines, main, run_forecast
+from forecasting.forecast_pools_spark import main, run_forecast
 from forecasting.run.dataset import held_rows
 from forecasting.run.plan import plan_forecast
 from tests.conftest import skip_where_synapseml_cannot_run
@@ -409,7 +410,7 @@ def test_a_dry_run_prints_the_plan_without_a_session_and_writes_nothing(
     assert (plan["forecast_days"], plan["refits"], plan["ledger_days"]) == (46, 1, 0)
     assert (plan["champion"], plan["newest_version"], plan["problems"]) == (None, None, [])
     assert table(short, "yieldspark.run_ledger").empty
-    assert f"as_of: {END}" in _lines(document).splitlines()
+    assert f"as_of: {END}" in plain_lines(document)
 
 
 def test_without_metrics_the_error_names_the_job_that_makes_them(short: Settings) -> None:
@@ -487,7 +488,9 @@ def test_the_command_returns_the_errors_exit_code(
     monkeypatch.chdir(tmp_path)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert main(["--dry-run"]) == NotEnoughHistory.exit_code
+    with pytest.raises(SystemExit) as ended:
+        main(["--dry-run"])
+    assert ended.value.code == NotEnoughHistory.exit_code
     assert capsys.readouterr().out == ""
 
 

@@ -41,12 +41,12 @@ use_class_archive(load_settings())
 print(os.environ.get("SPARK_SUBMIT_OPTS", ""), end="")
 """
 KEY_OF_A_FIRST_COMMAND = """
-from cli.context import Workplace
+from cli.context import JobContext
 from config_spark import load_settings
 from local_runtime import class_data_sharing as class_archive
 
 settings = load_settings()
-Workplace(settings).prepare_jvm()
+JobContext(settings).prepare_jvm()
 print(class_archive._recording.archive == class_archive.find_archive(settings), end="")
 class_archive.drop_class_archive()
 """

@@ -118,7 +118,7 @@ def test_the_zip_holds_the_product_and_no_mark_of_the_machine(checkout: Path) ->
 
 
 def test_the_operators_zip_holds_what_its_commands_import_and_no_double(checkout: Path) -> None:
-    """The jobs' zip has no `local_runtime/`: cli/job_runner.py takes its presence for a laptop."""
+    """The jobs' zip has no `local_runtime/`: cli/context.py takes its presence for a laptop."""
     rooms = {path.name.removesuffix(".py") for path in checkout.iterdir()}
     with zipfile.ZipFile(BytesIO(build_operator_archive(checkout))) as archive:
         sources = {
@@ -451,4 +451,4 @@ finally:
         text=True,
         check=False,
     )
-    assert (done.returncode, f"usage: {job}" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert (done.returncode, f"Usage: {job}" in done.stdout) == (0, True), done.stdout + done.stderr

@@ -19,7 +19,18 @@ from workflows.releases.working_tree import files_of
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("common", "database", "spark")
 """Folders that every job needs, besides the job's own."""
-MODULES = ("config_spark.py", "cli/__init__.py", "cli/job_runner.py")
+MODULES = (
+    "config_spark.py",
+    "cli/__init__.py",
+    "cli/context.py",
+    "cli/job_commands.py",
+    "cli/job_script.py",
+    "cli/options.py",
+    "cli/output.py",
+    "cli/run_application.py",
+    "cli/terminal.py",
+)
+"""Files that every job needs: the settings, and the jobs' commands."""
 OPERATOR_PACKAGES = ("cli", "local_runtime", "reporting", "workflows")
 
 OPERATOR_MAIN = "__main__.py"

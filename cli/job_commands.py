@@ -1,0 +1,142 @@
+"""The commands of the batch jobs, one function for each, named as the job.
+
+`run_spark_local.py`, a script, spark-submit and a container run the same function. It parses the
+options, runs the job in a context, and prints the job's ledger row or plan.
+"""
+
+# The jobs are imported inside their command: `--help` must not wait for Spark and LightGBM.
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from cli.context import JobContext
+from cli.options import (
+    AsJson,
+    AsOf,
+    BatchId,
+    DryRun,
+    End,
+    Engine,
+    Pools,
+    Start,
+    day,
+    run_in_context,
+)
+from cli.output import OUTPUT
+from common.jobs import CALCULATE_METRICS, FORECAST_POOLS, JobSpec
+
+
+def calculate_metrics(
+    full_refresh: Annotated[
+        bool, typer.Option("--full-refresh", help="Recompute every day of every pool.")
+    ] = False,
+    retire_missing: Annotated[
+        bool,
+        typer.Option(
+            "--retire-missing",
+            help="Remove metrics whose raw rows no longer exist.",
+        ),
+    ] = False,
+    start: Start = None,
+    end: End = None,
+    pools: Pools = None,
+    retry: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN_ID",
+            help="Repeat the request of a failed run; `last` is the newest run.",
+        ),
+    ] = None,
+    accept_check: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Accept a failing check for this run; repeatable, requires --reason.",
+        ),
+    ] = None,
+    reason: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="Reason, recorded in the run ledger with your user name."
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    batch: BatchId = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute rolling metrics of the pools that changed since the last successful run.
+
+    Example: python run_spark_local.py calculate_metrics --start 2025-08-01 --end 2025-09-01
+    """
+    from data_processing.checks.catalogue import accepting
+    from data_processing.planning.run_request import request_of
+    from database.ledger.runs import who_is_asking
+
+    request = request_of(
+        full_refresh=full_refresh,
+        start=day(start),
+        end=day(end),
+        pools=pools,
+        retire_missing=retire_missing,
+    )
+    acceptance = accepting(accept_check or [], reason, who_is_asking())
+
+    def work(context: JobContext) -> dict[str, Any]:
+        from data_processing.calculate_pool_metrics_spark import run_metrics
+
+        return run_metrics(
+            context.settings,
+            request,
+            retry=retry,
+            dry_run=dry_run,
+            acceptance=acceptance,
+            session=context.session,
+        )
+
+    row = run_in_context(work, changes=not dry_run, job=CALCULATE_METRICS, batch_id=batch)
+    _print_row(row, as_json)
+
+
+def forecast_pools(
+    as_of: AsOf = None,
+    engine: Engine = None,
+    dry_run: DryRun = False,
+    batch: BatchId = None,
+    as_json: AsJson = False,
+) -> None:
+    """Forecast the next day's APY and TVL of every active pool, with intervals.
+
+    Example: python run_spark_local.py forecast_pools --as-of 2025-09-30 --engine lightgbm
+    """
+
+    def work(context: JobContext) -> dict[str, Any]:
+        from forecasting.forecast_pools_spark import run_forecast
+
+        if not dry_run:
+            context.require_engine()
+        return run_forecast(
+            context.settings, as_of=day(as_of), dry_run=dry_run, session=context.session
+        )
+
+    row = run_in_context(
+        work,
+        changes=not dry_run,
+        job=FORECAST_POOLS,
+        engine=engine.value if engine else None,
+        batch_id=batch,
+    )
+    _print_row(row, as_json)
+
+
+def job_command(job: JobSpec) -> Callable[..., None]:
+    """Return the command of a job: the function of this module that has the job's name."""
+    command: Callable[..., None] = globals()[job.name]
+    return command
+
+
+def _print_row(row: dict[str, Any], as_json: bool) -> None:
+    output = OUTPUT.get()
+    output.print_json(row) if as_json else output.print_run(row)

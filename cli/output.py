@@ -1,0 +1,158 @@
+"""The two forms of a command's output: for a person at a terminal, and for the log of a batch.
+
+`OUTPUT` holds the form of this process. `run_application` and the commands of the jobs print
+through it, so that one command serves the laptop, spark-submit and a container.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from rich.text import Text
+from typer.exceptions import TyperException
+from typer.rich_utils import rich_format_error
+
+from cli import terminal
+from common.errors import (
+    MAX_MESSAGE_LETTERS,
+    ConfigurationError,
+    YieldSparkError,
+    exit_code,
+    one_sentence,
+    whole_message,
+)
+from common.logging_setup import FAILURES, LineFormatter, only_sentences
+from common.plain_text import without_controls, without_credentials
+
+
+class Output(Protocol):
+    """How a command shows its progress, its result and its failure."""
+
+    def show_logs(self) -> None:
+        """Send YieldSpark's log records to standard error."""
+
+    def print_json(self, payload: object) -> None:
+        """Print one JSON document on standard output. NaN raises ValueError."""
+
+    def print_run(self, row: Mapping[str, Any]) -> None:
+        """Print a ledger row, or the plan of a dry run, for a person."""
+
+    def print_usage_error(self, error: TyperException) -> None:
+        """Print an error in the use of the command line."""
+
+    def print_failure(self, error: BaseException, *, is_printed: bool) -> None:
+        """Print the sentence of an error, and log its traceback.
+
+        Args:
+            error: the error that ended the command.
+            is_printed: whether standard error has the sentence already.
+        """
+
+
+class TerminalOutput:
+    """Output for a person: colours, tables, and tracebacks in the log file."""
+
+    def show_logs(self) -> None:
+        terminal.show_logs()
+
+    def print_json(self, payload: object) -> None:
+        terminal.print_json(payload)
+
+    def print_run(self, row: Mapping[str, Any]) -> None:
+        terminal.print_run(row)
+
+    def print_usage_error(self, error: TyperException) -> None:
+        rich_format_error(error)  # type: ignore[arg-type]
+
+    def print_failure(self, error: BaseException, *, is_printed: bool) -> None:
+        sentence, whole = one_sentence(error), whole_message(error)
+        files = _log_files()
+        if not files and not isinstance(error, YieldSparkError | KeyboardInterrupt):
+            # an unexpected error without a log file: its traceback would be lost
+            sys.stderr.write(without_credentials("".join(traceback.format_exception(error))))
+        if not is_printed:
+            terminal.err.print("[red]error:[/red]", Text(sentence), soft_wrap=True)
+        if files:
+            FAILURES.error("%s", max(sentence, whole, key=len), exc_info=error)
+            # writing the record may have found the disk full, which ends the log file
+            files = _log_files()
+        if files and len(whole) > MAX_MESSAGE_LETTERS:
+            self._hint(f"the whole message is in {files[0]}")
+        if files and exit_code(error) == 1:
+            self._hint(f"the traceback is in {files[0]}")
+
+    def _hint(self, line: str) -> None:
+        terminal.err.print(Text(line, style="dim"), soft_wrap=True)
+
+
+class BatchOutput:
+    """Output for the log of a platform: lines with time and level, one line of JSON."""
+
+    def __init__(self) -> None:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(LineFormatter())
+        handler.addFilter(_is_shown)
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
+        logging.getLogger("py4j").setLevel(logging.WARNING)
+
+    def show_logs(self) -> None:
+        """Do nothing: records are shown from the start, those of wrong settings too."""
+
+    def print_json(self, payload: object) -> None:
+        line = json.dumps(payload, default=terminal.json_value, allow_nan=False)
+        sys.stdout.write(without_controls(line) + "\n")
+        sys.stdout.flush()
+
+    def print_run(self, row: Mapping[str, Any]) -> None:
+        sys.stdout.write(without_controls("\n".join(plain_lines(row))) + "\n")
+        sys.stdout.flush()
+
+    def print_usage_error(self, error: TyperException) -> None:
+        context = getattr(error, "ctx", None)
+        if context is not None:
+            sys.stderr.write(f"{context.get_usage()}\n")
+        sys.stderr.write(f"{without_controls(error.format_message())}\n")
+
+    def print_failure(self, error: BaseException, *, is_printed: bool) -> None:
+        if is_printed:
+            return
+        sentence = one_sentence(error)
+        # wrong use needs no traceback in the platform's log; the log file of a laptop has it
+        has_traceback = exit_code(error) != ConfigurationError.exit_code or bool(_log_files())
+        FAILURES.error("%s", sentence, exc_info=error if has_traceback else None)
+        sys.stderr.write(f"{sentence}\n")
+
+
+OUTPUT: ContextVar[Output] = ContextVar("OUTPUT", default=TerminalOutput())  # noqa: B039
+"""The form of this process's output."""
+
+
+def plain_lines(row: Mapping[str, Any]) -> list[str]:
+    """Return a ledger row, or the plan of a dry run, as one `key: value` line for each entry.
+
+    A check is shown as its name and its finding.
+    """
+    entries = {name: value for name, value in row.items() if name != "plan"}
+    entries |= row.get("plan") or {}
+    if checks := entries.get("checks"):
+        entries["checks"] = [f"{check['name']}: {check.get('found')}" for check in checks]
+    return [f"{name}: {value}" for name, value in entries.items()]
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    """Keep tracebacks from standard error while a log file has them."""
+    return not _log_files() or only_sentences(record)
+
+
+def _log_files() -> list[str]:
+    return [
+        handler.baseFilename
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.FileHandler)
+    ]
