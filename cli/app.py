@@ -1,4 +1,4 @@
-"""The Typer application; `commands.py` and the `*_commands.py` put the commands on it."""
+"""The Typer application of `run_spark_local.py`; other modules of `cli/` add the commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from common.settings.cloud import PRODUCT_VERSION
 
 RUN, DATA, MODELS, DATABASE, MACHINE = "Run", "Data", "Models", "Database", "Machine"
-"""Groups of commands in `--help`."""
+"""Groups of the commands in `--help`."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,13 +18,13 @@ app = typer.Typer(
     help="Rolling metrics and next-day forecasts for DeFi yield pools, in Spark.",
     epilog=(
         "Settings come from the environment and .env: docs/reference/settings.md. Exit codes:"
-        " 0 good, 1 the job failed, 2 wrong use, 130 interrupted."
+        " 0 success, 1 the job failed, 2 wrong use, 130 interrupted."
     ),
 )
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         print(f"YieldSpark {PRODUCT_VERSION}")
         raise typer.Exit
 

@@ -1,10 +1,11 @@
-"""The commands. Each parses, calls one function of a room below and shows what came back; `--json`
-prints that as one document.
+"""Commands to run, load data and inspect the result.
 
-Rooms are imported inside their command: `--help` and `status` must not wait for Spark and LightGBM
-to load.
+Each command parses its options, calls one function of a layer below, and prints the result; with
+`--json` as one document.
 """
 
+# Layers are imported inside the commands: `--help` and `status` must not wait for Spark and
+# LightGBM.
 from __future__ import annotations
 
 from pathlib import Path
@@ -104,12 +105,12 @@ def ingest(
     """
     if pools and (min_tvl is not None or stablecoins):
         raise ConfigurationError(
-            "--pools names the pools; --min-tvl and --stablecoins choose them: give one or the"
+            "--pools lists the pools, and --min-tvl and --stablecoins select them: give one or the"
             " other"
         )
     if not pools and min_tvl is None and not stablecoins:
         raise ConfigurationError(
-            "which pools? Give --pools FILE, or --min-tvl USD and/or --stablecoins"
+            "no pools are selected: give --pools FILE, or --min-tvl USD and/or --stablecoins"
         )
 
     from data_processing.ingest.defillama import pull as defillama
@@ -175,16 +176,16 @@ def doctor(as_json: AsJson = False) -> None:
 
     Example: python run_spark_local.py doctor
     """
-    from cli.doctor_checks import examine
+    from cli.doctor_checks import run_checks
     from cli.metrics_doctor_check import UNREAD_ROWS
 
-    findings = examine(load_settings(), [UNREAD_ROWS])
+    results = run_checks(load_settings(), [UNREAD_ROWS])
     if as_json:
-        print_json({"checks": [vars(finding) for finding in findings]})
+        print_json({"checks": [vars(result) for result in results]})
     else:
         print_table(
             ["check", "result", "found", "fix"],
-            [[finding.name, finding.result, finding.found, finding.fix] for finding in findings],
+            [[result.name, result.result, result.found, result.fix] for result in results],
         )
-    if any(finding.result == "fail" for finding in findings):
+    if any(result.result == "fail" for result in results):
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`compare`: the metrics of another table, such as the pandas job's, beside ours."""
+"""`compare`: compares another metrics table, such as the pandas job's, with YieldSpark's."""
 
 from __future__ import annotations
 
@@ -43,23 +43,25 @@ def compare(
     from data_processing.comparison.compare_tables import Comparison, compare_tables
     from data_processing.planning.run_request import pools_option
 
-    asked = Comparison(table, tolerance, pools_option(pools), day(start), day(end), limit)
-    found = run_in_context(lambda context: compare_tables(context.engine, asked), changes=False)
-    print_json(found) if as_json else _print(found)
-    if found["unexplained"]:
+    comparison = Comparison(table, tolerance, pools_option(pools), day(start), day(end), limit)
+    result = run_in_context(
+        lambda context: compare_tables(context.engine, comparison), changes=False
+    )
+    print_json(result) if as_json else _print(result)
+    if result["unexplained"]:
         raise typer.Exit(1)
 
 
-def _print(found: dict[str, Any]) -> None:
-    rows = found["rows"]
+def _print(result: dict[str, Any]) -> None:
+    rows = result["rows"]
     print_pairs(
         {
-            "ours": found["ours"],
-            "theirs": found["theirs"],
+            "ours": result["ours"],
+            "theirs": result["theirs"],
             "rows in both": rows["both"],
-            "rows in ours alone": rows["only_ours"],
-            "rows in theirs alone": rows["only_theirs"],
-            "unexplained": f"{found['unexplained']:,}",
+            "rows only in ours": rows["only_ours"],
+            "rows only in theirs": rows["only_theirs"],
+            "unexplained": f"{result['unexplained']:,}",
         }
     )
     out.print()
@@ -68,20 +70,20 @@ def _print(found: dict[str, Any]) -> None:
         ["column", *(name.replace("_", " ") for name in names)],
         [
             [column, *(counts[name] for name in names)]
-            for column, counts in found["columns"].items()
+            for column, counts in result["columns"].items()
         ],
     )
-    if found["not_compared"]:
+    if result["not_compared"]:
         out.print()
-        print_pairs({"not compared": ", ".join(found["not_compared"])})
-    if found["rules"]:
+        print_pairs({"not compared": ", ".join(result["not_compared"])})
+    if result["rules"]:
         out.print()
-        print_pairs(found["rules"])
-    if found["examples"]:
+        print_pairs(result["rules"])
+    if result["examples"]:
         out.print()
         columns = ["pool_id", "date", "column", "ours", "theirs"]
         print_table(
             columns,
-            [[example[name] for name in columns] for example in found["examples"]],
-            title=f"unexplained: {found['unexplained']:,}",
+            [[example[name] for name in columns] for example in result["examples"]],
+            title=f"unexplained: {result['unexplained']:,}",
         )

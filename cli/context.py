@@ -117,7 +117,7 @@ class JobContext:
 
         spark_runtime.prepare_process()
         # the archive's key names the jars: one that is looked up before they are fetched belongs
-        # to this run alone, and the next run records another
+        # to this run only, and the next run records another
         _ = self.jars
         class_data_sharing.use_class_archive(self.base_settings)
 

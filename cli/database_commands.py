@@ -1,5 +1,6 @@
 """`db start | stop | url | psql | migrate | reset`: the embedded server, or with DB_HOST your own.
-Each imports what it needs of the database.
+
+Each command imports the parts of `database/` that it needs.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def migrate_tables(as_json: AsJson = False) -> None:
     if as_json:
         print_json({"changed": changed, **({"registry": registry} if registry else {}), **document})
     else:
-        out.print("the tables are there" if changed else "nothing to do")
+        out.print("the tables are up to date" if changed else "nothing to do")
         if registry in ("made", "upgraded"):
             out.print(f"the model registry's tables are {registry}")
         for sentence in [findings.absent, *findings.problems, findings.refused, findings.slow]:
@@ -82,11 +83,10 @@ def stop(as_json: AsJson = False) -> None:
     from database.embedded.server import EmbeddedServer
 
     stopped = EmbeddedServer(settings.yieldspark_home).stop()
-    (
+    if as_json:
         print_json({"stopped": stopped})
-        if as_json
-        else out.print("stopped" if stopped else "it was not running")
-    )
+    else:
+        out.print("stopped" if stopped else "it was not running")
 
 
 @db_app.command()
@@ -99,8 +99,8 @@ def url(as_json: AsJson = False) -> None:
     from database.embedded.resolve import with_database
 
     url = connection_parameters(with_database(edge_settings())).sqlalchemy_url()
-    shown = url.render_as_string(hide_password=False)
-    print_json({"url": shown}) if as_json else out.print(shown, soft_wrap=True, markup=False)
+    url_text = url.render_as_string(hide_password=False)
+    print_json({"url": url_text}) if as_json else out.print(url_text, soft_wrap=True, markup=False)
 
 
 @db_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -141,9 +141,7 @@ def reset(
     _require_embedded(settings)
     question = f"Delete all data of the embedded server in {settings.yieldspark_home}?"
     if not yes and not (sys.stdin.isatty() and typer.confirm(question, err=True)):
-        raise ConfigurationError(
-            "nothing was deleted: `db reset` wants a yes at its question, or --yes"
-        )
+        raise ConfigurationError("nothing was deleted: answer `db reset` with yes, or give --yes")
     from database.embedded.server import EmbeddedServer
 
     EmbeddedServer(settings.yieldspark_home).reset()
@@ -153,7 +151,7 @@ def reset(
 def _require_embedded(settings: Settings) -> None:
     if settings.db_host:
         raise ConfigurationError(
-            f"DB_HOST is set ({settings.db_host}): this command is for the embedded server alone;"
+            f"DB_HOST is set ({settings.db_host}): this command is for the embedded server only;"
             " unset DB_HOST"
         )
 

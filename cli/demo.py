@@ -1,5 +1,6 @@
-"""The demo: from a fresh clone to a forecast report of real pools. Every step can be repeated, so
-an interrupted demo goes on with the next run.
+"""The demo: from a fresh clone to a forecast report of real pools.
+
+Every step can be repeated, so a new run continues an interrupted demo.
 """
 
 from __future__ import annotations
@@ -28,8 +29,14 @@ Try next:
 
 
 def run_demo(context: JobContext) -> dict[str, Any]:
-    """Returns {loaded, metrics: ledger row, forecast: ledger row, forecasts: largest pools, report:
-    path}; progress goes to stderr.
+    """Load the sample, run both jobs and write the report. Progress goes to standard error.
+
+    Returns:
+        `loaded`: files and rows; `metrics` and `forecast`: ledger rows; `forecasts`: forecasts of
+        the largest pools; `report`: path of the report.
+
+    Raises:
+        ConfigurationError: DB_HOST is set. The sample must not get into your own database.
     """
     if context.base_settings.db_host:
         raise ConfigurationError(
@@ -58,7 +65,7 @@ def run_demo(context: JobContext) -> dict[str, Any]:
 
 
 def print_demo(summary: Mapping[str, Any]) -> None:
-    """The short table, where the report is, and three commands to try next."""
+    """Print the forecasts of the largest pools, the report's path, and commands to try next."""
     columns = {
         "pool": "symbol",
         "protocol": "protocol",

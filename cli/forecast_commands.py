@@ -128,7 +128,7 @@ def tune(
     columns = ["parameters", "searched folds, to persistence", "last fold, to persistence"]
     print_table(
         columns,
-        [[name, found["searched"], found["last"]] for name, found in tuned["ratio"].items()],
+        [[name, ratio["searched"], ratio["last"]] for name, ratio in tuned["ratio"].items()],
     )
     print_pairs(tuned["parameters"] | {"better outside the noise": tuned["is_better"]})
 
@@ -162,37 +162,14 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
         "coverage",
         "pinball ratio",
     ]
-    table = [
-        _score_line(target, name, found)
-        for target, classes in document.get("targets", {}).items()
-        for name, found in classes.items()
-    ]
-    if table:
-        print_table(
-            columns,
-            table,
-            title=(
-                "beside persistence (1 = as good), the MAE ratio with its interval over blocks of"
-                " days"
-            ),
-        )
-    groups = [
-        [
-            *(
-                row[name]
-                for name in (
-                    "target",
-                    "by",
-                    "group",
-                    "rows",
-                    "mae_ratio",
-                    "median_ae_ratio",
-                    "coverage",
-                )
-            )
-        ]
-        for row in document.get("groups", [])
-    ]
+    rows = []
+    for target, models in document.get("targets", {}).items():
+        rows += [_score_row(target, name, scores) for name, scores in models.items()]
+    if rows:
+        title = "relative to persistence (1 = equal), the MAE ratio with its interval over days"
+        print_table(columns, rows, title=title)
+    keys = ["target", "by", "group", "rows", "mae_ratio", "median_ae_ratio", "coverage"]
+    groups = [[row[key] for key in keys] for row in document.get("groups", [])]
     if groups:
         print_table(
             ["target", "by", "group", "rows", "MAE ratio", "median ratio", "coverage"], groups
@@ -201,16 +178,16 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
         out.print(str(document["report"]), soft_wrap=True)
 
 
-def _score_line(target: str, name: str, found: dict[str, Any]) -> list[object]:
-    if not found["rows"]:
+def _score_row(target: str, name: str, scores: dict[str, Any]) -> list[object]:
+    if not scores["rows"]:
         return [target, name, 0, 0, *[None] * 6]
-    ratio, interval = found["ratio"], found["interval"]
+    ratio, interval = scores["ratio"], scores["interval"]
     errors = [ratio[key] for key in ("mae", "mae_low", "mae_high", "median_ae")]
     return [
         target,
         name,
-        found["rows"],
-        found["pools"],
+        scores["rows"],
+        scores["pools"],
         *errors,
         interval["coverage"],
         interval["pinball_ratio"],

@@ -28,41 +28,39 @@ from cli.options import (
 from cli.output import OUTPUT
 from common.jobs import CALCULATE_METRICS, FORECAST_POOLS, JobSpec
 
+FullRefresh = Annotated[
+    bool, typer.Option("--full-refresh", help="Recompute every day of every pool.")
+]
+RetireMissing = Annotated[
+    bool, typer.Option("--retire-missing", help="Remove metrics whose raw rows no longer exist.")
+]
+Retry = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN_ID", help="Repeat the request of a failed run; `last` is the newest run."
+    ),
+]
+AcceptCheck = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="Accept a failing check for this run; repeatable, requires --reason."
+    ),
+]
+AcceptReason = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="Reason, recorded in the run ledger with your user name."),
+]
+
 
 def calculate_metrics(
-    full_refresh: Annotated[
-        bool, typer.Option("--full-refresh", help="Recompute every day of every pool.")
-    ] = False,
-    retire_missing: Annotated[
-        bool,
-        typer.Option(
-            "--retire-missing",
-            help="Remove metrics whose raw rows no longer exist.",
-        ),
-    ] = False,
+    full_refresh: FullRefresh = False,
+    retire_missing: RetireMissing = False,
     start: Start = None,
     end: End = None,
     pools: Pools = None,
-    retry: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN_ID",
-            help="Repeat the request of a failed run; `last` is the newest run.",
-        ),
-    ] = None,
-    accept_check: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="Accept a failing check for this run; repeatable, requires --reason.",
-        ),
-    ] = None,
-    reason: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT", help="Reason, recorded in the run ledger with your user name."
-        ),
-    ] = None,
+    retry: Retry = None,
+    accept_check: AcceptCheck = None,
+    reason: AcceptReason = None,
     dry_run: DryRun = False,
     batch: BatchId = None,
     as_json: AsJson = False,

@@ -31,8 +31,8 @@ def main() -> NoReturn:
     run_application(app, _failure)
 
 
-def _failure(error: BaseException, words: list[str]) -> dict[str, Any]:
-    job = next((name for name in job_names() if words[:1] == [name]), None)
+def _failure(error: BaseException, arguments: list[str]) -> dict[str, Any]:
+    job = next((name for name in job_names() if arguments[:1] == [name]), None)
     for length in (1, 2):
-        job = job or JOB_OF_COMMAND.get(" ".join(words[:length]))
+        job = job or JOB_OF_COMMAND.get(" ".join(arguments[:length]))
     return failure_document(error, job)

@@ -1,13 +1,13 @@
-"""What `doctor` asks of raw history: whether it has rows that no metrics run will look at.
+"""The check of `doctor` for raw rows that no metrics run will read.
 
-In: settings. Out: a finding. Nothing is written and no server is started.
+It writes nothing and starts no server.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import text
 
-from cli.doctor_checks import Check, Result, asked, is_asleep
+from cli.doctor_checks import Check, Result, is_embedded_and_stopped, limited_connection
 from common.errors import DatabaseRefused, DatabaseUnreachable, SchemaMismatch
 from config_spark import Settings
 from data_processing.metrics.rolling_metrics import reach_days
@@ -19,15 +19,15 @@ from database.schema.tables import raw_day_counts
 
 
 def unread_rows(settings: Settings) -> tuple[Result, str, str]:
-    """As `cli.doctor_checks.Check.look`."""
-    if is_asleep(settings):
-        return "ok", "not looked at: the embedded server is not running", ""
+    """Check raw history for rows that no run has read. Returns result, finding and fix."""
+    if is_embedded_and_stopped(settings):
+        return "ok", "not checked: the embedded server is not running", ""
     try:
-        with asked(with_database(settings)) as connection:
+        with limited_connection(with_database(settings)) as connection:
             table = {"name": qualified(raw_day_counts)}
-            there = text("SELECT to_regclass(:name) IS NOT NULL")
-            if not connection.execute(there, table).scalar_one():
-                return "ok", "not looked at: no metrics run has counted raw history yet", ""
+            table_exists = text("SELECT to_regclass(:name) IS NOT NULL")
+            if not connection.execute(table_exists, table).scalar_one():
+                return "ok", "not checked: no metrics run has counted raw history yet", ""
             days, sentence = find_unread_rows(
                 connection, settings, JOB, reach_days(settings.max_fill_days)
             )

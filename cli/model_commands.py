@@ -1,6 +1,4 @@
-"""`models list | show | promote | rollback | compare`: which version makes the forecasts, why, and
-how to go back.
-"""
+"""`models list | show | promote | rollback | compare`: inspects and changes model versions."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ Horizon = Annotated[
     ),
 ]
 
-GROUPS_SHOWN, FEATURES_SHOWN = 12, 10
+MAX_GROUPS, MAX_FEATURES = 12, 10
 
 
 @models_app.command("list")
@@ -47,13 +45,13 @@ def list_versions(engine: Engine = None, horizon: Horizon = None, as_json: AsJso
     from forecasting.registry import versions
 
     today = dt.datetime.now(dt.UTC).date()
-    found = _in_workplace(
+    model_versions = _run_for_model(
         lambda context: versions.list_versions(context.settings, context.engine),
         engine,
         horizon,
         changes=False,
     )
-    rows = [versions.shown(one, today) for one in found]
+    rows = [versions.shown(version, today) for version in model_versions]
     if as_json:
         print_json(rows)
         return
@@ -89,7 +87,7 @@ def show(
     """
     from forecasting.registry.versions import show_version
 
-    document = _in_workplace(
+    document = _run_for_model(
         lambda context: show_version(context.settings, context.engine, version),
         engine,
         horizon,
@@ -105,8 +103,8 @@ def show(
     )
     _print_numbers(document["scores"])
     for target, gain in document["gain"].items():
-        print_table([f"{target}: group", "gain"], list(gain["groups"].items())[:GROUPS_SHOWN])
-        print_table([f"{target}: feature", "gain"], list(gain["features"].items())[:FEATURES_SHOWN])
+        print_table([f"{target}: group", "gain"], list(gain["groups"].items())[:MAX_GROUPS])
+        print_table([f"{target}: feature", "gain"], list(gain["features"].items())[:MAX_FEATURES])
     columns = ["decided_at", "decision", "challenger", "champion", "serves", "decided_by", "reason"]
     if document["decisions"]:
         print_table(columns, [[row[name] for name in columns] for row in document["decisions"]])
@@ -126,8 +124,8 @@ def promote(
     """
     from forecasting.registry import versions
 
-    _show_move(
-        _in_workplace(
+    _print_decision(
+        _run_for_model(
             lambda context: versions.promote(context.settings, context.engine, version, reason),
             engine,
             horizon,
@@ -157,8 +155,8 @@ def rollback(
     """
     from forecasting.registry import versions
 
-    _show_move(
-        _in_workplace(
+    _print_decision(
+        _run_for_model(
             lambda context: versions.roll_back(context.settings, context.engine, version, reason),
             engine,
             horizon,
@@ -186,7 +184,7 @@ def compare(
         context.require_engine()
         return compare_versions(context.settings, first, second, session=context.session)
 
-    document = _in_workplace(work, engine, horizon)
+    document = _run_for_model(work, engine, horizon)
     if as_json:
         print_json(document)
         return
@@ -194,7 +192,7 @@ def compare(
     _print_numbers(document["numbers"])
 
 
-def _in_workplace(
+def _run_for_model(
     work: Any, engine: EngineName | None, horizon: int | None, *, changes: bool = True
 ) -> Any:
     return run_in_context(
@@ -202,12 +200,12 @@ def _in_workplace(
     )
 
 
-def _show_move(row: dict[str, Any], as_json: bool) -> None:
+def _print_decision(row: dict[str, Any], as_json: bool) -> None:
     print_json(row) if as_json else print_pairs(row | {"next": "the next `forecast_pools` uses it"})
 
 
 def _print_numbers(numbers: dict[str, Any]) -> None:
-    ratios = [[name, *found] for name, found in numbers.get("ratio", {}).items()]
+    ratios = [[name, *values] for name, values in numbers.get("ratio", {}).items()]
     if ratios:
         title = f"{numbers['rows']} rows of {numbers['days']} days: errors in the pools' own scales"
         print_table(["lost, as a ratio", "ratio", "from", "to"], ratios, title=title)

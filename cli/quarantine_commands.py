@@ -1,6 +1,4 @@
-"""`quarantine list | show | replay | drop`: rows that were not used, why, and how they are put
-right.
-"""
+"""`quarantine list | show | replay | drop`: inspects and resolves rejected raw rows."""
 
 from __future__ import annotations
 
@@ -64,40 +62,41 @@ def list_rows(
 
     Example: python run_spark_local.py quarantine list --reason apy_beyond_limit --since 2025-08-01
     """
-    from data_processing.quarantine import queries as review
+    from data_processing.quarantine import queries
 
-    chosen = review.Selection(reason=reason, pool_id=pool, since=day(since), resolved=everything)
-    found = run_in_context(
-        lambda context: review.list_rows(context.engine, chosen, limit=limit), changes=False
+    selection = queries.Selection(
+        reason=reason, pool_id=pool, since=day(since), resolved=everything
+    )
+    listing = run_in_context(
+        lambda context: queries.list_rows(context.engine, selection, limit=limit), changes=False
     )
     if as_json:
-        print_json(found)
+        print_json(listing)
         return
-    if not found["total"]:
-        out.print(
-            "no such rows"
-            if reason or pool or since
-            else "no rows"
-            if everything
-            else "no open rows"
-        )
+    if not listing["total"]:
+        if reason or pool or since:
+            out.print("no such rows")
+        else:
+            out.print("no rows" if everything else "no open rows")
         return
     print_table(
         ["source", "reason", "resolution", "rows"],
-        [list(count.values()) for count in found["counts"]],
+        [list(count.values()) for count in listing["counts"]],
     )
     columns = ["id", "reason", "pool_id", "timestamp", "source_id", "quarantined_at", "resolution"]
-    if found["rows"]:
+    if listing["rows"]:
         out.print()
         print_table(
             columns,
             [
                 [str(row[name]) if name == "id" else row[name] for name in columns]
-                for row in found["rows"]
+                for row in listing["rows"]
             ],
         )
-    if found["total"] > len(found["rows"]):
-        out.print(f"{len(found['rows'])} of {found['total']} rows; --limit shows more", style="dim")
+    if listing["total"] > len(listing["rows"]):
+        out.print(
+            f"{len(listing['rows'])} of {listing['total']} rows; --limit shows more", style="dim"
+        )
 
 
 @quarantine_app.command()
@@ -159,24 +158,22 @@ def replay(
     from data_processing.quarantine.replay import Replay, replay_rows
     from database.ledger.runs import who_is_asking
 
-    _require_choice({**_ways(row_ids, reason, pool, everything), "--file": file is not None})
+    _require_one_filter({**_filters(row_ids, reason, pool, everything), "--file": file is not None})
     if value is not None and len(row_ids or ()) != 1:
         raise ConfigurationError("--value corrects one row: give its id, or use --file for several")
-    corrections = (
-        read_corrections(file, decimal)
-        if file
-        else {row_ids[0]: correction_of_value(value)}
-        if value is not None and row_ids
-        else {}
-    )
-    chosen = Selection(tuple(row_ids or corrections), reason, pool)
-    asked = Replay(chosen, who_is_asking(), corrections)
+    corrections = {}
+    if file:
+        corrections = read_corrections(file, decimal)
+    elif value is not None and row_ids:
+        corrections = {row_ids[0]: correction_of_value(value)}
+    selection = Selection(tuple(row_ids or corrections), reason, pool)
+    request = Replay(selection, who_is_asking(), corrections)
     result = run_in_context(
-        lambda context: replay_rows(context.settings, context.engine, asked, dry_run=dry_run),
+        lambda context: replay_rows(context.settings, context.engine, request, dry_run=dry_run),
         changes=not dry_run,
     )
     print_json(result) if as_json else _print_replay(result)
-    if chosen.ids and set(result["outcomes"]) & {"still_failing", "not_replayable"}:
+    if selection.ids and set(result["outcomes"]) & {"still_failing", "not_replayable"}:
         raise typer.Exit(1)
 
 
@@ -201,38 +198,35 @@ def drop(
     from data_processing.quarantine.replay import drop_rows
     from database.ledger.runs import who_is_asking
 
-    _require_choice(_ways(row_ids, reason, pool, everything))
+    _require_one_filter(_filters(row_ids, reason, pool, everything))
     if not (note or "").strip():
         raise ConfigurationError(
-            "`quarantine drop` needs --note TEXT: the record keeps who dropped the rows, and why"
+            "`quarantine drop` needs --note TEXT: who dropped the rows, and why, is recorded"
         )
     if not yes and not (
         sys.stdin.isatty() and typer.confirm("Drop these rows for good?", err=True)
     ):
         raise ConfigurationError(
-            "nothing was dropped: `quarantine drop` wants a yes at its question, or --yes"
+            "nothing was dropped: answer `quarantine drop` with yes, or give --yes"
         )
-    chosen = Selection(tuple(row_ids or ()), reason, pool)
+    selection = Selection(tuple(row_ids or ()), reason, pool)
     row = run_in_context(
         lambda context: drop_rows(
-            context.settings, context.engine, chosen, by=who_is_asking(), note=str(note).strip()
+            context.settings, context.engine, selection, by=who_is_asking(), note=str(note).strip()
         )
     )
     print_json(row) if as_json else print_run(row)
 
 
-def _require_choice(given: Mapping[str, bool]) -> None:
-    """Raises: ConfigurationError where no rows are chosen, or in two ways that exclude each
-    other.
-    """
-    ways = [way for way, is_given in given.items() if is_given]
-    if len(ways) != 1:
-        raise ConfigurationError(
-            f"{'one of them' if ways else 'which rows'}? Give {', or '.join(given)}"
-        )
+def _require_one_filter(filters: Mapping[str, bool]) -> None:
+    """Raise ConfigurationError if the options select no rows, or select them in two ways."""
+    used = [name for name, is_used in filters.items() if is_used]
+    if len(used) != 1:
+        problem = f"{' and '.join(used)} exclude each other" if used else "no rows are selected"
+        raise ConfigurationError(f"{problem}: give {', or '.join(filters)}")
 
 
-def _ways(
+def _filters(
     row_ids: Sequence[int] | None, reason: str | None, pool: str | None, everything: bool
 ) -> dict[str, bool]:
     return {

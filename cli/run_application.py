@@ -45,8 +45,8 @@ def run_application(
     def report(error: BaseException, *, is_printed: bool = False) -> int:
         OUTPUT.get().print_failure(error, is_printed=is_printed)
         if "--json" in command_line:
-            words = [argument for argument in command_line if not argument.startswith("-")]
-            OUTPUT.get().print_json(failure(error, words))
+            positional = [argument for argument in command_line if not argument.startswith("-")]
+            OUTPUT.get().print_json(failure(error, positional))
         return exit_code(error)
 
     with watched(lambda: report(KeyboardInterrupt()), end_seconds=end_seconds):

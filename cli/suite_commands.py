@@ -1,7 +1,7 @@
-"""The test suite: pytest, and in parallel the linter, formatter, type checker and import rules.
+"""`test`: runs pytest and, in parallel, linter, formatter, type checker and import rules.
 
-The tools run beside a whole suite or the fast lane. Where the arguments name files or tests, pytest
-runs alone. Output: pytest's own, as it comes; then a line for each tool, and what it found.
+The tools run with the whole suite and with the fast lane. If the arguments name files or tests,
+pytest runs alone. The output of pytest is followed by one line for each tool and its findings.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TOOLS = (
 )
 
 FAST = "unit and not long"
-"""The fast lane: tests that start no other process (markers of tests/support/markers.py)."""
+"""Selects tests that start no other process (markers of tests/support/markers.py)."""
 
 
 @app.command(
@@ -64,9 +64,10 @@ def run_suite(
 
 
 def _environment_with_jars() -> dict[str, str]:
-    """This process's variables with JARS_DIR, where all jars are.
+    """Return the environment with JARS_DIR, after all jars have been fetched.
 
-    Raises: EnvironmentNotReady where they can't be fetched.
+    Raises:
+        EnvironmentNotReady: a jar cannot be fetched.
     """
     from local_runtime import jars as spark_runtime
     from spark.session import jars_folder
@@ -83,14 +84,14 @@ def _names_tests(arguments: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class Tool:
-    """A running tool; its output is a file, so that it never waits for a reader."""
+    """A running tool. Its output is a file, so that the tool never waits for a reader."""
 
     command: tuple[str, ...]
     process: subprocess.Popen[bytes]
     output: IO[bytes]
 
     def is_clean(self) -> bool:
-        """Wait for its end, and say on stderr whether it found something, and what."""
+        """Wait for the tool, print its findings, and return whether there are none."""
         code = self.process.wait()
         say(f"{' '.join(self.command)}: {'failed' if code else 'no findings'}")
         if code:
@@ -101,7 +102,7 @@ class Tool:
 
 @contextmanager
 def _tools_running(commands: Sequence[tuple[str, ...]]) -> Iterator[list[Tool]]:
-    """Start the tools; what still runs at the end of the block is ended."""
+    """Start the tools, and end those that still run at the end of the block."""
     tools = []
     for command in commands:
         output = tempfile.TemporaryFile()  # noqa: SIM115 - closed below

@@ -1,8 +1,6 @@
-"""How the command line speaks: results on stdout, progress and logs on stderr, the whole story with
-tracebacks in the log file.
+"""Prints for a person: results on standard output, progress and log lines on standard error.
 
-With `--json` stdout holds one JSON document and nothing else. Exit codes: 0 good, 1 the job failed,
-2 wrong use or configuration, 130 interrupted.
+With `--json` standard output has one JSON document and nothing else.
 """
 
 from __future__ import annotations
@@ -23,13 +21,12 @@ from rich.table import Table
 from rich.text import Text
 
 from common.errors import shortened
+from common.jobs import JOBS
 from common.plain_text import on_one_line, without_controls
 
 
 class PlainConsole(Console):
-    """A console that prints control characters of its texts as replacement characters; Rich's own
-    styles and cursor movements stay.
-    """
+    """A console that replaces control characters in texts, but not Rich's own styles."""
 
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:
         return super()._render_buffer(
@@ -44,9 +41,8 @@ class PlainConsole(Console):
 out = PlainConsole(highlight=False, width=None if sys.stdout.isatty() else 160)
 err = PlainConsole(stderr=True, highlight=False)
 
-OUR_LOGGERS = (
-    "data_processing",
-    "forecasting",
+PRODUCT_LOGGERS = (
+    *sorted({job.package for job in JOBS}),
     "database",
     "reporting",
     "spark",
@@ -54,10 +50,11 @@ OUR_LOGGERS = (
     "cli",
     "workflows",
 )
+"""Loggers of YieldSpark's own packages, among them those of the jobs."""
 
 
 class _StderrHandler(logging.Handler):
-    """One dim line on stderr for each record; warnings stand out."""
+    """Prints each record as one dim line on standard error, and warnings in yellow."""
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else "dim"
@@ -66,25 +63,31 @@ class _StderrHandler(logging.Handler):
 
 
 def show_logs() -> None:
-    """Our own records from INFO to stderr; what else there is goes to the log file alone."""
+    """Send YieldSpark's records from INFO to standard error; others go to the log file only."""
     logging.getLogger().setLevel(logging.WARNING)
-    to_stderr = _StderrHandler()
-    for name in OUR_LOGGERS:
+    handler = _StderrHandler()
+    for name in PRODUCT_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
-        logging.getLogger(name).addHandler(to_stderr)
+        logging.getLogger(name).addHandler(handler)
     logging.captureWarnings(capture=True)
 
 
 def print_json(document: object) -> None:
-    """The one JSON document of a command. NaN is not JSON: it is an error here and not a surprise
-    for the reader.
+    """Print the JSON document of a command.
+
+    Raises:
+        ValueError: the document has NaN or an infinity, which JSON does not have.
     """
     sys.stdout.write(json.dumps(document, default=json_value, indent=2, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
 def json_value(value: object) -> object:
-    """Return the JSON form of a date or a path. Raises: TypeError for any other type."""
+    """Return the JSON form of a date, a time or a path.
+
+    Raises:
+        TypeError: the value has another type.
+    """
     if isinstance(value, date | datetime):
         return value.isoformat()
     if isinstance(value, Path):
@@ -93,27 +96,28 @@ def json_value(value: object) -> object:
 
 
 def print_pairs(pairs: Mapping[str, object]) -> None:
-    """A two-column listing of what a command found or did."""
+    """Print names and values in two columns."""
     grid = Table.grid(padding=(0, 2))
     for name, value in pairs.items():
-        grid.add_row(Text(name, style="dim"), Text(shown(value)))
+        grid.add_row(Text(name, style="dim"), Text(format_value(value)))
     out.print(grid)
 
 
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None
 ) -> None:
+    """Print rows as a table; columns of numbers are aligned to the right."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for number, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[number], int | float | None) for row in rows)
         table.add_column(column, justify="right" if numeric else "left")
     for row in rows:
-        table.add_row(*(Text(shown(value)) for value in row))
+        table.add_row(*(Text(format_value(value)) for value in row))
     out.print(table)
 
 
-def shown(value: object) -> str:
-    """A value as a person reads it."""
+def format_value(value: object) -> str:
+    """Return a value as text for a person: thousands separators, `-` for None."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -123,18 +127,18 @@ def shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.2f}" if abs(value) >= 100 else f"{value:.4g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {shown(inner)}" for name, inner in value.items()) or "-"
+        return ", ".join(f"{name} {format_value(inner)}" for name, inner in value.items()) or "-"
     return str(value)
 
 
 def say(line: str) -> None:
-    """A line of progress on stderr."""
+    """Print a line of progress on standard error."""
     err.print(f"  {shortened(line)}", style="dim", markup=False, soft_wrap=True)
 
 
 @contextmanager
 def step(title: str) -> Iterator[None]:
-    """A named step on stderr with the seconds it took."""
+    """Print the title of a step on standard error, and its seconds at the end."""
     err.print(f"[bold]{title}[/bold]")
     began = time.monotonic()
     yield
@@ -142,7 +146,7 @@ def step(title: str) -> Iterator[None]:
 
 
 def print_run(row: Mapping[str, Any]) -> None:
-    """A ledger row, or the plan of a dry run, for a person."""
+    """Print a ledger row, or the plan of a dry run."""
     if "plan" in row:
         print_plan(row)
         return
@@ -152,13 +156,13 @@ def print_run(row: Mapping[str, Any]) -> None:
     )
     failed = [check for check in row.get("checks") or [] if not check.get("passed", True)]
     for check in failed:
-        out.print(Text(f"check {check['name']}: {shown(check.get('found'))}", style="yellow"))
+        out.print(
+            Text(f"check {check['name']}: {format_value(check.get('found'))}", style="yellow")
+        )
 
 
 def print_plan(document: Mapping[str, Any]) -> None:
-    """What a dry run would do: its figures, then a line for each reason where the job names its
-    reasons.
-    """
+    """Print the plan of a dry run: its figures, then one line for each reason if it has reasons."""
     plan = document["plan"]
     hidden = {"parts", "reasons", "rules", "request", "seen"}
     print_pairs(

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from cli import doctor_checks
-from cli.doctor_checks import Finding, examine
+from cli.doctor_checks import CheckResult, run_checks
 from config_spark import Settings
 from database.embedded.server import EmbeddedServer, ServerAddress
 from local_runtime import jars as spark_runtime
@@ -35,8 +35,8 @@ def settings(tmp_path: Path) -> Settings:
     )
 
 
-def findings(settings: Settings) -> dict[str, Finding]:
-    return {finding.name: finding for finding in examine(settings)}
+def findings(settings: Settings) -> dict[str, CheckResult]:
+    return {finding.name: finding for finding in run_checks(settings)}
 
 
 def with_server(settings: Settings, server_address: ServerAddress, **changes: object) -> Settings:
@@ -51,7 +51,7 @@ def with_server(settings: Settings, server_address: ServerAddress, **changes: ob
 
 
 def test_every_check_reports_once_and_a_failure_names_its_fix(settings: Settings) -> None:
-    found = examine(settings)
+    found = run_checks(settings)
     assert [finding.name for finding in found] == [
         "python",
         "java",

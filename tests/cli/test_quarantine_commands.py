@@ -165,8 +165,11 @@ def test_show_says_why_and_whether_it_would_pass_today(
         (["drop", "4711", "--note", "x", "--yes"], "quarantine has no row 4711"),
         (["show", "0"], "greater than or equal to 1"),
         (["list", "--since", "yesterday"], "yesterday"),
-        (["replay"], "which rows? Give ids, or --reason and/or --pool, or --all, or --file"),
-        (["replay", "1", "--all"], "one of them?"),
+        (
+            ["replay"],
+            "no rows are selected: give ids, or --reason and/or --pool, or --all, or --file",
+        ),
+        (["replay", "1", "--all"], "ids and --all exclude each other"),
         (["replay", "--all", "--value", '{"apy": 1}'], "--value corrects one row"),
         (["replay", "1", "--value", "[1]"], "is no JSON object"),
         (["replay", "1", "--value", '{"apy": 1e999}'], "--value: a number is too large for JSON"),
@@ -178,7 +181,7 @@ def test_show_says_why_and_whether_it_would_pass_today(
         (["drop", "1", "--note", "x"], "--yes"),
         (
             ["drop", "--note", "x", "--yes"],
-            "which rows? Give ids, or --reason and/or --pool, or --all",
+            "no rows are selected: give ids, or --reason and/or --pool, or --all",
         ),
     ],
 )

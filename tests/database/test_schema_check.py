@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from cli.doctor_checks import Finding, examine
+from cli.doctor_checks import CheckResult, run_checks
 from common.errors import DatabaseRefused, SchemaMismatch
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
@@ -37,8 +37,8 @@ def examined(settings: Settings, uses: Sequence[TableUse] = JOBS_USE) -> Finding
         return examine_tables(connection, uses)
 
 
-def tables_of_doctor(settings: Settings) -> Finding:
-    return next(finding for finding in examine(settings) if finding.name == "tables")
+def tables_of_doctor(settings: Settings) -> CheckResult:
+    return next(finding for finding in run_checks(settings) if finding.name == "tables")
 
 
 def test_the_owners_tables_pass_with_the_documented_rights(restricted: Settings) -> None:

@@ -89,7 +89,7 @@ def test_doctor_says_that_it_could_not_look(
 ) -> None:
     monkeypatch.setattr(doctor_checks, "DATABASE_SECONDS", SHORT)
     add_run(engine, database, datetime.now(UTC), date(2024, 1, 2))
-    findings = doctor_checks.examine(database, [UNREAD_ROWS])
+    findings = doctor_checks.run_checks(database, [UNREAD_ROWS])
     unread = findings[-1]
     assert (unread.result, unread.found[: len(UNFINISHED)]) == ("warn", UNFINISHED)
     assert "fail" not in {finding.result for finding in findings if finding.name == "database"}

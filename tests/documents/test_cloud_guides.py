@@ -18,7 +18,7 @@ from docs.generate.grants import IDENTITIES, read_grants
 from tests.support.processes import PROJECT
 from workflows.commands import main as entry  # noqa: F401
 from workflows.commands.app import app
-from workflows.spec.batch_size import DISK_GB, ROWS_OF_AN_EXECUTOR, size_for
+from workflows.spec.batch_size import DISK_GB, ROWS_PER_EXECUTOR, size_for
 from workflows.spec.release_paths import CONTAINER_ARGUMENTS, cloud_run_job
 
 PAGE = DOCS / "guides" / "cloud-bootstrap.md"
@@ -72,7 +72,7 @@ def test_the_quotas_are_those_of_the_smallest_batch() -> None:
     cores = size.driver.cores + size.executors_min * size.executor.cores
     page = " ".join(PAGES[PAGE.name].split())
     assert f"{cores} vCPU and {machines * DISK_GB} GB of disk" in page
-    most = size.executors_min * ROWS_OF_AN_EXECUTOR // 1_000_000
+    most = size.executors_min * ROWS_PER_EXECUTOR // 1_000_000
     assert f"more than {most} million" in page
 
 

@@ -20,7 +20,7 @@ from unittest.mock import patch
 from pyspark.sql import SparkSession
 
 from cli.main import main
-from cli.terminal import OUR_LOGGERS
+from cli.terminal import PRODUCT_LOGGERS
 from config_spark import Settings
 from spark import session as spark_session
 
@@ -156,7 +156,7 @@ def _signals_restored() -> Iterator[None]:
 @contextmanager
 def _logging_restored() -> Iterator[None]:
     """What a command adds to the loggers goes with it, as with its process."""
-    loggers = [logging.getLogger(name) for name in (None, *OUR_LOGGERS)]
+    loggers = [logging.getLogger(name) for name in (None, *PRODUCT_LOGGERS)]
     before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
     try:
         yield

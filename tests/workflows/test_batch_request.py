@@ -30,7 +30,7 @@ from tests.support.batches import (
 from tests.support.processes import PROJECT
 from workflows.spec.batch_request import (
     JDBC_JARS,
-    NOT_THE_JOBS,
+    LOCAL_ONLY_SETTINGS,
     SYNAPSEML_JARS,
     batch_id,
     batch_key,
@@ -159,7 +159,7 @@ def test_a_release_without_a_jar_is_refused_by_its_name() -> None:
         tuple(jar for jar in RELEASE.jars if not jar.startswith("lightgbmlib")),
     )
     build_batch(cloud_settings(), without, "calculate_metrics", today=TODAY)
-    with pytest.raises(ConfigurationError, match=r"otherwise: lightgbmlib-\*\.jar \(0\)"):
+    with pytest.raises(ConfigurationError, match=r"but has: lightgbmlib-\*\.jar \(0\)"):
         build_batch(cloud_settings(), without, "forecast_pools", engine="synapseml", today=TODAY)
 
 
@@ -204,7 +204,7 @@ def test_neither_a_password_nor_this_machine_goes_on() -> None:
         **{"batch_id": "a-batch", "expected_rows": 5, "workflow_name": "mine"},
         "platform": "cloud_run",
     }
-    assert set(here) <= NOT_THE_JOBS
+    assert set(here) <= LOCAL_ONLY_SETTINGS
     batch = build_batch(
         cloud_settings(**here), RELEASE, "forecast_pools", engine="lightgbm", today=TODAY
     )
@@ -265,7 +265,7 @@ def test_a_forecast_whose_models_would_end_with_the_batch_is_refused(
     with pytest.raises(
         ConfigurationError,
         match=(
-            rf"{words}.* fit a model and forget it\. Set MLFLOW_TRACKING_URI to"
+            rf"{words}.* fit a model and lose it\. Set MLFLOW_TRACKING_URI to"
             r" postgresql\+psycopg2://10\.20\.0\.3/mlflow, with MLFLOW_ARTIFACTS_URI=gs://"
         ),
     ):

@@ -14,7 +14,7 @@ from common.errors import ConfigurationError, whole_message
 from emulator.services.dataproc_rules import request_faults
 from tests.support.batches import BATCHES, PASSWORD, SECRET, a_batch, changed, properties_of
 from workflows.spec.batch_validation import (
-    batch_faults,
+    batch_errors,
     check_batch,
     check_batch_id,
     check_request_id,
@@ -191,7 +191,7 @@ REFUSED_BY_THE_PRODUCT: list[tuple[str, Change, str]] = [
     (
         "loose files",
         with_python_files("gs://b/config_spark.py", "gs://b/database/tables.py"),
-        "pythonFileUris has gs://b/database/tables.py: loose files",
+        "pythonFileUris has gs://b/database/tables.py: single files",
     ),
     (
         "packages from the internet",
@@ -280,7 +280,7 @@ def by_name(faults: list[tuple[str, Change, str]]) -> list[Any]:
 @pytest.mark.parametrize(("job", "engine"), BATCHES)
 def test_what_is_built_has_no_fault(job: str, engine: str | None) -> None:
     batch = a_batch(job, engine)
-    assert request_faults(batch) == batch_faults(batch) == []
+    assert request_faults(batch) == batch_errors(batch) == []
     check_batch(batch)
 
 
@@ -357,7 +357,7 @@ def test_synapseml_needs_a_runtime_of_its_scala(runtime: str, scala: str | None)
         f"synapseml-lightgbm_2.12-1.1.3.jar is built for Scala 2.12, and runtime {runtime} has"
         f" {scala}"
     )
-    assert (words in batch_faults(batch)) == (scala is not None)
+    assert (words in batch_errors(batch)) == (scala is not None)
 
 
 def test_a_premium_machine_may_have_more_memory() -> None:
@@ -382,7 +382,7 @@ def test_all_faults_are_in_one_message() -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_batch(changed(a_batch(), change))
     message = whole_message(caught.value)
-    assert message.startswith("this batch can't be submitted, 3 faults: ")
+    assert message.startswith("this batch can't be submitted, 3 errors: ")
     for part in ("no ttl", "auto", "spark.jars.packages"):
         assert part in message
 
@@ -403,7 +403,7 @@ def test_the_emulator_names_all_faults_of_a_request() -> None:
 
 
 def test_an_empty_batch_lacks_everything() -> None:
-    with pytest.raises(ConfigurationError, match=r"10 faults: no serviceAccount"):
+    with pytest.raises(ConfigurationError, match=r"10 errors: no serviceAccount"):
         check_batch({})
     assert request_faults({}) == [
         "pysparkBatch.mainPythonFileUri is '': it must be the gs:// address of a .py file"
@@ -430,7 +430,7 @@ def test_what_no_type_can_read_is_one_fault_of_many(unreadable: dict[str, Any]) 
 def test_a_secrets_value_is_found_wherever_it_stands_and_not_said(change: Change) -> None:
     batch = changed(a_batch(), change)
     check_batch(batch)
-    with pytest.raises(ConfigurationError, match="holds the value of a secret") as caught:
+    with pytest.raises(ConfigurationError, match="has the value of a secret") as caught:
         check_batch(batch, secrets=[PASSWORD, ""])
     assert PASSWORD not in str(caught.value)
 

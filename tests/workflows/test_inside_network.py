@@ -69,7 +69,7 @@ def test_from_an_empty_database_to_costs_in_the_ledger(database: Settings, tmp_p
             in (planned.value.document["driver_output"][-1])
         )
         migrated = inside.run(*MIGRATE)
-        assert (migrated.returncode, migrated.stdout) == (0, "the tables are there\n")
+        assert (migrated.returncode, migrated.stdout) == (0, "the tables are up to date\n")
         assert f"operator of version {VERSION}\n" in migrated.stderr
         words = [*CONTAINER_ARGUMENTS[INGEST_JOB], "--stablecoins"]
         run_container(inside.settings, INGEST_JOB, words, str, seconds_between=0.1)

@@ -389,7 +389,7 @@ def test_a_release_whose_models_would_end_with_each_batch_is_refused(
 ) -> None:
     for registry in (None, "sqlite:////home/me/mlflow.db"):
         forgets = settings.model_copy(update={"mlflow_tracking_uri": registry})
-        with pytest.raises(ConfigurationError, match="would fit a model and forget it"):
+        with pytest.raises(ConfigurationError, match="would fit a model and lose it"):
             build_content(forgets, root=checkout)
         at_home = forgets.model_copy(update={"google_api_endpoint": "http://127.0.0.1:8085"})
         assert build_content(at_home, root=checkout).release.version.startswith("local-")

@@ -21,7 +21,7 @@ from workflows.batches.row_estimate import rows_of
 from workflows.costs.cost import estimate
 from workflows.costs.cost_ledger import usual_seconds
 from workflows.releases.release import released
-from workflows.spec.batch_request import REQUIRED, batch_id, build_batch, request_id
+from workflows.spec.batch_request import REQUIRED_SETTINGS, batch_id, build_batch, request_id
 from workflows.spec.platforms import platform_for
 
 
@@ -69,7 +69,7 @@ def submission(
     Raises: ConfigurationError; BatchFailed where the job's plan fails; CloudRefused,
     CloudUnavailable where the release can't be read.
     """
-    required(settings, "project_id", "region", *REQUIRED)
+    required(settings, "project_id", "region", *REQUIRED_SETTINGS)
     engine = job_spec(job).engine_of(settings.engine)
     release = released(settings, version)
     size = rows_of(settings, job, [*arguments, *(["--engine", engine] if engine else [])], rows)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.options import AsJson, edge_settings
-from cli.terminal import print_json, print_pairs, print_table, shown
+from cli.terminal import format_value, print_json, print_pairs, print_table
 from common.errors import ConfigurationError, DatabaseUnreachable
 from config_spark import Settings
 from workflows.batches.batch_monitor import facts, keep_cost
@@ -153,7 +153,7 @@ def _show_bill(settings: Settings, pools: int, as_json: bool) -> None:
     known, inputs = bill.known, asdict(bill.known.inputs)
     print_table(
         ["input", "value", "source"],
-        [[name, shown(value), known.sources[name]] for name, value in inputs.items()],
+        [[name, format_value(value), known.sources[name]] for name, value in inputs.items()],
     )
     print_pairs({"prices of": prices()["read_on"], "ledger": past.source})
 

@@ -1,11 +1,8 @@
-"""The one builder of a batch: settings, release and job in, the request's body as the REST API's
-JSON out. Pure, and for all who submit.
+"""Builds a batch: the request body of the REST API, as JSON, from settings, a release and a job.
 
-The command line, the release (`batches.json`, which the workflow reads) and the tests call it. Ids
-are no part of the body: they stand in the query of the address, `batchId` and `requestId`, and come
-from the execution, so that a second try finds the batch of the first. Settings reach the job as
-variables of the driver; of a password only the secret's name does, and executors get no settings at
-all.
+The command line, a release (`batches.json`, which the workflow reads) and the tests call it. Batch
+id and request id are no part of the body: they go into the query of the address. Reads and writes
+nothing.
 """
 
 from __future__ import annotations
@@ -28,9 +25,9 @@ from workflows.spec.release_paths import CODE, Release, entry_name, jar_name
 
 JDBC_JARS = ("postgresql-",)
 SYNAPSEML_JARS = ("synapseml-core_", "synapseml-lightgbm_", "lightgbmlib-", "spray-json_")
-"""How the names of the jars begin, as `local_runtime/spark_jars/ivy.xml` has them: one of each."""
+"""Prefixes of the jars of `local_runtime/spark_jars/ivy.xml`; a release has one of each."""
 
-NOT_THE_JOBS = {
+LOCAL_ONLY_SETTINGS = {
     *("yieldspark_home", "jars_dir", "report_dir", "model_parameters_file"),  # paths
     *(
         "spark_master",
@@ -38,21 +35,21 @@ NOT_THE_JOBS = {
         "shuffle_partitions",
         "model_threads",
     ),  # sizes: the batch has its own
-    *("environment", "engine", "code_version", "batch_id"),  # the batch says what they are there
+    *("environment", "engine", "code_version", "batch_id"),  # the batch sets them
     *(
         "code_bucket",
         "staging_bucket",
         "batch_service_account",
         "batch_subnetwork",
         "container_image",
-    ),  # what the batch itself is made of
+    ),  # part of the batch itself
     *("batch_ttl_minutes", "max_executors", "expected_rows", "platform", "workflow_name"),
-    # where Google is and with what token it is asked, the platform itself says
+    # address of Google's API and its token: the platform has its own
     *("google_api_endpoint", "google_api_token_file"),
 }
-"""Settings that stay here though the user set them."""
+"""Settings that are not passed to the job."""
 
-REQUIRED = (
+REQUIRED_SETTINGS = (
     "db_host",
     "db_password_secret",
     "batch_service_account",
@@ -61,41 +58,51 @@ REQUIRED = (
     "container_image",
 )
 
-KEPT_REGISTRIES = (REGISTRY_DATABASE, "https", "http")
-"""Schemes of MLFLOW_TRACKING_URI that outlive a batch; `sqlite` and `file` go with its disk."""
+DURABLE_REGISTRIES = (REGISTRY_DATABASE, "https", "http")
+"""Schemes of MLFLOW_TRACKING_URI that outlive a batch; `sqlite` and `file` are on its disk."""
 
 DRIVER_VARIABLE = "spark.dataproc.driverEnv."
-"""Begins the name of a property that becomes a variable of the driver."""
+"""Prefix of a property that becomes an environment variable of the driver."""
 
 UTC_JVM = "-Duser.timezone=UTC"
-"""Spark 3.5 maps JDBC dates through the JVM's own zone, whatever the session's is; as on a laptop
-(`spark/session.py`).
+"""Spark 3.5 maps JDBC dates through the time zone of the JVM, not of the session. A local run has
+the same option (`spark/session.py`).
 """
 
 
 def batch_key(job: str, engine: str | None) -> str:
-    """The batch's key in batches.json: the job, and for a forecast the engine behind it."""
+    """Return the key of a batch in batches.json: JOB, or JOB/ENGINE for a job with engines."""
     return f"{job}/{engine}" if engine else job
 
 
 def batch_id(job: str, execution: str) -> str:
-    """The same for every try of one execution.
+    """Return the batch id of a job, which is the same for every try of one execution.
 
-    Args: execution is a UUID: the workflow's execution id, or a random one. Raises:
-    ConfigurationError.
+    Args:
+        job: name of the job.
+        execution: a UUID, the execution's id in the workflow or a random one.
+
+    Raises:
+        ConfigurationError: no job has this name, or the service does not take the id.
     """
-    made = f"{job_spec(job).short_name}-{execution}"
-    check_batch_id(made)
-    return made
+    name = f"{job_spec(job).short_name}-{execution}"
+    check_batch_id(name)
+    return name
 
 
 def request_id(job: str, execution: str) -> str:
-    """What tells the service that two requests are one; 40 characters at most. Raises:
-    ConfigurationError.
+    """Return the request id, by which the service recognises a request that is sent again.
+
+    Args:
+        job: name of the job.
+        execution: a UUID, as in `batch_id`.
+
+    Raises:
+        ConfigurationError: no job has this name, or the id has more than 40 characters.
     """
-    made = f"{job_spec(job).request_prefix}-{execution}"
-    check_request_id(made)
-    return made
+    name = f"{job_spec(job).request_prefix}-{execution}"
+    check_request_id(name)
+    return name
 
 
 def build_batch(
@@ -108,13 +115,20 @@ def build_batch(
     arguments: Sequence[str] = (),
     today: date | None = None,
 ) -> dict[str, Any]:
-    """The body of `batches.create`.
+    """Return the body of `batches.create`, as the REST API's JSON.
 
-    Args: engine is for a forecast (default: the setting). rows is what the plan will read (default:
-    EXPECTED_ROWS). arguments are the job's own. today (UTC) stands in for the clock, which only the
-    dates of the platform need.
-    Raises: ConfigurationError naming each setting that is missing, a pair without a platform, jars
-    that the release has not, or a batch's faults.
+    Args:
+        settings: the settings of the user.
+        release: the release whose code and jars the batch runs.
+        job: name of the job.
+        engine: forecasting engine of a job that has one (default: the setting ENGINE).
+        rows: number of rows that the job will read (default: EXPECTED_ROWS).
+        arguments: arguments of the job's command line.
+        today: the day (UTC) that the last days of the runtime are compared with (default: today).
+
+    Raises:
+        ConfigurationError: a setting is missing, the job has no such engine, the release lacks a
+            jar, or the batch has an error. The message names each.
     """
     _require(settings)
     spec = job_spec(job)
@@ -132,7 +146,8 @@ def build_batch(
         "labels": {"app": "yieldspark", "job": job, "version": release.version[:40]},
         "pysparkBatch": {
             "mainPythonFileUri": release.uri(entry_name(job)),
-            "args": list(arguments),  # there even when empty: who submits adds to it
+            # present even when empty: a submitter adds to it
+            "args": list(arguments),
             "pythonFileUris": [release.uri(CODE)],
             "jarFileUris": [release.uri(jar_name(jar)) for jar in _jars(release, platform)],
         },
@@ -148,7 +163,7 @@ def build_batch(
 
 
 def _require(settings: Settings) -> None:
-    missing = [name.upper() for name in REQUIRED if not getattr(settings, name)]
+    missing = [name.upper() for name in REQUIRED_SETTINGS if not getattr(settings, name)]
     if missing:
         raise ConfigurationError(
             f"{', '.join(missing)} not set, and a batch needs it; set it in the environment or in"
@@ -157,25 +172,24 @@ def _require(settings: Settings) -> None:
 
 
 def _require_registry(settings: Settings) -> None:
-    """Raises: ConfigurationError for a registry on the batch's own disk. The local cloud's batches
-    share this machine's.
-    """
+    """Raise ConfigurationError for a registry on the batch's own disk."""
     if settings.google_api_endpoint:
+        # batches of the emulator share this machine's registry
         return
-    given = {
+    addresses = {
         "MLFLOW_TRACKING_URI": settings.mlflow_tracking_uri,
         "MLFLOW_ARTIFACTS_URI": settings.mlflow_artifacts_uri,
     }
-    tracking, artifacts = ((uri or "").partition("://")[0] for uri in given.values())
-    if tracking not in KEPT_REGISTRIES:
+    tracking, artifacts = ((uri or "").partition("://")[0] for uri in addresses.values())
+    if tracking not in DURABLE_REGISTRIES:
         name = "MLFLOW_TRACKING_URI"
-    elif given["MLFLOW_ARTIFACTS_URI"] and artifacts != "gs":
+    elif addresses["MLFLOW_ARTIFACTS_URI"] and artifacts != "gs":
         name = "MLFLOW_ARTIFACTS_URI"
     else:
         return
     raise ConfigurationError(
-        f"{name} is {given[name] or 'not set'}, and a batch's own files end with it: every run"
-        f" would fit a model and forget it. Set MLFLOW_TRACKING_URI to {REGISTRY_DATABASE}://"
+        f"{name} is {addresses[name] or 'not set'}, and the files of a batch are deleted with it:"
+        f" every run would fit a model and lose it. Set MLFLOW_TRACKING_URI to {REGISTRY_DATABASE}://"
         f"{settings.db_host}/mlflow, with MLFLOW_ARTIFACTS_URI=gs://BUCKET/models, or to the"
         " address of an MLflow server"
     )
@@ -192,24 +206,24 @@ def _execution(settings: Settings) -> dict[str, Any]:
 
 
 def _jars(release: Release, platform: Platform) -> list[str]:
-    """PostgreSQL's driver, and for the engine synapseml its four: a jar for another Scala must not
-    lie on the path of the others.
-    """
-    beginnings = (*JDBC_JARS, *(SYNAPSEML_JARS if platform.engine == "synapseml" else ()))
-    found = {
-        beginning: [jar for jar in release.jars if jar.startswith(beginning)]
-        for beginning in beginnings
-    }
-    wrong = [
-        f"{beginning}*.jar ({len(jars)})" for beginning, jars in found.items() if len(jars) != 1
-    ]
+    """Return the jars of a platform: PostgreSQL's driver, and those of SynapseML for its engine."""
+    prefixes: tuple[str, ...] = JDBC_JARS
+    if platform.engine == "synapseml":
+        # only then: these jars are built for another Scala than the other runtimes have
+        prefixes = (*prefixes, *SYNAPSEML_JARS)
+    jars: list[str] = []
+    wrong: list[str] = []
+    for prefix in prefixes:
+        names = [jar for jar in release.jars if jar.startswith(prefix)]
+        jars += names
+        if len(names) != 1:
+            wrong.append(f"{prefix}*.jar ({len(names)})")
     if wrong:
         raise ConfigurationError(
-            f"release {release.version} must have one of each jar, and has otherwise:"
-            f" {', '.join(wrong)}; fetch the jars with `python run_spark_local.py`, then release"
-            " again"
+            f"release {release.version} must have one of each jar, but has: {', '.join(wrong)};"
+            " fetch the jars with `python run_spark_local.py`, then release again"
         )
-    return [jar for jars in found.values() for jar in jars]
+    return jars
 
 
 def _properties(
@@ -220,7 +234,7 @@ def _properties(
         **size.properties(),
         "spark.driver.extraJavaOptions": UTC_JVM,
         "spark.executor.extraJavaOptions": UTC_JVM,
-        # nothing of the settings: what executors need of them, the driver hands to their tasks
+        # no settings: the driver passes those that executors need with their tasks
         "spark.executorEnv.OMP_WAIT_POLICY": "PASSIVE",
         **{f"{DRIVER_VARIABLE}{name}": value for name, value in sorted(variables.items())},
     }
@@ -229,12 +243,19 @@ def _properties(
 def job_environment(
     settings: Settings, version: str, platform: Platform, size: BatchSize
 ) -> dict[str, str]:
-    """The driver's variables: what the user set, and what the batch itself decides. No secret's
-    value, no path of this machine.
+    """Return the driver's environment variables: the user's settings, and those of the batch.
+
+    They have no value of a secret and no path of this machine.
+
+    Args:
+        settings: the settings of the user.
+        version: version of the release.
+        platform: runtime and engine of the batch.
+        size: machines of the batch, for the number of LightGBM's threads.
     """
     fits_on = size.executor if platform.engine == "synapseml" else size.driver
     return {
-        **_chosen(settings),
+        **_portable_settings(settings),
         **({"ENGINE": platform.engine} if platform.engine else {}),
         "CODE_VERSION": version,
         "ENVIRONMENT": "production",
@@ -246,23 +267,26 @@ def job_environment(
 
 
 def operator_environment(settings: Settings) -> dict[str, str]:
-    """The variables of the operator's container: those of the jobs, and the engine of the nightly
-    run. What the container itself decides (version, threads) is no part of them.
+    """Return the environment variables of the operator's container.
+
+    They are those of the jobs and the engine of the daily run, without version and threads, which
+    the container sets itself.
     """
     return {
-        **_chosen(settings),
+        **_portable_settings(settings),
         "ENGINE": settings.engine,
         "ENVIRONMENT": "production",
         "OMP_WAIT_POLICY": "PASSIVE",
     }
 
 
-def _chosen(settings: Settings) -> dict[str, str]:
-    """The settings that the user gave and that are the same on every machine, without secrets."""
-    given = {name: getattr(settings, name) for name in settings.model_fields_set - NOT_THE_JOBS}
+def _portable_settings(settings: Settings) -> dict[str, str]:
+    """Return the settings that the user has set, without secrets and those of one machine."""
+    names = settings.model_fields_set - LOCAL_ONLY_SETTINGS
+    values = {name: getattr(settings, name) for name in names}
     return {
         name.upper(): _text(value)
-        for name, value in given.items()
+        for name, value in values.items()
         if value is not None and not isinstance(value, SecretStr | Path)
     }
 

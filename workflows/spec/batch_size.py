@@ -1,12 +1,7 @@
-"""How big a batch is: rows that the job will read in, machines and partitions out. Pure; memory in
-MiB, disk in GB.
+"""Sizes a batch: machines and partitions from the number of rows that the job reads.
 
-Rules of the service (https://cloud.google.com/dataproc-serverless/docs/concepts/properties): 4, 8
-or 16 cores; of memory 1024 to 7424 MiB a core in the standard tier, to 24576 in the premium one,
-heap and overhead together; 2 executors at least. What stands here for time and memory was measured
-on 2 cores: metrics of 7.1 million raw rows take 100 s, of 28.6 million 434 s; a night of 487 pools
-14 s with a champion and 29 s with a refit; 900,000 feature rows (5,000 pools, 180 days) peak at 4.1
-GB in one process.
+Memory is in MiB, disk in GB. No service is asked. The limits are those of Dataproc Serverless:
+https://cloud.google.com/dataproc-serverless/docs/concepts/properties.
 """
 
 from __future__ import annotations
@@ -19,42 +14,43 @@ from common.jobs import MemoryNeed, job_spec
 
 CORES = (4, 8, 16)
 MEMORY_PER_CORE_MIB = (1024, 7424)
+"""Least and most memory of a core in the standard tier, heap and overhead together."""
 MIN_EXECUTORS = 2
 
+# The constants below were measured on 2 cores: metrics of 7.1 million raw rows take 100 s, of 28.6
+# million 434 s; a forecast of 487 pools takes 14 s with a champion and 29 s with a refit; 900,000
+# feature rows (5,000 pools, 180 days) peak at 4.1 GB in one process.
+
 DISK_GB = 250
-"""What each machine gets for shuffles, and what it costs with or without any: the service's own
-default is 400 for 4 cores, and the least is this.
+"""Shuffle disk of each machine, which is billed whether it is used or not. This is the least that
+the service allows; its default is 400 for 4 cores.
 """
 
-SMALLEST_HALF_MIB = 2048
-"""Heap, and as much beside it for Python and native code: the two are the least memory of the least
-machine. All of a laptop's run has this heap.
+MIN_HEAP_MIB = 2048
+"""Least heap, and least overhead for Python and native code. Together they are the least memory of
+the smallest machine. A local run has this heap.
 """
 
-ROWS_OF_AN_EXECUTOR = 10_000_000
-"""Some 75 s of work on 4 cores. Fewer rows would buy seconds, and every executor costs its start-up
-of a minute.
-"""
+ROWS_PER_EXECUTOR = 10_000_000
+"""About 75 s of work on 4 cores. An executor takes a minute to start, so fewer rows save little."""
 
-ROWS_OF_A_PARTITION = 1_000_000
-"""As in the run of 7.1 million rows on the laptop's 8 partitions, with a heap of 2 GB."""
+ROWS_PER_PARTITION = 1_000_000
+"""As in the measured run of 7.1 million rows: 8 partitions and a heap of 2 GB."""
 
-MOST_PARTITIONS = 10_000
+MAX_PARTITIONS = 10_000
 
-JVM_BYTES_OF_A_FEATURE_ROW = 800
-"""400 of data, and as much again while they are handed on."""
+JVM_BYTES_PER_FEATURE_ROW = 800
+"""400 of data, and as much again while the rows are handed to Python."""
 
-NATIVE_BYTES_OF_A_FEATURE_ROW = 3_200
-"""Peak of 4.1 GB for 900,000 rows, less some 1.2 GB that no row causes: the frame in Python, and
-LightGBM's own copy beside it.
+NATIVE_BYTES_PER_FEATURE_ROW = 3_200
+"""Peak of 4.1 GB for 900,000 rows, less about 1.2 GB that does not depend on the rows: the frame in
+Python, and LightGBM's own copy.
 """
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A driver or an executor: cores, the JVM's heap, and what Python and native code have beside
-    it.
-    """
+    """A driver or an executor: cores, heap of the JVM, and memory of Python and native code."""
 
     cores: int
     heap_mib: int
@@ -63,9 +59,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class BatchSize:
-    """What a batch's properties say. Executors begin at executors_max: the rows are known, and a
-    small job ends before a ramp of minutes does.
-    """
+    """The machines and partitions of a batch."""
 
     driver: Machine
     executor: Machine
@@ -74,11 +68,13 @@ class BatchSize:
     shuffle_partitions: int
 
     def properties(self) -> dict[str, str]:
-        """As `runtimeConfig.properties` of a batch has it."""
+        """Return the properties of `runtimeConfig.properties`, by name."""
         return {
-            **_properties_of("driver", self.driver),
-            **_properties_of("executor", self.executor),
+            **_machine_properties("driver", self.driver),
+            **_machine_properties("executor", self.executor),
             "spark.dynamicAllocation.enabled": "true",
+            # all executors from the start: the rows are known, and a small job would end before
+            # the allocation has grown
             "spark.dynamicAllocation.initialExecutors": str(self.executors_max),
             "spark.dynamicAllocation.minExecutors": str(self.executors_min),
             "spark.dynamicAllocation.maxExecutors": str(self.executors_max),
@@ -89,7 +85,7 @@ class BatchSize:
         }
 
 
-def _properties_of(role: str, machine: Machine) -> dict[str, str]:
+def _machine_properties(role: str, machine: Machine) -> dict[str, str]:
     return {
         f"spark.{role}.cores": str(machine.cores),
         f"spark.{role}.memory": f"{machine.heap_mib}m",
@@ -99,37 +95,40 @@ def _properties_of(role: str, machine: Machine) -> dict[str, str]:
 
 
 def size_for(job: str, engine: str | None, rows: int, *, max_executors: int) -> BatchSize:
-    """Args: rows are raw rows for the metrics, rows of daily metrics for a forecast; max_executors
-    is the setting's ceiling.
+    """Return the smallest batch that holds the rows of a job.
 
-    A small night gets the smallest batch that is legal: two jobs a night for at most 3 USD a month
-    (`workflows.costs.cost`).
-    Raises: ConfigurationError where no machine of the standard tier holds the rows of a forecast.
+    Args:
+        job: name of the job.
+        engine: forecasting engine, or None for a job without one.
+        rows: raw rows of the metrics job, or rows of daily metrics of a forecast.
+        max_executors: largest number of executors (setting MAX_EXECUTORS).
+
+    Raises:
+        ConfigurationError: no machine of the standard tier holds the rows of a forecast.
     """
-    executors = min(max(MIN_EXECUTORS, ceil(rows / ROWS_OF_AN_EXECUTOR)), max_executors)
-    held_here, held_there = _held(job, engine, rows)
-    driver, executor = _machine(held_here), _machine(held_there)
+    executors = min(max(MIN_EXECUTORS, ceil(rows / ROWS_PER_EXECUTOR)), max_executors)
+    driver_rows, executor_rows = _rows_in_memory(job, engine, rows)
+    driver, executor = _machine(driver_rows), _machine(executor_rows)
     # two waves of tasks even out pools of different length
-    partitions = max(2 * executor.cores * executors, ceil(rows / ROWS_OF_A_PARTITION))
-    return BatchSize(driver, executor, MIN_EXECUTORS, executors, min(partitions, MOST_PARTITIONS))
+    partitions = max(2 * executor.cores * executors, ceil(rows / ROWS_PER_PARTITION))
+    return BatchSize(driver, executor, MIN_EXECUTORS, executors, min(partitions, MAX_PARTITIONS))
 
 
-def _held(job: str, engine: str | None, rows: int) -> tuple[int, int]:
-    """Feature rows that the driver and one executor hold at once."""
+def _rows_in_memory(job: str, engine: str | None, rows: int) -> tuple[int, int]:
+    """Return the feature rows that the driver and one executor hold at once."""
     if job_spec(job).memory is MemoryNeed.STREAMED:
-        return 0, 0  # they pass through, a partition at a time
+        return 0, 0
     if engine == "lightgbm":
-        return rows, 0  # collected, and fitted by native LightGBM in the driver's Python
-    return (
-        rows // 4,
-        rows,
-    )  # one task fits (numTasks=1), and what was forecast on past days comes back
+        # collected, and fitted by native LightGBM in the driver's Python
+        return rows, 0
+    # one task fits (numTasks=1), and the driver collects the forecasts of past days
+    return rows // 4, rows
 
 
 def _machine(feature_rows: int) -> Machine:
-    heap = SMALLEST_HALF_MIB + ceil(feature_rows * JVM_BYTES_OF_A_FEATURE_ROW / 2**20)
-    overhead = SMALLEST_HALF_MIB + ceil(feature_rows * NATIVE_BYTES_OF_A_FEATURE_ROW / 2**20)
-    _, most = MEMORY_PER_CORE_MIB
+    heap = MIN_HEAP_MIB + ceil(feature_rows * JVM_BYTES_PER_FEATURE_ROW / 2**20)
+    overhead = MIN_HEAP_MIB + ceil(feature_rows * NATIVE_BYTES_PER_FEATURE_ROW / 2**20)
+    least, most = MEMORY_PER_CORE_MIB
     cores = next((cores for cores in CORES if heap + overhead <= cores * most), None)
     if cores is None:
         raise ConfigurationError(
@@ -137,5 +136,4 @@ def _machine(feature_rows: int) -> Machine:
             f" standard tier has {CORES[-1] * most:,}; forecast from fewer days (TRAIN_DAYS) or"
             " fewer pools"
         )
-    least = MEMORY_PER_CORE_MIB[0]
     return Machine(cores, max(heap, cores * least - overhead), overhead)

@@ -1,7 +1,7 @@
-"""Faults of a batch that the service accepts, but that fail, cost or reveal too much afterwards.
+"""Validates a batch, and its ids, before they are sent.
 
-Input: a `Batch` as the REST API's JSON, or an id. Output: nothing, or one ConfigurationError that
-names every fault. The service itself refuses the rest: machines, labels, unknown fields.
+It finds errors that the service accepts but that make the batch fail, cost too much or reveal a
+secret. The service itself refuses wrong machines, labels and unknown fields.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ PINNED_IMAGE = re.compile(
     r"|[a-z0-9-]+(\.[a-z0-9-]+)+(/[a-z0-9]+([._-]+[a-z0-9]+)*){2,}:(?!latest$)\w[\w.-]{0,127}",
     re.ASCII,
 )
-"""By digest, or as Google documents it, HOST/PROJECT/IMAGE:TAG. A tag is as good as a digest only
-where its repository forbids overwriting it; `latest` means one that moves.
+"""HOST/PATH@sha256:DIGEST, or HOST/PROJECT/IMAGE:TAG as Google documents it. A tag is as safe as a
+digest only if its repository forbids overwriting; `latest` is refused because it moves.
 """
 JAR_OF_SCALA = re.compile(r"_(2\.1[1-3])-[^/]*\.jar$")
 SECRET_NAME = re.compile(
@@ -33,45 +33,57 @@ SECRET_NAME = re.compile(
 )
 SECRET_VERSION = re.compile(r"projects/[^/]+/secrets/[^/]+/versions/[^/]+")
 USER_IN_URI = re.compile(r"://[^/@\s]*:[^/@\s]+@")
-PACKAGED = (".zip", ".whl", ".egg")
+ARCHIVE_SUFFIXES = (".zip", ".whl", ".egg")
 
-NEEDS_EGRESS = ("spark.jars.packages", "spark.jars.repositories", "spark.jars.ivy")
+PROPERTIES_WITH_DOWNLOADS = ("spark.jars.packages", "spark.jars.repositories", "spark.jars.ivy")
 
 
 def check_batch(batch: Mapping[str, Any], *, secrets: Collection[str] = ()) -> None:
-    """Args: batch is the REST API's JSON; secrets are values that must not stand in it anywhere,
-    and will not stand in the message.
+    """Check a batch.
 
-    Raises: ConfigurationError naming every fault.
+    Args:
+        batch: the batch as the REST API's JSON.
+        secrets: values that the batch must not contain. The message does not show them.
+
+    Raises:
+        ConfigurationError: the batch has errors; the message names all of them.
     """
-    faults = batch_faults(batch, secrets=secrets)
-    if faults:
+    errors = batch_errors(batch, secrets=secrets)
+    if errors:
         raise ConfigurationError(
-            f"this batch can't be submitted, {len(faults)} fault{'s' * (len(faults) > 1)}: "
-            + "; ".join(faults)
+            f"this batch can't be submitted, {len(errors)} error{'s' * (len(errors) > 1)}: "
+            + "; ".join(errors)
         )
 
 
 def check_batch_id(batch_id: str) -> None:
-    """Raises: ConfigurationError for an id that the service refuses, or that comes from a clock."""
-    found = []
+    """Check the id of a batch.
+
+    Raises:
+        ConfigurationError: the service refuses the id, or it is made from a clock.
+    """
+    errors = []
     if not BATCH_ID.fullmatch(batch_id):
-        found.append(
+        errors.append(
             f"batch id {batch_id!r} is not 4 to 63 of a-z, 0-9 and `-`, with a letter or digit at"
             " both ends"
         )
     if not ENDS_WITH_UUID.search(batch_id) and CLOCK.search(batch_id):
-        found.append(
-            f"batch id {batch_id!r} comes from a clock: a second try would be a second batch, and"
-            " not find the first; make it from the execution's id,"
+        errors.append(
+            f"batch id {batch_id!r} comes from a clock: a second try would make a second batch"
+            " instead of finding the first; make it from the execution's id,"
             " `workflows.spec.batch_request.batch_id`"
         )
-    if found:
-        raise ConfigurationError("; ".join(found))
+    if errors:
+        raise ConfigurationError("; ".join(errors))
 
 
 def check_request_id(request_id: str) -> None:
-    """Raises: ConfigurationError for a requestId that the service refuses."""
+    """Check a request id.
+
+    Raises:
+        ConfigurationError: the service refuses the id.
+    """
     if not REQUEST_ID.fullmatch(request_id):
         raise ConfigurationError(
             f"requestId {request_id!r} is not 1 to 40 of a-z, A-Z, 0-9, `_` and `-`: f-<uuid> is"
@@ -79,13 +91,18 @@ def check_request_id(request_id: str) -> None:
         )
 
 
-def batch_faults(batch: Mapping[str, Any], *, secrets: Collection[str] = ()) -> list[str]:
-    """Every fault, a sentence each."""
+def batch_errors(batch: Mapping[str, Any], *, secrets: Collection[str] = ()) -> list[str]:
+    """Return the errors of a batch, one sentence each.
+
+    Args:
+        batch: the batch as the REST API's JSON.
+        secrets: values that the batch must not contain.
+    """
     return [
-        *_missing(batch),
-        *_code_faults(batch),
-        *_property_faults(_properties(batch)),
-        *_secret_faults(batch, secrets),
+        *_missing_fields(batch),
+        *_code_errors(batch),
+        *_property_errors(_properties(batch)),
+        *_secret_errors(batch, secrets),
     ]
 
 
@@ -99,8 +116,8 @@ def _properties(batch: Mapping[str, Any]) -> dict[str, str]:
     return properties
 
 
-def _missing(batch: Mapping[str, Any]) -> Iterator[str]:
-    """What a batch of this product always has."""
+def _missing_fields(batch: Mapping[str, Any]) -> Iterator[str]:
+    """Yield an error for each field that a batch of YieldSpark always has."""
     execution, runtime, properties = (
         _execution(batch),
         batch.get("runtimeConfig", {}),
@@ -108,23 +125,22 @@ def _missing(batch: Mapping[str, Any]) -> Iterator[str]:
     )
     if not execution.get("serviceAccount"):
         yield (
-            "no serviceAccount: the project's default one may do far more than a batch needs; set"
-            " BATCH_SERVICE_ACCOUNT"
+            "no serviceAccount: the project's default account has more rights than a batch needs;"
+            " set BATCH_SERVICE_ACCOUNT"
         )
     if not execution.get("subnetworkUri"):
         yield (
-            "no subnetworkUri: the database is reachable from one private subnetwork alone; set"
+            "no subnetworkUri: only one private subnetwork reaches the database; set"
             " BATCH_SUBNETWORK"
         )
     if not execution.get("ttl"):
         yield (
-            "no ttl: a batch that hangs would run, and bill, for hours or for ever; set"
+            "no ttl: a batch that hangs would run, and be billed, without an end; set"
             " BATCH_TTL_MINUTES"
         )
     if not execution.get("stagingBucket"):
         yield (
-            "no stagingBucket: the service would make one that nobody looks after; set"
-            " STAGING_BUCKET"
+            "no stagingBucket: the service would create one without your rules; set STAGING_BUCKET"
         )
     if (
         execution.get("authenticationConfig", {}).get("userWorkloadAuthenticationType")
@@ -132,12 +148,12 @@ def _missing(batch: Mapping[str, Any]) -> Iterator[str]:
     ):
         yield (
             "authenticationConfig.userWorkloadAuthenticationType is not SERVICE_ACCOUNT: the job"
-            " would run as whoever submits it"
+            " would run with the rights of its submitter"
         )
     if not runtime.get("version"):
         yield (
-            "no runtimeConfig.version: the service's default changes under the job;"
-            " `workflows.spec.platforms` has the one it needs"
+            "no runtimeConfig.version: the service's default changes over time;"
+            " take the one of `workflows.spec.platforms`"
         )
     if not PINNED_IMAGE.fullmatch(runtime.get("containerImage", "")):
         yield (
@@ -151,16 +167,16 @@ def _missing(batch: Mapping[str, Any]) -> Iterator[str]:
         "spark.default.parallelism",
     ):
         if name not in properties:
-            yield f"no property {name}: the service's own has no relation to the rows"
+            yield f"no property {name}: the service's default does not depend on the rows"
 
 
-def _code_faults(batch: Mapping[str, Any]) -> Iterator[str]:
+def _code_errors(batch: Mapping[str, Any]) -> Iterator[str]:
     pyspark = batch.get("pysparkBatch", {})
     for uri in pyspark.get("pythonFileUris", []):
-        if not uri.endswith(PACKAGED):
+        if not uri.endswith(ARCHIVE_SUFFIXES):
             yield (
-                f"pythonFileUris has {uri}: loose files land in one flat folder, and packages are"
-                " none any more; send one zip"
+                f"pythonFileUris has {uri}: single files are put into one flat folder, where"
+                " packages cannot be imported; send one zip"
             )
     version = batch.get("runtimeConfig", {}).get("version", "")
     scala = SCALA_OF_RUNTIME.get(".".join(version.split(".")[:2]))
@@ -175,33 +191,33 @@ def _code_faults(batch: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def _property_faults(properties: Mapping[str, str]) -> Iterator[str]:
+def _property_errors(properties: Mapping[str, str]) -> Iterator[str]:
     partitions = properties.get("spark.sql.shuffle.partitions")
     if partitions is not None and not re.fullmatch(r"[1-9]\d*", partitions):
         yield (
-            f"spark.sql.shuffle.partitions={partitions}: Spark takes a number and ends the job at"
-            " anything else, `auto` too"
+            f"spark.sql.shuffle.partitions={partitions}: Spark takes a number only, and fails the"
+            " job for anything else, such as `auto`"
         )
     for name in sorted(properties):
-        if name.startswith(NEEDS_EGRESS):
+        if name.startswith(PROPERTIES_WITH_DOWNLOADS):
             yield (
-                f"property {name}: a private network has no way out to fetch it from; release the"
-                " jars and name them in jarFileUris"
+                f"property {name}: a private network cannot download it; release the jars and"
+                " name them in jarFileUris"
             )
 
 
-def _secret_faults(batch: Mapping[str, Any], secrets: Collection[str]) -> Iterator[str]:
-    """Names alone: what is found must not be said."""
+def _secret_errors(batch: Mapping[str, Any], secrets: Collection[str]) -> Iterator[str]:
+    """Yield an error for each value of a secret. The text has names only, never the value."""
     for name, value in sorted(_properties(batch).items()):
         variable = name.rpartition("Env.")[2]
         if value and SECRET_NAME.search(variable) and not SECRET_VERSION.fullmatch(value):
             yield (
-                f"property {name} holds a value: anyone who may read the batch reads it; give the"
-                " secret's name, projects/P/secrets/S/versions/V"
+                f"property {name} holds a value, which everyone who may read the batch can see; set"
+                " the secret's name, projects/P/secrets/S/versions/V"
             )
         elif USER_IN_URI.search(value):
-            yield f"property {name} holds a user and a password in an address"
-    said = {
+            yield f"property {name} has a user and a password in an address"
+    texts = {
         **{f"property {name}": value for name, value in _properties(batch).items()},
         **{f"label {name}": value for name, value in batch.get("labels", {}).items()},
         **{
@@ -210,7 +226,7 @@ def _secret_faults(batch: Mapping[str, Any], secrets: Collection[str]) -> Iterat
         },
     }
     yield from (
-        f"{where} holds the value of a secret"
-        for where, value in said.items()
+        f"{where} has the value of a secret"
+        for where, value in texts.items()
         if value and value in secrets
     )

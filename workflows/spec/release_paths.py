@@ -1,5 +1,6 @@
-"""Where a release's files are: `gs://<code bucket>/versions/<version>/..`, and `latest.json` beside
-the versions. Names only, no I/O.
+"""Names of a release's files: `gs://<code bucket>/versions/<version>/..` and `latest.json`.
+
+Reads and writes nothing.
 """
 
 from __future__ import annotations
@@ -9,23 +10,24 @@ from dataclasses import dataclass
 CODE = "yieldspark.zip"
 OPERATOR = "operator"
 OPERATOR_CODE = "operator.zip"
-"""The operator's code. The jobs' archive must not contain `local_runtime/`, which it needs."""
+"""The operator's code. It needs `local_runtime/`, which the jobs' archive must not contain."""
 BATCHES = "batches.json"
 MANIFEST = "manifest.json"
 LATEST = "latest.json"
 
 
 def entry_name(job: str) -> str:
-    """The file that spark-submit starts: it imports the job out of the zip."""
+    """Return the name of the file that spark-submit starts; it imports the job from the zip."""
     return f"{job}.py"
 
 
 def jar_name(jar: str) -> str:
+    """Return the name of a jar in the release."""
     return f"jars/{jar}"
 
 
 def cloud_run_job(job: str) -> str:
-    """The name of its Cloud Run job."""
+    """Return the name of the Cloud Run job of a job."""
     return f"yieldspark-{job.replace('_', '-')}"
 
 
@@ -38,14 +40,13 @@ CONTAINER_ARGUMENTS = {
     COSTS_JOB: (OPERATOR, "--", "workflows", "cost", "--day", "yesterday"),
     INGEST_JOB: (OPERATOR, "--", "ingest"),
 }
-"""The Cloud Run jobs of the operator's entry, and what each one's container is given where a start
-overrides nothing. The ingest job's words are followed by those that choose its pools, such as
---min-tvl 10000000.
+"""The operator's Cloud Run jobs with the default arguments of their containers. Those of the ingest
+job are followed by options that choose its pools, such as --min-tvl 10000000.
 """
 
 
 def object_name(version: str, name: str) -> str:
-    """The object in the code bucket."""
+    """Return the name of an object in the code bucket."""
     return f"versions/{version}/{name}"
 
 
@@ -58,5 +59,5 @@ class Release:
     jars: tuple[str, ...]
 
     def uri(self, name: str) -> str:
-        """gs://.. of one of its files, named as in its manifest."""
+        """Return the gs:// address of a file, by its name in the manifest."""
         return f"gs://{self.bucket}/{object_name(self.version, name)}"
