@@ -34,10 +34,10 @@ CLASSES = ("restricted", "all")
 
 OBSERVED = """
 SELECT m.pool_id, m.date,
-    CASE WHEN coalesce(a.apy_age_days, 0) = 0 THEN m.actual_apy::float8 END AS apy,
-    CASE WHEN coalesce(a.tvl_age_days, 0) = 0 THEN m.actual_tvl::float8 END AS tvl
+    CASE WHEN coalesce(a.apy_staleness_days, 0) = 0 THEN m.actual_apy::float8 END AS apy,
+    CASE WHEN coalesce(a.tvl_staleness_days, 0) = 0 THEN m.actual_tvl::float8 END AS tvl
 FROM pool_daily_metrics AS m
-LEFT JOIN yieldspark.observation_age AS a ON a.pool_id = m.pool_id AND a.date = m.date
+LEFT JOIN yieldspark.value_staleness AS a ON a.pool_id = m.pool_id AND a.date = m.date
 WHERE m.date <= :end
     AND (m.actual_apy IS NOT NULL OR m.actual_tvl IS NOT NULL)
 ORDER BY m.pool_id, m.date

@@ -50,7 +50,7 @@ REVERSION = 0.9
 CHUNK_POOLS = 1_000
 
 METRICS = ("pool_id", "date", "actual_apy", "actual_tvl", "pool_group")
-AGES = ("pool_id", "date", "apy_age_days", "tvl_age_days")
+AGES = ("pool_id", "date", "apy_staleness_days", "tvl_staleness_days")
 
 
 def history_files(folder: Path) -> tuple[Path, Path]:
@@ -150,11 +150,11 @@ class Panel:
                 "actual_apy": apy[pool, source].round(4),
                 "actual_tvl": tvl[pool, source].round(2),
                 "pool_group": np.where(numbers[pool] % 2, "stable", "other"),
-                "apy_age_days": age[pool, day],
-                "tvl_age_days": age[pool, day],
+                "apy_staleness_days": age[pool, day],
+                "tvl_staleness_days": age[pool, day],
             }
         ).astype({"date": "datetime64[s]"})
-        metrics, ages = frame[list(METRICS)], frame.loc[frame["apy_age_days"] > 0, list(AGES)]
+        metrics, ages = frame[list(METRICS)], frame.loc[frame["apy_staleness_days"] > 0, list(AGES)]
         return _table(metrics), _table(ages)
 
     def _values(self, random: np.random.Generator, pools: int) -> tuple[Floats, Floats]:
@@ -199,7 +199,7 @@ def copy_panel(engine: Engine, panel: Panel, say: Say) -> int:
     rows = 0
     for metrics, ages in panel.chunks():
         _copy(engine, "pool_daily_metrics", metrics)
-        _copy(engine, "yieldspark.observation_age", ages)
+        _copy(engine, "yieldspark.value_staleness", ages)
         rows += metrics.num_rows
         say(f"{rows:,} generated pool-days")
     return rows

@@ -74,7 +74,7 @@ def print_demo(summary: Mapping[str, Any]) -> None:
         "low": "apy_low",
         "high": "apy_high",
         "TVL $": "tvl",
-        "rule": "rule",
+        "fallback": "apy_fallback_reason",
     }
     rows = [[row[name] for name in columns.values()] for row in summary["forecasts"]]
     print_table(

@@ -105,7 +105,15 @@ def show(
     for target, gain in document["gain"].items():
         print_table([f"{target}: group", "gain"], list(gain["groups"].items())[:MAX_GROUPS])
         print_table([f"{target}: feature", "gain"], list(gain["features"].items())[:MAX_FEATURES])
-    columns = ["decided_at", "decision", "challenger", "champion", "serves", "decided_by", "reason"]
+    columns = [
+        "decided_at",
+        "decision",
+        "challenger",
+        "champion",
+        "serving_version",
+        "decided_by",
+        "reason",
+    ]
     if document["decisions"]:
         print_table(columns, [[row[name] for name in columns] for row in document["decisions"]])
 

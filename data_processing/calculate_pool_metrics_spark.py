@@ -1,5 +1,5 @@
 """The metrics job: raw history in PostgreSQL in, the metrics table (metric columns) and
-`yieldspark.observation_age` out, one commit a run.
+`yieldspark.value_staleness` out, one commit a run.
 
 `plan` decides in SQL, `run` executes; where nothing changed no Spark session starts. Run it as a
 script, by spark-submit from the zip, or through the command line. Exit codes: 0 good, 1 the job
@@ -61,7 +61,7 @@ from database.db_utils_spark import (
 )
 from database.ledger.runs import Acceptance, Run, ledger_row, open_run
 from database.schema.metrics_table import metrics_table
-from database.schema.tables import METRIC_COLUMNS, OWN_SCHEMA, observation_age
+from database.schema.tables import METRIC_COLUMNS, OWN_SCHEMA, value_staleness
 from database.staging import staging_name
 from spark.interrupt import interruptible
 from spark.session import stop_session
@@ -79,10 +79,10 @@ def merge_targets(settings: Settings) -> tuple[MergeTarget, ...]:
     return (
         MergeTarget(metrics, KEY, {name: name for name in METRIC_COLUMNS}, rows=IS_DAY),
         MergeTarget(
-            observation_age,
+            value_staleness,
             KEY,
             {name: name for name in AGES},
-            rows=f"{IS_DAY} AND (apy_age_days, tvl_age_days) IS DISTINCT FROM (0, 0)",
+            rows=f"{IS_DAY} AND (apy_staleness_days, tvl_staleness_days) IS DISTINCT FROM (0, 0)",
         ),
         rejected_rows.MERGE,
     )
@@ -131,7 +131,7 @@ def run_metrics(
         end=asked.end,
         plan=opened,
         code_version=settings.code_version,
-        batch=settings.batch_id,
+        batch_id=settings.batch_id,
     ) as run:
         run.acceptance = acceptance
         with run.stage("plan"):

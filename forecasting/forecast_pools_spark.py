@@ -1,7 +1,7 @@
 """The forecast job: next day's APY and TVL of every active pool with an interval, and how the last
 weeks' forecasts did beside persistence.
 
-Reads the metrics table, `yieldspark.observation_age`, `pools`, the ledger of forecasts and the
+Reads the metrics table, `yieldspark.value_staleness`, `pools`, the ledger of forecasts and the
 model registry. Writes, in one commit: `yieldspark.forecasts`, the forecast columns of the metrics
 table at (pool, D + 1), `yieldspark.forecast_evaluation`, and for a version of
 tonight `yieldspark.promotion` and `yieldspark.model_outbox`, from where it goes to the registry.
@@ -43,7 +43,7 @@ from forecasting.features.targets import Target, targets_of
 from forecasting.publishing.fallbacks import apply_rules, join_targets
 from forecasting.publishing.forecast_history import (
     BACKTEST,
-    NIGHT,
+    PRODUCTION,
     as_past,
     past_rows,
     score_what_came_true,
@@ -101,7 +101,7 @@ def run_forecast(
         engine_name=name,
         as_of=as_of,
         code_version=settings.code_version,
-        batch=settings.batch_id,
+        batch_id=settings.batch_id,
     ) as run:
         with run.stage("evaluate"), run.connection.begin():
             came_true = score_what_came_true(run.connection)
@@ -154,7 +154,7 @@ def _forecast(
             engine=plan.engine,
             horizon=folds.horizon,
             level=level,
-            source=NIGHT,
+            source=PRODUCTION,
             run_id=run.run_id,
         )
         tonight = {
@@ -171,7 +171,12 @@ def _forecast(
         )
         run.checks += [
             _score_check(database, plan, made, level),
-            *watch(night, known, forecasts["rule"][forecasts["apy"].notna()].tolist(), settings),
+            *watch(
+                night,
+                known,
+                forecasts["apy_fallback_reason"][forecasts["apy"].notna()].tolist(),
+                settings,
+            ),
         ]
     with run.stage("explain"):
         apy, _ = tonight.values()
@@ -187,7 +192,7 @@ def _forecast(
                 metrics=metrics_table(settings.metrics_table),
             )
         ),
-        StagedFrame(*evaluation_staging(spark, ledger, NIGHT)),
+        StagedFrame(*evaluation_staging(spark, ledger, PRODUCTION)),
         *(StagedFrame(*evaluation_staging(spark, rows, BACKTEST)) for rows in made),
     ]
     commit_run(

@@ -30,9 +30,9 @@ from database.schema.merge_sql import qualified, quoted
 from database.schema.tables import (
     METRIC_COLUMNS,
     market_series,
-    observation_age,
-    pool_calendars,
+    pool_coverage,
     pools,
+    value_staleness,
 )
 
 MIN_POOLS = 20
@@ -79,8 +79,8 @@ class _Query:
 def commit_checks(settings: Settings, plan: Plan, staging: str) -> CommitChecks:
     """The checks of a run's commit, but for those that are off.
 
-    Args: staging is the run's table of pool days (pool_id, date, METRIC_COLUMNS, apy_age_days,
-    tvl_age_days).
+    Args: staging is the run's table of pool days (pool_id, date, METRIC_COLUMNS,
+    apy_staleness_days, tvl_staleness_days).
     Raises: ConfigurationError for a wrong CHECK_SEVERITIES.
     """
     first = first_new_day(plan)
@@ -180,7 +180,7 @@ def _new_days(plan_table: str, staging: str) -> str:
     """Statement that makes NEW_DAYS: for each day from :first on, how many living pools were
     observed on it and on the day before.
     """
-    observed = "(s.apy_age_days = 0 OR s.tvl_age_days = 0)"
+    observed = "(s.apy_staleness_days = 0 OR s.tvl_staleness_days = 0)"
     return f"""
     CREATE TEMPORARY TABLE {NEW_DAYS} ON COMMIT DROP AS
     WITH living AS (
@@ -197,15 +197,15 @@ def _new_days(plan_table: str, staging: str) -> str:
         UNION ALL
         SELECT p.pool_id, CAST(:first AS date) - 1
         FROM living AS p
-        JOIN {qualified(pool_calendars)} AS c ON c.pool_id = p.pool_id
+        JOIN {qualified(pool_coverage)} AS c ON c.pool_id = p.pool_id
         WHERE p.write_from >= CAST(:first AS date)
             AND CAST(:first AS date) - 1 BETWEEN c.first_day AND c.last_day
             AND NOT EXISTS (
-                SELECT FROM {qualified(observation_age)} AS a
+                SELECT FROM {qualified(value_staleness)} AS a
                 WHERE a.pool_id = p.pool_id
                     AND a.date = CAST(:first AS date) - 1
-                    AND a.apy_age_days IS DISTINCT FROM 0
-                    AND a.tvl_age_days IS DISTINCT FROM 0
+                    AND a.apy_staleness_days IS DISTINCT FROM 0
+                    AND a.tvl_staleness_days IS DISTINCT FROM 0
             )
     )
     SELECT coalesce(now.date, before.date + 1) AS day,
@@ -254,7 +254,7 @@ def _null_shares(plan_table: str, staging: str) -> str:
             AND long_ago.date >= CAST(:first AS date) - {LONGEST_WINDOW_DAYS + 1}
             AND long_ago.date < CAST(:end AS date) - {LONGEST_WINDOW_DAYS + 1}
         WHERE s.date >= CAST(:first AS date)
-            AND (s.apy_age_days = 0 OR s.tvl_age_days = 0)
+            AND (s.apy_staleness_days = 0 OR s.tvl_staleness_days = 0)
     ) AS counts
     CROSS JOIN LATERAL (VALUES {by_column}) AS columns (column_name, nulls, rows, is_known)
     WHERE is_known

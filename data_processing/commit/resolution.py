@@ -87,7 +87,7 @@ SET resolution = d.resolution,
     resolved_at = now(),
     resolved_by_run = :run_id,
     resolved_by = d.resolved_by,
-    replayed_as = d.replayed_as,
+    replayed_row_id = d.replayed_row_id,
     note = d.note
 FROM {QUARANTINE} AS d
 WHERE q.run_id = :run_id

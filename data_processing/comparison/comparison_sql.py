@@ -25,7 +25,7 @@ from data_processing.raw.history import TABLE, midnight
 from data_processing.raw.market_series import SERIES, SYMBOLS
 from data_processing.raw.quarantine_table import QUARANTINE, RAW_ROW
 from database.schema.merge_sql import qualified, quoted
-from database.schema.tables import market_series, observation_age, pool_calendars, pools, raw_prices
+from database.schema.tables import market_series, pool_coverage, pools, raw_prices, value_staleness
 
 NO_RULE = "?"
 
@@ -162,7 +162,7 @@ def _joined(sides: Sides) -> str:
             {", ".join(filter(None, (market, values, made)))}
         FROM ours AS m
         FULL JOIN theirs AS t ON t.pool_id = m.pool_id AND t.date = m.date
-        LEFT JOIN {qualified(pool_calendars)} AS c ON c.pool_id = coalesce(m.pool_id, t.pool_id)
+        LEFT JOIN {qualified(pool_coverage)} AS c ON c.pool_id = coalesce(m.pool_id, t.pool_id)
         LEFT JOIN {qualified(pools)} AS p ON p.pool_id = coalesce(m.pool_id, t.pool_id)
         LEFT JOIN raw_pools AS r ON r.pool_id = coalesce(m.pool_id, t.pool_id)
         LEFT JOIN raw_days AS w ON w.pool_id = m.pool_id AND w.date = m.date
@@ -184,16 +184,16 @@ def _ours(sides: Sides) -> str:
     values = ", ".join(f"m.{name}::numeric AS m_{name}" for name in sides.columns)
     return f"""ours AS (
         SELECT m.pool_id::text AS pool_id, m.date,
-            CASE WHEN a.pool_id IS NULL THEN 0 ELSE a.apy_age_days END AS apy_age,
-            CASE WHEN a.pool_id IS NULL THEN 0 ELSE a.tvl_age_days END AS tvl_age,
+            CASE WHEN a.pool_id IS NULL THEN 0 ELSE a.apy_staleness_days END AS apy_age,
+            CASE WHEN a.pool_id IS NULL THEN 0 ELSE a.tvl_staleness_days END AS tvl_age,
             max(m.date) FILTER (WHERE m.actual_apy IS NOT NULL) OVER so_far AS apy_day,
             max(m.date) FILTER (WHERE m.actual_tvl IS NOT NULL) OVER so_far AS tvl_day,
             max(abs(m.actual_apy)) OVER so_far AS m_peak,
             {values}
         FROM {sides.ours} AS m
-        JOIN {qualified(pool_calendars)} AS c
+        JOIN {qualified(pool_coverage)} AS c
             ON c.pool_id = m.pool_id AND m.date BETWEEN c.first_day AND c.last_day
-        LEFT JOIN {qualified(observation_age)} AS a
+        LEFT JOIN {qualified(value_staleness)} AS a
             ON a.pool_id = m.pool_id AND a.date = m.date
         WHERE {_CHOSEN.format(alias="m")}
         WINDOW so_far AS (PARTITION BY m.pool_id ORDER BY m.date)

@@ -27,9 +27,9 @@ class DailyGrid:
     days: Days
     last_snapshot: Days
     apy: Floats
-    apy_age_days: Floats
+    apy_staleness_days: Floats
     tvl: Floats
-    tvl_age_days: Floats
+    tvl_staleness_days: Floats
 
 
 def daily_grid(

@@ -47,7 +47,7 @@ VALUES = (
 """The names of METRIC_COLUMNS once more: a Python worker imports this module, and with it no
 SQLAlchemy.
 """
-AGES = ("apy_age_days", "tvl_age_days")
+AGES = ("apy_staleness_days", "tvl_staleness_days")
 SNAPSHOT_COLUMNS = ("timestamp", "snapshot")
 """Moment and identity of the raw row that the day is known by, or that was rejected."""
 REJECTED = ("reason", "source_table", "run_id")
@@ -160,8 +160,8 @@ def _days(
         values = {
             "actual_apy": grid.apy,
             "actual_tvl": grid.tvl,
-            "apy_age_days": grid.apy_age_days,
-            "tvl_age_days": grid.tvl_age_days,
+            "apy_staleness_days": grid.apy_staleness_days,
+            "tvl_staleness_days": grid.tvl_staleness_days,
         }
         planned = slice(*np.searchsorted(grid.days, [part["write_from"], part["write_end"]]))
         found.append(

@@ -64,10 +64,12 @@ def _adoptable(metrics: str) -> tuple[str, str]:
     return (
         f"""
     SELECT m.pool_id, m.date,
-        CASE WHEN o.pool_id IS NULL OR o.apy_age_days = 0 THEN m.actual_apy::double precision END
-            AS apy,
-        CASE WHEN o.pool_id IS NULL OR o.tvl_age_days = 0 THEN m.actual_tvl::double precision END
-            AS tvl
+        CASE
+            WHEN o.pool_id IS NULL OR o.apy_staleness_days = 0 THEN m.actual_apy::double precision
+        END AS apy,
+        CASE
+            WHEN o.pool_id IS NULL OR o.tvl_staleness_days = 0 THEN m.actual_tvl::double precision
+        END AS tvl
     FROM {metrics} AS m
     JOIN {CALENDARS} AS c ON c.pool_id = m.pool_id
         AND m.date BETWEEN c.first_day AND c.last_day

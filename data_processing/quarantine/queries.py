@@ -27,7 +27,7 @@ from database.connections.engine import checked_connection
 COLUMNS = (
     "id, source_table, source_id, pool_id, timestamp::text AS timestamp, reason, run_id,"
     " quarantined_at::text AS quarantined_at, resolution, resolved_at::text AS resolved_at,"
-    " resolved_by, resolved_by_run, replayed_as, note"
+    " resolved_by, resolved_by_run, replayed_row_id, note"
 )
 
 

@@ -66,7 +66,7 @@ def replay_rows(
 
     Returns: the run's ledger row (a dry run: `{"job", "status": "planned", "rows"}`) with
     `outcomes` (rows by outcome) and `details`, the first SHOWN_ROWS of {id, pool_id, timestamp,
-    reason, outcome, reason_now, said, replayed_as}. read = inserted + quarantined + unchanged:
+    reason, outcome, reason_now, said, replayed_row_id}. read = inserted + quarantined + unchanged:
     taken in, still failing, nothing to do for a replay.
     Raises: ConfigurationError for an id that is not there; DatabaseRefused with the GRANT
     statements where rights are missing; SchemaMismatch; RunInProgress; DatabaseError.
@@ -228,7 +228,7 @@ SET resolution = 'replayed',
     resolved_at = now(),
     resolved_by_run = :run_id,
     resolved_by = :by,
-    replayed_as = {snapshot_identity("i")}::text
+    replayed_row_id = {snapshot_identity("i")}::text
 FROM passing AS p
 JOIN inserted AS i ON i.pool_id = p.pool_id
     AND i.timestamp = p.timestamp
@@ -244,7 +244,7 @@ later row counts.
 _FATES = f"""
 SELECT c.id, c.pool_id, c.timestamp::text AS timestamp, c.reason, c.source_table, c.source_id,
     c.replayable, c.resolution AS resolved_before, v.reason_now, q.resolution,
-    q.replayed_as
+    q.replayed_row_id
 FROM candidates AS c
 JOIN {QUARANTINE} AS q ON q.id = c.id
 LEFT JOIN verdicts AS v ON v.id = c.id
@@ -268,13 +268,13 @@ def _detail(row: dict[str, Any], settings: Settings) -> dict[str, Any]:
         outcome, said = "still_failing", words(row["reason_now"], settings)
     shown = {
         name: row[name]
-        for name in ("id", "pool_id", "timestamp", "reason", "reason_now", "replayed_as")
+        for name in ("id", "pool_id", "timestamp", "reason", "reason_now", "replayed_row_id")
     }
     return shown | {"outcome": outcome, "said": said}
 
 
 def _counts(details: list[dict[str, Any]]) -> dict[str, int]:
-    taken_in = len({row["replayed_as"] for row in details if row["outcome"] == "taken_in"})
+    taken_in = len({row["replayed_row_id"] for row in details if row["outcome"] == "taken_in"})
     failing = sum(row["outcome"] == "still_failing" for row in details)
     return dict.fromkeys(ROW_COUNTS, 0) | {
         "read": len(details),

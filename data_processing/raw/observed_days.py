@@ -55,7 +55,7 @@ _DECISIONS = {
     for name, condition in {
         "dropped": "d.resolution = 'dropped'",
         # one that was taken in as it was is its own replacement
-        "replaced": "d.resolution = 'replayed' AND d.replayed_as IS DISTINCT FROM d.source_id",
+        "replaced": "d.resolution = 'replayed' AND d.replayed_row_id IS DISTINCT FROM d.source_id",
     }.items()
 }
 
@@ -77,8 +77,8 @@ def stored_days(plan_table: str, *, retire_missing: bool) -> str:
 
 
 _REPLACEMENTS = (
-    f"SELECT d.replayed_as FROM {QUARANTINE} AS d JOIN {HISTORY} AS h ON h.pool_id = d.pool_id AND"
-    f" h.timestamp = d.timestamp AND {snapshot_identity('h')}::text = d.source_id WHERE"
+    f"SELECT d.replayed_row_id FROM {QUARANTINE} AS d JOIN {HISTORY} AS h ON h.pool_id = d.pool_id"
+    f" AND h.timestamp = d.timestamp AND {snapshot_identity('h')}::text = d.source_id WHERE"
     f" d.source_table = '{HISTORY}' AND d.resolution = 'replayed'"
 )
 
@@ -100,8 +100,8 @@ def keep_observed(staging: str) -> str:
     SELECT n.*
     FROM (
         SELECT pool_id, date, timestamp, snapshot,
-            CASE WHEN apy_age_days = 0 THEN actual_apy END AS apy,
-            CASE WHEN tvl_age_days = 0 THEN actual_tvl END AS tvl
+            CASE WHEN apy_staleness_days = 0 THEN actual_apy END AS apy,
+            CASE WHEN tvl_staleness_days = 0 THEN actual_tvl END AS tvl
         FROM {staging}
         WHERE {IS_OBSERVED}
     ) AS n

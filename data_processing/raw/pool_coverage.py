@@ -3,7 +3,7 @@ metrics, changed in their commit.
 
 In: the plan's table (pool_id, write_from, write_end: the days a run decides about) and the run's
 staging (the days it found), both in PostgreSQL.
-Out: `yieldspark.pool_calendars`, `yieldspark.observation_age`, and the days that a pool's calendar
+Out: `yieldspark.pool_coverage`, `yieldspark.value_staleness`, and the days that a pool's calendar
 no longer has taken out of the metrics table: it went inactive, or a tighter limit took its first
 or last snapshots. Values of other jobs (forecasts, filters, groups) are never touched.
 """
@@ -14,10 +14,10 @@ from sqlalchemy import Connection
 
 from database.schema.merge_sql import qualified, quoted
 from database.schema.metrics_table import REGCLASS, metrics_name
-from database.schema.tables import METRIC_COLUMNS, observation_age, pool_calendars
+from database.schema.tables import METRIC_COLUMNS, pool_coverage, value_staleness
 
-AGES = qualified(observation_age)
-CALENDARS = qualified(pool_calendars)
+AGES = qualified(value_staleness)
+CALENDARS = qualified(pool_coverage)
 
 STAGED, GONE = "staged_calendars", "gone_days"
 
@@ -30,7 +30,7 @@ def calendar_changes(plan_table: str, staging: str) -> list[str]:
     what was found there (new_*, NULL for nothing). GONE has the days, as ranges, that were in a
     calendar and are not found again: mostly none, which PostgreSQL knows of a table alone.
     """
-    observed = "max(date) FILTER (WHERE apy_age_days = 0 OR tvl_age_days = 0)"
+    observed = "max(date) FILTER (WHERE apy_staleness_days = 0 OR tvl_staleness_days = 0)"
     return [
         f"""
     CREATE TEMPORARY TABLE {STAGED} ON COMMIT DROP AS
@@ -68,8 +68,8 @@ def keep_calendars(connection: Connection, staging: str) -> int:
     """Make calendars and ages say what this run found; returns the number of days that are in no
     calendar any more.
 
-    Args: staging has pool_id, date, apy_age_days, tvl_age_days; a pool's staged days have no gap.
-    Its ages are merged by the caller, who has run `calendar_changes` before.
+    Args: staging has pool_id, date, apy_staleness_days, tvl_staleness_days; a pool's staged days
+    have no gap. Its ages are merged by the caller, who has run `calendar_changes` before.
     """
     retired = int(
         connection.exec_driver_sql(
@@ -131,8 +131,8 @@ def _observed_since(staging: str) -> str:
         AND o.date < p.write_end
         AND s.pool_id = o.pool_id
         AND s.date = o.date
-        AND s.apy_age_days = 0
-        AND s.tvl_age_days = 0"""
+        AND s.apy_staleness_days = 0
+        AND s.tvl_staleness_days = 0"""
 
 
 def _observed_before(day: str) -> str:
@@ -146,8 +146,8 @@ def _observed_before(day: str) -> str:
         SELECT FROM {AGES} AS o
         WHERE o.pool_id = {STAGED}.pool_id
             AND o.date = d.date::date
-            AND o.apy_age_days IS DISTINCT FROM 0
-            AND o.tvl_age_days IS DISTINCT FROM 0
+            AND o.apy_staleness_days IS DISTINCT FROM 0
+            AND o.tvl_staleness_days IS DISTINCT FROM 0
     )"""
 
 

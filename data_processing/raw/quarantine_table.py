@@ -18,8 +18,8 @@ RAW_ROW = f"source_table = '{HISTORY}' AND source_id ~ '^-?[0-9]{{1,19}}$'"
 """
 
 REOPEN = (
-    "resolution = NULL, resolved_at = NULL, resolved_by_run = NULL, resolved_by = NULL, replayed_as"
-    " = NULL, note = NULL"
+    "resolution = NULL, resolved_at = NULL, resolved_by_run = NULL, resolved_by = NULL,"
+    " replayed_row_id = NULL, note = NULL"
 )
 """What an UPDATE sets for a row that is bad again, or that another one has replaced."""
 

@@ -131,12 +131,12 @@ def open_run(
     as_of: date | None = None,
     plan: dict[str, Any] | None = None,
     code_version: str = PRODUCT_VERSION,
-    batch: str | None = None,
+    batch_id: str | None = None,
 ) -> Iterator[Run]:
     """Hold the job's lock, open its ledger row, and close it: succeeded, nothing_to_do, blocked,
     cancelled or failed.
 
-    Args: batch is the id of the cloud's batch that this run is, by which its cost finds the row.
+    Args: batch_id is the id of the cloud's batch that this run is, by which its cost finds the row.
     Raises: RunInProgress where another run of the job holds the lock; DatabaseError. What the body
     raises passes on, after it is in the ledger; a run whose rows were committed by then stays
     `succeeded`.
@@ -167,7 +167,7 @@ def open_run(
             "as_of": as_of,
             "plan": plan,
         }
-        of_code = {"engine": engine_name, "code_version": code_version, "batch": batch}
+        of_code = {"engine": engine_name, "code_version": code_version, "batch_id": batch_id}
         values = row | of_code | {"rows": run.rows, "stages": {}, "checks": []}
         connection.execute(insert(run_ledger).values(values))
         connection.commit()

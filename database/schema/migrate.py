@@ -26,6 +26,11 @@ from database.schema.tables import OWN_SCHEMA
 CODE_ROOT = Path(__file__).resolve().parents[2]
 MIGRATIONS = "database/migrations"
 
+UNRELEASED = {f"{number:04d}" for number in range(1, 11)}
+"""Revisions before 0.1.0. The first revision takes their place and upgrades none of them."""
+LAST_UPGRADE = "abd826e28f85"
+"""The last commit that upgrades them."""
+
 
 def migrate(engine: Engine) -> bool:
     """Upgrade to the newest revision, and make the metrics table where it is missing and the role
@@ -112,11 +117,18 @@ def require_current(engine: Engine) -> None:
 
 
 def _is_current(connection: Connection, folder: Path) -> bool:
-    """Raises: SchemaMismatch for a revision that this version does not know; DatabaseRefused where
-    the role may not read it.
+    """Raises: SchemaMismatch for a revision that this version does not know or cannot upgrade;
+    DatabaseRefused where the role may not read it.
     """
     require_own_rights(connection)
     scripts, there = ScriptDirectory(str(folder)), current_revision(connection)
+    if there in UNRELEASED:
+        raise SchemaMismatch(
+            f"the schema {OWN_SCHEMA} is at revision {there}, which an unreleased version made and"
+            f" this version cannot upgrade: run `db migrate` of commit {LAST_UPGRADE} first, or"
+            f" discard its contents by DROP SCHEMA {OWN_SCHEMA} CASCADE (on the embedded server:"
+            " `db reset`, which deletes all data), then run `db migrate`"
+        )
     if there is not None and there not in {script.revision for script in scripts.walk_revisions()}:
         raise SchemaMismatch(
             f"the database is at revision {there}, which this version does not know: run the newer"

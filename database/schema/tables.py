@@ -185,9 +185,9 @@ run_ledger = Table(
     Column("checks", JSONB, nullable=False),
     Column("cost_usd", Double),
     Column("error", Text),
-    Column("batch", Text, comment="id of the cloud's batch that this run was; null elsewhere"),
+    Column("batch_id", Text, comment="id of the cloud's batch that this run was; null elsewhere"),
     Index("run_ledger_job_started_at_idx", "job", "started_at"),
-    Index("run_ledger_batch_idx", "batch"),
+    Index("run_ledger_batch_id_idx", "batch_id"),
 )
 
 ingest_progress = Table(
@@ -221,8 +221,8 @@ provisional_days = Table(
     own_metadata,
     Column("pool_id", Text, primary_key=True),
     Column("date", Date, primary_key=True),
-    Column("apy_age_days", Integer, comment="as in observation_age"),
-    Column("tvl_age_days", Integer, comment="as in observation_age"),
+    Column("apy_staleness_days", Integer, comment="as in value_staleness"),
+    Column("tvl_staleness_days", Integer, comment="as in value_staleness"),
     Column("metrics_table", Text, nullable=False, comment="the table that has the row"),
     Column("run_id", Text, nullable=False),
     comment=(
@@ -231,8 +231,8 @@ provisional_days = Table(
     ),
 )
 
-pool_calendars = Table(
-    "pool_calendars",
+pool_coverage = Table(
+    "pool_coverage",
     own_metadata,
     Column("pool_id", Text, primary_key=True),
     Column("first_day", Date, nullable=False),
@@ -255,17 +255,17 @@ raw_day_counts = Table(
     ),
 )
 
-observation_age = Table(
-    "observation_age",
+value_staleness = Table(
+    "value_staleness",
     own_metadata,
     Column("pool_id", Text, primary_key=True),
     Column("date", Date, primary_key=True),
     Column(
-        "apy_age_days",
+        "apy_staleness_days",
         Integer,
         comment="0: observed that day; n: carried forward n days; null: not known that day",
     ),
-    Column("tvl_age_days", Integer, comment="as apy_age_days"),
+    Column("tvl_staleness_days", Integer, comment="as apy_staleness_days"),
     comment=(
         "the days on which APY or TVL was not observed; a day of the metrics job that has no row"
         " here has both of its own"
@@ -324,7 +324,7 @@ quarantine = Table(
     Column("resolved_at", DateTime(timezone=True)),
     Column("resolved_by_run", Text),
     Column("resolved_by", Text, comment="user@host of who replayed or dropped it"),
-    Column("replayed_as", Text, comment="source_id of the row that took its place"),
+    Column("replayed_row_id", Text, comment="source_id of the row that took its place"),
     Column("note", Text, comment="why it was dropped"),
     Index("quarantine_source_idx", "source_table", "source_id", "reason", unique=True),
 )
@@ -346,20 +346,20 @@ forecasts = Table(
     Column("engine", Text, nullable=False),
     Column("model_version", Text, nullable=False),
     Column(
-        "rule",
+        "apy_fallback_reason",
         Text,
         comment=(
             "why today's APY is published: stale, cold_start, no_model, no_ledger, few_pools,"
             " no_champion, gate; else null"
         ),
     ),
-    Column("tvl_rule", Text, comment="as rule, of TVL"),
+    Column("tvl_fallback_reason", Text, comment="as apy_fallback_reason, of TVL"),
     Column(
         "explanation",
         JSONB,
         comment=(
             "the strongest contributions to the APY forecast: [{feature, points}], points of APY;"
-            " null by a rule"
+            " null for a fallback"
         ),
     ),
     Column("run_id", Text, nullable=False),
@@ -378,7 +378,7 @@ forecast_evaluation = Table(
         Text,
         nullable=False,
         server_default="backtest",
-        comment="night: published before it came true; backtest: made afterwards",
+        comment="production: published before its target day; backtest: computed afterwards",
     ),
     Column("as_of", Date, nullable=False),
     Column("actual", Double, comment="null until the target day has been observed"),
@@ -399,22 +399,35 @@ forecast_evaluation = Table(
         Double,
         comment="mean size of the pool's one-day changes over 90 days, value units",
     ),
-    Column("scale", Double, comment="the pool's scale on the as-of day: APY points, or log1p(USD)"),
     Column(
-        "move",
+        "volatility_scale",
         Double,
-        comment="what the model said before the gate, in scales; null without a model",
+        comment=(
+            "usual size of the pool's one-day changes on the as-of day: APY points, or log1p(USD)"
+        ),
     ),
-    Column("move_low", Double, comment="the model's own lower quantile, in scales"),
-    Column("move_high", Double),
-    Column("weight", Double, comment="the gate's: 0 publishes persistence, 1 the model's own move"),
+    Column(
+        "model_change",
+        Double,
+        comment=(
+            "change that the model forecasts, before the gate, in units of volatility_scale; null"
+            " without a model"
+        ),
+    ),
+    Column("model_change_low", Double, comment="lower quantile of the model, same units"),
+    Column("model_change_high", Double, comment="upper quantile of the model, same units"),
+    Column(
+        "gate_weight",
+        Double,
+        comment="weight of the gate: 0 publishes persistence, 1 the model's own change",
+    ),
     Column("tvl_usd", Double, comment="TVL of the as-of day: the class a score is reported by"),
     Column("apy_percent", Double, comment="APY of the as-of day: the class a score is reported by"),
     Column("interval_level", Double),
     Column("model_version", Text, nullable=False),
     Column("run_id", Text, nullable=False),
     Index("forecast_evaluation_target_date_idx", "target_date"),
-    comment="forecasts beside what came true: the ledger that gate and intervals learn from",
+    comment="past forecasts with their actuals, from which the gate and the intervals learn",
 )
 
 promotion = Table(
@@ -437,7 +450,11 @@ promotion = Table(
     ),
     Column("challenger", Text, comment="the version that asked"),
     Column("champion", Text, comment="the version that served before; null: none did"),
-    Column("serves", Text, comment="the version that serves from now on; null: persistence"),
+    Column(
+        "serving_version",
+        Text,
+        comment="the version that serves from this decision on; null: persistence",
+    ),
     Column("reason", Text, nullable=False),
     Column(
         "numbers",

@@ -43,15 +43,22 @@ PUBLISHED = (
     "forecast",
     "low",
     "high",
-    "weight",
-    "rule",
+    "gate_weight",
+    "fallback_reason",
     *DESCRIBED,
 )
-"""`rule` says why a row's forecast is the value of its as-of day: cold_start, no_model, no_ledger,
-few_pools, no_champion or gate; None where it is not.
+"""`fallback_reason` says why a row's forecast is the value of its as-of day: cold_start, no_model,
+no_ledger, few_pools, no_champion or gate; None where it is not.
 """
 
-PUBLISHED_FROM = ("now", "scale", "lowest", "move", "move_low", "move_high")
+PUBLISHED_FROM = (
+    "now",
+    "volatility_scale",
+    "lowest",
+    "model_change",
+    "model_change_low",
+    "model_change_high",
+)
 """Columns of a day that its published values are made of."""
 
 COLD_START, NO_MODEL, NO_CHAMPION = "cold_start", "no_model", "no_champion"
@@ -98,7 +105,7 @@ def publish_days(
             today, target, weights[todays_pools[begin:end]], factors, relative
         )
         gates[begin:end] = refused or GATE
-    columns = dict(zip(("weight", "forecast", "low", "high"), published, strict=True))
+    columns = dict(zip(("gate_weight", "forecast", "low", "high"), published, strict=True))
     return _with_rules(rows.assign(**columns), gates)[list(PUBLISHED)].reset_index(drop=True)
 
 
@@ -121,10 +128,10 @@ def _named(sample: pd.DataFrame, target: Target, horizon: int) -> pd.DataFrame:
     copied = {
         "now": name,
         "next": f"{name}_next",
-        "scale": f"{name}_scale",
-        "move": f"{name}_move",
-        "move_low": f"{name}_move_low",
-        "move_high": f"{name}_move_high",
+        "volatility_scale": f"{name}_scale",
+        "model_change": f"{name}_move",
+        "model_change_low": f"{name}_move_low",
+        "model_change_high": f"{name}_move_high",
         "median_7d": f"{name}_median_7",
         "mean_reversion": f"{name}_reverted",
         "naive_low": f"{name}_naive_low",
@@ -143,8 +150,8 @@ def _named(sample: pd.DataFrame, target: Target, horizon: int) -> pd.DataFrame:
     )
     lowest = 0.0 if target.logarithmic else np.minimum(named["lowest_30"], 0.0)
     known = {
-        column: named[column].where(named["scale"].notna())
-        for column in ("move", "move_low", "move_high")
+        column: named[column].where(named["volatility_scale"].notna())
+        for column in ("model_change", "model_change_low", "model_change_high")
     }
     return named.assign(
         **known, target_day=named["date"] + pd.Timedelta(days=horizon), lowest=lowest
@@ -157,7 +164,7 @@ def _relative(
     """Each row's ends without a model, relative to its size: the panel's, or where it has no scale
     yet those of earlier cold starts.
     """
-    is_cold = np.isnan(today["scale"])
+    is_cold = np.isnan(today["volatility_scale"])
     panel = relative_quantiles(known, level)
     cold = cold_start_quantiles(known, level) if is_cold.any() else panel
     return np.where(is_cold, cold[0], panel[0]), np.where(is_cold, cold[1], panel[1])
@@ -173,10 +180,12 @@ def _publish(
     """One day's weight, forecast, low and high, a row each: today's level plus the gated step, and
     an interval around that; without a model no step and a relative one.
     """
-    now, scale, lowest, move = (today[name] for name in ("now", "scale", "lowest", "move"))
+    now, scale, lowest, move = (
+        today[name] for name in ("now", "volatility_scale", "lowest", "model_change")
+    )
     is_modelled, steps = np.isfinite(move), gated_steps(weights, move, target.least_step)
     forecast = target.moved(now, np.where(is_modelled, np.nan_to_num(scale) * steps, 0.0), lowest)
-    below, above = half_widths(steps, today["move_low"], today["move_high"])
+    below, above = half_widths(steps, today["model_change_low"], today["model_change_high"])
     ends = (
         (scale * (steps - factors[0] * below), relative[0]),
         (scale * (steps + factors[1] * above), relative[1]),
@@ -195,11 +204,15 @@ def _with_rules(rows: pd.DataFrame, gates: npt.NDArray[np.object_]) -> pd.DataFr
     """Args: gates are the reasons of rows whose model says nothing against today's value."""
     # the first of these reasons stands
     rules = np.select(
-        [rows["scale"].isna(), rows["move"].isna(), rows["forecast"] == rows["now"]],
+        [
+            rows["volatility_scale"].isna(),
+            rows["model_change"].isna(),
+            rows["forecast"] == rows["now"],
+        ],
         [COLD_START, NO_MODEL, gates],
         np.array(None),
     )
-    return rows.assign(rule=rules)
+    return rows.assign(fallback_reason=rules)
 
 
 def evaluation_rows(
@@ -233,7 +246,14 @@ def evaluation_rows(
             "persistence": published["now"],
             **{
                 name: published[name]
-                for name in ("scale", "move", "move_low", "move_high", "weight", *DESCRIBED)
+                for name in (
+                    "volatility_scale",
+                    "model_change",
+                    "model_change_low",
+                    "model_change_high",
+                    "gate_weight",
+                    *DESCRIBED,
+                )
             },
             "interval_level": level,
             "model_version": published["date"].map(versions),

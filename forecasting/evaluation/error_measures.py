@@ -37,7 +37,7 @@ def errors_in_scales(rows: pd.DataFrame, column: str) -> Values:
     actual, said = values(rows, "actual"), values(rows, column)
     if (rows["target"] == "tvl").any():
         actual, said = np.log1p(actual), np.log1p(said)
-    return np.asarray(np.abs(actual - said) / values(rows, "scale"))
+    return np.asarray(np.abs(actual - said) / values(rows, "volatility_scale"))
 
 
 def number(value: float) -> float | None:

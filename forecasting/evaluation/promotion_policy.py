@@ -145,7 +145,11 @@ def _group_ratios(
 ) -> list[dict[str, Any]]:
     """Big groups only; one in which the rival lost nothing has no ratio, and is left out."""
     described = pd.DataFrame(
-        {"scale": rows[f"{target.name}_scale"], "tvl_usd": rows["tvl"], "apy_percent": rows["apy"]}
+        {
+            "volatility_scale": rows[f"{target.name}_scale"],
+            "tvl_usd": rows["tvl"],
+            "apy_percent": rows["apy"],
+        }
     )
     found = []
     for by, groups in groups_of(described, target.name):

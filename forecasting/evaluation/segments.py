@@ -66,13 +66,15 @@ def score_groups(rows: pd.DataFrame, level: float) -> list[dict[str, Any]]:
 
 def groups_of(rows: pd.DataFrame, target: str) -> Iterator[tuple[str, pd.Categorical]]:
     """Name of the class and each row's group in it, in the order in which groups are shown, of rows
-    with tvl_usd, apy_percent and what else is known: scale, age_days, chain, project.
+    with tvl_usd, apy_percent and what else is known: volatility_scale, age_days, chain, project.
     """
-    if "scale" in rows:
+    if "volatility_scale" in rows:
         size = apy_size(values(rows, "apy_percent")) if target == "apy" else 1.0
         yield (
             "instability",
-            _classes(values(rows, "scale") / size, INSTABILITY_LIMITS[target], INSTABILITY),
+            _classes(
+                values(rows, "volatility_scale") / size, INSTABILITY_LIMITS[target], INSTABILITY
+            ),
         )
     yield "tvl_class", _classes(values(rows, "tvl_usd"), TVL_LIMITS_USD, TVL_CLASSES)
     if "age_days" in rows:

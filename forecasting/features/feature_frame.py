@@ -36,9 +36,9 @@ from spark.arrow_groups import Batches, whole_groups
 
 _METRICS = """
 SELECT m.pool_id, m.date, m.actual_apy::float8 AS apy, m.actual_tvl::float8 AS tvl,
-    m.pool_group::text AS pool_group, a.apy_age_days, a.tvl_age_days
+    m.pool_group::text AS pool_group, a.apy_staleness_days, a.tvl_staleness_days
 FROM {metrics} m
-LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
+LEFT JOIN yieldspark.value_staleness a ON a.pool_id = m.pool_id AND a.date = m.date
 WHERE m.date BETWEEN DATE '{first_day}' AND DATE '{as_of}'
     AND (m.actual_apy IS NOT NULL OR m.actual_tvl IS NOT NULL)
 """

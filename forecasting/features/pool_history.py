@@ -1,10 +1,10 @@
 """Pools as dense arrays: what Arrow rows of the metrics table say of each pool and UTC day up to
 the as-of day.
 
-In: rows sorted by pool and day (pool_id, date, apy percent, tvl USD, apy_age_days, tvl_age_days,
-pool_group), each pool whole. Out: `PoolHistory`, arrays of shape (pools, days), NaN where nothing
-is known. A carried value stands as a level, and is not observed: nothing is learned from it or
-scored by it. It fills nothing.
+In: rows sorted by pool and day (pool_id, date, apy percent, tvl USD, apy_staleness_days,
+tvl_staleness_days, pool_group), each pool whole. Out: `PoolHistory`, arrays of shape (pools, days),
+NaN where nothing is known. A carried value stands as a level, and is not observed: nothing is
+learned from it or scored by it. It fills nothing.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def pool_history(rows: pa.Table, as_of: dt.date) -> PoolHistory:
     values, observed = {}, {}
     for name in ("apy", "tvl"):
         found, age = (
-            rows[column].to_numpy().astype(float) for column in (name, f"{name}_age_days")
+            rows[column].to_numpy().astype(float) for column in (name, f"{name}_staleness_days")
         )
         values[name], observed[name] = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
         values[name][pool, day - first] = found

@@ -32,13 +32,13 @@ SELECT m.pool_id,
         FILTER (WHERE m.actual_tvl IS NOT NULL))[1]::float8 AS tvl,
     min(m.date) AS first_day,
     max(m.date) FILTER (
-        WHERE m.actual_apy IS NOT NULL AND coalesce(a.apy_age_days, 0) = 0
+        WHERE m.actual_apy IS NOT NULL AND coalesce(a.apy_staleness_days, 0) = 0
     ) AS apy_day,
     max(m.date) FILTER (
-        WHERE m.actual_tvl IS NOT NULL AND coalesce(a.tvl_age_days, 0) = 0
+        WHERE m.actual_tvl IS NOT NULL AND coalesce(a.tvl_staleness_days, 0) = 0
     ) AS tvl_day
 FROM {metrics} m
-LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
+LEFT JOIN yieldspark.value_staleness a ON a.pool_id = m.pool_id AND a.date = m.date
 LEFT JOIN pools p ON p.pool_id = m.pool_id
 WHERE m.date <= :as_of
     AND p.is_active IS NOT FALSE
@@ -65,39 +65,44 @@ def apply_rules(
     relative: tuple[float, float],
     as_of: dt.date,
 ) -> pd.DataFrame:
-    """One target of every known pool: pool_id, value, low, high, rule (None where the model
-    forecast).
+    """One target of every known pool: pool_id, value, low, high, fallback_reason (None where the
+    model forecast).
 
     Args: known has KNOWN_COLUMNS; tonight is the as-of day's published rows; relative are
     `intervals.relative_quantiles`.
     """
     rows = known.merge(
-        tonight[["pool_id", "forecast", "low", "high", "rule"]], on="pool_id", how="left"
+        tonight[["pool_id", "forecast", "low", "high", "fallback_reason"]], on="pool_id", how="left"
     )
     value = rows[target.name].to_numpy(float)
     observed = (pd.to_datetime(rows[f"{target.name}_day"]) == pd.Timestamp(as_of)).to_numpy()
     lowest = np.zeros(len(rows)) if target.logarithmic else np.minimum(value, 0.0)
     low, high = (target.moved(value, target.size(value) * added, lowest) for added in relative)
-    said = rows["rule"].astype(object).where(rows["rule"].notna(), None)
+    said = rows["fallback_reason"].astype(object).where(rows["fallback_reason"].notna(), None)
     return pd.DataFrame(
         {
             "pool_id": rows["pool_id"],
             "value": np.where(observed, rows["forecast"].to_numpy(float), value),
             "low": np.where(observed, rows["low"].to_numpy(float), low),
             "high": np.where(observed, rows["high"].to_numpy(float), high),
-            "rule": said.mask(~observed, STALE).mask(np.isnan(value), NO_VALUE),
+            "fallback_reason": said.mask(~observed, STALE).mask(np.isnan(value), NO_VALUE),
         }
     )
 
 
 def join_targets(apy: pd.DataFrame, tvl: pd.DataFrame) -> pd.DataFrame:
-    """Both targets side by side: pool_id, apy, apy_low, apy_high, rule, tvl, tvl_low, tvl_high,
-    tvl_rule; `rule` is APY's.
+    """Both targets side by side: pool_id, apy, apy_low, apy_high, apy_fallback_reason, tvl,
+    tvl_low, tvl_high, tvl_fallback_reason.
     """
     named = [
         rows.rename(
-            columns={"value": name, "low": f"{name}_low", "high": f"{name}_high", "rule": rule}
+            columns={
+                "value": name,
+                "low": f"{name}_low",
+                "high": f"{name}_high",
+                "fallback_reason": f"{name}_fallback_reason",
+            }
         )
-        for name, rows, rule in (("apy", apy, "rule"), ("tvl", tvl, "tvl_rule"))
+        for name, rows in (("apy", apy), ("tvl", tvl))
     ]
     return named[0].merge(named[1], on="pool_id", how="inner", validate="one_to_one")

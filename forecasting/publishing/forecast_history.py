@@ -21,7 +21,7 @@ from forecasting.publishing.past_forecasts import PAST_COLUMNS, PAST_DAYS
 
 NUMBERS = {column.name for column in forecast_evaluation.columns if isinstance(column.type, Double)}
 
-NIGHT, BACKTEST = "night", "backtest"
+PRODUCTION, BACKTEST = "production", "backtest"
 TARGETS = ("apy", "tvl")
 
 LEARNT_FROM = """
@@ -45,29 +45,32 @@ UPDATE yieldspark.forecast_evaluation AS e
 SET actual = m.actual_{{target}}::float8
 FROM (SELECT max(target_date) AS day FROM yieldspark.forecast_evaluation) AS newest,
     {{metrics}} AS m
-    LEFT JOIN yieldspark.observation_age AS a ON a.pool_id = m.pool_id AND a.date = m.date
+    LEFT JOIN yieldspark.value_staleness AS a ON a.pool_id = m.pool_id AND a.date = m.date
 WHERE e.target = '{{target}}'
     AND {DAY_IS_OVER}
     AND m.pool_id = e.pool_id
     AND m.date = e.target_date
     AND (e.actual IS NULL OR e.target_date > newest.day - :days)
     AND m.actual_{{target}} IS NOT NULL
-    AND coalesce(a.{{target}}_age_days, 0) = 0
+    AND coalesce(a.{{target}}_staleness_days, 0) = 0
     AND e.actual IS DISTINCT FROM m.actual_{{target}}::float8
 """
 
 # in this order, whatever the database's own is: sums of doubles depend on it
 PAST = f"""
-SELECT pool_id, target_date, target, persistence, actual, scale, move, move_low, move_high
+SELECT pool_id, target_date, target, persistence, actual, volatility_scale, model_change,
+    model_change_low, model_change_high
 {LEARNT_FROM}
 ORDER BY target, target_date, pool_id COLLATE "C"
 """
 PAST_NAMES = {"persistence": "now", "actual": "next"}
 
-KNOWN_DAYS = (
-    f"SELECT target, count(DISTINCT target_date) AS days {LEARNT_FROM} AND move IS NOT NULL GROUP"
-    " BY target"
-)
+KNOWN_DAYS = f"""
+SELECT target, count(DISTINCT target_date) AS days
+{LEARNT_FROM}
+    AND model_change IS NOT NULL
+GROUP BY target
+"""
 
 SCORED = """
 SELECT *
@@ -100,7 +103,7 @@ ORDER BY max(target_date) DESC, engine
 
 POOLS = """
 SELECT coalesce(p.pool_id, c.pool_id) AS pool_id, p.chain, p.protocol AS project, c.first_day
-FROM pools AS p FULL JOIN yieldspark.pool_calendars AS c ON c.pool_id = p.pool_id
+FROM pools AS p FULL JOIN yieldspark.pool_coverage AS c ON c.pool_id = p.pool_id
 """
 
 

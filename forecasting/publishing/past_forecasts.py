@@ -17,9 +17,18 @@ import pandas as pd
 
 from forecasting.features.targets import Target, Values
 
-PAST_COLUMNS = ("pool_id", "target_day", "now", "next", "scale", "move", "move_low", "move_high")
-"""Of a past forecast of one target: values in percent or USD, scale in level, moves in scales;
-target_day a UTC midnight.
+PAST_COLUMNS = (
+    "pool_id",
+    "target_day",
+    "now",
+    "next",
+    "volatility_scale",
+    "model_change",
+    "model_change_low",
+    "model_change_high",
+)
+"""Of a past forecast of one target: values in percent or USD, volatility_scale in level, model
+changes in scales; target_day a UTC midnight.
 """
 
 PAST_DAYS = 90
@@ -85,16 +94,16 @@ def forecast_history(
     """Args: rows have PAST_COLUMNS. pools are keys of the rows' pools that take the place of
     `pool_id`.
     """
-    now, after, scale = (_column(rows, name) for name in ("now", "next", "scale"))
+    now, after, scale = (_column(rows, name) for name in ("now", "next", "volatility_scale"))
     change = target.level(after) - target.level(now)
     return ForecastHistory(
         rows["target_day"].to_numpy().astype("datetime64[D]").astype(np.int64),
         ~np.isnan(after),
         {
             "pool_id": rows["pool_id"].to_numpy(object) if pools is None else pools,
-            "move": _column(rows, "move"),
-            "low": _column(rows, "move_low"),
-            "high": _column(rows, "move_high"),
+            "move": _column(rows, "model_change"),
+            "low": _column(rows, "model_change_low"),
+            "high": _column(rows, "model_change_high"),
             "came_true": change / scale,
             "change": change / target.size(now),
             "is_cold": np.isnan(scale),

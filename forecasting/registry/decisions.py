@@ -27,7 +27,7 @@ def record(
     decision: str,
     challenger: str | None,
     champion: str | None,
-    serves: str | None,
+    serving_version: str | None,
     reason: str,
     numbers: Mapping[str, Any] | None = None,
     as_of: dt.date | None = None,
@@ -45,7 +45,7 @@ def record(
     row |= {
         "challenger": challenger,
         "champion": champion,
-        "serves": serves,
+        "serving_version": serving_version,
         "numbers": dict(numbers or {}),
         "as_of": as_of,
     }
@@ -72,7 +72,7 @@ def served_before(
     came = [
         row
         for row in decisions(database, engine=engine, horizon=horizon)
-        if row["serves"] == version and row["decision"] != ROLLED_BACK
+        if row["serving_version"] == version and row["decision"] != ROLLED_BACK
     ]
     return next(
         (str(row["champion"]) for row in came if row["champion"] not in (None, version)), None

@@ -72,7 +72,7 @@ def show_version(settings: Settings, database: Engine, name: str) -> dict[str, A
     of_it = [
         row
         for row in decisions.decisions(database, **_model(settings))
-        if found.version in (row["challenger"], row["champion"], row["serves"])
+        if found.version in (row["challenger"], row["champion"], row["serving_version"])
     ]
     return {
         **card,
@@ -99,7 +99,7 @@ def load_version(
 
 def promote(settings: Settings, database: Engine, name: str, reason: str) -> dict[str, Any]:
     """Let a version serve from the next forecast run on. Returns: decision, champion (before),
-    serves, reason.
+    serving_version, reason.
 
     The decision is committed first, and the alias moves after it. A process that ends in between,
     or a registry that no longer answers, leaves the move to the next command or forecast run. The
@@ -145,7 +145,7 @@ def _serve(
     row: dict[str, Any] = {
         "decision": decision,
         "champion": before,
-        "serves": found.version,
+        "serving_version": found.version,
         "reason": reason,
     }
     with checked_connection(database) as connection:

@@ -19,7 +19,7 @@ from sqlalchemy import Table
 from database.schema.merge_sql import MergeTarget, qualified
 from database.schema.tables import FORECAST_COLUMNS, forecast_evaluation, forecasts
 from forecasting.evaluation.backtest import DESCRIBED
-from forecasting.publishing.forecast_history import NIGHT
+from forecasting.publishing.forecast_history import PRODUCTION
 
 TEXT, DAY, NUMBER, COUNT = T.StringType(), T.DateType(), T.DoubleType(), T.IntegerType()
 
@@ -37,8 +37,8 @@ FORECAST_SCHEMA: dict[str, T.DataType] = {
     "interval_level": NUMBER,
     "engine": TEXT,
     "model_version": TEXT,
-    "rule": TEXT,
-    "tvl_rule": TEXT,
+    "apy_fallback_reason": TEXT,
+    "tvl_fallback_reason": TEXT,
     "explanation": TEXT,
     "run_id": TEXT,
 }
@@ -47,7 +47,17 @@ EVALUATION_SCHEMA: dict[str, T.DataType] = {
     **dict.fromkeys(("target_date", "as_of"), DAY),
     "horizon_days": COUNT,
     **dict.fromkeys(("actual", "forecast", "low", "high", "persistence", "interval_level"), NUMBER),
-    **dict.fromkeys(("scale", "move", "move_low", "move_high", "weight", *DESCRIBED), NUMBER),
+    **dict.fromkeys(
+        (
+            "volatility_scale",
+            "model_change",
+            "model_change_low",
+            "model_change_high",
+            "gate_weight",
+            *DESCRIBED,
+        ),
+        NUMBER,
+    ),
 }
 
 
@@ -74,14 +84,14 @@ def evaluation_staging(
     backtest leaves alone what a night has published.
     """
     target = _own_target(forecast_evaluation)
-    if source == NIGHT:
+    if source == PRODUCTION:
         return _frame(spark, rows, EVALUATION_SCHEMA), [
             replace(target, columns={name: name for name in target.columns if name != "actual"})
         ]
     key = " AND ".join(f"e.{name} = s.{name}" for name in target.key)
     others = (
         f"NOT EXISTS (SELECT FROM {qualified(forecast_evaluation)} AS e WHERE {key} AND e.source ="
-        f" '{NIGHT}')"
+        f" '{PRODUCTION}')"
     )
     return _frame(spark, rows, EVALUATION_SCHEMA), [replace(target, rows=others)]
 

@@ -1,7 +1,7 @@
 """The plan of a forecast run: which as-of day, how old it is, which pools, how many rows and fits,
 which model version. No Spark session exists yet.
 
-It reads the metrics table, `yieldspark.observation_age`, `pools` and the model registry, never
+It reads the metrics table, `yieldspark.value_staleness`, `pools` and the model registry, never
 raw tables, and changes nothing.
 """
 
@@ -31,11 +31,11 @@ WARM_UP_DAYS = PAST_DAYS
 
 _OBSERVED = f"""
 FROM {{metrics}} m
-LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
+LEFT JOIN yieldspark.value_staleness a ON a.pool_id = m.pool_id AND a.date = m.date
 WHERE {DAY_IS_OVER}
 AND (
-    (m.actual_apy IS NOT NULL AND coalesce(a.apy_age_days, 0) = 0)
-    OR (m.actual_tvl IS NOT NULL AND coalesce(a.tvl_age_days, 0) = 0)
+    (m.actual_apy IS NOT NULL AND coalesce(a.apy_staleness_days, 0) = 0)
+    OR (m.actual_tvl IS NOT NULL AND coalesce(a.tvl_staleness_days, 0) = 0)
 )
 """
 _NEWEST_DAY = f"SELECT max(m.date) AS day {_OBSERVED} AND m.date <= :last"

@@ -90,7 +90,7 @@ def record_refit(
         decision=judgement.decision,
         challenger=card.version,
         champion=champion,
-        serves={PROMOTED: card.version, KEPT: champion, REFUSED: None}[judgement.decision],
+        serving_version={PROMOTED: card.version, KEPT: champion, REFUSED: None}[judgement.decision],
         reason=judgement.reason,
         numbers=judgement.numbers,
         as_of=plan.as_of,

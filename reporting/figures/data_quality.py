@@ -1,7 +1,7 @@
 """The state of the data behind the forecasts: how much there is, how much of it was observed, what
 was set aside, how old the newest row is.
 
-In: `yieldspark.pool_calendars` and `yieldspark.observation_age` of the metrics job, `pools`, the
+In: `yieldspark.pool_coverage` and `yieldspark.value_staleness` of the metrics job, `pools`, the
 quarantine and the newest raw row.
 Out: plain numbers; days are UTC, ages in seconds.
 """
@@ -20,22 +20,22 @@ SELECT count(*) AS pools,
     coalesce(sum(last_day - first_day + 1), 0)::bigint AS pool_days,
     min(first_day) AS first_day,
     max(last_day) AS last_day
-FROM yieldspark.pool_calendars
+FROM yieldspark.pool_coverage
 """
 NOT_OBSERVED = """
-SELECT count(*) FILTER (WHERE apy_age_days > 0) AS apy_carried,
-    count(*) FILTER (WHERE apy_age_days IS NULL) AS apy_unknown,
-    count(*) FILTER (WHERE tvl_age_days > 0) AS tvl_carried,
-    count(*) FILTER (WHERE tvl_age_days IS NULL) AS tvl_unknown
-FROM yieldspark.observation_age
+SELECT count(*) FILTER (WHERE apy_staleness_days > 0) AS apy_carried,
+    count(*) FILTER (WHERE apy_staleness_days IS NULL) AS apy_unknown,
+    count(*) FILTER (WHERE tvl_staleness_days > 0) AS tvl_carried,
+    count(*) FILTER (WHERE tvl_staleness_days IS NULL) AS tvl_unknown
+FROM yieldspark.value_staleness
 """
 ACTIVE_POOLS = """
 SELECT count(*) AS active_pools,
     count(*) FILTER (
         WHERE last_observed_day
-            IS DISTINCT FROM (SELECT max(last_day) FROM yieldspark.pool_calendars)
+            IS DISTINCT FROM (SELECT max(last_day) FROM yieldspark.pool_coverage)
     ) AS active_pools_not_observed
-FROM yieldspark.pool_calendars c
+FROM yieldspark.pool_coverage c
 LEFT JOIN pools p ON p.pool_id = c.pool_id
 WHERE p.is_active IS NOT FALSE
 """

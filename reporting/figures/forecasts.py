@@ -40,7 +40,8 @@ SELECT f.pool_id, p.name, p.symbol, p.protocol, p.chain, f.as_of, f.target_date,
     f.tvl::float8 AS tvl,
     f.tvl_low::float8 AS tvl_low,
     f.tvl_high::float8 AS tvl_high,
-    f.interval_level, f.engine, f.model_version, f.rule, f.explanation
+    f.interval_level, f.engine, f.model_version, f.apy_fallback_reason,
+    f.explanation
 FROM yieldspark.forecasts f
 JOIN newest n ON n.target_date = f.target_date AND n.horizon_days = f.horizon_days
 LEFT JOIN pools p ON p.pool_id = f.pool_id
@@ -56,9 +57,9 @@ observed AS (
     JOIN {{metrics}} m ON m.date > n.as_of - :days
         AND m.date <= n.as_of
         AND m.pool_id = ANY(:pools)
-    LEFT JOIN yieldspark.observation_age a ON a.pool_id = m.pool_id AND a.date = m.date
+    LEFT JOIN yieldspark.value_staleness a ON a.pool_id = m.pool_id AND a.date = m.date
     WHERE m.actual_apy IS NOT NULL
-        AND coalesce(a.apy_age_days, 0) = 0
+        AND coalesce(a.apy_staleness_days, 0) = 0
 ),
 evaluated AS (
     SELECT e.pool_id, e.target_date AS date, e.forecast, e.low, e.high
@@ -98,7 +99,7 @@ SELECT count(*) AS pools,
         FROM yieldspark.quarantine
         WHERE resolution IS NULL
     ) AS quarantine_open
-FROM yieldspark.pool_calendars
+FROM yieldspark.pool_coverage
 """
 
 RECENT_RUN_ROWS = "SELECT * FROM yieldspark.run_ledger ORDER BY started_at DESC, run_id LIMIT :runs"
@@ -110,9 +111,9 @@ def forecast_table(engine: Engine) -> list[dict[str, Any]]:
 
     Keys: pool_id, name, symbol, protocol, chain, as_of, target_date, horizon_days, apy_today, apy,
     apy_low, apy_high, tvl_today, tvl, tvl_low, tvl_high, interval_level, engine, model_version,
-    rule, explanation. `*_today` are the as-of day's values; rule is None where the model forecast,
-    and explanation, [{feature, points}] with points of APY, is None where a rule did. Raises:
-    DatabaseError.
+    apy_fallback_reason, explanation. `*_today` are the as-of day's values; apy_fallback_reason is
+    None where the model forecast, and explanation, [{feature, points}] with points of APY, is None
+    for a fallback. Raises: DatabaseError.
     """
     rows = text(FORECAST_ROWS.format(metrics=metrics_name(engine)))
     with checked_connection(engine) as connection:

@@ -48,7 +48,7 @@ def _largest(rows: pd.DataFrame) -> list[dict[str, Any]]:
         scales=errors_in_scales(rows, "forecast"),
         spike=errors_in_scales(rows, "persistence") > SPIKE_SCALES,
         new=values(rows, "age_days") < AGE_LIMITS_DAYS[0],
-        no_model=np.isnan(values(rows, "move")),
+        no_model=np.isnan(values(rows, "model_change")),
         as_today=values(rows, "forecast") == values(rows, "persistence"),
     )
     ranked = measured[measured["scales"] > 0.0].sort_values(

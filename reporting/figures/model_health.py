@@ -25,8 +25,8 @@ ORDER BY started_at DESC, run_id
 LIMIT 1
 """
 NEWEST_DECISIONS = """
-SELECT decided_at, decided_by, engine, horizon_days, as_of, decision, challenger, champion, serves,
-    reason
+SELECT decided_at, decided_by, engine, horizon_days, as_of, decision, challenger, champion,
+    serving_version, reason
 FROM yieldspark.promotion
 ORDER BY id DESC
 LIMIT :decisions

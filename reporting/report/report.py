@@ -65,7 +65,7 @@ def _newest(forecasts: list[dict[str, Any]], today: dt.date) -> dict[str, Any] |
     if not forecasts:
         return None
     first = forecasts[0]
-    rules = Counter(row["rule"] for row in forecasts if row["rule"])
+    rules = Counter(row["apy_fallback_reason"] for row in forecasts if row["apy_fallback_reason"])
     return {
         **{
             name: first[name] for name in ("as_of", "target_date", "horizon_days", "interval_level")

@@ -420,9 +420,9 @@ def test_a_generated_panel_is_the_same_again_and_carries_what_was_not_observed()
     assert metrics["date"].agg(["min", "max"]).tolist() == [END - dt.timedelta(days=29), END]
     assert metrics["actual_apy"].gt(0).all()
     assert 0.02 < len(ages) / len(metrics) < 0.04
-    assert set(ages["apy_age_days"]) <= set(range(1, 8))
+    assert set(ages["apy_staleness_days"]) <= set(range(1, 8))
     values = metrics.set_index(["pool_id", "date"])["actual_apy"]
-    carried = ages[ages["apy_age_days"] == 1].head(50)
+    carried = ages[ages["apy_staleness_days"] == 1].head(50)
     assert all(
         values[row.pool_id, row.date] == values[row.pool_id, row.date - dt.timedelta(days=1)]
         for row in carried.itertuples()

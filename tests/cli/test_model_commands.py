@@ -46,7 +46,7 @@ def registered(database: Settings, run_here: CommandLine, engine: Engine) -> Set
                 decision=PROMOTED,
                 challenger=version,
                 champion=before,
-                serves=version,
+                serving_version=version,
                 reason="it lost less",
                 as_of=one.card.known,
             )
@@ -98,7 +98,7 @@ def test_show_tells_what_a_version_is(
         "code_version",
     } <= set(found)
     assert "reference" not in found
-    assert [row["serves"] for row in found["decisions"]] == [NAMES[1]]
+    assert [row["serving_version"] for row in found["decisions"]] == [NAMES[1]]
     shown = run_here("models", "show", name, *LIGHTGBM).stdout
     assert "challenger/persistence" in shown
     assert "apy_level" in shown
@@ -109,10 +109,14 @@ def test_rollback_is_one_command_and_the_next_night_uses_it(
 ) -> None:
     assert champion(registered, engine) == NAMES[1]
     row = run_here.json("models", "rollback", "--reason", "odd since Tuesday", *LIGHTGBM)
-    assert (row["decision"], row["champion"], row["serves"]) == ("rolled_back", NAMES[1], NAMES[0])
+    assert (row["decision"], row["champion"], row["serving_version"]) == (
+        "rolled_back",
+        NAMES[1],
+        NAMES[0],
+    )
     assert champion(registered, engine) == NAMES[0]
     decision = last_decision(registered)
-    assert (decision["decision"], decision["serves"], decision["reason"]) == (
+    assert (decision["decision"], decision["serving_version"], decision["reason"]) == (
         "rolled_back",
         NAMES[0],
         "odd since Tuesday",
@@ -124,7 +128,7 @@ def test_rollback_is_one_command_and_the_next_night_uses_it(
 
     assert (
         run_here.json("models", "promote", NAMES[1], "--reason", "it was the data", *LIGHTGBM)[
-            "serves"
+            "serving_version"
         ]
         == NAMES[1]
     )
@@ -139,7 +143,7 @@ def test_a_version_that_waits_is_registered_before_it_is_promoted(
         outbox.put(connection, waits, CHALLENGER, "a run")
     assert (
         run_here.json("models", "promote", CHALLENGER, "--reason", "looked at it", *LIGHTGBM)[
-            "serves"
+            "serving_version"
         ]
         == waits.card.version
     )
@@ -206,7 +210,7 @@ def test_a_registry_that_goes_away_after_the_decision_costs_a_warning(
 
     with monkeypatch.context() as patch:
         patch.setattr(Registry, "register", goes_away)
-        assert promote(registered, engine, NAMES[0], "the old one")["serves"] == NAMES[0]
+        assert promote(registered, engine, NAMES[0], "the old one")["serving_version"] == NAMES[0]
     assert "its alias moves when the registry answers: it went away" in caplog.text
     assert champion(registered, engine) == NAMES[0]
     assert aliases(registered) == {NAMES[1]: (CHAMPION,)}

@@ -228,7 +228,7 @@ def test_a_corrected_row_comes_back_as_a_new_one_once(
     (replacement,) = rows_of(
         engine, f"SELECT {snapshot_identity('h')} AS id FROM {HISTORY} AS h WHERE id = {new['id']}"
     )
-    assert (entry["resolution"], entry["replayed_as"], entry["resolved_by_run"]) == (
+    assert (entry["resolution"], entry["replayed_row_id"], entry["resolved_by_run"]) == (
         "replayed",
         str(replacement["id"]),
         document["run_id"],

@@ -43,8 +43,8 @@ SHARES = (
 )
 TABLES = (
     "pool_daily_metrics",
-    "yieldspark.observation_age",
-    "yieldspark.pool_calendars",
+    "yieldspark.value_staleness",
+    "yieldspark.pool_coverage",
     "yieldspark.market_series",
     "yieldspark.quarantine",
     "yieldspark.observed_days",

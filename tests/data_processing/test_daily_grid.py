@@ -93,9 +93,9 @@ def grids(spark: SparkSession, max_fill_days: int) -> dict[str, Days]:
     for row in rows:
         days[row.pool_id][row.date.day] = (
             row.actual_apy,
-            row.apy_age_days,
+            row.apy_staleness_days,
             row.actual_tvl,
-            row.tvl_age_days,
+            row.tvl_staleness_days,
         )
         assert row.snapshot == LAST_ROWS.get((row.pool_id, row.date.day), row.snapshot)
     return days

@@ -78,12 +78,12 @@ def check(engine: Engine, of: World, *, today: bool) -> None:
         for row in rows_of(engine, "SELECT * FROM yieldspark.provisional_days")
     }
     for key, row in ages.items():
-        found[key] |= {name: row[name] for name in ("apy_age_days", "tvl_age_days")}
+        found[key] |= {name: row[name] for name in ("apy_staleness_days", "tvl_staleness_days")}
     assert metrics_oracle.differences_of_tables(found, {**plain, **partial}) == []
-    last = rows_of(engine, "SELECT max(last_day) AS day FROM yieldspark.pool_calendars")[0]["day"]
+    last = rows_of(engine, "SELECT max(last_day) AS day FROM yieldspark.pool_coverage")[0]["day"]
     assert last == max((day for _, day in plain), default=None)
     late = "SELECT count(*) AS rows FROM yieldspark.{} WHERE date >= :end"
-    for table in ("observation_age", "market_series"):
+    for table in ("value_staleness", "market_series"):
         end = metrics_oracle.run_end(of) or of.now.date()
         assert rows_of(engine, late.format(table), end=end) == [{"rows": 0}], table
 

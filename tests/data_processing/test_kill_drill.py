@@ -89,11 +89,11 @@ def test_a_move_that_is_killed_is_undone_or_finished_by_the_next_command(
         if not killed(moved, registered, target, statements=statements, nth=nth):
             break
         served = champion(registered, engine)
-        recorded = rows_of(engine, "SELECT serves FROM yieldspark.promotion ORDER BY id")
-        assert recorded[-1]["serves"] == served
+        recorded = rows_of(engine, "SELECT serving_version FROM yieldspark.promotion ORDER BY id")
+        assert recorded[-1]["serving_version"] == served
         is_committed.add(len(recorded) - decided)
         row = again(registered, engine, target, "again")
-        assert (row["champion"], row["serves"]) == (served, target)
+        assert (row["champion"], row["serving_version"]) == (served, target)
         is_settled(registered, engine, target)
         decided = len(recorded) + 1
     assert is_committed == {0, 1}, "killed before and after the decision's commit"
@@ -103,7 +103,7 @@ def test_a_move_that_is_killed_is_undone_or_finished_by_the_next_command(
 
 def is_settled(settings: Settings, engine: Engine, serves: str) -> None:
     """Registry, record and a run agree, each version is registered once, and nothing waits."""
-    assert champion(settings, engine) == last_decision(settings)["serves"] == serves
+    assert champion(settings, engine) == last_decision(settings)["serving_version"] == serves
     assert [name for name, held in aliases(settings).items() if "champion" in held] == [serves]
     listed = versions.list_versions(settings, engine)
     assert sorted(one.version for one in listed) == sorted(NAMES)

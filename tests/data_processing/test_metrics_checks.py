@@ -112,7 +112,7 @@ def test_raw_history_that_was_cut_away_does_not_take_the_metrics_with_it(
     night.before()
     execute(
         night.engine,
-        "UPDATE yieldspark.pool_calendars SET first_day = :first",
+        "UPDATE yieldspark.pool_coverage SET first_day = :first",
         first=FIRST - 120 * DAY,
     )
     night.delivers(history(POOLS, FIRST - 90 * DAY, FIRST) + history(POOLS, NEWEST, TODAY))
@@ -135,7 +135,7 @@ def test_days_inside_a_calendar_that_lose_their_values_count_as_removed(night: N
     night.before()
     execute(
         night.engine,
-        "UPDATE yieldspark.pool_calendars SET first_day = :first",
+        "UPDATE yieldspark.pool_coverage SET first_day = :first",
         first=FIRST - 120 * DAY,
     )
     kept = (FIRST - 120 * DAY, FIRST - 119 * DAY), (FIRST - 90 * DAY, FIRST), (NEWEST, TODAY)
@@ -237,7 +237,7 @@ def test_a_pool_that_was_carried_the_day_before_is_not_missing(night: Night) -> 
     dead = POOLS[20:]
     execute(
         night.engine,
-        "INSERT INTO yieldspark.observation_age SELECT unnest(CAST(:pools AS text[])), CAST(:day AS"
+        "INSERT INTO yieldspark.value_staleness SELECT unnest(CAST(:pools AS text[])), CAST(:day AS"
         " date), NULL, 9",
         pools=dead,
         day=NEWEST - DAY,

@@ -360,7 +360,7 @@ def test_columns_of_other_jobs_stay(
         == before
     )
     ended = (
-        "AS m LEFT JOIN yieldspark.pool_calendars AS c ON c.pool_id = m.pool_id AND m.date BETWEEN"
+        "AS m LEFT JOIN yieldspark.pool_coverage AS c ON c.pool_id = m.pool_id AND m.date BETWEEN"
         " first_day AND last_day WHERE c.pool_id IS NULL"
     )
     emptied = rows_of(

@@ -238,7 +238,7 @@ def test_a_backfill_retires_the_missing_days_of_its_interval_alone(
     act(Deleted(QUIET, 20, 10), interval=(16, 14), retire=True)
     act(full=True)
     rows = {day: row for (pool, day), row in job_rows(changing.engine).items() if pool == SOME[0]}
-    ages = {(changing.today - day).days: row["apy_age_days"] for day, row in rows.items()}
+    ages = {(changing.today - day).days: row["apy_staleness_days"] for day, row in rows.items()}
     assert ages == {back: {16: 1, 15: 2}.get(back, 0) for back in range(1, 21)}
     last_kept = changing.today - timedelta(days=17)
     assert rows[last_kept] == before[SOME[0], last_kept]

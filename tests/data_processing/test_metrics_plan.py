@@ -48,7 +48,7 @@ def add_calendar(
     """
     execute(
         engine,
-        "INSERT INTO yieldspark.pool_calendars VALUES (:pool, :first, :last, :observed)",
+        "INSERT INTO yieldspark.pool_coverage VALUES (:pool, :first, :last, :observed)",
         pool=pool,
         first=first,
         last=last,
@@ -206,7 +206,7 @@ def test_pools_that_went_and_came_back(settled: Settings, engine: Engine) -> Non
     execute(engine, "INSERT INTO pools (pool_id, is_active) VALUES ('a', false)")
     execute(
         engine,
-        "UPDATE yieldspark.pool_calendars SET last_observed_day = '2024-05-28' WHERE pool_id = 'a'",
+        "UPDATE yieldspark.pool_coverage SET last_observed_day = '2024-05-28' WHERE pool_id = 'a'",
     )
     plan, pools = planned(settled)
     assert {pool: row["write_from"] for pool, row in pools.items()} == {

@@ -127,7 +127,7 @@ def test_an_owner_who_is_no_superuser_can_run_the_statements(owner_tables: Setti
     """Statements of the owner: those that give rights, and the one that reads YieldSpark's own
     tables.
     """
-    (clean_up,) = [block for _, block in BLOCKS if "yieldspark.pool_calendars" in block]
+    (clean_up,) = [block for _, block in BLOCKS if "yieldspark.pool_coverage" in block]
     for rights in (BLOCKS[0][1], documented_grants()):
         with (
             fresh_database(owner_tables, owner_tables.db_name) as copy,

@@ -23,9 +23,7 @@ from data_processing.planning.changed_pools import REWRITTEN
 from data_processing.planning.run_request import Request
 from data_processing.quarantine.queries import Selection, show_row
 from data_processing.quarantine.replay import Replay, drop_rows, replay_rows
-from data_processing.raw.observed_days import snapshot_identity
 from database.connections.engine import make_engine
-from database.schema.migrate import migrate
 from tests.data_processing.test_metrics_job import assert_equal_to_oracle
 from tests.support import metrics_oracle
 from tests.support.metrics_histories import START, world
@@ -34,9 +32,7 @@ from tests.support.metrics_store import (
     execute,
     job_rows,
     put,
-    put_into_quarantine,
     put_rows,
-    quarantined_raw_rows,
     rows_of,
     settings_of,
 )
@@ -338,21 +334,9 @@ def test_spikes_of_a_rewritten_source_are_reported_once(
         metrics(generated, settings=strict)
 
 
-def at_revision_0007(engine: Engine) -> None:
-    later = ("observed_days", "provisional_days", "raw_day_counts")
-    execute(engine, f"DROP TABLE {', '.join(f'yieldspark.{name}' for name in later)}")
-    execute(engine, "UPDATE yieldspark.alembic_version SET version_num = '0007'")
-
-
-def before_observed_days(engine: Engine) -> None:
-    """As the version before left the database: revision 0007, quarantined rows under their ids."""
-    execute(
-        engine,
-        "UPDATE yieldspark.quarantine AS q SET source_id = h.id FROM"
-        f" {HISTORY} AS h WHERE q.pool_id = h.pool_id AND {snapshot_identity('h')}::text ="
-        " q.source_id",
-    )
-    at_revision_0007(engine)
+def without_observed_days(engine: Engine) -> None:
+    """As if another version had written the metrics: no observed value is stored."""
+    execute(engine, "DELETE FROM yieldspark.observed_days")
     execute(
         engine,
         "UPDATE yieldspark.run_ledger SET plan = jsonb_set(plan, '{rules,metric_rules}', '1')",
@@ -363,10 +347,9 @@ def test_days_pruned_before_there_were_stored_values_keep_their_metrics(
     database: Settings, engine: Engine, generated: World, metrics: Metrics
 ) -> None:
     metrics(generated)
-    before_observed_days(engine)
     kept = job_rows(engine)
+    without_observed_days(engine)
     execute(engine, f"DELETE FROM {HISTORY} WHERE timestamp < '{START + timedelta(days=60)}'")
-    migrate(engine)
     assert unchanged(metrics(generated))
     assert job_rows(engine) == kept
     change_gas(engine, START + timedelta(days=20))
@@ -404,38 +387,3 @@ def test_rows_of_another_job_serve_the_windows_after_them_and_stay_as_they_are(
         ours = {key: row for key, row in found.items() if key not in theirs}
         wanted = {key: row for key, row in expected.items() if key not in theirs}
         assert differences_of_tables(ours, wanted) == []
-
-
-def test_quarantined_rows_keep_their_decisions_when_they_get_identities(
-    database: Settings, engine: Engine
-) -> None:
-    """Two raw rows of one content are one from now on, and the decided one of them stays."""
-    rows = [RawRow(number, "a", at(3), {"apy": 2e6}) for number in (1, 2)]
-    rows += [RawRow(3, "a", at(4), {"apy": 3e6, "tvlUsd": 1})]
-    put_rows(engine, rows)
-    execute(
-        engine,
-        "INSERT INTO yieldspark.run_ledger (run_id, job, status, code_version, plan, rows, stages,"
-        " checks) VALUES ('r2', 'replay_quarantine', 'succeeded', 'x', CAST(:plan AS jsonb),"
-        " '{}', '{}', '[]')",
-        plan='{"corrections": {"3": {"apy": 4}}}',
-    )
-    for number, resolution in ((1, None), (2, "dropped"), (3, "replayed")):
-        put_into_quarantine(engine, 1, f"reason {number}", resolution)
-    execute(
-        engine,
-        "UPDATE yieldspark.quarantine AS q SET source_id = h.id::text, timestamp = h.timestamp,"
-        " raw_json_data = h.raw_json_data, resolved_by_run = 'r2', replayed_as = CASE WHEN"
-        f" resolution = 'replayed' THEN '99' END FROM {HISTORY} AS h WHERE h.id = q.id",
-    )
-    execute(engine, "UPDATE yieldspark.quarantine SET reason = 'apy_beyond_limit'")
-    at_revision_0007(engine)
-    migrate(engine)
-    found = rows_of(engine, "SELECT * FROM yieldspark.quarantine ORDER BY id")
-    assert [(row["id"], row["resolution"]) for row in found] == [(2, "dropped"), (3, "replayed")]
-    assert set(quarantined_raw_rows(engine)) == {1, 2, 3}
-    put_rows(engine, [RawRow(4, "a", at(4), {"apy": 4, "tvlUsd": 1})])
-    (identity,) = rows_of(
-        engine, f"SELECT {snapshot_identity('h')} AS id FROM {HISTORY} AS h WHERE id = 4"
-    )
-    assert found[1]["replayed_as"] == str(identity["id"])

@@ -40,8 +40,8 @@ RAW = (
 COLUMNS = (
     "actual_apy",
     "actual_tvl",
-    "apy_age_days",
-    "tvl_age_days",
+    "apy_staleness_days",
+    "tvl_staleness_days",
     "rolling_apy_7d",
     "rolling_apy_30d",
     "stddev_apy_7d",

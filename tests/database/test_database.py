@@ -16,11 +16,12 @@ from database.connections.engine import checked_connection, connect, make_engine
 from database.connections.parameters import connection_parameters
 from database.db_utils_spark import execute_sql
 from database.schema.check import verify_tables
-from database.schema.migrate import migrate
+from database.schema.migrate import LAST_UPGRADE, migrate, require_current
 from database.schema.own_schema import VERSION_TABLE
 from database.schema.table_use import METRICS_USE
 from database.schema.tables import OWN_SCHEMA, own_metadata, owner_metadata
 from database.transport.jdbc import get_jdbc_properties, get_jdbc_url
+from tests.support.processes import CommandLineHere
 
 
 def _without(engine: Engine, *statements: str) -> None:
@@ -229,6 +230,27 @@ def test_a_role_that_owns_the_schema_needs_no_right_to_create_another(database: 
     )
     execute_sql(database, "DROP OWNED BY schema_owner CASCADE")
     execute_sql(database, "DROP ROLE schema_owner")
+
+
+def test_a_database_of_an_unreleased_revision_gets_one_sentence(
+    engine: Engine, run_here: CommandLineHere
+) -> None:
+    _without(engine, f"UPDATE {OWN_SCHEMA}.{VERSION_TABLE} SET version_num = '0010'")
+    sentence = (
+        "the schema yieldspark is at revision 0010, which an unreleased version made and this"
+        f" version cannot upgrade: run `db migrate` of commit {LAST_UPGRADE} first, or discard its"
+        " contents by DROP SCHEMA yieldspark CASCADE"
+    )
+    for refused in (migrate, require_current):
+        with pytest.raises(SchemaMismatch, match=sentence):
+            refused(engine)
+    for command in (["db", "migrate"], ["status"]):
+        done = run_here(*command)
+        assert done.returncode != 0
+        assert sentence in " ".join(done.stderr.split())
+        assert "Traceback" not in done.stderr
+    _without(engine, f"DROP SCHEMA {OWN_SCHEMA} CASCADE")
+    assert migrate(engine) is True
 
 
 def test_a_newer_database_is_left_alone(engine: Engine) -> None:

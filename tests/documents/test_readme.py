@@ -78,11 +78,11 @@ def _runs_well(command: str, environment: dict[str, str]) -> None:
 CLOUD_DATABASE = "yieldspark_cloud"
 ROWS = {
     "metrics": "SELECT * FROM pool_daily_metrics ORDER BY pool_id, date",
-    "calendars": "SELECT * FROM yieldspark.pool_calendars ORDER BY pool_id",
-    "ages": "SELECT * FROM yieldspark.observation_age ORDER BY pool_id, date",
+    "calendars": "SELECT * FROM yieldspark.pool_coverage ORDER BY pool_id",
+    "ages": "SELECT * FROM yieldspark.value_staleness ORDER BY pool_id, date",
     "forecasts": (
-        "SELECT pool_id, target_date, apy, apy_low, apy_high, tvl, tvl_low, tvl_high, rule,"
-        " tvl_rule FROM yieldspark.forecasts ORDER BY 1"
+        "SELECT pool_id, target_date, apy, apy_low, apy_high, tvl, tvl_low, tvl_high, "
+        " apy_fallback_reason, tvl_fallback_reason FROM yieldspark.forecasts ORDER BY 1"
     ),
     "evaluation": (
         "SELECT pool_id, target, target_date, forecast, low, high, actual FROM"
@@ -90,7 +90,8 @@ ROWS = {
     ),
 }
 BATCHES = (
-    "SELECT job, batch, status FROM yieldspark.run_ledger WHERE batch <> '' ORDER BY started_at"
+    "SELECT job, batch_id, status FROM yieldspark.run_ledger WHERE batch_id <> '' ORDER BY"
+    " started_at"
 )
 
 
@@ -110,7 +111,7 @@ def _compare_databases(home: Path) -> None:
         ("calculate_metrics", "succeeded"),
         ("forecast_pools", "succeeded"),
     ]
-    assert [row["batch"].partition("-")[0] for row in ran] == ["metrics", "forecast"]
+    assert [row["batch_id"].partition("-")[0] for row in ran] == ["metrics", "forecast"]
     assert execute_sql(demo, BATCHES) == []
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from docs.site_hooks import on_page_markdown
 from tests.support.processes import PROJECT
 
+DOCS = PROJECT / "docs"
 GITHUB = PROJECT / ".github"
 SCHEMAS = {
     "vendor.github-workflows": GITHUB / "workflows" / "ci.yml",
@@ -38,9 +42,48 @@ def test_the_workflow_calls_the_commands_that_people_type() -> None:
     assert commands == {"python run_spark_local.py test --fast", ".ci/run"}
 
 
+def hooks() -> dict[str, dict[str, str]]:
+    """Returns the hooks of `.pre-commit-config.yaml` by id; all of them are local."""
+    settings = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert [repository["repo"] for repository in settings["repos"]] == ["local"]
+    return {hook["id"]: hook for hook in settings["repos"][0]["hooks"]}
+
+
 def test_a_hook_runs_a_tool_of_the_environment() -> None:
-    hooks = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
-    programs = {shlex.split(hook["entry"])[0] for hook in hooks["repos"][0]["hooks"]}
+    entries = [hook["entry"] for hook in hooks().values() if hook["language"] == "system"]
+    programs = {shlex.split(entry)[0] for entry in entries}
     environment = Path(sys.executable).parent
-    assert [repository["repo"] for repository in hooks["repos"]] == ["local"]
     assert [name for name in programs if not (environment / Path(name).name).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "is_refused"),
+    [
+        ("--index-url https://py" + "pi.org/simple", True),
+        ("https://files.python" + "hosted.org/packages", True),
+        ("https://repo1." + "maven.org/maven2", True),
+        ("https://repo.maven.apache" + ".org/maven2", True),
+        ("PyPI and Maven Central", False),
+        ("crates of organic fruit", False),
+    ],
+)
+def test_a_hook_refuses_hosts_of_package_registries(line: str, is_refused: bool) -> None:
+    pattern = hooks()["registry-hosts"]["entry"]
+    assert bool(re.search(pattern, line)) == is_refused
+
+
+def test_the_site_has_every_page() -> None:
+    class Loader(yaml.SafeLoader):
+        """A loader that reads the `!!python/name` tags of mkdocs as text."""
+
+    Loader.add_multi_constructor("tag:yaml.org,2002:python/name", lambda *_: "")
+    site = yaml.load((PROJECT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)
+    pages = set(re.findall(r"'([\w/.-]+\.md)'", str(site["nav"])))
+    assert pages == {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
+
+
+def test_a_link_out_of_the_site_becomes_text() -> None:
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="guides/getting-started.md"))
+    markdown = "[a](../metrics.md) [b](../../README.md) [c](https://example.com) [d](#part)"
+    expected = "[a](../metrics.md) b [c](https://example.com) [d](#part)"
+    assert on_page_markdown(markdown, page=page) == expected

@@ -24,7 +24,7 @@ from forecasting.publishing.persistence_gate import MIN_DAYS
 FIRST = dt.date(2024, 1, 1)
 DAYS = 101
 APY, TVL = targets(max_apy_percent=1e6, max_tvl_usd=1e12)
-WHAT_IS_SHOWN = ["forecast", "low", "high", "weight"]
+WHAT_IS_SHOWN = ["forecast", "low", "high", "gate_weight"]
 
 
 def day(number: int) -> dt.date:
@@ -171,7 +171,7 @@ def test_what_comes_true_on_a_day_is_learned_from_on_that_day(horizon: int) -> N
 def test_the_gate_opens_when_forty_target_days_have_come_true(horizon: int) -> None:
     rows = published(out_of_sample(1.0, horizon=horizon), horizon=horizon)
     opened = pd.Timestamp(day(MIN_DAYS - 1 + horizon))
-    assert rows.loc[rows["weight"] > 0.0, "date"].min() == opened
+    assert rows.loc[rows["gate_weight"] > 0.0, "date"].min() == opened
     closed = rows[rows["date"] < opened]
     assert (closed["forecast"] == closed["now"]).all()
 
@@ -198,7 +198,7 @@ def test_an_interval_covers_what_it_says_whatever_the_gate_publishes(
         rows["next"].notna()
         & (is_open if gate == "open" else ~is_open & (rows["date"] >= pd.Timestamp(day(20))))
     ]
-    assert (rows["weight"] > 0.0).all() == (gate == "open")
+    assert (rows["gate_weight"] > 0.0).all() == (gate == "open")
     assert rows["next"].between(rows["low"], rows["high"]).mean() == pytest.approx(level, abs=0.04)
 
 
@@ -206,7 +206,7 @@ def test_an_interval_covers_what_it_says_whatever_the_gate_publishes(
 def test_a_model_without_skill_becomes_persistence_to_the_bit(target: Target) -> None:
     """Its moves are ten times what comes, and have nothing to do with it."""
     rows = after_warm_up(published(out_of_sample(0.0, shake=0.1), target))
-    assert (rows["weight"] == 0.0).all()
+    assert (rows["gate_weight"] == 0.0).all()
     assert (rows["forecast"] == rows["now"]).all()
     found = score(evaluated(rows, target), 0.8)
     assert found["ratio"]["mae"] == 1.0
@@ -218,7 +218,7 @@ def test_a_step_that_is_noise_becomes_persistence_to_the_bit() -> None:
     last = sample["date"] == pd.Timestamp(day(DAYS - 1))
     sample.loc[last, "apy_move"] = np.where(np.arange(20) < 10, 0.03, 0.5)
     rows = published(sample).set_index("date").loc[pd.Timestamp(day(DAYS - 1))]
-    assert (rows["weight"] >= 0.9).all()
+    assert (rows["gate_weight"] >= 0.9).all()
     assert (rows["forecast"] == rows["now"]).tolist() == [True] * 10 + [False] * 10
 
 
@@ -250,7 +250,7 @@ def test_an_interval_always_holds_its_forecast_and_nothing_leaves_its_limits(
     target: Target,
 ) -> None:
     rows = published(hard_sample(), target)
-    assert (rows["weight"] > 0.0).any()
+    assert (rows["gate_weight"] > 0.0).any()
     assert np.isfinite(rows["forecast"]).all()
     known = rows[rows["low"].notna()]
     assert len(known) > 0.7 * len(rows)
@@ -299,8 +299,8 @@ def test_days_without_a_model_show_persistence_and_the_panels_interval() -> None
     rows = published(sample)
     without = rows["date"] == pd.Timestamp(day(90))
     assert (rows.loc[without, "forecast"] == rows.loc[without, "now"]).all()
-    assert rows.loc[without, "weight"].isna().all()
-    assert set(rows.loc[without, "rule"]) == {"no_model"}
+    assert rows.loc[without, "gate_weight"].isna().all()
+    assert set(rows.loc[without, "fallback_reason"]) == {"no_model"}
     past = rows[rows["target_day"] <= pd.Timestamp(day(90))]
     changes = (past["next"] - past["now"]) / (past["now"].abs() + 0.1)
     low, high = (float(np.quantile(changes, level)) for level in (0.1, 0.9))
@@ -313,14 +313,14 @@ def test_days_without_a_model_show_persistence_and_the_panels_interval() -> None
     )
     later = rows["date"] > pd.Timestamp(day(90))
     assert rows.loc[later, WHAT_IS_SHOWN].notna().all().all()
-    assert (rows.loc[later, "weight"] > 0.8).all()
+    assert (rows.loc[later, "gate_weight"] > 0.8).all()
 
 
 def test_without_any_model_every_day_shows_persistence() -> None:
     sample = out_of_sample(0.9).assign(apy_move=np.nan, apy_move_low=np.nan, apy_move_high=np.nan)
     rows = published(sample)
     assert (rows["forecast"] == rows["now"]).all()
-    assert rows["weight"].isna().all()
+    assert rows["gate_weight"].isna().all()
     assert (after_warm_up(rows)["low"] < after_warm_up(rows)["high"]).all()
 
 
@@ -330,8 +330,8 @@ def test_a_pool_without_a_scale_is_new_and_shows_persistence() -> None:
     rows = published(sample)
     new = rows[rows["pool_id"] == "p03"]
     assert (new["forecast"] == new["now"]).all()
-    assert new["weight"].isna().all()
-    assert set(new["rule"]) == {"cold_start"}
+    assert new["gate_weight"].isna().all()
+    assert set(new["fallback_reason"]) == {"cold_start"}
 
 
 @pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
@@ -352,13 +352,13 @@ def test_pools_without_a_scale_have_the_interval_of_such_pools_and_change_no_oth
         }
     )
     rows, without = published(new, target), published(sample[~is_new], target)
-    is_cold = rows["scale"].isna()
-    assert set(rows.loc[is_cold, "rule"]) == {"cold_start"}
+    is_cold = rows["volatility_scale"].isna()
+    assert set(rows.loc[is_cold, "fallback_reason"]) == {"cold_start"}
     scored = after_warm_up(rows[is_cold])
     assert scored["next"].between(scored["low"], scored["high"]).mean() == pytest.approx(
         0.8, abs=0.06
     )
-    modelled = rows["move"].notna() & (rows["date"] > pd.Timestamp(day(MIN_DAYS)))
+    modelled = rows["model_change"].notna() & (rows["date"] > pd.Timestamp(day(MIN_DAYS)))
     assert_same_bits(
         rows.loc[modelled, WHAT_IS_SHOWN],
         without.loc[without["date"] > pd.Timestamp(day(MIN_DAYS)), WHAT_IS_SHOWN],
@@ -368,10 +368,10 @@ def test_pools_without_a_scale_have_the_interval_of_such_pools_and_change_no_oth
 @pytest.mark.parametrize(("pools", "after"), [(20, {"model", "gate"}), (9, {"few_pools"})])
 def test_a_row_says_why_its_value_is_that_of_today(pools: int, after: set[str]) -> None:
     rows = published(out_of_sample(1.0, pools=pools))
-    reason = rows["rule"].where(rows["rule"].notna(), "model")
+    reason = rows["fallback_reason"].where(rows["fallback_reason"].notna(), "model")
     assert set(reason[rows["date"] < pd.Timestamp(day(MIN_DAYS))]) == {"no_ledger"}
     assert set(reason[rows["date"] >= pd.Timestamp(day(MIN_DAYS))]) == after
-    assert (rows["rule"].isna() == (rows["forecast"] != rows["now"])).all()
+    assert (rows["fallback_reason"].isna() == (rows["forecast"] != rows["now"])).all()
 
 
 @pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
@@ -384,10 +384,10 @@ def test_where_no_version_serves_every_value_is_todays_and_the_ledger_goes_on(
     sample = out_of_sample(0.9, pools=80)
     served, rows = published(sample, target), published(sample, target, serves=False)
     assert (rows["forecast"] == rows["now"]).all()
-    assert set(rows["weight"]) == {0.0}
+    assert set(rows["gate_weight"]) == {0.0}
     opened = rows["date"] >= pd.Timestamp(day(MIN_DAYS))
-    assert set(rows.loc[opened, "rule"]) == {NO_CHAMPION}
-    assert set(rows.loc[~opened, "rule"]) == {"no_ledger"}
+    assert set(rows.loc[opened, "fallback_reason"]) == {NO_CHAMPION}
+    assert set(rows.loc[~opened, "fallback_reason"]) == {"no_ledger"}
     assert_same_bits(rows[list(PAST_COLUMNS)], served[list(PAST_COLUMNS)])
     scored = after_warm_up(rows)
     assert scored["next"].between(scored["low"], scored["high"]).mean() == pytest.approx(
@@ -401,7 +401,7 @@ def test_a_move_without_quantiles_is_published_without_an_interval() -> None:
     rows = after_warm_up(published(sample))
     has_none = rows["pool_id"] == "p03"
     assert rows.loc[has_none, ["low", "high"]].isna().all().all()
-    assert (rows.loc[has_none, "weight"] > 0.8).all()
+    assert (rows.loc[has_none, "gate_weight"] > 0.8).all()
     assert rows.loc[~has_none, ["low", "high"]].notna().all().all()
 
 
@@ -421,8 +421,8 @@ def test_a_ledger_of_forty_days_opens_the_gate_on_the_first_day() -> None:
     sample = out_of_sample(1.0)
     ledger = published(sample, wanted=days(0, 40))[list(PAST_COLUMNS)]
     first = published(sample, wanted=[day(40)], ledger=ledger)
-    assert (first["weight"] >= 0.9).all()
-    assert (published(sample, wanted=[day(40)])["weight"] == 0.0).all()
+    assert (first["gate_weight"] >= 0.9).all()
+    assert (published(sample, wanted=[day(40)])["gate_weight"] == 0.0).all()
 
 
 def test_only_pools_that_were_observed_are_published() -> None:
@@ -475,11 +475,11 @@ def test_evaluation_rows_hold_what_was_published_and_what_came_true(target: Targ
         "mean_abs_change",
     ]
     model = [
-        "scale",
-        "move",
-        "move_low",
-        "move_high",
-        "weight",
+        "volatility_scale",
+        "model_change",
+        "model_change_low",
+        "model_change_high",
+        "gate_weight",
         "tvl_usd",
         "apy_percent",
         "interval_level",
@@ -514,10 +514,10 @@ def test_evaluation_rows_name_each_column_of_the_sample() -> None:
             "naive_low": f"{name}_naive_low",
             "naive_high": f"{name}_naive_high",
             "mean_abs_change": f"{name}_mean_abs_change",
-            "scale": f"{name}_scale",
-            "move": f"{name}_move",
-            "move_low": f"{name}_move_low",
-            "move_high": f"{name}_move_high",
+            "volatility_scale": f"{name}_scale",
+            "model_change": f"{name}_move",
+            "model_change_low": f"{name}_move_low",
+            "model_change_high": f"{name}_move_high",
             "tvl_usd": "tvl",
             "apy_percent": "apy",
         }

@@ -28,7 +28,7 @@ def days(count: int, pools: int = 5, seed: int = 3) -> pd.DataFrame:
         persistence=10.0 + random.normal(0, 0.4, rows),
         low=9.8,
         high=10.0 + random.uniform(-0.05, 0.2, rows),
-        scale=0.5,
+        volatility_scale=0.5,
     )
 
 
@@ -40,7 +40,7 @@ def test_each_day_has_its_ratios_and_coverage() -> None:
         persistence=[12.0, 10.0, 14.0, 10.0],
         low=[9.0, np.nan, 10.5, np.nan],
         high=[11.0, np.nan, 13.5, np.nan],
-        scale=[1.0, 1.0, 0.5, 1.0],
+        volatility_scale=[1.0, 1.0, 0.5, 1.0],
     )
     found = daily_scores(rows)
     assert found["target_date"].tolist() == [DAY, LATER]
@@ -59,7 +59,7 @@ def test_capped_ratio_ignores_pools_without_scale_and_coverage_those_without_int
     rows = evaluation(
         target_date=DAY,
         forecast=[11.0, 99.0],
-        scale=[1.0, np.nan],
+        volatility_scale=[1.0, np.nan],
         low=[9.0, np.nan],
         high=[12.0, 11.0],
     )
@@ -70,9 +70,11 @@ def test_capped_ratio_ignores_pools_without_scale_and_coverage_those_without_int
 
 def test_errors_in_scales_are_of_apy_or_of_the_logarithm_of_tvl() -> None:
     assert errors_in_scales(
-        evaluation(forecast=[11.0, 9.0], scale=[0.5, 0.25]), "forecast"
+        evaluation(forecast=[11.0, 9.0], volatility_scale=[0.5, 0.25]), "forecast"
     ).tolist() == [2.0, 4.0]
-    tvl = evaluation(target="tvl", actual=np.expm1(10.0), forecast=np.expm1(10.5), scale=0.1)
+    tvl = evaluation(
+        target="tvl", actual=np.expm1(10.0), forecast=np.expm1(10.5), volatility_scale=0.1
+    )
     assert errors_in_scales(tvl, "forecast") == pytest.approx([5.0])
 
 

@@ -28,7 +28,9 @@ def published(values: dict[str, float], *, rule: str | None = None) -> pd.DataFr
         "low": [value - 1 for value in values.values()],
         "high": [value + 3 for value in values.values()],
     }
-    return pd.DataFrame(rows | ends | {"rule": pd.Series([rule] * len(values), dtype=object)})
+    return pd.DataFrame(
+        rows | ends | {"fallback_reason": pd.Series([rule] * len(values), dtype=object)}
+    )
 
 
 def ruled(
@@ -56,7 +58,7 @@ def test_a_pool_that_was_not_observed_that_day_keeps_its_last_value_with_the_pan
     age: int,
 ) -> None:
     found = ruled([known("a", 5.0, age=age), known("b", 1.0)], published({"b": 1.0})).loc["a"]
-    assert (found["rule"], found["value"]) == ("stale", 5.0)
+    assert (found["fallback_reason"], found["value"]) == ("stale", 5.0)
     assert (found["low"], found["high"]) == (
         pytest.approx(5.0 - 5.1 * 0.1),
         pytest.approx(5.0 + 5.1 * 0.2),
@@ -66,7 +68,7 @@ def test_a_pool_that_was_not_observed_that_day_keeps_its_last_value_with_the_pan
 def test_what_a_pool_never_had_stays_unknown() -> None:
     found = ruled([known("a", None)], published({})).loc["a"]
     assert found[["value", "low", "high"]].isna().all()
-    assert found["rule"] == "no_value"
+    assert found["fallback_reason"] == "no_value"
 
 
 def test_rules_keep_apy_of_a_pool_at_zero_and_tvl_not_negative() -> None:
@@ -90,15 +92,23 @@ def test_a_row_gives_each_targets_reason() -> None:
         for target in (APY, TVL)
     ]
     rows = join_targets(*made).set_index("pool_id")
-    assert rows["rule"].to_dict() == {"model": None, "gone": "stale", "apy_only": None}
-    assert rows["tvl_rule"].to_dict() == {"model": None, "gone": "stale", "apy_only": "stale"}
+    assert rows["apy_fallback_reason"].to_dict() == {
+        "model": None,
+        "gone": "stale",
+        "apy_only": None,
+    }
+    assert rows["tvl_fallback_reason"].to_dict() == {
+        "model": None,
+        "gone": "stale",
+        "apy_only": "stale",
+    }
     assert list(rows.columns) == [
         "apy",
         "apy_low",
         "apy_high",
-        "rule",
+        "apy_fallback_reason",
         "tvl",
         "tvl_low",
         "tvl_high",
-        "tvl_rule",
+        "tvl_fallback_reason",
     ]

@@ -430,7 +430,7 @@ def test_queries_read_the_metrics_of_their_days_and_no_row_that_holds_only_a_for
         engine, metrics_query("pool_daily_metrics", first, last) + " ORDER BY m.pool_id, m.date"
     )
     assert list(found[0]) == METRICS
-    assert [row["apy_age_days"] for row in found] == [
+    assert [row["apy_staleness_days"] for row in found] == [
         0,
         1,
         2,
@@ -440,7 +440,7 @@ def test_queries_read_the_metrics_of_their_days_and_no_row_that_holds_only_a_for
         None,
         None,
     ], "an age is written where a value is carried"
-    ages = {"apy_age_days", "tvl_age_days"}
+    ages = {"apy_staleness_days", "tvl_staleness_days"}
     assert [row | {name: row[name] or 0 for name in ages} for row in found] == metric_rows(
         wanted
     ).to_pylist()

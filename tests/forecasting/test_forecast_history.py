@@ -13,10 +13,10 @@ from sqlalchemy import Engine, insert, text
 
 from database.schema.tables import (
     forecast_evaluation,
-    observation_age,
-    pool_calendars,
+    pool_coverage,
     pool_daily_metrics,
     pools,
+    value_staleness,
 )
 from forecasting.publishing.forecast_history import (
     as_past,
@@ -39,14 +39,14 @@ def row(pool_id: str = "a", target_date: dt.date = NEWEST, **other: Any) -> dict
         "horizon_days": 1,
         "target": "apy",
         "engine": "lightgbm",
-        "source": "night",
+        "source": "production",
     }
     values |= {
         "as_of": target_date - DAY,
         "forecast": 5.0,
         "persistence": 4.0,
-        "scale": 0.5,
-        "move": 2.0,
+        "volatility_scale": 0.5,
+        "model_change": 2.0,
         "model_version": "m",
         "run_id": "r",
     }
@@ -75,8 +75,13 @@ def observe(
         )
         if age:
             connection.execute(
-                insert(observation_age),
-                {"pool_id": pool_id, "date": day, "apy_age_days": age, "tvl_age_days": age},
+                insert(value_staleness),
+                {
+                    "pool_id": pool_id,
+                    "date": day,
+                    "apy_staleness_days": age,
+                    "tvl_staleness_days": age,
+                },
             )
 
 
@@ -129,7 +134,7 @@ def test_gate_and_interval_learn_from_what_was_known_on_the_day_alone(engine: En
     put(
         engine,
         row("b", actual=4.5),
-        row("a", NEWEST - DAY, actual=4.5, move_low=-1.0, move_high=3.0),
+        row("a", NEWEST - DAY, actual=4.5, model_change_low=-1.0, model_change_high=3.0),
         row("a", actual=4.5, target="tvl"),
         row("open"),
         row("a", NEWEST + DAY, actual=9.0),
@@ -142,7 +147,9 @@ def test_gate_and_interval_learn_from_what_was_known_on_the_day_alone(engine: En
     assert past["tvl"]["pool_id"].tolist() == ["a"]
     first = past["apy"].iloc[0]
     assert list(past["apy"].columns) == ["target", *PAST_COLUMNS]
-    assert first[["now", "next", "scale", "move", "move_low", "move_high"]].tolist() == [
+    assert first[
+        ["now", "next", "volatility_scale", "model_change", "model_change_low", "model_change_high"]
+    ].tolist() == [
         4.0,
         4.5,
         0.5,
@@ -154,8 +161,8 @@ def test_gate_and_interval_learn_from_what_was_known_on_the_day_alone(engine: En
 
 
 def test_rows_of_a_backtest_read_like_those_of_the_ledger(engine: Engine) -> None:
-    made = pd.DataFrame([row("a", actual=4.5, move_low=-1.0, move_high=3.0)])
-    put(engine, row("a", actual=4.5, move_low=-1.0, move_high=3.0))
+    made = pd.DataFrame([row("a", actual=4.5, model_change_low=-1.0, model_change_high=3.0)])
+    put(engine, row("a", actual=4.5, model_change_low=-1.0, model_change_high=3.0))
     read = past_rows(engine, "lightgbm", horizon=1, as_of=NEWEST)["apy"]
     pd.testing.assert_frame_equal(as_past(made), read, check_dtype=False)
 
@@ -165,7 +172,7 @@ def test_known_days_are_those_of_the_target_that_has_fewer(engine: Engine) -> No
     put(engine, *(row(pool, NEWEST - back * DAY, actual=1.0) for pool in "ab" for back in range(5)))
     assert known_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 0
     put(engine, *(row("a", NEWEST - back * DAY, actual=1.0, target="tvl") for back in range(3)))
-    put(engine, row("a", NEWEST - 9 * DAY, actual=1.0, target="tvl", move=None))
+    put(engine, row("a", NEWEST - 9 * DAY, actual=1.0, target="tvl", model_change=None))
     assert known_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 3
     assert known_days(engine, "lightgbm", horizon=1, as_of=NEWEST - DAY) == 2
 
@@ -176,7 +183,7 @@ def test_scored_rows_have_come_true_in_the_days_asked_for(engine: Engine) -> Non
         row("a", actual=1.0),
         row("a", NEWEST - 2 * DAY, actual=1.0),
         row("open"),
-        row("rule", actual=1.0, move=None, scale=None),
+        row("rule", actual=1.0, model_change=None, volatility_scale=None),
     )
     found = scored_rows(engine, "lightgbm", horizon=1, last=NEWEST, days=2)
     assert found["pool_id"].tolist() == ["a", "rule"]
@@ -190,7 +197,7 @@ def test_pools_are_described_by_what_is_known_of_them(engine: Engine, is_listed:
                 insert(pools), {"pool_id": "a", "chain": "Base", "protocol": "aerodrome"}
             )
         connection.execute(
-            insert(pool_calendars),
+            insert(pool_coverage),
             {"pool_id": "a", "first_day": NEWEST - 10 * DAY, "last_day": NEWEST},
         )
     found = describe_pools(engine, pd.DataFrame([row("a"), row("b")])).set_index("pool_id")

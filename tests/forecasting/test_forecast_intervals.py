@@ -74,10 +74,10 @@ def generated(
         ),
         "now": 50.0,
         "next": 50.0 + scale * actual,
-        "scale": scale,
-        "move": up,
-        "move_low": up - 0.3,
-        "move_high": up + 0.6,
+        "volatility_scale": scale,
+        "model_change": up,
+        "model_change_low": up - 0.3,
+        "model_change_high": up + 0.6,
     }
     return pd.DataFrame(found | columns)
 
@@ -88,13 +88,13 @@ def outside(
     """Shares of rows below and above the interval that these factors make, where this share of the
     move is published.
     """
-    steps = share * rows["move"].to_numpy(float)
+    steps = share * rows["model_change"].to_numpy(float)
     low, high = half_widths(
-        steps, rows["move_low"].to_numpy(float), rows["move_high"].to_numpy(float)
+        steps, rows["model_change_low"].to_numpy(float), rows["model_change_high"].to_numpy(float)
     )
     ends = (
-        rows["now"] + (steps - factors[0] * low) * rows["scale"],
-        rows["now"] + (steps + factors[1] * high) * rows["scale"],
+        rows["now"] + (steps - factors[0] * low) * rows["volatility_scale"],
+        rows["now"] + (steps + factors[1] * high) * rows["volatility_scale"],
     )
     return float((rows["next"] < ends[0]).mean()), float((rows["next"] > ends[1]).mean())
 
@@ -209,14 +209,18 @@ def beginners(changes: Values, age: Days | int = 0) -> pd.DataFrame:
     """Rows of pools at 50 % that have no scale yet and then change by these shares of their size,
     50.1 points.
     """
-    return generated(np.zeros(changes.size), age, scale=np.nan, next=50.0 + 50.1 * changes)
+    return generated(
+        np.zeros(changes.size), age, volatility_scale=np.nan, next=50.0 + 50.1 * changes
+    )
 
 
 def calm_panel(rows: int = 5_000) -> pd.DataFrame:
     """Pools with a scale, whose relative changes are evenly spread from -1 % to 1 %, over
     90 days.
     """
-    return beginners(np.linspace(-0.01, 0.01, rows), np.arange(rows) % 90).assign(scale=1.0)
+    return beginners(np.linspace(-0.01, 0.01, rows), np.arange(rows) % 90).assign(
+        volatility_scale=1.0
+    )
 
 
 @pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
@@ -308,11 +312,11 @@ def test_a_past_forecast_says_what_was_forecast_and_what_came_true_in_scales() -
     rows = generated(
         np.zeros(2),
         pool_id=["a", "b"],
-        scale=2.0,
+        volatility_scale=2.0,
         next=[54.0, 48.0],
-        move=1.0,
-        move_low=0.0,
-        move_high=3.0,
+        model_change=1.0,
+        model_change_low=0.0,
+        model_change_high=3.0,
     )
     past = past_forecasts(APY, rows, DAY)
     assert past.pool_id.tolist() == ["a", "b"]
@@ -326,7 +330,9 @@ def test_a_past_forecast_says_what_was_forecast_and_what_came_true_in_scales() -
 
 def test_tvls_past_is_in_logarithms() -> None:
     past = past_forecasts(
-        TVL, generated(np.zeros(1), now=np.expm1(3.0), next=np.expm1(3.3), scale=0.1), DAY
+        TVL,
+        generated(np.zeros(1), now=np.expm1(3.0), next=np.expm1(3.3), volatility_scale=0.1),
+        DAY,
     )
     assert past.came_true[0] == pytest.approx(3.0)
 
@@ -341,7 +347,10 @@ def test_only_targets_of_the_last_ninety_days_that_came_true_are_past() -> None:
 
 def test_days_and_pools_are_counted_where_a_move_was_forecast() -> None:
     rows = generated(
-        np.zeros(4), np.array([0, 0, 1, 2]), pool_id=list("abab"), move=[1.0, 1.0, 1.0, np.nan]
+        np.zeros(4),
+        np.array([0, 0, 1, 2]),
+        pool_id=list("abab"),
+        model_change=[1.0, 1.0, 1.0, np.nan],
     )
     past = past_forecasts(APY, rows, DAY)
     assert (past.days, past.pools) == (2, 2)

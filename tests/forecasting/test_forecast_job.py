@@ -81,8 +81,8 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
     made = table(short, "yieldspark.forecasts")
     assert set(made["pool_id"]) == set(panel["pool_id"])
     assert set(made["target_date"]) == {NEXT}
-    assert set(made["rule"].dropna()) <= {"gate"}
-    assert made["rule"].isna().sum() > 6
+    assert set(made["apy_fallback_reason"].dropna()) <= {"gate"}
+    assert made["apy_fallback_reason"].isna().sum() > 6
     numbers = made[["apy_low", "apy", "apy_high", "tvl_low", "tvl", "tvl_high"]].astype(float)
     assert np.isfinite(numbers.to_numpy()).all()
     assert (numbers["apy_low"] <= numbers["apy"]).all()
@@ -95,9 +95,9 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
     assert published["forecasted_tvl"].to_dict() == made.set_index("pool_id")["tvl"].to_dict()
     scored = table(short, "yieldspark.forecast_evaluation")
     assert scored.groupby(["target", "source"])["pool_id"].nunique().to_dict() == dict.fromkeys(
-        [("apy", "backtest"), ("apy", "night"), ("tvl", "backtest"), ("tvl", "night")], 12
+        [("apy", "backtest"), ("apy", "production"), ("tvl", "backtest"), ("tvl", "production")], 12
     )
-    assert scored["actual"].isna().tolist() == (scored["source"] == "night").tolist()
+    assert scored["actual"].isna().tolist() == (scored["source"] == "production").tolist()
     assert scored.loc[scored["source"] == "backtest", "target_date"].agg(
         ["min", "max"]
     ).tolist() == [END - dt.timedelta(days=44), END]
@@ -212,7 +212,7 @@ def test_pools_that_a_model_can_not_speak_for_get_a_rule(
     made = table(short, "yieldspark.forecasts").set_index("pool_id")
     assert "closed" not in made.index
     assert len(made) == 12 + 11
-    assert made.loc[["stale", "ancient", "new"], "rule"].tolist() == [
+    assert made.loc[["stale", "ancient", "new"], "apy_fallback_reason"].tolist() == [
         "stale",
         "stale",
         "cold_start",
@@ -225,8 +225,12 @@ def test_pools_that_a_model_can_not_speak_for_get_a_rule(
     assert float(made.loc["zero", "tvl_low"]) >= 0.0
     assert 0.0 <= float(made.loc["wild", "apy"]) <= short.max_apy_percent
     assert made.loc["apy_only", ["tvl", "tvl_low", "tvl_high"]].isna().all()
-    assert made.loc["apy_only", "tvl_rule"] == made.loc["tvl_only", "rule"] == "no_value"
-    assert made.loc["apy_only", "rule"] != "no_value"
+    assert (
+        made.loc["apy_only", "tvl_fallback_reason"]
+        == made.loc["tvl_only", "apy_fallback_reason"]
+        == "no_value"
+    )
+    assert made.loc["apy_only", "apy_fallback_reason"] != "no_value"
     assert float(made.loc["emptied", "tvl_low"]) == 0.0 <= float(made.loc["emptied", "tvl"]) < 100.0
     assert (
         made.loc[["apy_only", "emptied", "back", "back_after_weeks"], "apy"]
@@ -235,7 +239,7 @@ def test_pools_that_a_model_can_not_speak_for_get_a_rule(
         .all()
     )
     modelled = ["apy_only", "emptied", "back", "back_after_weeks", "every_second_day"]
-    assert not {"stale", "cold_start", "no_model"} & set(made.loc[modelled, "rule"])
+    assert not {"stale", "cold_start", "no_model"} & set(made.loc[modelled, "apy_fallback_reason"])
     spread = made.loc[made["apy"].notna(), ["apy_low", "apy", "apy_high"]].astype(float)
     assert (spread["apy_low"] <= spread["apy"]).all()
     assert (spread["apy"] <= spread["apy_high"]).all()
@@ -260,7 +264,7 @@ def test_a_panel_without_tvl_that_jumps_after_a_gap_is_forecast(
         set(),
     )
     assert made[["tvl", "tvl_low", "tvl_high"]].isna().all(axis=None)
-    assert set(made["tvl_rule"]) == {"no_value"}
+    assert set(made["tvl_fallback_reason"]) == {"no_value"}
     apy = made[["apy_low", "apy", "apy_high"]].astype(float)
     assert np.isfinite(apy.to_numpy()).all()
     assert (apy["apy_low"] <= apy["apy"]).all()
@@ -278,8 +282,8 @@ def test_last_nights_forecast_is_scored_and_learned_from(
 ) -> None:
     forecast(short, spark, as_of=END - dt.timedelta(days=1))
     night = (
-        "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'night' AND target = 'apy'"
-        " ORDER BY pool_id"
+        "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'production' AND target ="
+        " 'apy' ORDER BY pool_id"
     )
     published = pd.DataFrame(execute_sql(short, night))
     row = forecast(short, spark)
@@ -287,7 +291,7 @@ def test_last_nights_forecast_is_scored_and_learned_from(
     came_true = pd.DataFrame(execute_sql(short, f"{night}, target_date"))
     first = came_true[came_true["target_date"] == END].reset_index(drop=True)
     true = (
-        panel[(panel["date"] == END) & (panel["apy_age_days"] == 0)]
+        panel[(panel["date"] == END) & (panel["apy_staleness_days"] == 0)]
         .set_index("pool_id")["actual_apy"]
         .astype(float)
     )
@@ -311,7 +315,7 @@ def test_a_backtest_scores_its_days_and_leaves_what_a_night_published(
     forecast(short, spark, as_of=past)
     forecast(short, spark)
     nights = (
-        "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'night' ORDER BY target,"
+        "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'production' ORDER BY target,"
         " pool_id, target_date"
     )
     before = execute_sql(short, nights)
@@ -363,7 +367,7 @@ def test_one_pool_without_rows_enough_is_forecast_by_a_rule(
     row = forecast(short, spark)
     made = table(short, "yieldspark.forecasts")
     assert row["status"] == "succeeded"
-    assert made[["pool_id", "rule", "model_version"]].to_numpy().tolist() == [
+    assert made[["pool_id", "apy_fallback_reason", "model_version"]].to_numpy().tolist() == [
         ["only", rule, "none"]
     ]
     assert float(made["apy"].iloc[0]) == float(rows["actual_apy"].iloc[-1])

@@ -105,7 +105,7 @@ def test_a_model_is_fitted_served_judged_again_and_replaced_when_it_is_damaged(
     assert (card.scores["days"], set(card.scores["ratio"])) == (45, {"challenger/persistence"})
     decided = table(weekly, "yieldspark.promotion")
     assert decided[
-        ["decision", "challenger", "champion", "serves", "run_id"]
+        ["decision", "challenger", "champion", "serving_version", "run_id"]
     ].to_numpy().tolist() == [[PROMOTED, version, None, version, row["run_id"]]]
     assert decided["numbers"].iloc[0] == card.scores
     assert checks_of(row)["model_registry"] == (True, "reached, its versions whole")
@@ -139,7 +139,11 @@ def test_a_model_is_fitted_served_judged_again_and_replaced_when_it_is_damaged(
     )
     assert decision["decision"] in (KEPT, PROMOTED)
     champion = challenger if decision["decision"] == PROMOTED else version
-    assert (decision["serves"], made_by(weekly, night(7)), versions_of(weekly)[champion]) == (
+    assert (
+        decision["serving_version"],
+        made_by(weekly, night(7)),
+        versions_of(weekly)[champion],
+    ) == (
         champion,
         {champion},
         (CHAMPION,),
@@ -215,9 +219,9 @@ def test_a_registry_that_is_down_costs_no_forecast_and_gets_the_version_later(
         {version},
         {},
     )
-    assert table(weekly, "yieldspark.promotion")[["decision", "serves"]].to_numpy().tolist() == [
-        [PROMOTED, version]
-    ]
+    assert table(weekly, "yieldspark.promotion")[
+        ["decision", "serving_version"]
+    ].to_numpy().tolist() == [[PROMOTED, version]]
 
     row = forecast(weekly, spark, as_of=night(10))
     assert (checks_of(row)["model_registry"][0], FITS & set(row["stages"])) == (True, set())
@@ -243,7 +247,7 @@ def test_where_nothing_can_be_forecast_persistence_is_published_with_the_reason(
     (version,) = versions_of(weekly)
     assert (row["status"], versions_of(weekly)) == ("succeeded", {version: (CHALLENGER,)})
     assert table(weekly, "yieldspark.promotion")[
-        ["decision", "challenger", "serves"]
+        ["decision", "challenger", "serving_version"]
     ].to_numpy().tolist() == [[REFUSED, version, None]]
     passed, found = checks_of(row)["model_judgement"]
     assert (
@@ -270,19 +274,19 @@ def assert_persistence(settings: Settings, as_of: dt.date, version: str) -> None
         for rows, day in ((made, "as_of"), (known, "date"))
     )
     assert len(made) == 12
-    assert set(made["rule"]) == set(made["tvl_rule"]) == {"no_champion"}
+    assert set(made["apy_fallback_reason"]) == set(made["tvl_fallback_reason"]) == {"no_champion"}
     assert (made["apy"] == known["actual_apy"]).all()
     assert (made["tvl"] == known["actual_tvl"]).all()
     assert (made["apy_low"] < made["apy"]).all()
     assert (made["apy"] < made["apy_high"]).all()
     ledger = table(settings, "yieldspark.forecast_evaluation")
-    tonight = ledger[(ledger["as_of"] == as_of) & (ledger["source"] == "night")]
-    assert (len(tonight), set(tonight["model_version"]), set(tonight["weight"])) == (
+    tonight = ledger[(ledger["as_of"] == as_of) & (ledger["source"] == "production")]
+    assert (len(tonight), set(tonight["model_version"]), set(tonight["gate_weight"])) == (
         24,
         {version},
         {0.0},
     )
-    assert tonight["move"].abs().gt(0.0).all()
+    assert tonight["model_change"].abs().gt(0.0).all()
 
 
 OLD, NEW = archive("old", known=50), archive("new", known=57)
@@ -359,7 +363,7 @@ def test_what_a_decision_does_to_outbox_record_and_aliases(
     assert [(one.archive, one.alias) for one in outbox.waiting(engine, **MODEL)] == [(NEW, alias)]
     names = {OLD.card.version: "old", NEW.card.version: "new", None: None}
     found = table(database, "yieldspark.promotion").reindex(
-        columns=["decision", "champion", "serves"]
+        columns=["decision", "champion", "serving_version"]
     )
     assert [
         [row[0], names[row[1]], names[row[2]]] for row in found.astype(object).to_numpy().tolist()

@@ -129,7 +129,7 @@ def decide(
             decision=decision,
             challenger=challenger,
             champion=champion,
-            serves=serves,
+            serving_version=serves,
             reason=f"{decision} for a test",
             numbers={"ratio": {"challenger/persistence": [0.9, None, None]}},
             as_of=day(50),
@@ -142,7 +142,7 @@ def test_a_decision_is_written_with_who_and_why(engine: Engine) -> None:
     decide(engine, REFUSED, "b", "a", None)
     decide(engine, PROMOTED, "z", None, "z", of="synapseml")
     newest, first = decisions.decisions(engine, **MODEL)
-    assert [newest[name] for name in ("decision", "challenger", "champion", "serves")] == [
+    assert [newest[name] for name in ("decision", "challenger", "champion", "serving_version")] == [
         REFUSED,
         "b",
         "a",

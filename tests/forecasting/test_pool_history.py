@@ -87,8 +87,8 @@ def test_a_value_without_an_age_counts_as_observed_and_one_that_is_missing_does_
 ) -> None:
     rows = metric_rows(pool_rows("a", [1.0, 2.0], [10.0, 20.0]))
     for name, values in (
-        ("apy_age_days", pa.nulls(2, kind)),
-        ("tvl_age_days", pa.nulls(2, kind)),
+        ("apy_staleness_days", pa.nulls(2, kind)),
+        ("tvl_staleness_days", pa.nulls(2, kind)),
         ("tvl", pa.array([10.0, None])),
     ):
         rows = rows.set_column(rows.column_names.index(name), name, values)

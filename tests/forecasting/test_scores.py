@@ -28,7 +28,7 @@ COLUMNS = {
     "mean_reversion": 13.0,
     "naive_low": np.nan,
     "naive_high": np.nan,
-    "scale": 0.5,
+    "volatility_scale": 0.5,
     "mean_abs_change": 2.0,
     "tvl_usd": 2e6,
     "apy_percent": 12.0,
@@ -215,7 +215,14 @@ def test_ratios_lie_in_their_intervals_and_the_order_of_rows_is_nothing() -> Non
 
 
 def test_rows_as_stored_before_the_newer_columns_are_scored_without_them() -> None:
-    newer = ["mean_reversion", "naive_low", "naive_high", "scale", "mean_abs_change", "age_days"]
+    newer = [
+        "mean_reversion",
+        "naive_low",
+        "naive_high",
+        "volatility_scale",
+        "mean_abs_change",
+        "age_days",
+    ]
     rows = month()
     before, now = (
         score_table(rows.drop(columns=newer), 0.8)["apy"]["all"],
@@ -280,10 +287,11 @@ def test_instability_is_the_step_relative_to_the_size_of_an_apy_and_the_scale_it
     None
 ):
     apy = evaluation(
-        scale=[0.1, 0.11, 0.51, 0.51, 0.0005, np.nan], apy_percent=[9.9, -9.9, 9.9, 99.9, 0.0, 9.9]
+        volatility_scale=[0.1, 0.11, 0.51, 0.51, 0.0005, np.nan],
+        apy_percent=[9.9, -9.9, 9.9, 99.9, 0.0, 9.9],
     )
     assert groups(apy, "instability") == {"calm": 2, "medium": 2, "wild": 1, "unknown": 1}
-    tvl = evaluation(target="tvl", scale=[0.004, 0.005, 0.019, 0.02])
+    tvl = evaluation(target="tvl", volatility_scale=[0.004, 0.005, 0.019, 0.02])
     assert groups(tvl, "instability") == {"calm": 1, "medium": 2, "wild": 1}
 
 

@@ -33,9 +33,10 @@ from tests.support.report_store import (
 def _copy_forecasts(connection: Connection, *, target_date: str, as_of: str, horizon: int) -> None:
     """The same pools' forecasts of another day or horizon, all values nine."""
     copy = (
-        "INSERT INTO yieldspark.forecasts SELECT pool_id, CAST(:target AS date), :horizon,"
-        " CAST(:as_of AS date), 9, 9, 9, 9, 9, 9, interval_level, engine, model_version, NULL,"
-        " run_id FROM yieldspark.forecasts"
+        "INSERT INTO yieldspark.forecasts (pool_id, target_date, horizon_days, as_of, apy, apy_low,"
+        " apy_high, tvl, tvl_low, tvl_high, interval_level, engine, model_version, run_id) SELECT"
+        " pool_id, CAST(:target AS date), :horizon, CAST(:as_of AS date), 9, 9, 9, 9, 9, 9,"
+        " interval_level, engine, model_version, run_id FROM yieldspark.forecasts"
     )
     connection.execute(text(copy), {"target": target_date, "as_of": as_of, "horizon": horizon})
 
@@ -43,7 +44,9 @@ def _copy_forecasts(connection: Connection, *, target_date: str, as_of: str, hor
 def _copy_evaluation(connection: Connection, *, engine: str, days_earlier: int) -> None:
     """The same scored rows of another engine or of earlier days, hopelessly wrong."""
     copy = (
-        "INSERT INTO yieldspark.forecast_evaluation SELECT pool_id, target_date - :days,"
+        "INSERT INTO yieldspark.forecast_evaluation (pool_id, target_date, horizon_days, target,"
+        " engine, as_of, actual, forecast, low, high, persistence, median_7d, tvl_usd, apy_percent,"
+        " interval_level, model_version, run_id) SELECT pool_id, target_date - :days,"
         " horizon_days, target, :engine, as_of, 1e6, 0, low, high, persistence, median_7d, tvl_usd,"
         " apy_percent, interval_level, model_version, run_id FROM yieldspark.forecast_evaluation"
         " WHERE engine = 'lightgbm'"
@@ -123,7 +126,7 @@ def test_forecast_table_is_the_newest_day_largest_first_and_unknown_last(engine:
     assert {row["target_date"] for row in rows} == {TOMORROW}
     assert rows[0]["tvl_today"] == 400_000.0
     assert rows[0]["apy"] == pytest.approx(rows[0]["apy_today"] * 1.01, abs=1e-4)
-    assert [row["rule"] for row in rows] == [None, "stale", None]
+    assert [row["apy_fallback_reason"] for row in rows] == [None, "stale", None]
     assert [row["explanation"] for row in rows] == [EXPLANATION, None, EXPLANATION]
     assert isinstance(rows[0]["apy"], float)
 
@@ -212,7 +215,7 @@ def test_data_health_tells_observed_from_carried_and_counts_quarantine(engine: E
     with engine.begin() as connection:
         connection.execute(
             text(
-                "INSERT INTO yieldspark.observation_age SELECT pool_id, date, 0, NULL FROM"
+                "INSERT INTO yieldspark.value_staleness SELECT pool_id, date, 0, NULL FROM"
                 " pool_daily_metrics WHERE pool_id = 'p1'"
             )
         )

@@ -12,7 +12,7 @@ from database.schema.tables import pools
 from reporting.figures.largest_errors import MISSES, MISSES_OF_A_POOL, biggest_misses
 from tests.forecasting.test_scores import DAY, evaluation
 
-CALM = {"move": 0.2, "low": 9.0, "high": 12.0, "persistence": 10.5}
+CALM = {"model_change": 0.2, "low": 9.0, "high": 12.0, "persistence": 10.5}
 
 
 def missed(**columns: object) -> pd.DataFrame:
@@ -24,7 +24,7 @@ def test_a_miss_is_ranked_in_its_pools_own_steps(engine: Engine) -> None:
         pool_id=["wild", "calm", "exact"],
         actual=[1000.0, 11.0, 11.0],
         forecast=[0.0, 10.0, 11.0],
-        scale=[500.0, 0.1, 0.1],
+        volatility_scale=[500.0, 0.1, 0.1],
     )
     found = biggest_misses(engine, rows)["apy"]
     assert [(one["pool_id"], one["error"], round(one["scales"], 9)) for one in found] == [
@@ -48,7 +48,12 @@ def test_one_pool_does_not_fill_the_table(engine: Engine) -> None:
 
 def test_each_target_has_its_own(engine: Engine) -> None:
     rows = pd.concat(
-        [missed(), missed(target="tvl", actual=np.expm1(10.0), forecast=np.expm1(10.5), scale=0.1)]
+        [
+            missed(),
+            missed(
+                target="tvl", actual=np.expm1(10.0), forecast=np.expm1(10.5), volatility_scale=0.1
+            ),
+        ]
     )
     found = biggest_misses(engine, rows)
     assert [one["scales"] for one in found["apy"]] == [2.0]
@@ -60,7 +65,7 @@ def test_reasons_are_those_that_hold(engine: Engine) -> None:
         pool_id=["spike", "new", "gate", "no_model", "none"],
         actual=[14.0, 10.6, 10.6, 10.6, 10.6],
         forecast=[11.0, 11.0, 10.5, 10.5, 11.0],
-        move=[0.2, 0.2, 0.2, np.nan, 0.2],
+        model_change=[0.2, 0.2, 0.2, np.nan, 0.2],
         age_days=[400, 29, 30, 400, 400],
     )
     reasons = {one["pool_id"]: one["reasons"] for one in biggest_misses(engine, rows)["apy"]}
@@ -76,7 +81,7 @@ def test_reasons_are_those_that_hold(engine: Engine) -> None:
 def test_a_pool_without_a_scale_is_not_ranked_and_half_an_interval_is_unknown(
     engine: Engine,
 ) -> None:
-    rows = missed(pool_id=["unknown", "known"], scale=[np.nan, 0.5], low=[9.0, np.nan])
+    rows = missed(pool_id=["unknown", "known"], volatility_scale=[np.nan, 0.5], low=[9.0, np.nan])
     (found,) = biggest_misses(engine, rows)["apy"]
     assert (found["pool_id"], found["low"], found["high"]) == ("known", None, 12.0)
 

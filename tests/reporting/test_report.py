@@ -77,7 +77,8 @@ def _watched(
     checks = drift(features=[{"feature": feature, "psi": 0.41, "ks": 0.3}])
     with engine.begin() as connection:
         connection.execute(
-            insert(promotion), [decision(), decision("refused", serves=None, reason=reason)]
+            insert(promotion),
+            [decision(), decision("refused", serving_version=None, reason=reason)],
         )
         connection.execute(
             insert(run_ledger), ledger_row("r8", "forecast_pools", "succeeded", checks=checks)
@@ -162,7 +163,7 @@ def test_a_name_in_the_data_never_becomes_markup(
         connection.execute(
             text(
                 "UPDATE yieldspark.forecasts SET explanation[0]['feature'] = to_jsonb(CAST(:name AS"
-                " text)) WHERE rule IS NULL"
+                " text)) WHERE apy_fallback_reason IS NULL"
             ),
             {"name": UNSAFE},
         )

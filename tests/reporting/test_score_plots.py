@@ -64,7 +64,7 @@ def test_every_group_of_the_three_classes_is_named_with_its_rows() -> None:
     rows = evaluation(
         tvl_usd=[9e4, 9e5, 9e6, 9e7],
         age_days=[9, 31, 91, 366],
-        scale=[0.001, 0.2, 5.0, 5.0],
+        volatility_scale=[0.001, 0.2, 5.0, 5.0],
         apy_percent=[10.0, 10.0, 10.0, 10.0],
         chain=["Base", "Base", "Base", "Base"],
     )

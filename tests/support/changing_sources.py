@@ -190,7 +190,7 @@ class ChangingWorld:
         last_seen: dict[str, date] = {}
         for (pool, day), stored in table.items():
             last_day[pool] = max(day, last_day.get(pool, day))
-            if 0 in (stored["apy_age_days"], stored["tvl_age_days"]):
+            if 0 in (stored["apy_staleness_days"], stored["tvl_staleness_days"]):
                 last_seen[pool] = max(day, last_seen.get(pool, day))
         found = [
             (pool, day + DAY) for pool, day in last_day.items() if pool not in self.world.inactive

@@ -122,8 +122,8 @@ class Night:
             "pool_id": "text",
             "date": "date",
             **doubles,
-            "apy_age_days": "integer",
-            "tvl_age_days": "integer",
+            "apy_staleness_days": "integer",
+            "tvl_staleness_days": "integer",
             "snapshot": "bigint",
             "reason": "text",
         }

@@ -49,7 +49,9 @@ def oracle_of(rows: pd.DataFrame) -> PoolOracle:
         [None if pd.isna(value) else float(value) for value in dense[name]]
         for name in ("actual_apy", "actual_tvl")
     )
-    apy_seen, tvl_seen = ((dense[f"{name}_age_days"] == 0).tolist() for name in ("apy", "tvl"))
+    apy_seen, tvl_seen = (
+        (dense[f"{name}_staleness_days"] == 0).tolist() for name in ("apy", "tvl")
+    )
     return PoolOracle(apy, tvl, apy_seen, tvl_seen, rows["date"].min())
 
 

@@ -22,7 +22,7 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from sqlalchemy import Engine, insert
 
 from database.schema.metrics_table import metrics_table_of
-from database.schema.tables import observation_age
+from database.schema.tables import value_staleness
 
 END = dt.date(2024, 6, 30)
 
@@ -43,11 +43,19 @@ SCHEMA = T.StructType(
             for name in ("actual_apy", "actual_tvl", "eth_open", "btc_open", "gas_price_gwei")
         ),
         T.StructField("pool_group", T.StringType()),
-        T.StructField("apy_age_days", T.IntegerType()),
-        T.StructField("tvl_age_days", T.IntegerType()),
+        T.StructField("apy_staleness_days", T.IntegerType()),
+        T.StructField("tvl_staleness_days", T.IntegerType()),
     ]
 )
-METRICS = ["pool_id", "date", "apy", "tvl", "pool_group", "apy_age_days", "tvl_age_days"]
+METRICS = [
+    "pool_id",
+    "date",
+    "apy",
+    "tvl",
+    "pool_group",
+    "apy_staleness_days",
+    "tvl_staleness_days",
+]
 AS_READ = {name: name for name in SCHEMA.names} | {"actual_apy": "apy", "actual_tvl": "tvl"}
 
 
@@ -74,8 +82,8 @@ def pool_rows(
             "btc_open": 40000.0 + 3000.0 * np.sin(number / 13.0),
             "gas_price_gwei": 20.0 + 5.0 * np.cos(number / 5.0),
             "pool_group": group,
-            "apy_age_days": apy_age,
-            "tvl_age_days": tvl_age,
+            "apy_staleness_days": apy_age,
+            "tvl_staleness_days": tvl_age,
         },
         dtype=object,
     )
@@ -110,7 +118,14 @@ def history_rows(history: Path) -> pd.DataFrame:
     )
     days = days.rename(columns={"apy": "actual_apy", "tvl_usd": "actual_tvl"})
     days[
-        ["pool_group", "apy_age_days", "tvl_age_days", "eth_open", "btc_open", "gas_price_gwei"]
+        [
+            "pool_group",
+            "apy_staleness_days",
+            "tvl_staleness_days",
+            "eth_open",
+            "btc_open",
+            "gas_price_gwei",
+        ]
     ] = None
     return days
 
@@ -131,10 +146,10 @@ def spark_rows(spark: SparkSession, rows: pd.DataFrame) -> DataFrame:
 
 def store(engine: Engine, rows: pd.DataFrame) -> None:
     """Put the rows where the metrics job would have: the metrics table and
-    `yieldspark.observation_age`.
+    `yieldspark.value_staleness`.
     """
     records = [dict(zip(SCHEMA.names, values, strict=True)) for values in _tuples(rows)]
-    ages = ("apy_age_days", "tvl_age_days")
+    ages = ("apy_staleness_days", "tvl_staleness_days")
     with engine.begin() as connection:
         connection.execute(
             insert(metrics_table_of(engine)),
@@ -146,7 +161,7 @@ def store(engine: Engine, rows: pd.DataFrame) -> None:
             if [row[name] for name in ages] != [0, 0]
         ]
         if aged:
-            connection.execute(insert(observation_age), aged)
+            connection.execute(insert(value_staleness), aged)
 
 
 def _tuples(rows: pd.DataFrame) -> list[tuple[object, ...]]:

@@ -138,7 +138,7 @@ def content(row: RawRow) -> tuple[str, datetime, str]:
 
 
 def metrics(world: World) -> dict[tuple[str, date], dict[str, float | int | None]]:
-    """Every row of pool_daily_metrics and observation_age that a full run makes."""
+    """Every row of pool_daily_metrics and value_staleness that a full run makes."""
     end = run_end(world)
     if end is None:
         return {}
@@ -189,8 +189,8 @@ def _pool(
         day: {
             "actual_apy": apy[day][0],
             "actual_tvl": tvl[day][0],
-            "apy_age_days": apy[day][1],
-            "tvl_age_days": tvl[day][1],
+            "apy_staleness_days": apy[day][1],
+            "tvl_staleness_days": tvl[day][1],
             "apy_delta_today_yesterday": _minus(apys[day], apys.get(day - DAY)),
             **{f"rolling_apy_{days}d": _mean(_window(apys, day, days)) for days in (7, 30)},
             **{f"stddev_apy_{days}d": _deviation(_window(apys, day, days)) for days in (7, 30)},

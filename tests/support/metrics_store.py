@@ -118,8 +118,8 @@ def job_rows(engine: Engine) -> dict[tuple[str, date], dict[str, Any]]:
     )
     query = (
         f"SELECT m.*, {ages} FROM {metrics_name(engine)} AS m"
-        " LEFT JOIN yieldspark.observation_age AS o ON o.pool_id = m.pool_id AND o.date = m.date"
-        " LEFT JOIN yieldspark.pool_calendars AS c ON"
+        " LEFT JOIN yieldspark.value_staleness AS o ON o.pool_id = m.pool_id AND o.date = m.date"
+        " LEFT JOIN yieldspark.pool_coverage AS c ON"
         " c.pool_id = m.pool_id AND m.date BETWEEN c.first_day AND c.last_day"
     )
     with engine.connect() as connection:

@@ -13,11 +13,11 @@ from sqlalchemy import Engine, insert
 from database.schema.tables import (
     forecast_evaluation,
     forecasts,
-    observation_age,
-    pool_calendars,
+    pool_coverage,
     pool_daily_metrics,
     pools,
     run_ledger,
+    value_staleness,
 )
 
 AS_OF = dt.date(2025, 10, 5)
@@ -55,9 +55,9 @@ def fill(engine: Engine, *, pool_count: int = 8, names: dict[int, str] | None = 
         table: []
         for table in (
             pools,
-            pool_calendars,
+            pool_coverage,
             pool_daily_metrics,
-            observation_age,
+            value_staleness,
             forecasts,
             forecast_evaluation,
             run_ledger,
@@ -96,7 +96,11 @@ def ledger_row(run_id: str, job: str, status: str, **more: Any) -> dict[str, Any
 def decision(decision: str = "promoted", **more: Any) -> dict[str, Any]:
     """A row of `yieldspark.promotion`."""
     who = {"decided_by": "me@here", "engine": "lightgbm", "horizon_days": 1, "as_of": AS_OF}
-    versions = {"challenger": "20250821-1a2b3c4d", "champion": None, "serves": "20250821-1a2b3c4d"}
+    versions = {
+        "challenger": "20250821-1a2b3c4d",
+        "champion": None,
+        "serving_version": "20250821-1a2b3c4d",
+    }
     return (
         {"decision": decision, "reason": "0.90 of persistence", "numbers": {}}
         | who
@@ -145,7 +149,7 @@ def _add_pool(rows: dict[Any, list[dict[str, Any]]], number: int, symbol: str) -
             "is_active": True,
         }
     )
-    rows[pool_calendars].append(
+    rows[pool_coverage].append(
         {
             "pool_id": pool_id,
             "first_day": first,
@@ -160,8 +164,8 @@ def _add_pool(rows: dict[Any, list[dict[str, Any]]], number: int, symbol: str) -
             {"pool_id": pool_id, "date": day, "actual_apy": value, "actual_tvl": tvl}
         )
         if carried:
-            rows[observation_age].append(
-                {"pool_id": pool_id, "date": day, "apy_age_days": 1, "tvl_age_days": 1}
+            rows[value_staleness].append(
+                {"pool_id": pool_id, "date": day, "apy_staleness_days": 1, "tvl_staleness_days": 1}
             )
         if offset >= DAYS - SCORED_DAYS:
             rows[forecast_evaluation] += _evaluated(
@@ -189,8 +193,8 @@ def _evaluated(
             "median_7d": before * 1.02,
             "tvl_usd": values["tvl"][1],
             "apy_percent": values["apy"][1],
-            "scale": 0.5 if target == "apy" else 0.02,
-            "move": 0.1,
+            "volatility_scale": 0.5 if target == "apy" else 0.02,
+            "model_change": 0.1,
             "interval_level": 0.8,
             "model_version": "m1",
             "run_id": "forecast_pools_1",
@@ -214,7 +218,7 @@ def _forecast(pool_id: str, apy: float, tvl: float, *, rule: str | None) -> dict
         "interval_level": 0.8,
         "engine": "lightgbm",
         "model_version": "apy-m1.tvl-m1",
-        "rule": rule,
+        "apy_fallback_reason": rule,
         "explanation": None if rule else EXPLANATION,
         "run_id": "forecast_pools_1",
     }

@@ -375,7 +375,7 @@ def test_costs_are_summed_and_go_into_the_ledger(
         }
         with engine.begin() as connection:
             connection.execute(
-                insert(run_ledger).values(row | {"batch": name, "jvm_started": True})
+                insert(run_ledger).values(row | {"batch_id": name, "jvm_started": True})
             )
         one = cloud.run.json("wait", name)
         assert 0.01 < one["cost_usd"] < 0.1

@@ -30,8 +30,8 @@ FORECAST_JOB = "forecasting/forecast_pools_spark.py"
 RESULTS = {
     "metrics": "SELECT * FROM pool_daily_metrics ORDER BY pool_id, date",
     "forecasts": (
-        "SELECT pool_id, target_date, apy, apy_low, apy_high, tvl, tvl_low, tvl_high, rule FROM"
-        " yieldspark.forecasts ORDER BY pool_id"
+        "SELECT pool_id, target_date, apy, apy_low, apy_high, tvl, tvl_low, tvl_high,"
+        " apy_fallback_reason FROM yieldspark.forecasts ORDER BY pool_id"
     ),
 }
 

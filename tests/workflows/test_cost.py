@@ -112,7 +112,7 @@ def test_a_cloud_run_job_is_billed_for_a_minute_at_least_and_by_the_tier_of_its_
 
 
 def test_the_cost_of_a_batch_finds_the_row_of_its_run(database: Settings, engine: Engine) -> None:
-    with open_run(engine, job="calculate_metrics", mode="incremental", batch=BATCH_ID) as run:
+    with open_run(engine, job="calculate_metrics", mode="incremental", batch_id=BATCH_ID) as run:
         pass
     with open_run(engine, job="calculate_metrics", mode="incremental"):
         pass
@@ -121,8 +121,8 @@ def test_the_cost_of_a_batch_finds_the_row_of_its_run(database: Settings, engine
     with engine.connect() as connection:
         rows = connection.execute(
             text(
-                "SELECT run_id, batch, cost_usd FROM yieldspark.run_ledger ORDER BY cost_usd NULLS"
-                " LAST"
+                "SELECT run_id, batch_id, cost_usd FROM yieldspark.run_ledger ORDER BY cost_usd"
+                " NULLS LAST"
             )
         ).all()
     assert [tuple(row)[1:] for row in rows] == [(BATCH_ID, 0.0234), (None, None)]

@@ -335,9 +335,9 @@ def test_pip_makes_the_images_and_the_jobs_run_in_them(database: Settings, tmp_p
             )
     runs = execute_sql(
         database,
-        "SELECT job, status, code_version, batch FROM yieldspark.run_ledger ORDER BY started_at",
+        "SELECT job, status, code_version, batch_id FROM yieldspark.run_ledger ORDER BY started_at",
     )
-    same = {"status": "succeeded", "code_version": version, "batch": "b-1"}
+    same = {"status": "succeeded", "code_version": version, "batch_id": "b-1"}
     assert runs == [{"job": "calculate_metrics"} | same, {"job": "forecast_pools"} | same]
     assert execute_sql(database, "SELECT count(*) AS made FROM yieldspark.forecasts") == [
         {"made": 12}

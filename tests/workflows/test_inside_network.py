@@ -32,7 +32,7 @@ EMPTY = """
 
 RAN = """
     INSERT INTO yieldspark.run_ledger
-        (run_id, job, status, code_version, rows, stages, checks, batch)
+        (run_id, job, status, code_version, rows, stages, checks, batch_id)
     VALUES ('run-1', 'calculate_metrics', 'succeeded', '1', '{}', '{}', '[]', 'metrics-1')
 """
 
@@ -86,7 +86,9 @@ def test_from_an_empty_database_to_costs_in_the_ledger(database: Settings, tmp_p
         assert done["arguments"] == ["operator", "--", "workflows", "cost", "--day", "yesterday"]
         cost = actual_cost(batches.get("metrics-1"))
         assert cost is not None
-        kept = execute_sql(database, "SELECT cost_usd FROM yieldspark.run_ledger WHERE batch <> ''")
+        kept = execute_sql(
+            database, "SELECT cost_usd FROM yieldspark.run_ledger WHERE batch_id <> ''"
+        )
         assert [row["cost_usd"] for row in kept] == [pytest.approx(cost.usd)]
         assert batch["createTime"][:10] in "".join(line.text for line in lines if line.is_output)
         _no_password_is_kept(database, inside)

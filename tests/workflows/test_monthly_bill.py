@@ -124,7 +124,7 @@ def test_every_input_has_a_source_and_the_settings_are_named() -> None:
 def a_run(job: str = FORECAST, **more: Any) -> PastRun:
     given: dict[str, Any] = {
         "platform": DATAPROC,
-        "batch": "forecast-1",
+        "batch_id": "forecast-1",
         "started": datetime(2026, 1, 1, tzinfo=UTC),
         "engine": "lightgbm" if job == FORECAST else None,
         "seconds": 345.0,
@@ -148,7 +148,7 @@ def test_past_runs_replace_the_model_and_are_named() -> None:
     runs = [
         a_run(
             METRICS,
-            batch=f"metrics-{day}",
+            batch_id=f"metrics-{day}",
             started=datetime(2026, 1, day, tzinfo=UTC),
             seconds=45.0 + seconds,
             rows=1_800_000,
@@ -172,7 +172,7 @@ def test_past_runs_replace_the_model_and_are_named() -> None:
 
 def test_a_bill_for_as_many_pools_takes_the_time_that_was_measured() -> None:
     """And one for twice as many twice the work, but not twice the start."""
-    run = a_run(METRICS, platform=CLOUD_RUN, batch="cloud-run-metrics-1", seconds=545.0)
+    run = a_run(METRICS, platform=CLOUD_RUN, batch_id="cloud-run-metrics-1", seconds=545.0)
     known = known_by(run, pools=1_000)
     assert monthly_bill(known).on(CLOUD_RUN).jobs[0].seconds == pytest.approx(545.0)
     twice = known_by(run, pools=2_000)
@@ -191,7 +191,7 @@ def test_a_run_that_is_shorter_than_the_models_start_says_how_long_a_start_is() 
 def test_what_the_service_billed_replaces_the_most_it_could_have() -> None:
     at_most = batch_usd(FORECAST, 365_000, 345.0, BillInputs())
     half = a_run(cost_usd=at_most / 2)
-    known = known_by(half, a_run(platform=CLOUD_RUN, batch="cloud-run-forecast-1"), pools=1_000)
+    known = known_by(half, a_run(platform=CLOUD_RUN, batch_id="cloud-run-forecast-1"), pools=1_000)
     assert known.inputs.forecast_billed_share == pytest.approx(0.5)
     assert known.measured_from["forecast_billed_share"] == ("forecast-1",)
     assert known.inputs.metrics_billed_share == 1.0
@@ -209,15 +209,15 @@ def test_runs_of_another_engine_or_of_unknown_size_are_left_out() -> None:
 
 INSERT = text(
     "INSERT INTO yieldspark.run_ledger (run_id, job, status, mode, engine, code_version,"
-    " started_at, batch, seconds, plan, rows, stages, checks, cost_usd) VALUES (:id, :job, :status,"
-    " :mode, 'lightgbm', 'x', :at, :batch, :seconds, CAST(:plan AS jsonb), '{\"read\": 7}', '{}',"
-    " '[]', :usd)"
+    " started_at, batch_id, seconds, plan, rows, stages, checks, cost_usd) VALUES (:id, :job,"
+    " :status, :mode, 'lightgbm', 'x', :at, :batch_id, :seconds, CAST(:plan AS jsonb),"
+    " '{\"read\": 7}', '{}', '[]', :usd)"
 )
 NIGHT: dict[str, Any] = {
     "job": FORECAST,
     "status": "succeeded",
     "mode": "daily",
-    "batch": "forecast-x",
+    "batch_id": "forecast-x",
     "seconds": 60.0,
     "plan": '{"pools": 5, "refits": 6}',
     "usd": 0.25,
@@ -226,7 +226,7 @@ NO_NIGHTS: tuple[dict[str, Any], ...] = (
     {"status": "failed"},
     {"status": "nothing_to_do"},
     {"mode": "as_of"},
-    {"batch": None},
+    {"batch_id": None},
     {"seconds": None},
 )
 
@@ -243,7 +243,7 @@ def test_past_runs_are_good_nights_in_the_cloud_newest_first_and_by_platform(
         NIGHT | {"id": f"other {number}", "at": first + timedelta(days=90)} | other
         for number, other in enumerate(NO_NIGHTS)
     ]
-    container = {"id": "container", "at": first, "batch": "cloud-run-forecast-x", "usd": None}
+    container = {"id": "container", "at": first, "batch_id": "cloud-run-forecast-x", "usd": None}
     with engine.begin() as connection:
         connection.execute(INSERT, [*nights, *others, NIGHT | container])
     found = past_runs(database)
@@ -261,7 +261,7 @@ def test_past_runs_are_good_nights_in_the_cloud_newest_first_and_by_platform(
         6,
         0.25,
     )
-    assert (last.platform, last.batch, last.seconds) == (CLOUD_RUN, "cloud-run-forecast-x", 60.0)
+    assert (last.platform, last.batch_id, last.seconds) == (CLOUD_RUN, "cloud-run-forecast-x", 60.0)
     assert usual_seconds(database, FORECAST) == [float(day) for day in range(PAST_RUNS + 4, 4, -1)]
     assert usual_seconds(database, METRICS) == []
 

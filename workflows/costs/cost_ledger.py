@@ -44,7 +44,7 @@ class PastRun:
 
     job: str
     platform: PlatformName
-    batch: str
+    batch_id: str
     started: datetime
     engine: str | None
     seconds: float
@@ -68,7 +68,7 @@ def record_cost(settings: Settings, batch_id: str, usd: float) -> int:
 
     Raises: DatabaseError.
     """
-    statement = update(run_ledger).where(run_ledger.c.batch == batch_id).values(cost_usd=usd)
+    statement = update(run_ledger).where(run_ledger.c.batch_id == batch_id).values(cost_usd=usd)
     with checked_connection(make_engine(settings)) as connection:
         return connection.execute(statement).rowcount
 
@@ -98,10 +98,10 @@ def past_runs(
 
 def _nights_of(job: str, platform: PlatformName) -> Select[Any]:
     ledger = run_ledger.c
-    on_cloud_run = ledger.batch.startswith(CLOUD_RUN_PREFIX, autoescape=True)
+    on_cloud_run = ledger.batch_id.startswith(CLOUD_RUN_PREFIX, autoescape=True)
     return (
         select(
-            ledger.batch,
+            ledger.batch_id,
             ledger.started_at.label("started"),
             ledger.engine,
             ledger.seconds,

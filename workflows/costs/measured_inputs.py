@@ -25,7 +25,7 @@ Figures = list[tuple[PastRun, float]]
 @dataclass(frozen=True)
 class KnownInputs:
     """Inputs, each one's source in words, and the runs of those that were measured, by their ids in
-    the ledger (`batch`).
+    the ledger (`batch_id`).
     """
 
     inputs: BillInputs
@@ -66,10 +66,10 @@ def with_measured(
         if measured:
             medians[name] = median(value for _, value in measured)
             words[name] = f"measured: median of {_words([run for run, _ in measured])}"
-            measured_from[name] = tuple(run.batch for run, _ in measured)
+            measured_from[name] = tuple(run.batch_id for run, _ in measured)
     if shorter:
         words["cold_seconds"] = f"measured: the shortest of {_words(shorter)}"
-        measured_from["cold_seconds"] = tuple(run.batch for run in shorter)
+        measured_from["cold_seconds"] = tuple(run.batch_id for run in shorter)
     return KnownInputs(replace(known, **medians), words, measured_from)
 
 
