@@ -24,7 +24,13 @@ from typing import Literal
 
 from sqlalchemy import Connection, text
 
-from common.errors import CheckUnfinished, DatabaseRefused, DatabaseUnreachable, YieldSparkError
+from common.errors import (
+    CheckUnfinished,
+    DatabaseRefused,
+    DatabaseUnreachable,
+    YieldSparkError,
+    one_sentence,
+)
 from common.private_files import open_to_others
 from config_spark import Settings
 from database.connection import checked_connection, make_engine, with_database
@@ -39,6 +45,8 @@ from machine.class_archive import ClassArchive, find_archive
 Result = Literal["ok", "warn", "fail"]
 
 GIB = 1024**3
+
+OWN_HOME = "set YIELDSPARK_HOME to a folder that you may read and write"
 STATE_FOLDERS = ("logs", "mlflow", "cloud", "emulator")
 """In YIELDSPARK_HOME: what a run said, models and releases, which only their owner reads."""
 SHOWN_PATHS = 3
@@ -84,7 +92,15 @@ def _finding(check: Check, settings: Settings) -> Finding:
     except CheckUnfinished as error:
         return Finding(check.name, "warn", str(error), "run `doctor` again later")
     except (YieldSparkError, OSError) as error:
-        return Finding(check.name, "fail", str(error), check.fix)
+        is_of_rights = isinstance(error, PermissionError) or isinstance(
+            error.__cause__, PermissionError
+        )
+        return Finding(
+            check.name,
+            "fail",
+            str(error) if isinstance(error, YieldSparkError) else one_sentence(error),
+            OWN_HOME if is_of_rights else check.fix,
+        )
     return Finding(check.name, result, found, fix)
 
 
