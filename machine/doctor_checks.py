@@ -46,6 +46,11 @@ Result = Literal["ok", "warn", "fail"]
 
 GIB = 1024**3
 
+SERVER_FACTS = """
+    SELECT current_setting('server_version'), pg_is_in_recovery(),
+        current_setting('default_transaction_read_only')::boolean
+"""
+
 OWN_HOME = "set YIELDSPARK_HOME to a folder that you may read and write"
 STATE_FOLDERS = ("logs", "mlflow", "cloud", "emulator")
 """In YIELDSPARK_HOME: what a run said, models and releases, which only their owner reads."""
@@ -209,16 +214,23 @@ def database(settings: Settings) -> tuple[Result, str, str]:
         )
     connected = with_database(settings)
     with asked(connected) as connection:
-        version = connection.execute(text("SHOW server_version")).scalar_one()
+        version, is_standby, is_read_only = connection.execute(text(SERVER_FACTS)).one()
     kind = "embedded" if settings.db_host is None else "DB_HOST"
-    return (
-        "ok",
-        (
-            f"PostgreSQL {version} at {connected.db_host}:{connected.db_port}/{connected.db_name}"
-            f" ({kind})"
-        ),
-        "",
-    )
+    address = f"{connected.db_host}:{connected.db_port}/{connected.db_name}"
+    found = f"PostgreSQL {version} at {address} ({kind})"
+    if is_standby:
+        return (
+            "warn",
+            f"{found} is a standby: no job can write",
+            "set DB_HOST to the primary server",
+        )
+    if is_read_only:
+        return (
+            "warn",
+            f"{found} is read-only: no job can write",
+            "set default_transaction_read_only to off for the role and the database",
+        )
+    return "ok", found, ""
 
 
 @contextmanager
