@@ -23,7 +23,11 @@ from typing import Literal
 
 from sqlalchemy import Connection, text
 
-from common.errors import CheckUnfinished, DatabaseRefused, DatabaseUnreachable, YieldSparkError
+from common.errors import CheckUnfinished
+from common.errors import DatabaseRefused
+from common.errors import DatabaseUnreachable
+from common.errors import YieldSparkError
+from common.errors import one_sentence
 from common.private_files import find_shared_paths
 from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine
@@ -40,6 +44,13 @@ from spark.jar_sets import jars_folder
 Result = Literal["ok", "warn", "fail"]
 
 GIB = 1024**3
+
+SERVER_FACTS = """
+    SELECT current_setting('server_version'), pg_is_in_recovery(),
+        current_setting('default_transaction_read_only')::boolean
+"""
+
+OWN_HOME = "set YIELDSPARK_HOME to a folder that you may read and write"
 STATE_FOLDERS = ("logs", "mlflow", "cloud", "emulator")
 """Folders of YIELDSPARK_HOME that only their owner may read: logs, models, releases."""
 SHOWN_PATHS = 3
@@ -96,7 +107,15 @@ def _run_check(check: Check, settings: Settings) -> CheckResult:
     except CheckUnfinished as error:
         return CheckResult(check.name, "warn", str(error), "run `doctor` again later")
     except (YieldSparkError, OSError) as error:
-        return CheckResult(check.name, "fail", str(error), check.fix)
+        is_of_rights = isinstance(error, PermissionError) or isinstance(
+            error.__cause__, PermissionError
+        )
+        return CheckResult(
+            check.name,
+            "fail",
+            str(error) if isinstance(error, YieldSparkError) else one_sentence(error),
+            OWN_HOME if is_of_rights else check.fix,
+        )
     return CheckResult(check.name, result, found, fix)
 
 
@@ -214,16 +233,23 @@ def database(settings: Settings) -> tuple[Result, str, str]:
         )
     connected = resolve_database(settings)
     with limited_connection(connected) as connection:
-        version = connection.execute(text("SHOW server_version")).scalar_one()
+        version, is_standby, is_read_only = connection.execute(text(SERVER_FACTS)).one()
     kind = "embedded" if settings.db_host is None else "DB_HOST"
-    return (
-        "ok",
-        (
-            f"PostgreSQL {version} at {connected.db_host}:{connected.db_port}/{connected.db_name}"
-            f" ({kind})"
-        ),
-        "",
-    )
+    address = f"{connected.db_host}:{connected.db_port}/{connected.db_name}"
+    found = f"PostgreSQL {version} at {address} ({kind})"
+    if is_standby:
+        return (
+            "warn",
+            f"{found} is a standby: no job can write",
+            "set DB_HOST to the primary server",
+        )
+    if is_read_only:
+        return (
+            "warn",
+            f"{found} is read-only: no job can write",
+            "set default_transaction_read_only to off for the role and the database",
+        )
+    return "ok", found, ""
 
 
 @contextmanager

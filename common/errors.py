@@ -35,7 +35,10 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import re
+from contextlib import suppress
+from pathlib import Path
 
 from common.plain_text import without_controls, without_credentials
 
@@ -167,7 +170,34 @@ _NEXT_STEPS = {
 def describe_file_error(error: OSError) -> str:
     """Return the system's message for a file or folder, with a next step."""
     next_step = _NEXT_STEPS.get(error.errno or 0, "make it writable and free disk space")
-    return f"{error.strerror or error}; {next_step}"
+    owner = _other_owner(Path(error.filename)) if _is_of_rights(error) else None
+    return f"{error.strerror or error}; {f'{owner}: ' if owner else ''}{next_step}"
+
+
+def _is_of_rights(error: OSError) -> bool:
+    return isinstance(error, PermissionError) and isinstance(error.filename, str)
+
+
+def _other_owner(path: Path) -> str | None:
+    """Whose the file or folder is, or the lowest folder above it that can be seen; None for this
+    account's own.
+    """
+    for place in (path, *path.parents):
+        with suppress(OSError):
+            owner = place.stat().st_uid
+            return (
+                f"{place} belongs to {_account(owner)} and you are {_account(os.geteuid())}"
+                if owner != os.geteuid()
+                else None
+            )
+    return None
+
+
+def _account(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 _PRODUCT_ERROR = re.compile(r"common\.errors\.\w+: (.+)")

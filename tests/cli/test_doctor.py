@@ -11,9 +11,15 @@ import pytest
 from pydantic import SecretStr
 
 from cli import doctor_checks
-from cli.doctor_checks import CheckResult, run_checks
+from cli.doctor_checks import CheckResult
+from cli.doctor_checks import run_checks
+from common.errors import DatabaseRefused
 from config_spark import Settings
-from database.embedded.server import EmbeddedServer, ServerAddress
+from database.connections.engine import make_engine
+from database.db_utils_spark import execute_sql
+from database.embedded.server import EmbeddedServer
+from database.embedded.server import ServerAddress
+from database.schema.migrate import migrate
 from local_runtime import jars as spark_runtime
 
 
@@ -100,6 +106,38 @@ def test_a_reachable_database_is_named_and_its_clock_compared(
     )
     assert found["clock"].result == "ok"
     assert "the database's within 60 s" in found["clock"].found
+
+
+def test_a_database_that_takes_no_writes_is_a_warning(
+    settings: Settings, server_address: ServerAddress
+) -> None:
+    served = with_server(settings, server_address)
+    role = f"ALTER ROLE {server_address.user}"
+    execute_sql(served, f"{role} SET default_transaction_read_only = on")
+    try:
+        finding = findings(served)["database"]
+    finally:
+        execute_sql(
+            served,
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; SET TRANSACTION READ WRITE;"
+            f" {role} RESET default_transaction_read_only",
+        )
+    assert finding.result == "warn"
+    assert "is read-only: no job can write" in finding.found
+    assert "default_transaction_read_only" in finding.fix
+    assert findings(served)["database"].result == "ok"
+
+
+def test_a_standby_is_a_warning(settings: Settings, own_server: EmbeddedServer) -> None:
+    """A cluster that was shut down becomes a standby by a file in its folder."""
+    own_server.start()
+    own_server.stop()
+    (Path(own_server.status()["data_folder"]) / "standby.signal").touch()
+    served = with_server(settings, own_server.start())
+    finding = findings(served)["database"]
+    assert (finding.result, finding.fix) == ("warn", "set DB_HOST to the primary server")
+    with pytest.raises(DatabaseRefused, match=r"is read-only.*Set DB_HOST to the primary server"):
+        migrate(make_engine(served))
 
 
 def test_a_clock_apart_from_the_databases_is_a_warning(

@@ -382,6 +382,31 @@ def test_a_venv_of_the_users_with_another_python_is_left_alone(clone: Clone) -> 
     assert "Move it away" in errors
 
 
+def test_an_active_conda_environment_does_not_replace_the_running_python(
+    clone: Clone, tmp_path: Path
+) -> None:
+    """The variables of `conda activate`, whose environment has another `python` first on PATH."""
+    conda = tmp_path / "conda"
+    (conda / "bin").mkdir(parents=True)
+    for name in ("python", "python3", "pip"):
+        (conda / "bin" / name).write_text("#!/bin/sh\nexit 3\n")
+        (conda / "bin" / name).chmod(0o755)
+    active = {
+        "CONDA_PREFIX": str(conda),
+        "CONDA_DEFAULT_ENV": "base",
+        "CONDA_SHLVL": "1",
+        "CONDA_PYTHON_EXE": str(conda / "bin" / "python"),
+        "CONDA_EXE": str(conda / "bin" / "conda"),
+        "PATH": f"{conda / 'bin'}:{os.environ['PATH']}",
+    }
+    code, output, errors = clone.run(**active)
+    assert (code, output) == (0, f"probe 1.0 {clone.venv} demo\n"), errors
+    assert clone.run("status", **active) == (0, f"probe 1.0 {clone.venv} status\n", "")
+    made = (clone.venv / "pyvenv.cfg").read_text()
+    assert str(Path(PYTHON).parent) in made
+    assert str(conda) not in made
+
+
 def test_python_variables_of_the_users_do_not_lead_out_of_the_environment(
     changed: Clone, tmp_path: Path
 ) -> None:
