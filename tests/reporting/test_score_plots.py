@@ -77,13 +77,13 @@ def test_every_group_of_the_three_classes_is_named_with_its_rows() -> None:
         *AGE_CLASSES,
         *VOLATILITY_CLASSES,
     }
-    shown = words(segment_plot(groups, "groups")[0])
-    assert "Base" not in shown
-    assert shown.count("1") == 4 + 4 + 2
+    texts = words(segment_plot(groups, "groups")[0])
+    assert "Base" not in texts
+    assert texts.count("1") == 4 + 4 + 2
     assert {
-        "calm",
+        "low",
         "medium",
-        "wild",
+        "high",
         "under $100K",
         "$100K to $1M",
         "$1M to $10M",
@@ -92,8 +92,8 @@ def test_every_group_of_the_three_classes_is_named_with_its_rows() -> None:
         "30 to 90",
         "90 to 365",
         "over 365",
-    } <= {*shown}
-    assert not any(word in shown for word in ("<100k", "10M+", "365+"))
+    } <= {*texts}
+    assert not any(name in texts for name in ("<100k", "10M+", "365+", "calm", "wild"))
 
 
 def test_groups_without_a_ratio_or_noise_have_a_line_too() -> None:
@@ -116,17 +116,17 @@ def test_a_group_twice_as_wrong_is_at_the_edge_and_counted() -> None:
 
 def test_every_feature_of_the_model_has_its_own_label() -> None:
     names = (*feature_names(market=True), TVL_FORECAST)
-    said = [feature_label(name) for name in names]
-    assert len(set(said)) == len(names)
+    labels = [feature_label(name) for name in names]
+    assert len(set(labels)) == len(names)
     assert [
         name
-        for name, spoken in zip(names, said, strict=True)
-        if "_" in spoken or spoken == name.replace("_", " ")
+        for name, label in zip(names, labels, strict=True)
+        if "_" in label or label == name.replace("_", " ")
     ] == []
 
 
 @pytest.mark.parametrize(
-    ("name", "spoken"),
+    ("name", "label"),
     [
         ("apy_mean_gap_7", "distance from the 7-day mean"),
         ("tvl_change_30", "TVL: change over 30 days"),
@@ -137,5 +137,5 @@ def test_every_feature_of_the_model_has_its_own_label() -> None:
         ("something_new", "something new"),
     ],
 )
-def test_the_label_of_a_feature(name: str, spoken: str) -> None:
-    assert feature_label(name) == spoken
+def test_the_label_of_a_feature(name: str, label: str) -> None:
+    assert feature_label(name) == label
