@@ -90,12 +90,12 @@ def test_a_container_and_a_batch_run_the_release_and_no_password_is_shown_or_kep
     assert execute_sql(database, "SELECT count(*) AS rows FROM pools") == [{"rows": 0}]
     assert database.db_password is not None
     password = database.db_password.get_secret_value()
-    kept = [
+    remaining = [
         path
         for path in (tmp_path / "home").rglob("*")
         if path.is_file() and password.encode() in path.read_bytes()
     ]
-    assert kept == []
+    assert remaining == []
     assert password not in output + errors
 
 
@@ -144,19 +144,19 @@ def test_commands_work_on_a_running_emulator(database: Settings, tmp_path: Path)
         assert f"another local cloud uses {tmp_path / 'home' / 'cloud'}: end it" in second["error"]
         assert database.db_password is not None
         assert database.db_password.get_secret_value() not in json.dumps(variables)
-        there = tmp_path / "operator"
-        there.mkdir()
-        (there / ".env").write_text(
+        present = tmp_path / "operator"
+        present.mkdir()
+        (present / ".env").write_text(
             "".join(f"{name}={value}\n" for name, value in variables.items())
         )
-        released = _document(_cloud(database, there, "release", "--allow-dirty", "--json"))
+        released = _document(_cloud(database, present, "release", "--allow-dirty", "--json"))
         assert [
-            row["version"] for row in _document(_cloud(database, there, "versions", "--json"))
+            row["version"] for row in _document(_cloud(database, present, "versions", "--json"))
         ] == [released["version"]]
         batch = _document(
             _cloud(
                 database,
-                there,
+                present,
                 "submit",
                 "calculate_pool_metrics",
                 "--dry-run",
@@ -168,4 +168,4 @@ def test_commands_work_on_a_running_emulator(database: Settings, tmp_path: Path)
         assert batch["batch"]["pysparkBatch"]["mainPythonFileUri"].startswith(
             f"gs://{variables['CODE_BUCKET']}/versions/{released['version']}/"
         )
-        assert _document(_cloud(database, there, "list", "--json"))["batches"] == []
+        assert _document(_cloud(database, present, "list", "--json"))["batches"] == []
