@@ -23,11 +23,13 @@ from typing import Literal
 
 from sqlalchemy import Connection, text
 
-from common.errors import CheckUnfinished
-from common.errors import DatabaseRefused
-from common.errors import DatabaseUnreachable
-from common.errors import YieldSparkError
-from common.errors import one_sentence
+from common.errors import (
+    CheckUnfinished,
+    DatabaseRefused,
+    DatabaseUnreachable,
+    YieldSparkError,
+    one_sentence,
+)
 from common.private_files import find_shared_paths
 from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine

@@ -11,14 +11,12 @@ import pytest
 from pydantic import SecretStr
 
 from cli import doctor_checks
-from cli.doctor_checks import CheckResult
-from cli.doctor_checks import run_checks
+from cli.doctor_checks import CheckResult, run_checks
 from common.errors import DatabaseRefused
 from config_spark import Settings
 from database.connections.engine import make_engine
 from database.db_utils_spark import execute_sql
-from database.embedded.server import EmbeddedServer
-from database.embedded.server import ServerAddress
+from database.embedded.server import EmbeddedServer, ServerAddress
 from database.schema.migrate import migrate
 from local_runtime import jars as spark_runtime
 

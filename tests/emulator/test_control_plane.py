@@ -95,8 +95,8 @@ def test_a_mask_changes_the_named_fields_alone(calls: Calls) -> None:
     calls.made(path, {"format": "DOCKER", "description": "a"}, repository_id="images")
     body = {"description": "b", "labels": {"x": "y"}}
     calls("PATCH", f"{path}/images", body, updateMask="description")
-    found = calls("GET", f"{path}/images")[1]
-    assert (found["description"], found.get("labels")) == ("b", None)
+    actual = calls("GET", f"{path}/images")[1]
+    assert (actual["description"], actual.get("labels")) == ("b", None)
 
 
 def test_a_network_in_use_is_not_deleted(calls: Calls) -> None:

@@ -82,8 +82,8 @@ CALLS = [
 
 @pytest.mark.parametrize(("request_", "wanted"), CALLS)
 def test_a_call_needs_these_permissions(request_: Request, wanted: set[tuple[str, str]]) -> None:
-    found = needed(request_, lambda bucket, name: name == "there")[1]
-    assert {(one.permission, one.resource) for one in found} == wanted
+    actual = needed(request_, lambda bucket, name: name == "there")[1]
+    assert {(entry.permission, entry.resource) for entry in actual} == wanted
 
 
 def test_a_call_without_a_row_is_refused() -> None:
@@ -140,9 +140,9 @@ def test_a_gateway_names_what_is_not_granted() -> None:
     calls.account()
     binding = {"role": "roles/storage.objectViewer", "members": [MEMBER]}
     calls.plane.policies.set(BUCKET, {"bindings": [binding]})
-    given = gateway.answer(_request("GET", "/storage/v1/b/releases/o"))
-    assert given is not None
-    assert given.body == {"kind": "list"}
+    values = gateway.answer(_request("GET", "/storage/v1/b/releases/o"))
+    assert values is not None
+    assert values.body == {"kind": "list"}
 
 
 def test_a_project_without_the_api_of_a_call_refuses_it() -> None:

@@ -20,8 +20,8 @@ from tests.support.dataproc_cases import PARENT, START, Cloud, batch_request, se
 
 @pytest.fixture
 def cloud() -> Iterator[Cloud]:
-    with served() as found:
-        yield found
+    with served() as actual:
+        yield actual
 
 
 def _official(cloud: Cloud) -> BatchControllerClient:
@@ -33,11 +33,11 @@ def _official(cloud: Cloud) -> BatchControllerClient:
 
 
 def _states(cloud: Cloud, *seconds: float, batch_id: str = "metrics-1") -> list[str]:
-    found = []
+    actual = []
     for after in seconds:
         cloud.clock.time = START + after
-        found.append(cloud.ask("GET", f"{PARENT}/batches/{batch_id}")[1]["state"])
-    return found
+        actual.append(cloud.ask("GET", f"{PARENT}/batches/{batch_id}")[1]["state"])
+    return actual
 
 
 def test_a_create_answers_an_operation_that_has_no_state(cloud: Cloud) -> None:
@@ -232,16 +232,16 @@ def test_lists_are_filtered_ordered_and_paged(cloud: Cloud) -> None:
         )
 
     def names(query: str) -> list[str]:
-        found, token = [], ""
+        actual, token = [], ""
         while True:
             status, document = cloud.ask(
                 "GET", f"{PARENT}/batches?{query}{f'&pageToken={token}' if token else ''}"
             )
             assert status == 200, document
-            found += [batch["name"].rpartition("-")[2] for batch in document.get("batches", [])]
+            actual += [batch["name"].rpartition("-")[2] for batch in document.get("batches", [])]
             token = document.get("nextPageToken", "")
             if not token:
-                return found
+                return actual
 
     assert names("") == ["0", "1", "2", "3", "4"]
     assert names("pageSize=2&orderBy=create_time%20desc") == ["4", "3", "2", "1", "0"]
@@ -276,14 +276,14 @@ def test_only_an_ended_batch_can_be_deleted(cloud: Cloud) -> None:
 def test_an_operation_is_done_with_its_batch(cloud: Cloud) -> None:
     operation = cloud.create()[1]["name"]
     cloud.clock.time += 1000
-    done = cloud.ask("GET", operation)[1]
-    assert (done["done"], done["response"]["state"], done["metadata"]["doneTime"]) == (
+    result = cloud.ask("GET", operation)[1]
+    assert (result["done"], result["response"]["state"], result["metadata"]["doneTime"]) == (
         True,
         "SUCCEEDED",
         "2025-10-09T08:58:50.000000Z",
     )
     assert [
-        found["name"] for found in cloud.ask("GET", operation.rpartition("/")[0])[1]["operations"]
+        entry["name"] for entry in cloud.ask("GET", operation.rpartition("/")[0])[1]["operations"]
     ] == [operation]
     assert cloud.ask("POST", f"{operation}:cancel", {}) == (200, {})
     assert cloud.fake.states() == {"metrics-1": "SUCCEEDED"}
@@ -333,11 +333,11 @@ def test_planned_failures(cloud: Cloud, status: int) -> None:
 
 
 def test_a_connection_cut_before_and_after_the_service(cloud: Cloud) -> None:
-    for failure, made in (("cut", {}), ("lost answer", {"metrics-1": "PENDING"})):
+    for failure, created in (("cut", {}), ("lost answer", {"metrics-1": "PENDING"})):
         cloud.fake.fail_next("create", failure)
         with pytest.raises(ConnectionError):
             cloud.create()
-        assert cloud.fake.states() == made
+        assert cloud.fake.states() == created
 
 
 def test_the_official_client_reads_every_answer(cloud: Cloud) -> None:
@@ -354,7 +354,7 @@ def test_the_official_client_reads_every_answer(cloud: Cloud) -> None:
         batch.environment_config.execution_config.authentication_config.user_workload_authentication_type.name
         == "SERVICE_ACCOUNT"
     )
-    assert [found.name for found in client.list_batches(parent=PARENT)] == [batch.name]
+    assert [entry.name for entry in client.list_batches(parent=PARENT)] == [batch.name]
     assert client.get_operation({"name": batch.operation}).done is True
     client.cancel_operation({"name": batch.operation})
     client.delete_batch(name=batch.name)

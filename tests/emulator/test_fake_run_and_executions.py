@@ -76,14 +76,17 @@ def test_a_job_goes_from_its_operation_to_its_execution() -> None:
         )
         assert running["conditions"][0]["state"] == "CONDITION_RECONCILING"
         clock.sleep(60)
-        _, done = ask("GET", f"/v2/{name}")
+        _, result = ask("GET", f"/v2/{name}")
         assert (
-            done["succeededCount"],
-            done["taskCount"],
-            "runningCount" in done,
-            "failedCount" in done,
+            result["succeededCount"],
+            result["taskCount"],
+            "runningCount" in result,
+            "failedCount" in result,
         ) == (1, 1, False, False)
-        assert (done["conditions"][0]["state"], done["completionTime"] > done["startTime"]) == (
+        assert (
+            result["conditions"][0]["state"],
+            result["completionTime"] > result["startTime"],
+        ) == (
             "CONDITION_SUCCEEDED",
             True,
         )
@@ -133,8 +136,8 @@ def test_a_job_that_is_cancelled_or_over_its_time() -> None:
 )
 def test_what_cloud_run_refuses(path: str, body: Any, status: int, message: str) -> None:
     with asking(FakeCloudRun()) as ask:
-        found, answer = ask("POST", path, body)
-        assert found == status
+        actual, answer = ask("POST", path, body)
+        assert actual == status
         assert message in answer["error"]["message"]
 
 
@@ -212,20 +215,20 @@ def test_executions_are_listed_by_state_and_age_and_cancelled() -> None:
         for _ in range(3):
             names.append(ask("POST", WORKFLOW, {"argument": "{}"})[1]["name"])
             clock.sleep(1)
-        asked = f"{WORKFLOW}?filter=state%3D%22ACTIVE%22"
-        assert [found["name"] for found in ask("GET", asked)[1]["executions"]] == names[::-1]
+        requests = f"{WORKFLOW}?filter=state%3D%22ACTIVE%22"
+        assert [entry["name"] for entry in ask("GET", requests)[1]["executions"]] == names[::-1]
         status, cancelled = ask("POST", f"/v1/{names[0]}:cancel", {})
         assert (status, cancelled["state"]) == (200, "CANCELLED")
         assert fake.cancelled(names[0].rpartition("/")[2])
         assert not fake.cancelled(names[1].rpartition("/")[2])
-        _, first = ask("GET", f"{asked}&orderBy=createTime&pageSize=1")
-        assert [found["name"] for found in first["executions"]] == names[1:2]
+        _, first = ask("GET", f"{requests}&orderBy=createTime&pageSize=1")
+        assert [entry["name"] for entry in first["executions"]] == names[1:2]
         assert "argument" not in first["executions"][0]
         _, second = ask(
             "GET",
-            f"{asked}&orderBy=createTime&pageSize=1&pageToken={first['nextPageToken']}&view=FULL",
+            f"{requests}&orderBy=createTime&pageSize=1&pageToken={first['nextPageToken']}&view=FULL",
         )
-        assert [(found["name"], found["argument"]) for found in second["executions"]] == [
+        assert [(entry["name"], entry["argument"]) for entry in second["executions"]] == [
             (names[2], "{}")
         ]
         assert "nextPageToken" not in second
@@ -256,9 +259,9 @@ def test_what_the_executions_refuse(method: str, path: str, body: Any, status: i
 def test_an_execution_that_ended_is_not_cancelled() -> None:
     with asking(FakeExecutions(executed)) as ask:
         name = ask("POST", WORKFLOW, {})[1]["name"]
-        while (found := ask("GET", f"/v1/{name}")[1])["state"] == "ACTIVE":
+        while (actual := ask("GET", f"/v1/{name}")[1])["state"] == "ACTIVE":
             pass
-        assert json.loads(found["result"])["argument"] is None
+        assert json.loads(actual["result"])["argument"] is None
         assert ask("POST", f"/v1/{name}:cancel", {})[0] == 400
 
 

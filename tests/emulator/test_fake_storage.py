@@ -76,16 +76,16 @@ def write(bucket: Bucket, name: str, content: bytes, **conditions: int) -> Blob:
 def test_what_is_uploaded_is_read_back(bucket: Bucket) -> None:
     name = "versions/1/a b+ü.json"
     blob = write(bucket, name, b'{"a": 1}')
-    found = bucket.get_blob(name)
-    assert found is not None
-    assert (found.size, found.content_type, found.metageneration) == (8, "application/json", 1)
-    assert (found.md5_hash, found.crc32c, found.generation) == (
+    actual = bucket.get_blob(name)
+    assert actual is not None
+    assert (actual.size, actual.content_type, actual.metageneration) == (8, "application/json", 1)
+    assert (actual.md5_hash, actual.crc32c, actual.generation) == (
         blob.md5_hash,
         blob.crc32c,
         blob.generation,
     )
-    assert found.download_as_bytes() == b'{"a": 1}'
-    assert found.download_as_bytes(start=2, end=4) == b'a": '[:3]
+    assert actual.download_as_bytes() == b'{"a": 1}'
+    assert actual.download_as_bytes(start=2, end=4) == b'a": '[:3]
     assert bucket.get_blob("versions/1/b") is None
     with pytest.raises(exceptions.NotFound):
         bucket.blob("versions/1/b").download_as_bytes()
@@ -170,7 +170,7 @@ def test_reports_a_missing_bucket(address: str, bucket: Bucket) -> None:
     client = client_at(address)
     assert client.lookup_bucket("code") is not None
     assert client.lookup_bucket("none") is None
-    assert [found.name for found in client.list_buckets()] == ["code"]
+    assert [entry.name for entry in client.list_buckets()] == ["code"]
     with pytest.raises(exceptions.Conflict):
         client.create_bucket("code")
     with pytest.raises(exceptions.NotFound):
@@ -233,11 +233,11 @@ def test_an_answer_that_is_lost_leaves_the_work_done(fake: FakeStorage) -> None:
 
 def test_errors_have_googles_messages(fake: FakeStorage) -> None:
     with serving([fake]) as url, httpx.Client(base_url=url) as http:
-        made = http.post(
+        created = http.post(
             "/upload/storage/v1/b/code/o?uploadType=media&name=a/b&ifGenerationMatch=0",
             content=b"1",
         ).json()
-        assert (made["size"], made["metageneration"], made["name"]) == ("1", "1", "a/b")
+        assert (created["size"], created["metageneration"], created["name"]) == ("1", "1", "a/b")
         again = http.post(
             "/upload/storage/v1/b/code/o?uploadType=media&name=a/b&ifGenerationMatch=0",
             content=b"1",
@@ -254,7 +254,7 @@ def test_errors_have_googles_messages(fake: FakeStorage) -> None:
             {"error": {"code": 412, "message": message, "errors": [{"message": message, **where}]}},
         )
         same = http.get(
-            "/storage/v1/b/code/o/a%2Fb", params={"ifGenerationNotMatch": made["generation"]}
+            "/storage/v1/b/code/o/a%2Fb", params={"ifGenerationNotMatch": created["generation"]}
         )
         assert (same.status_code, same.content) == (304, b"")
         assert (
@@ -305,8 +305,8 @@ def test_a_resumable_upload_goes_on_where_it_was(fake: FakeStorage) -> None:
             json={"contentType": "application/java-archive"},
         )
         session = begun.headers["location"]
-        asked = http.put(session, headers={"content-range": "bytes */*"})
-        assert (asked.status_code, asked.headers.get("range")) == (308, None)
+        requests = http.put(session, headers={"content-range": "bytes */*"})
+        assert (requests.status_code, requests.headers.get("range")) == (308, None)
         part = http.put(
             session, content=content[:262_144], headers={"content-range": "bytes 0-262143/600000"}
         )

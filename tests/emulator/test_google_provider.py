@@ -55,17 +55,17 @@ def _put(folder: Path, name: str, text: str) -> None:
 
 def test_processes_that_ask_at_once_get_one_build(programs: Path, tmp_path: Path) -> None:
     _put(programs, "go", GO)
-    said: list[str] = []
+    output: list[str] = []
     with ThreadPoolExecutor(3) as pool:
-        made = list(pool.map(lambda _: built_provider(said.append), range(3)))
-    assert made == [cached_provider()] * 3
-    assert made[0].is_relative_to(tmp_path / "caches" / "yieldspark" / NAME / VERSION)
-    assert made[0].read_text(encoding="utf-8") == "built\n"
-    assert len(said) == 1
+        created = list(pool.map(lambda _: built_provider(output.append), range(3)))
+    assert created == [cached_provider()] * 3
+    assert created[0].is_relative_to(tmp_path / "caches" / "yieldspark" / NAME / VERSION)
+    assert created[0].read_text(encoding="utf-8") == "built\n"
+    assert len(output) == 1
     (call,) = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
     assert call.startswith("install -p 2 -trimpath -ldflags -s -w ")
     assert call.endswith(f"@{REVISION}")
-    assert sorted(path.name for path in made[0].parent.iterdir()) == ["build.lock", NAME]
+    assert sorted(path.name for path in created[0].parent.iterdir()) == ["build.lock", NAME]
 
 
 def test_a_failed_build_reports_gos_error(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

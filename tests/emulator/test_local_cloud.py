@@ -122,19 +122,19 @@ def test_commands_work_on_a_running_emulator(database: Settings, tmp_path: Path)
         assert f"another local cloud uses {tmp_path / 'home' / 'cloud'}: end it" in second["error"]
         assert database.db_password is not None
         assert database.db_password.get_secret_value() not in json.dumps(variables)
-        there = tmp_path / "operator"
-        there.mkdir()
-        (there / ".env").write_text(
+        present = tmp_path / "operator"
+        present.mkdir()
+        (present / ".env").write_text(
             "".join(f"{name}={value}\n" for name, value in variables.items())
         )
-        released = _document(_cloud(database, there, "release", "--allow-dirty", "--json"))
+        released = _document(_cloud(database, present, "release", "--allow-dirty", "--json"))
         assert [
-            row["version"] for row in _document(_cloud(database, there, "versions", "--json"))
+            row["version"] for row in _document(_cloud(database, present, "versions", "--json"))
         ] == [released["version"]]
         batch = _document(
             _cloud(
                 database,
-                there,
+                present,
                 "submit",
                 "calculate_metrics",
                 "--dry-run",
@@ -146,4 +146,4 @@ def test_commands_work_on_a_running_emulator(database: Settings, tmp_path: Path)
         assert batch["batch"]["pysparkBatch"]["mainPythonFileUri"].startswith(
             f"gs://{variables['CODE_BUCKET']}/versions/{released['version']}/"
         )
-        assert _document(_cloud(database, there, "list", "--json"))["batches"] == []
+        assert _document(_cloud(database, present, "list", "--json"))["batches"] == []

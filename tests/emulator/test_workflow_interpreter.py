@@ -76,9 +76,9 @@ VALUES = [
     ("expression", "expected"), VALUES, ids=[expression for expression, _ in VALUES]
 )
 def test_expression(expression: str, expected: Any) -> None:
-    found = value_of(expression)
-    assert found == expected
-    assert type(found) is type(expected)
+    actual = value_of(expression)
+    assert actual == expected
+    assert type(actual) is type(expected)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_a_source_outside_the_subset_is_refused_before_it_runs(
 
 
 def test_steps_jump_loop_and_call() -> None:
-    found = run(
+    actual = run(
         """
         main:
           params: [given]
@@ -307,7 +307,7 @@ def test_steps_jump_loop_and_call() -> None:
         """,
         {"first": 1},
     )
-    assert found == {
+    assert actual == {
         "seen": [[0, 5], [2, 5]],
         "m": {"a.b": {"c": "changed"}, "last": "x"},
         "copied": {"a.b": {"c": 1}},

@@ -47,9 +47,9 @@ def refusals(terraform: Terraform) -> str:
 def _refused(terraform: Terraform, *words: str) -> str:
     """What a plan that must fail says, on one line."""
     project = ("-var", "project_id=acme-yields", "-var", "region=europe-west1")
-    done = terraform.run("plan", "-input=false", "-no-color", *project, *words)
-    assert done.exit_code == 1
-    return " ".join(re.sub(r"[│╷╵]", " ", done.text).split())
+    result = terraform.run("plan", "-input=false", "-no-color", *project, *words)
+    assert result.exit_code == 1
+    return " ".join(re.sub(r"[│╷╵]", " ", result.text).split())
 
 
 @needs_terraform
@@ -60,8 +60,8 @@ def test_every_file_is_formatted(terraform: Terraform) -> None:
 
 @needs_terraform
 def test_terraforms_own_tests(terraform: Terraform) -> None:
-    said = terraform.checked("test", "-no-color")
-    assert re.search(r"Success! \d passed, 0 failed", said), said
+    output = terraform.checked("test", "-no-color")
+    assert re.search(r"Success! \d passed, 0 failed", output), output
 
 
 @needs_terraform
@@ -94,8 +94,8 @@ def test_a_bad_value_is_named_with_what_is_allowed(name: str, refusals: str) -> 
 def test_values_that_do_not_go_together_and_a_region_are_named(
     variables: list[str], words: str, terraform: Terraform
 ) -> None:
-    given = [word for variable in variables for word in ("-var", variable)]
-    assert words in _refused(terraform, *given)
+    values = [word for variable in variables for word in ("-var", variable)]
+    assert words in _refused(terraform, *values)
 
 
 NO_VERSION = (
@@ -125,7 +125,7 @@ def test_without_a_version_of_the_password_bootstrap_is_named(
     source = (PROJECT / "terraform" / "database.tf").read_text(encoding="utf-8")
     block = re.search(r"^ephemeral .*?^\}$", source, re.MULTILINE | re.DOTALL)
     assert block is not None
-    known = re.sub(r"(project|secret) +=.*", r'\1 = "acme-yields"', block[0])
+    inputs = re.sub(r"(project|secret) +=.*", r'\1 = "acme-yields"', block[0])
     with ThreadingHTTPServer(("127.0.0.1", 0), SecretsWithoutVersions) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/v1/"
@@ -133,13 +133,13 @@ def test_without_a_version_of_the_password_bootstrap_is_named(
             "terraform {\n  required_providers {\n    google = {\n"
             '      source = "hashicorp/google"\n    }\n  }\n}\n\n'
             'provider "google" {\n  alias = "secrets"\n'
-            f'  secret_manager_custom_endpoint = "{address}"\n}}\n\n{known}\n',
+            f'  secret_manager_custom_endpoint = "{address}"\n}}\n\n{inputs}\n',
             encoding="utf-8",
         )
         alone = Terraform(tmp_path, terraform.environment)
         alone.checked("init", "-input=false", "-no-color")
-        done = alone.run("plan", "-input=false", "-no-color")
+        result = alone.run("plan", "-input=false", "-no-color")
         server.shutdown()
-    assert done.exit_code == 1
-    assert "Error 404" in done.text
-    assert "made by terraform/bootstrap.sh: run it where the version is missing" in done.text
+    assert result.exit_code == 1
+    assert "Error 404" in result.text
+    assert "made by terraform/bootstrap.sh: run it where the version is missing" in result.text

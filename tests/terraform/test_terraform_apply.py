@@ -46,8 +46,8 @@ def applied(
 
 def test_the_second_plan_is_empty(applied: AppliedProject) -> None:
     assert applied.second_plan == []
-    made = Counter(address.split(".")[0] for address in applied.addresses)
-    assert made["google_sql_database_instance"] == 1, made
+    created = Counter(address.split(".")[0] for address in applied.addresses)
+    assert created["google_sql_database_instance"] == 1, created
 
 
 NOT_USED = {
@@ -89,7 +89,7 @@ def test_a_run_fails_without_any_one_right_of_the_workflow(
     for permission, scenarios in sorted(users.items()):
         rights = Rights(applied, without=permission)
         ended = [execution(tmp_path / permission, rights, scenario) for scenario in scenarios]
-        assert permission in {refused.permission for refused in rights.refused}
+        assert permission in {entry.permission for entry in rights.refused}
         changed = [outcome.state for outcome in ended] != [good[place] for place in scenarios]
         assert changed or permission.endswith("cancel"), permission
 
@@ -127,7 +127,7 @@ def test_forecast_rows_from_what_terraform_made(
     assert cloud.storage.store.objects_of(outputs["buckets"]["models"]), "no model was kept"
     costs = cloud.ended(cloud.dispatch("yieldspark-costs")["metadata"]["name"])
     assert costs.get("succeededCount") == 1, costs
-    assert {one["permission"] for one in cloud.refusals()} == {"storage.buckets.get"}
+    assert {entry["permission"] for entry in cloud.refusals()} == {"storage.buckets.get"}
     unused = {
         (grant["member"].partition("@")[0].rpartition("-")[2], grant["role"].rpartition("/")[2])
         for grant in cloud.unused_grants()

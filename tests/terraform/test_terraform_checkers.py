@@ -40,11 +40,11 @@ def terraform(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Terr
 def _installed(program: Path, command: list[str], variables: dict[str, str]) -> Path:
     """The program, made by the command where it is not there; skips where that fails."""
     if not program.is_file():
-        done = subprocess.run(
+        result = subprocess.run(
             command, env=os.environ | variables, capture_output=True, text=True, check=False
         )
-        if done.returncode:
-            pytest.skip(f"{program.name} can't be had: {done.stderr.strip().splitlines()[-1]}")
+        if result.returncode:
+            pytest.skip(f"{program.name} can't be had: {result.stderr.strip().splitlines()[-1]}")
     return program
 
 
@@ -56,14 +56,14 @@ def test_tflint_finds_nothing(terraform: Terraform) -> None:
     source = f"github.com/terraform-linters/tflint@v{TFLINT}"
     program = _installed(folder / "tflint", ["go", "install", source], {"GOBIN": str(folder)})
     words = [str(program), "--format=compact", f"--chdir={terraform.folder}"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, ""), result.stdout + result.stderr
     unused = terraform.folder / "unused.tf"
     unused.write_text('variable "unused" {}\n', encoding="utf-8")
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
     unused.unlink()
-    found = re.findall(r"\((terraform_\w+)\)", done.stdout)
-    assert found == [
+    actual = re.findall(r"\((terraform_\w+)\)", result.stdout)
+    assert actual == [
         *("terraform_documented_variables", "terraform_typed_variables"),
         "terraform_unused_declarations",
     ]
@@ -79,23 +79,23 @@ def test_checkov_finds_nothing_beyond_the_reviewed_list(terraform: Terraform) ->
     plan = terraform.folder / "plan.json"
     plan.write_text(json.dumps(terraform.plan(*WHOLE_PROJECT)), encoding="utf-8")
     reviewed = _checked(program, plan, "--config-file", str(PROJECT / "terraform" / "checkov.yaml"))
-    assert [found["check_id"] for found in reviewed["failed_checks"]] == []
+    assert [entry["check_id"] for entry in reviewed["failed_checks"]] == []
     assert len(reviewed["passed_checks"]) > 80
     # a check that passes needs no reason to be skipped
     everything = _checked(program, plan)
-    failed = {found["check_id"] for found in everything["failed_checks"]}
+    failed = {entry["check_id"] for entry in everything["failed_checks"]}
     lines = (PROJECT / "terraform" / "checkov.yaml").read_text(encoding="utf-8").splitlines()
     assert failed == {line.removeprefix("  - ") for line in lines if line.startswith("  - ")}
 
 
 def _checked(program: Path, plan: Path, *options: str) -> dict[str, Any]:
     words = ["--file", str(plan), "--framework", "terraform_plan", "--skip-download"]
-    done = subprocess.run(
+    result = subprocess.run(
         [str(program), *words, "--output", "json", *options],
         env=os.environ | {"HTTPS_PROXY": "http://127.0.0.1:9"},
         capture_output=True,
         text=True,
         check=False,
     )
-    results: dict[str, Any] = json.loads(done.stdout)["results"]
+    results: dict[str, Any] = json.loads(result.stdout)["results"]
     return results

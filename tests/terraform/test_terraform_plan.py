@@ -50,7 +50,7 @@ def test_the_rules_find_nothing(plan: Plan) -> None:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_finds_each_known_fault(name: str, faulty_findings: list[str]) -> None:
-    assert [found for found in faulty_findings if FAULTS[name].finding in found]
+    assert [entry for entry in faulty_findings if FAULTS[name].finding in entry]
 
 
 def test_the_plan_makes_what_the_inventory_lists(plan: Plan) -> None:
@@ -67,10 +67,10 @@ def test_the_workflow_is_the_repositorys_own_to_the_byte(plan: Plan) -> None:
 def test_the_trigger_sets_what_the_build_takes(plan: Plan) -> None:
     trigger = plan.of_type("google_cloudbuild_trigger")[0]
     build = yaml.safe_load((PROJECT / trigger.values["filename"]).read_text(encoding="utf-8"))
-    given = trigger.values["substitutions"]
-    assert given.keys() == build["substitutions"].keys()
-    assert given["_IMAGE_REPOSITORY"] == "europe-west1-docker.pkg.dev/acme-yields/yieldspark"
-    assert given["_CLOUD_RUN_JOBS"].split() == sorted(plan.outputs["jobs"].values())
+    values = trigger.values["substitutions"]
+    assert values.keys() == build["substitutions"].keys()
+    assert values["_IMAGE_REPOSITORY"] == "europe-west1-docker.pkg.dev/acme-yields/yieldspark"
+    assert values["_CLOUD_RUN_JOBS"].split() == sorted(plan.outputs["jobs"].values())
 
 
 def test_no_secret_is_in_the_plan(plan: Plan) -> None:

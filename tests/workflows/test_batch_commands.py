@@ -126,15 +126,15 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    with served(tmp_path, AT_ONCE) as found:
-        yield found
+    with served(tmp_path, AT_ONCE) as actual:
+        yield actual
 
 
 SUBMIT = ("submit", "calculate_metrics", "--rows", "1000000")
 
 
 def test_submit_waits_for_its_batch(cloud: Cloud) -> None:
-    found = cloud.run.json(*SUBMIT)
+    actual = cloud.run.json(*SUBMIT)
     (create,) = cloud.created()
     assert re.fullmatch(f"metrics-{UUID}", create.query["batchId"])
     assert create.query["requestId"] == create.query["batchId"].replace("metrics-", "m-")
@@ -145,15 +145,15 @@ def test_submit_waits_for_its_batch(cloud: Cloud) -> None:
         "job": "calculate_metrics",
         "version": VERSION,
     }
-    assert (found["batch"], found["state"], found["job"]) == (
+    assert (actual["batch"], actual["state"], actual["job"]) == (
         create.query["batchId"],
         "SUCCEEDED",
         "calculate_metrics",
     )
-    assert 0.01 < found["cost_usd"] < 0.1, "a minute is billed at least"
+    assert 0.01 < actual["cost_usd"] < 0.1, "a minute is billed at least"
     assert (
-        found["console"]
-        == f"https://console.cloud.google.com/dataproc/batches/europe-west1/{found['batch']}?project=acme"
+        actual["console"]
+        == f"https://console.cloud.google.com/dataproc/batches/europe-west1/{actual['batch']}?project=acme"
     )
 
 
@@ -169,7 +169,7 @@ def test_concurrent_submits_are_two_batches(cloud: Cloud, monkeypatch: pytest.Mo
 
 
 def test_a_dry_run_prints_the_request_and_sends_nothing(cloud: Cloud) -> None:
-    done = cloud.run(
+    result = cloud.run(
         "submit",
         "calculate_metrics",
         "--start",
@@ -180,8 +180,8 @@ def test_a_dry_run_prints_the_request_and_sends_nothing(cloud: Cloud) -> None:
         "5",
         "--dry-run",
     )
-    assert done.returncode == 0, done.stderr
-    request = json.loads(done.stdout)
+    assert result.returncode == 0, result.stderr
+    request = json.loads(result.stdout)
     assert cloud.dataproc.asked == []
     assert request["batch"]["pysparkBatch"]["args"] == [
         "--start",
@@ -192,7 +192,7 @@ def test_a_dry_run_prints_the_request_and_sends_nothing(cloud: Cloud) -> None:
         request["batchId"],
     ]
     assert (request["parent"], request["rows"], request["rows_from"]) == (PARENT, 5, "--rows")
-    assert PASSWORD not in done.stdout + done.stderr
+    assert PASSWORD not in result.stdout + result.stderr
 
 
 def test_a_forecast_has_its_engine_and_day(cloud: Cloud) -> None:
@@ -239,9 +239,9 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_use_exits_with_2_before_any_request(cloud: Cloud, case: str) -> None:
     words, sentence = WRONG[case]
-    done = cloud.run("submit", *words, "--json")
-    assert done.returncode == 2
-    assert sentence in json.loads(done.stdout)["error"]
+    result = cloud.run("submit", *words, "--json")
+    assert result.returncode == 2
+    assert sentence in json.loads(result.stdout)["error"]
     assert cloud.dataproc.asked == []
 
 
@@ -269,13 +269,13 @@ def test_the_size_is_the_plans_where_there_is_a_database(
         ],
     )
     words = ("submit", "calculate_metrics", "--dry-run")
-    done = cloud.run(*words, **_reaching(database))
-    assert done.returncode == 0, done.stderr
-    planned = json.loads(done.stdout)
+    result = cloud.run(*words, **_reaching(database))
+    assert result.returncode == 0, result.stderr
+    planned = json.loads(result.stdout)
     assert (planned["rows"], planned["rows_from"]) == (3, "the plan")
-    done = cloud.run(*words)
-    assert done.returncode == 0, done.stderr
-    out_of_reach = json.loads(done.stdout)
+    result = cloud.run(*words)
+    assert result.returncode == 0, result.stderr
+    out_of_reach = json.loads(result.stdout)
     assert out_of_reach["rows"] == 1_000_000
     assert out_of_reach["rows_from"].startswith(
         "EXPECTED_ROWS, as there is no plan from here: no connection to PostgreSQL"
@@ -283,38 +283,38 @@ def test_the_size_is_the_plans_where_there_is_a_database(
 
 
 def test_a_plan_that_fails_is_no_batch(cloud: Cloud, database: Settings) -> None:
-    done = cloud.run("submit", "forecast_pools", "--engine", "lightgbm", **_reaching(database))
-    assert done.returncode == 1
+    result = cloud.run("submit", "forecast_pools", "--engine", "lightgbm", **_reaching(database))
+    assert result.returncode == 1
     assert (
         "the plan of forecast_pools fails, and nothing was submitted: pool_daily_metrics has no"
-        " observed APY or TVL" in done.stderr
+        " observed APY or TVL" in result.stderr
     )
     assert cloud.dataproc.asked == []
 
 
 def test_without_a_database_nothing_is_planned_or_sent(cloud: Cloud) -> None:
-    done = cloud.run("submit", "calculate_metrics", DB_HOST="", STAGING_BUCKET="")
-    assert done.returncode == 2
-    assert "DB_HOST, STAGING_BUCKET not set" in done.stderr
+    result = cloud.run("submit", "calculate_metrics", DB_HOST="", STAGING_BUCKET="")
+    assert result.returncode == 2
+    assert "DB_HOST, STAGING_BUCKET not set" in result.stderr
     assert cloud.dataproc.asked == []
 
 
 def test_a_failed_batch_fails_the_command_with_its_summary(tmp_path: Path) -> None:
     with served(tmp_path, FAILS) as cloud:
-        done = cloud.run(*SUBMIT, "--json")
-        assert done.returncode == 1
-        found = json.loads(done.stdout)
-        assert (found["status"], found["state"], found["driver_output"]) == (
+        result = cloud.run(*SUBMIT, "--json")
+        assert result.returncode == 1
+        actual = json.loads(result.stdout)
+        assert (actual["status"], actual["state"], actual["driver_output"]) == (
             "failed",
             "FAILED",
             ["the login was refused"],
         )
-        assert found["error"].startswith(
-            f"batch {found['batch']} is FAILED: Google Cloud Dataproc Agent reports job failure:"
+        assert actual["error"].startswith(
+            f"batch {actual['batch']} is FAILED: Google Cloud Dataproc Agent reports job failure:"
             " exit code 3. Look at https"
         )
-        assert found["cost_usd"] is not None
-        assert "the login was refused" in done.stderr
+        assert actual["cost_usd"] is not None
+        assert "the login was refused" in result.stderr
 
 
 def test_a_failed_batch_fails_the_run_with_its_last_lines(
@@ -346,16 +346,16 @@ def test_commands_on_an_ended_batch(cloud: Cloud) -> None:
     assert cloud.run.json("status", name)["state"] == "SUCCEEDED"
     assert cloud.run.json("wait", f"{PARENT}/batches/{name}")["state"] == "SUCCEEDED"
     assert [
-        one["batch"]
-        for one in cloud.run.json("list", "--job", "calculate_metrics", "--state", "SUCCEEDED")[
+        entry["batch"]
+        for entry in cloud.run.json("list", "--job", "calculate_metrics", "--state", "SUCCEEDED")[
             "batches"
         ]
     ] == [name]
     assert cloud.run.json("list", "--state", "RUNNING") == {"batches": []}
-    done = cloud.run("cancel", name)
+    result = cloud.run("cancel", name)
     assert (
-        done.returncode,
-        f"{name} is SUCCEEDED already; nothing was cancelled" in done.stderr,
+        result.returncode,
+        f"{name} is SUCCEEDED already; nothing was cancelled" in result.stderr,
     ) == (0, True)
     assert (
         cloud.run("logs", name).stdout
@@ -363,11 +363,11 @@ def test_commands_on_an_ended_batch(cloud: Cloud) -> None:
         == "first line\nlast line, ü\n"
     )
     assert name in cloud.run("list").stdout
-    shown = cloud.run("status", name).stdout
-    assert re.search(r"^gs://acme-staging/.*/driveroutput$", shown, re.MULTILINE)
+    output = cloud.run("status", name).stdout
+    assert re.search(r"^gs://acme-staging/.*/driveroutput$", output, re.MULTILINE)
     assert (
         f"https://console.cloud.google.com/dataproc/batches/europe-west1/{name}?project=acme"
-        in shown.splitlines()
+        in output.splitlines()
     )
 
 
@@ -375,14 +375,14 @@ def test_a_running_batch_is_cancelled(tmp_path: Path) -> None:
     with served(tmp_path, STAYS) as cloud:
         name = cloud.run.json(*SUBMIT, "--no-wait")["batch"]
         assert cloud.run.json("cancel", name)["state"] == "CANCELLED"
-        done = cloud.run("wait", name)
-        assert (done.returncode, f"batch {name} is CANCELLED" in done.stderr) == (1, True)
+        result = cloud.run("wait", name)
+        assert (result.returncode, f"batch {name} is CANCELLED" in result.stderr) == (1, True)
 
 
 def test_reports_a_missing_batch(cloud: Cloud) -> None:
-    done = cloud.run("status", "metrics-nowhere", "--json")
-    assert done.returncode == 1
-    assert "Not found: Batch" in json.loads(done.stdout)["error"]
+    result = cloud.run("status", "metrics-nowhere", "--json")
+    assert result.returncode == 1
+    assert "Not found: Batch" in json.loads(result.stdout)["error"]
 
 
 def test_costs_are_summed_and_go_into_the_ledger(
@@ -404,15 +404,15 @@ def test_costs_are_summed_and_go_into_the_ledger(
             connection.execute(
                 insert(run_ledger).values(row | {"batch_id": name, "jvm_started": True})
             )
-        one = cloud.run.json("wait", name)
-        assert 0.01 < one["cost_usd"] < 0.1
+        entry = cloud.run.json("wait", name)
+        assert 0.01 < entry["cost_usd"] < 0.1
         with engine.connect() as connection:
             assert connection.execute(select(run_ledger.c.cost_usd)).scalar() == pytest.approx(
-                one["cost_usd"], abs=1e-6
+                entry["cost_usd"], abs=1e-6
             )
         month = cloud.run.json("cost")
-        assert (month["usd"], month["without_usage"]) == (round(one["cost_usd"], 4), 0)
-        assert cloud.run.json("cost", name)["cost_usd"] == one["cost_usd"]
+        assert (month["usd"], month["without_usage"]) == (round(entry["cost_usd"], 4), 0)
+        assert cloud.run.json("cost", name)["cost_usd"] == entry["cost_usd"]
         assert cloud.run.json("cost", "--day", "2020-01-31")["batches"] == []
         assert cloud.run.json("cost", "--month", "2020-12")["to"] == "2021-01-01"
         assert cloud.run("cost", name, "--day", "2020-01-31").returncode == 2
@@ -421,9 +421,9 @@ def test_costs_are_summed_and_go_into_the_ledger(
 def test_a_months_bill_by_the_model_names_its_inputs(cloud: Cloud) -> None:
     bill = cloud.run.json("cost", "--pools", "2000", ENGINE="lightgbm")
     assert (bill["inputs"]["pools"], bill["inputs"]["region"]) == (2000, "europe-west1")
-    assert [one["platform"] for one in bill["platforms"]] == ["dataproc", "cloud_run"]
+    assert [entry["platform"] for entry in bill["platforms"]] == ["dataproc", "cloud_run"]
     assert bill["sources"]["region"] == "REGION"
-    shown = cloud.run("cost", "--pools", "2000", ENGINE="lightgbm").stdout
+    output = cloud.run("cost", "--pools", "2000", ENGINE="lightgbm").stdout
     for words in (
         "cloud_run",
         f"{bill['database']['instance_usd']:.2f}",
@@ -431,15 +431,15 @@ def test_a_months_bill_by_the_model_names_its_inputs(cloud: Cloud) -> None:
         "terraform's default",
         "2026-11-29",
     ):
-        assert words in shown
+        assert words in output
 
 
 def test_an_unreachable_ledger_fails_no_batch(tmp_path: Path) -> None:
     with served(tmp_path, AT_ONCE) as cloud:
-        done = cloud.run(*SUBMIT)
-        assert done.returncode == 0, done.stderr
-        assert "the cost of metrics-" in done.stderr
-        assert PASSWORD not in done.stdout + done.stderr
+        result = cloud.run(*SUBMIT)
+        assert result.returncode == 0, result.stderr
+        assert "the cost of metrics-" in result.stderr
+        assert PASSWORD not in result.stdout + result.stderr
         assert cloud.run("cost").returncode == 0
         inside = cloud.run.json("cost", code=1, ENVIRONMENT="production")
         assert "the costs of 1 batches of " in inside["error"]
@@ -526,9 +526,9 @@ def test_gcloud_itself_submits_lists_and_describes(cloud: Cloud, gcloud: dict[st
             "--format=json",
         ]
         variables = gcloud | {"CLOUDSDK_API_ENDPOINT_OVERRIDES_DATAPROC": f"{cloud.url}/"}
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        result = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
 
     main = batch_request()["pysparkBatch"]["mainPythonFileUri"]
     submitted = asked(

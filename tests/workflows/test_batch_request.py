@@ -208,9 +208,9 @@ def test_neither_a_password_nor_this_machine_goes_on() -> None:
     batch = build_batch(
         cloud_settings(**here), RELEASE, "forecast_pools", engine="lightgbm", today=TODAY
     )
-    said = json.dumps(batch)
-    assert PASSWORD not in said
-    assert not re.search(r"/home/me|local\[2\]|\"local\"|\"mine\"|DB_PASSWORD\"", said)
+    output = json.dumps(batch)
+    assert PASSWORD not in output
+    assert not re.search(r"/home/me|local\[2\]|\"local\"|\"mine\"|DB_PASSWORD\"", output)
     assert variables_of(batch) == variables_of(a_batch("forecast_pools", "lightgbm"))
 
 

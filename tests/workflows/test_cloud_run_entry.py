@@ -168,17 +168,17 @@ def test_the_process_becomes_the_job_of_the_latest_release(
         "metrics-1",
     )
     output, errors = job.communicate()
-    said = json.loads(output)
-    folder = Path(said["folder"])
+    printed = json.loads(output)
+    folder = Path(printed["folder"])
     assert (job.returncode, errors) == (7, f"{JOB} of version {VERSION}\n")
-    assert said | {"folder": "", "variables": {}} == {
+    assert printed | {"folder": "", "variables": {}} == {
         "said": "new",
         "arguments": ["--start", "2025-08-01", "--batch", "metrics-1"],
         "folder": "",
         "jars": ["one.jar"],
         "variables": {},
     }
-    assert said["variables"] == {
+    assert printed["variables"] == {
         "CODE_VERSION": VERSION,
         "ENVIRONMENT": "production",
         "SPARK_MASTER": "local[*]",
@@ -210,13 +210,16 @@ def test_a_version_is_the_rollback_and_the_containers_variables_win(
         "--vers",
         "1",
     )
-    said = json.loads(job.communicate()[0])
-    assert (said["said"], said["arguments"], said["variables"]["SPARK_MASTER"]) == (
+    output = json.loads(job.communicate()[0])
+    assert (output["said"], output["arguments"], output["variables"]["SPARK_MASTER"]) == (
         "old",
         ["--full-refresh", "--vers", "1"],
         "local[2]",
     )
-    assert (said["variables"]["CODE_VERSION"], said["variables"]["MAX_FILL_DAYS"]) == (OLDER, "5")
+    assert (output["variables"]["CODE_VERSION"], output["variables"]["MAX_FILL_DAYS"]) == (
+        OLDER,
+        "5",
+    )
 
 
 def operators_code(says: str) -> bytes:
@@ -260,10 +263,10 @@ def test_the_process_becomes_the_operators_command(
     job = start(tmp_path, releases.variables, "operator", f"--version={VERSION}", *words)
     output, errors = job.communicate()
     assert (job.returncode, errors) == (7, f"operator of version {VERSION}\n")
-    said = json.loads(output)
-    folder = Path(said["folder"])
-    assert (said["said"], said["arguments"]) == ("from the zip", ["db", "migrate", "--json"])
-    assert said["variables"] == {
+    printed = json.loads(output)
+    folder = Path(printed["folder"])
+    assert (printed["said"], printed["arguments"]) == ("from the zip", ["db", "migrate", "--json"])
+    assert printed["variables"] == {
         "CODE_VERSION": VERSION,
         "SPARK_MASTER": "local[*]",
         "PYTHONPATH": str(folder / "operator_code"),
@@ -293,16 +296,16 @@ def test_sigterm_reaches_the_job(releases: Bucketful, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("processes")
 def test_sigterm_before_the_job_ends_the_entry(releases: Bucketful, tmp_path: Path) -> None:
-    asked, over = threading.Event(), threading.Event()
+    requests, over = threading.Event(), threading.Event()
 
     def hold(_number: int, _request: Request) -> Fault | None:
-        asked.set()
+        requests.set()
         over.wait(60)
         return UNAVAILABLE
 
     releases.fake.fault = hold
     job = start(tmp_path, releases.variables, JOB)
-    assert asked.wait(60)
+    assert requests.wait(60)
     job.send_signal(signal.SIGTERM)
     output, errors = job.communicate()
     over.set()
@@ -448,16 +451,16 @@ def test_a_service_that_does_not_give_the_release(
 
 def test_a_request_that_is_refused_once_is_made_again(releases: Bucketful, tmp_path: Path) -> None:
     releases.release()
-    asked: list[Request] = []
+    requests: list[Request] = []
 
     def once(_number: int, request: Request) -> Fault | None:
         if request.path.endswith(release_names.CODE):
-            asked.append(request)
-        return UNAVAILABLE if [request] == asked else None
+            requests.append(request)
+        return UNAVAILABLE if [request] == requests else None
 
     releases.fake.fault = once
     assert fetch(reader(releases.variables), JOB, VERSION, tmp_path) == (tmp_path, VERSION)
-    assert len(asked) == 2
+    assert len(requests) == 2
 
 
 def test_the_bucket_is_laid_out_as_releases_are() -> None:

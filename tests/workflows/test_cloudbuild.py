@@ -178,15 +178,15 @@ def test_the_public_schema_takes_it(tmp_path: Path) -> None:
     broken = tmp_path / "cloudbuild.yaml"
     broken.write_text(TEXT.replace("waitFor: [images]", "waitFor: images"))
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.cloudbuild"]
-    done = subprocess.run(
+    result = subprocess.run(
         [*command, str(PROJECT / "cloudbuild.yaml"), str(broken)],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 1
-    faults_found = [line for line in done.stdout.splitlines() if "::$" in line]
-    assert len(faults_found) == 1, done.stdout + done.stderr
+    assert result.returncode == 1
+    faults_found = [line for line in result.stdout.splitlines() if "::$" in line]
+    assert len(faults_found) == 1, result.stdout + result.stderr
     assert str(broken) in faults_found[0]
     assert "steps[4].waitFor" in faults_found[0]
 

@@ -51,7 +51,7 @@ def _run_from_zip(
         "YIELDSPARK_HOME": str(folder / "home"),
     }
     variables |= environment
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, copied, *arguments],
         cwd=folder,
         env=variables,
@@ -59,7 +59,7 @@ def _run_from_zip(
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def _results(settings: Settings) -> dict[str, list[dict[str, Any]]]:

@@ -21,8 +21,8 @@ from workflows.clients.dataproc import Batches, seconds_left
 
 @pytest.fixture
 def cloud() -> Iterator[Cloud]:
-    with served() as found:
-        yield found
+    with served() as actual:
+        yield actual
 
 
 def _submitted(cloud: Cloud) -> dict[str, Any]:

@@ -68,30 +68,30 @@ def twice(origin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tw
     folder = tmp_path_factory.mktemp("deployment")
     commit = git(origin, "rev-parse", "HEAD").strip()
     with deployment_cloud(folder / "cloud") as cloud:
-        found = TwoBuilds(cloud, commit, [], [])
+        actual = TwoBuilds(cloud, commit, [], [])
         for name in ("first", "second"):
             workspace = shallow_clone(origin, folder / name / "workspace")
             build = build_of(cloud, workspace, folder / name / "volume", commit)
-            found.builds.append(build.run("test"))
-            found.changed.append(cloud.changed())
+            actual.builds.append(build.run("test"))
+            actual.changed.append(cloud.changed())
             assert git(workspace, "status", "--porcelain") == ""
-        yield found
+        yield actual
 
 
 def test_a_build_deploys_its_commit(twice: TwoBuilds) -> None:
     first, cloud = twice.builds[0], twice.cloud
-    said = "\n".join(done.stderr for done in first.values())
-    assert [(step, done.returncode) for step, done in first.items()] == [
+    output = "\n".join(result.stderr for result in first.values())
+    assert [(step, result.returncode) for step, result in first.items()] == [
         (step, 0) for step in STEPS
-    ], said
+    ], output
     version = latest_version(cloud.storage)
-    found = objects(cloud.storage)
-    assert json.loads(found[f"versions/{version}/manifest.json"])["commit"] == twice.commit
+    actual = objects(cloud.storage)
+    assert json.loads(actual[f"versions/{version}/manifest.json"])["commit"] == twice.commit
     images = docker_stand_in.digests(cloud.docker)
     tag = next(iter(images)).rpartition(":")[2]
     assert re.fullmatch(r"[0-9a-f]{16}", tag)
     assert set(images) == {f"{REPOSITORY}/batch:{tag}", f"{REPOSITORY}/cloud-run:{tag}"}
-    batches = json.loads(found[f"versions/{version}/batches.json"])["batches"]
+    batches = json.loads(actual[f"versions/{version}/batches.json"])["batches"]
     assert {batch["runtimeConfig"]["containerImage"] for batch in batches.values()} == {
         f"{REPOSITORY}/batch@{images[f'{REPOSITORY}/batch:{tag}']}"
     }
@@ -107,16 +107,16 @@ def test_a_build_deploys_its_commit(twice: TwoBuilds) -> None:
 def test_a_second_build_of_the_commit_changes_nothing(twice: TwoBuilds) -> None:
     """Its images are there, its release is the same, workflow and job are not touched."""
     second = twice.builds[1]
-    assert [(step, done.returncode) for step, done in second.items()] == [
+    assert [(step, result.returncode) for step, result in second.items()] == [
         (step, 0) for step in STEPS
     ]
     assert twice.changed[1] == twice.changed[0]
-    asked = [call[0] for call in docker_stand_in.calls(twice.cloud.docker)]
+    requests = [call[0] for call in docker_stand_in.calls(twice.cloud.docker)]
     # the first build looks, builds, pushes and looks again for each image
-    assert asked == ["manifest", "build", "push", "manifest"] * 2 + ["manifest"] * 2
-    patched = [one for one in twice.cloud.workflows.asked if one.method == "PATCH"]
-    assert [one.query["updateMask"] for one in patched] == ["sourceContents"]
-    assert [one.method for one in twice.cloud.jobs.asked].count("PUT") == 1
+    assert requests == ["manifest", "build", "push", "manifest"] * 2 + ["manifest"] * 2
+    patched = [entry for entry in twice.cloud.workflows.asked if entry.method == "PATCH"]
+    assert [entry.query["updateMask"] for entry in patched] == ["sourceContents"]
+    assert [entry.method for entry in twice.cloud.jobs.asked].count("PUT") == 1
 
 
 def test_each_step_says_what_it_did(twice: TwoBuilds) -> None:

@@ -67,20 +67,20 @@ def commit(folder: Path) -> str:
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[DeploymentCloud]:
-    with deployment_cloud(tmp_path / "cloud") as found:
-        yield found
+    with deployment_cloud(tmp_path / "cloud") as actual:
+        yield actual
 
 
 def context_of(checkout: Path, more: Mapping[str, str] | None = None) -> Context:
     """A step's, as the trigger's build has it."""
-    given = {
+    values = {
         "COMMIT_SHA": git(checkout, "rev-parse", "HEAD").strip(),
         "CODE_BUCKET": BUCKET,
         "IMAGE_REPOSITORY": REPOSITORY,
         "CLOUD_RUN_JOBS": f"{JOB} yieldspark-operator",
         "DEPLOYMENT_FOLDER": str(checkout.parent / "volume"),
     }
-    return Context(checkout, os.environ | given | dict(more or {}))
+    return Context(checkout, os.environ | values | dict(more or {}))
 
 
 def save_output(context: Context, **documents: Any) -> None:
@@ -99,7 +99,7 @@ def test_a_clone_of_the_commit_is_taken(checkout: Path, capsys: pytest.CaptureFi
     [
         ({"COMMIT_SHA": ""}, "COMMIT_SHA is empty: .* `gcloud builds triggers run`"),
         ({"COMMIT_SHA": "main"}, "COMMIT_SHA='main' is no commit: 40 hexadecimal digits"),
-        ({"COMMIT_SHA": FIRST}, f"COMMIT_SHA={FIRST} is not what is checked out, which is"),
+        ({"COMMIT_SHA": FIRST}, f"COMMIT_SHA={FIRST}, but the checkout is at"),
         ({"CODE_BUCKET": ""}, "CODE_BUCKET is empty: the trigger sets _CODE_BUCKET"),
         ({"CODE_BUCKET": "gs://acme"}, "CODE_BUCKET='gs://acme' is no bucket: a bare name"),
         ({"IMAGE_REPOSITORY": ""}, "IMAGE_REPOSITORY is empty"),
@@ -132,7 +132,7 @@ def test_check_refuses_a_checkout_that_differs(checkout: Path) -> None:
 def test_check_says_that_builds_submit_sends_no_repository(checkout: Path) -> None:
     context = context_of(checkout)
     shutil.rmtree(checkout / ".git")
-    with pytest.raises(DeploymentFailed, match=r"has no \.git: `gcloud builds submit` sends none"):
+    with pytest.raises(DeploymentFailed, match=r"has no \.git, which `gcloud builds submit` omits"):
         check(context)
 
 
@@ -155,7 +155,7 @@ def test_the_program_ends_with_1_and_releases_nothing(
         f"import sys; sys.path.insert(0, {str(PROJECT)!r}); from workflows.deployment.__main__"
         f" import main; sys.exit(main([{name!r}]))"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-I", "-S", "-c", program],
         cwd=checkout,
         env={**context.variables, **cloud.access()},
@@ -163,8 +163,8 @@ def test_the_program_ends_with_1_and_releases_nothing(
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"{name}: ")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"{name}: ")
     assert cloud.changed() == before
     assert latest_version(cloud.storage) == SECOND
 
@@ -172,7 +172,7 @@ def test_the_program_ends_with_1_and_releases_nothing(
 @pytest.mark.parametrize(
     ("handed", "words"),
     [
-        ({}, r"images\.json can't be read .*: it is what the step `images` hands on"),
+        ({}, r"images\.json can't be read .*: the step `images` writes it"),
         ({"batch": f"{REPOSITORY}/batch:1f0e7c9b"}, "HOST/PATH@sha256:<64 digits> is allowed"),
         ({"cloud-run": PINNED["cloud-run"]}, "has None for the image batch"),
     ],
@@ -193,7 +193,9 @@ def test_a_release_that_is_refused_ends_the_build(cloud: DeploymentCloud, checko
     cloud.publish(small_release(SECOND))
     context = context_of(checkout, cloud.access())
     save_output(context, settings=SETTINGS, images=PINNED)
-    with pytest.raises(DeploymentFailed, match=r"ended with exit code 1; .* latest\.json is as it"):
+    with pytest.raises(
+        DeploymentFailed, match=r"ended with exit code 1; .* latest\.json is unchanged"
+    ):
         release(context)
     assert latest_version(cloud.storage) == SECOND
     assert not (context.folder / release_step.OUTPUT_FILE).exists()
@@ -250,10 +252,10 @@ def test_a_container_without_docker_gets_debians_client(
     apt.chmod(0o755)
     context = context_of(checkout, cloud.environment() | {"PATH": str(programs)})
     provide_images(context)
-    asked = ["update", " ".join(images.INSTALL_CLIENT[1:])]
-    assert calls.read_text().splitlines() == asked
+    requests = ["update", " ".join(images.INSTALL_CLIENT[1:])]
+    assert calls.read_text().splitlines() == requests
     provide_images(context)
-    assert calls.read_text().splitlines() == asked
+    assert calls.read_text().splitlines() == requests
 
 
 def test_an_image_that_another_build_pushed_meanwhile_is_taken(
@@ -272,7 +274,7 @@ def test_a_digest_is_read_for_our_platform_or_not_at_all() -> None:
         return {"Descriptor": {"digest": f"sha256:{digest * 64}", "platform": platform}}
 
     ours, other = entry("1", "amd64"), entry("2", "arm64")
-    found = {
+    actual = {
         "one": _digest_in(json.dumps(ours)),
         "several": _digest_in(json.dumps([other, ours])),
         "another": _digest_in(json.dumps([other])),
@@ -280,8 +282,8 @@ def test_a_digest_is_read_for_our_platform_or_not_at_all() -> None:
         "no digest": _digest_in(json.dumps({"Descriptor": {"digest": "sha256:1"}})),
         "words": _digest_in("no such manifest"),
     }
-    wanted = ours["Descriptor"]["digest"]
-    assert found == {name: wanted if name in ("one", "several") else None for name in found}
+    expected = ours["Descriptor"]["digest"]
+    assert actual == {name: expected if name in ("one", "several") else None for name in actual}
 
 
 def test_settings_are_read_with_quotes_and_comments() -> None:
@@ -344,9 +346,11 @@ def test_verify_names_everything_that_is_otherwise(
     context = context_of(checkout, {**cloud.environment(), "CLOUD_RUN_JOBS": JOB})
     save_output(context, settings=SETTINGS, images=PINNED, release={"version": FIRST})
     capsys.readouterr()
-    with pytest.raises(DeploymentFailed, match=r"something else: latest\.json .* and more"):
+    with pytest.raises(
+        DeploymentFailed, match=r"differs from this build: latest\.json .* and more"
+    ):
         verify(context)
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     for words in (
         f"latest.json names {SECOND}, but this build released {FIRST}",
         f"the source of {WORKFLOW} is not this commit's",
@@ -354,7 +358,7 @@ def test_verify_names_everything_that_is_otherwise(
         f"{WORKFLOW} reads CODE_BUCKET=None",
         f"and not {PINNED['cloud-run']}",
     ):
-        assert words in said.out + said.err
+        assert words in output.out + output.err
 
 
 def test_a_manifest_is_compared_with_latest_and_with_the_commit() -> None:
@@ -381,9 +385,9 @@ def test_no_clobber_succeeds_silently_and_a_generation_does_not(
     codes = {}
     for option in ("--no-clobber", "--if-generation-match=0"):
         command = ["gcloud", "storage", "cp", option, str(tmp_path / "other"), where]
-        done = subprocess.run(
+        result = subprocess.run(
             command, env=cloud.environment(), capture_output=True, text=True, check=False
         )
-        codes[option] = done.returncode
+        codes[option] = result.returncode
     assert codes == {"--no-clobber": 0, "--if-generation-match=0": 1}
     assert latest_version(cloud.storage) == FIRST

@@ -207,10 +207,10 @@ def test_reports_a_missing_or_unpinned_package() -> None:
 @pytest.mark.usefixtures("processes")
 def test_the_choice_is_a_command_of_the_build() -> None:
     command = [sys.executable, str(PROJECT / "container" / "locked_packages.py")]
-    done = subprocess.run(
+    result = subprocess.run(
         [*command, "cloud-run"], input=LOCKED, capture_output=True, text=True, check=True
     )
-    assert done.stdout == locked_for("cloud-run", LOCKED)
+    assert result.stdout == locked_for("cloud-run", LOCKED)
     wrong = subprocess.run(
         [*command, "laptop"], input=LOCKED, capture_output=True, text=True, check=False
     )
@@ -267,26 +267,26 @@ class BuiltHere:
         """With the environment's programs, and of this process's variables those alone that lead to
         packages and Java.
         """
-        kept = {
+        remaining = {
             name: value
             for name, value in os.environ.items()
             if name.startswith(("PIP_", "SSL_", "HTTP", "http", "NO_PROXY", "no_proxy"))
         }
-        given = {
+        values = {
             "PATH": f"{self.root}/venv/bin{os.pathsep}{os.defpath}",
             "HOME": str(self.root),
             "JAVA_HOME": str(find_java()),
         }
-        done = subprocess.run(
+        result = subprocess.run(
             ["bash", "-ec", command],
             cwd=folder or self.root,
-            env=kept | given | dict(variables or {}),
+            env=remaining | values | dict(variables or {}),
             capture_output=True,
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
 
 
 @pytest.mark.long

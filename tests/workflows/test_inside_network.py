@@ -82,14 +82,14 @@ def test_from_an_empty_database_to_costs_in_the_ledger(database: Settings, tmp_p
         batch = batches.submit(batch_request(), "metrics-1", "m-1")
         execute_sql(database, RAN)
         lines: list[Line] = []
-        done = run_container(inside.settings, COSTS_JOB, None, lines.append, seconds_between=0.1)
-        assert done["arguments"] == ["operator", "--", "workflows", "cost", "--day", "yesterday"]
+        result = run_container(inside.settings, COSTS_JOB, None, lines.append, seconds_between=0.1)
+        assert result["arguments"] == ["operator", "--", "workflows", "cost", "--day", "yesterday"]
         cost = actual_cost(batches.get("metrics-1"))
         assert cost is not None
-        kept = execute_sql(
+        remaining = execute_sql(
             database, "SELECT cost_usd FROM yieldspark.run_ledger WHERE batch_id <> ''"
         )
-        assert [row["cost_usd"] for row in kept] == [pytest.approx(cost.usd)]
+        assert [row["cost_usd"] for row in remaining] == [pytest.approx(cost.usd)]
         assert batch["createTime"][:10] in "".join(line.text for line in lines if line.is_output)
         _no_password_is_kept(database, inside)
 

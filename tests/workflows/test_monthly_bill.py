@@ -42,10 +42,10 @@ def test_both_jobs_of_two_thousand_pools_reach_the_goal_as_batches() -> None:
 
 def test_a_month_is_its_jobs_and_the_database_on_each_platform() -> None:
     bill = modelled_bill(BillInputs())
-    assert [one.platform for one in bill.platforms] == [DATAPROC, CLOUD_RUN]
-    for one in bill.platforms:
-        assert [job.job for job in one.jobs] == [METRICS, f"{FORECAST}/lightgbm"]
-        assert one.usd == pytest.approx(one.jobs_usd + bill.database.usd)
+    assert [entry.platform for entry in bill.platforms] == [DATAPROC, CLOUD_RUN]
+    for entry in bill.platforms:
+        assert [job.job for job in entry.jobs] == [METRICS, f"{FORECAST}/lightgbm"]
+        assert entry.usd == pytest.approx(entry.jobs_usd + bill.database.usd)
     batches, containers = bill.platforms
     assert containers.jobs_usd < batches.jobs_usd < bill.database.usd
     assert bill.rows == 2_000 * 365
@@ -53,7 +53,7 @@ def test_a_month_is_its_jobs_and_the_database_on_each_platform() -> None:
 
 def test_the_metrics_take_longer_on_the_four_cores_of_a_container_than_on_two_executors() -> None:
     inputs = BillInputs(pools=20_000)
-    batch, container = (modelled_bill(inputs).on(one).jobs[0] for one in (DATAPROC, CLOUD_RUN))
+    batch, container = (modelled_bill(inputs).on(entry).jobs[0] for entry in (DATAPROC, CLOUD_RUN))
     assert (container.seconds - 45) == pytest.approx(2 * (batch.seconds - 90 - 45))
 
 
@@ -122,7 +122,7 @@ def test_every_input_has_a_source_and_the_settings_are_named() -> None:
 
 
 def a_run(job: str = FORECAST, **more: Any) -> PastRun:
-    given: dict[str, Any] = {
+    values: dict[str, Any] = {
         "platform": DATAPROC,
         "batch_id": "forecast-1",
         "started": datetime(2026, 1, 1, tzinfo=UTC),
@@ -133,7 +133,7 @@ def a_run(job: str = FORECAST, **more: Any) -> PastRun:
         "refits": 0,
         "cost_usd": None,
     }
-    return PastRun(job=job, **given | more)
+    return PastRun(job=job, **values | more)
 
 
 def known_by(*runs: PastRun, **inputs: Any) -> KnownInputs:
@@ -155,48 +155,48 @@ def test_past_runs_replace_the_model_and_are_named() -> None:
         )
         for day, seconds in ((1, 50.0), (2, 100.0), (3, 9_000.0))
     ]
-    known = known_by(*runs, a_run(seconds=345.0), a_run(seconds=1_045.0, refits=1))
-    assert known.inputs.days_read == 1_800_000 / 1_000 / 4
+    inputs = known_by(*runs, a_run(seconds=345.0), a_run(seconds=1_045.0, refits=1))
+    assert inputs.inputs.days_read == 1_800_000 / 1_000 / 4
     # 8 cores of two executors
-    assert known.inputs.metrics_rows_per_core_second == 1_800_000 / 100 / 8
-    assert known.inputs.forecast_seconds_per_pool == 0.3
-    assert known.inputs.refit_seconds_per_pool == 1.0
-    assert known.sources["metrics_rows_per_core_second"] == (
+    assert inputs.inputs.metrics_rows_per_core_second == 1_800_000 / 100 / 8
+    assert inputs.inputs.forecast_seconds_per_pool == 0.3
+    assert inputs.inputs.refit_seconds_per_pool == 1.0
+    assert inputs.sources["metrics_rows_per_core_second"] == (
         "measured: median of 3 runs, 2026-01-01 to 2026-01-03, dataproc, 1,000 to 1,000 pools"
     )
-    assert known.measured_from["days_read"] == ("metrics-1", "metrics-2", "metrics-3")
-    assert known.sources["cold_seconds"] == SOURCES["cold_seconds"]
-    bill = monthly_bill(known)
+    assert inputs.measured_from["days_read"] == ("metrics-1", "metrics-2", "metrics-3")
+    assert inputs.sources["cold_seconds"] == SOURCES["cold_seconds"]
+    bill = monthly_bill(inputs)
     assert bill.document()["measured_from"]["refit_seconds_per_pool"] == ["forecast-1"]
 
 
 def test_a_bill_for_as_many_pools_takes_the_time_that_was_measured() -> None:
     """And one for twice as many twice the work, but not twice the start."""
     run = a_run(METRICS, platform=CLOUD_RUN, batch_id="cloud-run-metrics-1", seconds=545.0)
-    known = known_by(run, pools=1_000)
-    assert monthly_bill(known).on(CLOUD_RUN).jobs[0].seconds == pytest.approx(545.0)
+    inputs = known_by(run, pools=1_000)
+    assert monthly_bill(inputs).on(CLOUD_RUN).jobs[0].seconds == pytest.approx(545.0)
     twice = known_by(run, pools=2_000)
     assert monthly_bill(twice).on(CLOUD_RUN).jobs[0].seconds == pytest.approx(1_045.0)
     # a batch has 8 cores for what a container does on 4
-    assert monthly_bill(known).on(DATAPROC).jobs[0].seconds == pytest.approx(90 + 45 + 250)
+    assert monthly_bill(inputs).on(DATAPROC).jobs[0].seconds == pytest.approx(90 + 45 + 250)
 
 
 def test_a_run_that_is_shorter_than_the_models_start_says_how_long_a_start_is() -> None:
-    known = known_by(a_run(seconds=30.0), a_run(seconds=40.0))
-    assert known.inputs.cold_seconds == 30.0
-    assert known.inputs.forecast_seconds_per_pool == pytest.approx(5.0 / 1_000)
-    assert known.sources["cold_seconds"].startswith("measured: the shortest of 2 runs")
+    inputs = known_by(a_run(seconds=30.0), a_run(seconds=40.0))
+    assert inputs.inputs.cold_seconds == 30.0
+    assert inputs.inputs.forecast_seconds_per_pool == pytest.approx(5.0 / 1_000)
+    assert inputs.sources["cold_seconds"].startswith("measured: the shortest of 2 runs")
 
 
 def test_what_the_service_billed_replaces_the_most_it_could_have() -> None:
     at_most = batch_usd(FORECAST, 365_000, 345.0, BillInputs())
     half = a_run(cost_usd=at_most / 2)
-    known = known_by(half, a_run(platform=CLOUD_RUN, batch_id="cloud-run-forecast-1"), pools=1_000)
-    assert known.inputs.forecast_billed_share == pytest.approx(0.5)
-    assert known.measured_from["forecast_billed_share"] == ("forecast-1",)
-    assert known.inputs.metrics_billed_share == 1.0
+    inputs = known_by(half, a_run(platform=CLOUD_RUN, batch_id="cloud-run-forecast-1"), pools=1_000)
+    assert inputs.inputs.forecast_billed_share == pytest.approx(0.5)
+    assert inputs.measured_from["forecast_billed_share"] == ("forecast-1",)
+    assert inputs.inputs.metrics_billed_share == 1.0
     full = known_by(a_run(), pools=1_000)
-    paid = [monthly_bill(one).on(DATAPROC).jobs[1].usd for one in (known, full)]
+    paid = [monthly_bill(entry).on(DATAPROC).jobs[1].usd for entry in (inputs, full)]
     assert paid[0] == pytest.approx(paid[1] / 2)
 
 
@@ -246,9 +246,9 @@ def test_past_runs_are_successful_daily_runs_in_the_cloud_newest_first(
     container = {"id": "container", "at": first, "batch_id": "cloud-run-forecast-x", "usd": None}
     with engine.begin() as connection:
         connection.execute(INSERT, [*nights, *others, NIGHT | container])
-    found = past_runs(database)
-    assert found.source == f"{PAST_RUNS + 1} good nightly runs in the cloud"
-    newest, *_, last = found.runs
+    actual = past_runs(database)
+    assert actual.source == f"{PAST_RUNS + 1} good daily runs in the cloud"
+    newest, *_, last = actual.runs
     assert newest == PastRun(
         FORECAST,
         DATAPROC,
@@ -272,18 +272,18 @@ def test_the_command_takes_past_runs_where_the_ledger_is_in_reach(
     run = NIGHT | {"id": "night", "at": datetime(2026, 1, 1, tzinfo=UTC), "mode": "daily"}
     with engine.begin() as connection:
         connection.execute(INSERT, run)
-    given = environment_of(database)
+    values = environment_of(database)
     command = WorkflowsHere(
         tmp_path,
-        {name: value for name, value in given.items() if name.startswith("DB_")}
+        {name: value for name, value in values.items() if name.startswith("DB_")}
         | {"ENGINE": "lightgbm"},
     )
     bill = command.json("cost", "--pools", "5")
-    assert bill["ledger"] == "1 good nightly runs in the cloud"
+    assert bill["ledger"] == "1 good daily runs in the cloud"
     assert bill["measured_from"]["refit_seconds_per_pool"] == ["forecast-x"]
     assert bill["inputs"]["refit_seconds_per_pool"] == pytest.approx((60 - 45) / 5)
-    shown = command("cost", "--pools", "5").stdout
-    assert "measured: median of 1 runs, 2026-01-01 to 2026-01-01, dataproc, 5 to 5" in shown
+    output = command("cost", "--pools", "5").stdout
+    assert "measured: median of 1 runs, 2026-01-01 to 2026-01-01, dataproc, 5 to 5" in output
 
 
 def test_a_ledger_out_of_reach_leaves_the_model_and_says_why(database: Settings) -> None:

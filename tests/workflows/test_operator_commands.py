@@ -61,9 +61,9 @@ class Outside:
 
     def document(self, *words: str, code: int = 0, **variables: str) -> Any:
         """That of `operator --json WORDS`."""
-        done = self.run("operator", "--json", *words, **variables)
-        assert done.returncode == code, done.stderr
-        return json.loads(done.stdout)
+        result = self.run("operator", "--json", *words, **variables)
+        assert result.returncode == code, result.stderr
+        return json.loads(result.stdout)
 
     @property
     def started(self) -> list[Any]:
@@ -92,10 +92,10 @@ def outside(processes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_container_output_keeps_its_stream(outside: Outside) -> None:
     """Cloud Logging takes a line of JSON apart and has no blank ones."""
     words = ["operator", "--version", "abc1234", "--", "status", "--json"]
-    done = outside.run(*words, LOGNAME="ana")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == '{"a": 1}\nfirst, ü\nno end\n'
-    assert done.stderr.splitlines()[1:] == ["operator of version abc1234", "asked by ana"]
+    result = outside.run(*words, LOGNAME="ana")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == '{"a": 1}\nfirst, ü\nno end\n'
+    assert result.stderr.splitlines()[1:] == ["operator of version abc1234", "asked by ana"]
     assert outside.started == [_request(words)]
 
 
@@ -107,9 +107,9 @@ def _request(words: list[str]) -> dict[str, Any]:
 
 def test_reports_a_container_without_a_release(outside: Outside) -> None:
     """Before a first deployment the job has another image."""
-    done = outside.run("operator", "--", "ingest", "--stablecoins")
-    assert done.returncode == 0
-    assert "names no release: before the first deployment" in done.stderr
+    result = outside.run("operator", "--", "ingest", "--stablecoins")
+    assert result.returncode == 0
+    assert "names no release: before the first deployment" in result.stderr
 
 
 @pytest.mark.parametrize(("command", "code"), [("evaluate", 2), ("db", 1)])
@@ -137,15 +137,15 @@ def test_the_json_summary_of_a_run(outside: Outside) -> None:
 
 
 REFUSED = {
-    "no command": ([], "Missing parameter: words"),
+    "no command": ([], "Missing parameter: command"),
     "another command": (["db", "reset", "--yes"], "allowed: db migrate, status, models"),
     "a job": (["calculate_metrics"], "allowed: db migrate"),
     "part of a name": (["stat"], "allowed: db migrate"),
-    "a group alone": (["models"], "`models` is no command; there are models list, models show"),
+    "a group alone": (["models"], "`models` is no command; allowed: models list, models show"),
     "no command of its group": (["quarantine", "mend"], "`quarantine mend` is no command"),
     "another command of the cloud": (["workflows", "release"], "allowed: db migrate"),
     "an unknown option": (["status", "--all"], "No such option: --all"),
-    "a wrong value": (["workflows", "cost", "--day", "tomorrow"], "allowed is YYYY-MM-DD, or"),
+    "a wrong value": (["workflows", "cost", "--day", "tomorrow"], "allowed: YYYY-MM-DD, or"),
 }
 
 
@@ -163,15 +163,15 @@ def test_the_container_rejects_a_wrong_command(tmp_path: Path) -> None:
     """A job's arguments may come from elsewhere than this command."""
     archive = tmp_path / "operator.zip"
     archive.write_bytes(build_operator_archive())
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, str(archive), "db", "reset", "--yes"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(
         "error: 'db reset --yes' does not run inside the network; allowed"
     )
 
@@ -192,16 +192,16 @@ def test_a_dry_run_and_help_start_no_container(outside: Outside) -> None:
 def test_an_unreadable_log_is_reported_once_and_the_command_continues(outside: Outside) -> None:
     """Without the right to read logs the service refuses; here there is none that has them."""
     del outside.services[1]
-    done = outside.run("operator", "--", "evaluate")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.count("the log can't be read: entries:list: Google Cloud refused") == 1
+    result = outside.run("operator", "--", "evaluate")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.count("the log cannot be read: entries:list: Google Cloud refused") == 1
 
 
 def test_reports_a_missing_job(outside: Outside) -> None:
     outside.cloud_run._jobs = {}
     document = outside.document("--", "status", code=1)
     assert (
-        f"there is no Cloud Run job projects/acme/locations/europe-west1/jobs/{OPERATOR_JOB}: "
+        f"there is no Cloud Run job projects/acme/locations/europe-west1/jobs/{OPERATOR_JOB}; "
         in (document["error"])
     )
 
@@ -227,8 +227,8 @@ def test_ctrl_c_asks_at_a_terminal_and_leaves_it_otherwise(
 
     with serving([cloud_run, FakeLogging(cloud_run.lines)]) as url, pytest.raises(Interrupted):
         run_container(cloud_settings(url), OPERATOR_JOB, ["operator"], interrupt)
-    asked = [request.path for request in cloud_run.asked]
-    assert any(path.endswith(":cancel") for path in asked) is cancelled
+    requests = [request.path for request in cloud_run.asked]
+    assert any(path.endswith(":cancel") for path in requests) is cancelled
     how = f"gcloud run jobs executions cancel {OPERATOR_JOB}-"
     assert (how in capsys.readouterr().err) is not cancelled
 
@@ -285,16 +285,16 @@ def test_gcloud_reads_the_same_log(tmp_path: Path) -> None:
             "CLOUDSDK_CORE_PROJECT": "acme",
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_LOGGING": f"{url}/",
         }
-        wanted = f'resource.type="cloud_run_job" AND resource.labels.job_name="{OPERATOR_JOB}"'
-        done = subprocess.run(
-            ["gcloud", "logging", "read", wanted, "--order=asc", "--format=json"],
+        expected = f'resource.type="cloud_run_job" AND resource.labels.job_name="{OPERATOR_JOB}"'
+        result = subprocess.run(
+            ["gcloud", "logging", "read", expected, "--order=asc", "--format=json"],
             env=variables,
             capture_output=True,
             text=True,
             check=False,
         )
-    assert done.returncode == 0, done.stderr
-    entries = json.loads(done.stdout)
+    assert result.returncode == 0, result.stderr
+    entries = json.loads(result.stdout)
     assert [entry.get("textPayload", entry.get("jsonPayload")) for entry in entries] == [
         "a",
         {"b": 1},

@@ -198,17 +198,17 @@ FAULTS = {
 def test_finds_a_fault(name: str) -> None:
     old, new, expected = FAULTS[name]
     assert GOOD.count(old) == 1
-    found = check_source(GOOD.replace(old, new))
-    assert any(expected in fault for fault in found), found
+    actual = check_source(GOOD.replace(old, new))
+    assert any(expected in fault for fault in actual), actual
 
 
 def test_lists_all_faults_in_order() -> None:
-    found = check_source(
+    actual = check_source(
         GOOD.replace("call: twice", "call: thrice")
         .replace("${some}", "${same}")
         .replace("next: third", "next: nowhere")
     )
-    assert [int(fault.split(":")[0].removeprefix("line ")) for fault in found] == [23, 32, 38, 46]
+    assert [int(fault.split(":")[0].removeprefix("line ")) for fault in actual] == [23, 32, 38, 46]
     odd = (
         "main: {steps: [{a: {for: 3}}, 5, {b: 7}, {c: {switch: 4}}, {d: {assign: 4}}, {f: {call: 5,"
         " args: 6}}, {g: {try: 7}}]}\nx: 3"

@@ -77,15 +77,15 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
     over = threading.Event()
     executions = FakeExecutions(lambda name, argument: over.wait())
     with serving([storage, dataproc, executions]) as url:
-        made = Cloud(storage, dataproc, cloud_settings(url), over)
+        created = Cloud(storage, dataproc, cloud_settings(url), over)
         for version in ALL:
-            publish_content(CodeBucket(made.settings), small_release(version))
-        yield made
+            publish_content(CodeBucket(created.settings), small_release(version))
+        yield created
         over.set()
 
 
 def reasons(document: dict[str, Any]) -> dict[str, str | None]:
-    return {one["version"][0]: one["kept"] for one in document["releases"]}
+    return {entry["version"][0]: entry["kept"] for entry in document["releases"]}
 
 
 ROLLBACK = "released before the latest, for a rollback"
@@ -102,12 +102,12 @@ def test_the_newest_stay_and_a_dry_run_says_what_would_go(cloud: Cloud) -> None:
         "b": None,
         "a": None,
     }
-    assert not any(one["deleted"] for one in planned["releases"])
-    said: list[str] = []
-    done = prune(cloud.settings, 3, say=said.append)
-    assert said == [f"1/2 {SECOND}", f"2/2 {FIRST}"]
-    assert [one["version"] for one in done["releases"] if one["deleted"]] == [SECOND, FIRST]
-    assert (done["bucket"], done["bytes"], reasons(done)) == (
+    assert not any(entry["deleted"] for entry in planned["releases"])
+    output: list[str] = []
+    result = prune(cloud.settings, 3, say=output.append)
+    assert output == [f"1/2 {SECOND}", f"2/2 {FIRST}"]
+    assert [entry["version"] for entry in result["releases"] if entry["deleted"]] == [SECOND, FIRST]
+    assert (result["bucket"], result["bytes"], reasons(result)) == (
         BUCKET,
         sum(len(content) for name, content in before.items() if FIRST in name or SECOND in name),
         reasons(planned),
@@ -172,7 +172,7 @@ def test_between_two_batches_the_version_of_the_first_is_in_use(
 def test_executions_are_read_page_by_page(cloud: Cloud) -> None:
     names = {cloud.start({"version": FIRST}) for _ in range(101)}
     active = Executions(cloud.settings).active()
-    assert {one["name"].rpartition("/")[2] for one in active} == names
+    assert {entry["name"].rpartition("/")[2] for entry in active} == names
 
 
 def test_unknown_use_stops_the_prune(cloud: Cloud, tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_an_interrupted_prune_leaves_no_whole_version_and_the_next_one_goes_on(
     cloud: Cloud,
 ) -> None:
     def refuse_the_second(number: int, request: Request) -> Fault | None:
-        deletes = [asked for asked in cloud.storage.asked if asked.method == "DELETE"]
+        deletes = [requests for requests in cloud.storage.asked if requests.method == "DELETE"]
         return Fault(status=403) if request.method == "DELETE" and deletes else None
 
     cloud.storage.fault = refuse_the_second
@@ -275,9 +275,9 @@ def test_the_command(cloud: Cloud, tmp_path: Path) -> None:
     for wrong in ([], ["--keep", "0"], ["--keep", "two"]):
         refused = run("prune", *wrong)
         assert (refused.returncode, "--keep" in refused.stderr) == (2, True), refused.stderr
-    shown = run("prune", "--keep", "1", "--dry-run")
-    rows = [line.split(maxsplit=4)[-1].strip() for line in shown.stdout.splitlines()]
-    assert (shown.returncode, rows[1:]) == (
+    output = run("prune", "--keep", "1", "--dry-run")
+    rows = [line.split(maxsplit=4)[-1].strip() for line in output.stdout.splitlines()]
+    assert (output.returncode, rows[1:]) == (
         0,
         ["the latest", ROLLBACK, *["would be deleted"] * 3],
     )
@@ -287,8 +287,8 @@ def test_the_command(cloud: Cloud, tmp_path: Path) -> None:
     cloud.over.set()
     while Executions(cloud.settings).active():
         pass
-    done = run.json("prune", "--keep", "1")
-    assert (done["dry_run"], [one["deleted"] for one in done["releases"]]) == (
+    result = run.json("prune", "--keep", "1")
+    assert (result["dry_run"], [entry["deleted"] for entry in result["releases"]]) == (
         False,
         [False, False, True, True, True],
     )

@@ -85,8 +85,8 @@ def test_a_release_is_its_files_and_one_document_that_names_it(
     """No second copy of anything: what is copied file by file to a place of the newest is of two
     versions for a moment, or for ever.
     """
-    done = publish(settings, small_release(FIRST))
-    assert (done["version"], done["files"], done["previous"]) == (FIRST, 7, None)
+    result = publish(settings, small_release(FIRST))
+    assert (result["version"], result["files"], result["previous"]) == (FIRST, 7, None)
     names = [
         "yieldspark.zip",
         "operator.zip",
@@ -107,14 +107,14 @@ def test_the_manifest_is_the_last_of_the_version_and_latest_comes_after_a_listin
     fake: FakeStorage, settings: Settings
 ) -> None:
     publish(settings, small_release(FIRST))
-    asked = [request for request in fake.asked if "/o" in request.path]
-    assert [_written(request) for request in asked[-3:]] == [
+    requests = [request for request in fake.asked if "/o" in request.path]
+    assert [_written(request) for request in requests[-3:]] == [
         object_name(FIRST, MANIFEST),
         None,
         LATEST,
     ]
-    assert asked[-2].query["prefix"] == object_name(FIRST, "")
-    assert len([request for request in asked if _written(request) == LATEST]) == 1
+    assert requests[-2].query["prefix"] == object_name(FIRST, "")
+    assert len([request for request in requests if _written(request) == LATEST]) == 1
 
 
 def test_every_write_has_a_generation_to_match(fake: FakeStorage, settings: Settings) -> None:
@@ -148,8 +148,8 @@ def _written(request: Request) -> str | None:
 def test_the_same_release_again_changes_nothing(fake: FakeStorage, settings: Settings) -> None:
     publish(settings, small_release(FIRST))
     before = dict(fake.store.objects_of(BUCKET))
-    done = publish(settings, small_release(FIRST))
-    assert (done["uploaded"], done["previous"]) == ([], FIRST)
+    result = publish(settings, small_release(FIRST))
+    assert (result["uploaded"], result["previous"]) == ([], FIRST)
     assert fake.store.objects_of(BUCKET) == before
 
 
@@ -239,7 +239,7 @@ def test_lost_responses_change_nothing(fake: FakeStorage, settings: Settings) ->
     publish(settings, small_release(SECOND))
     fake.fault = None
     assert latest_version(fake) == SECOND
-    assert [one["faults"] for one in versions(settings)] == [[], []]
+    assert [entry["faults"] for entry in versions(settings)] == [[], []]
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -319,7 +319,7 @@ def test_a_release_killed_at_any_request_leaves_a_whole_one_and_the_next_finishe
         named.append(latest_version(fake))
         with serving([fake]) as url:
             publish(cloud_settings(url), small_release(SECOND))
-            assert [one["faults"] for one in versions(cloud_settings(url))] == [[], []]
+            assert [entry["faults"] for entry in versions(cloud_settings(url))] == [[], []]
         assert latest_version(fake) == SECOND
     # latest.json and a listing are read; 5 small files and the manifest are written, a jar begun
     # and sent; a listing; latest.json
@@ -375,23 +375,23 @@ def test_versions_are_listed_newest_first_with_what_is_wrong(
     overwrite(fake, FIRST, "yieldspark.zip", b"other code")
     fake.store.delete(BUCKET, object_name(SECOND, f"jars/{JAR}"), Conditions())
     overwrite(fake, "d" * 40, "yieldspark.zip", b"code")
-    found = versions(settings)
-    assert {one["version"]: one["latest"] for one in found} == {
+    actual = versions(settings)
+    assert {entry["version"]: entry["latest"] for entry in actual} == {
         "d" * 40: False,
         FIRST: False,
         SECOND: False,
         THIRD: True,
     }
-    faults = {one["version"]: "; ".join(one["faults"]) for one in found}
+    faults = {entry["version"]: "; ".join(entry["faults"]) for entry in actual}
     assert faults["d" * 40] == "no manifest: its release was interrupted"
     assert "yieldspark.zip has 10 bytes of md5" in faults[FIRST]
     assert faults[SECOND] == f"jars/{JAR} is missing"
     assert faults[THIRD] == ""
-    assert [one["version"] for one in versions(settings, 2)] == [
-        one["version"] for one in found[:2]
+    assert [entry["version"] for entry in versions(settings, 2)] == [
+        entry["version"] for entry in actual[:2]
     ]
-    assert [one["released"] for one in found] == sorted(
-        (one["released"] for one in found), reverse=True
+    assert [entry["released"] for entry in actual] == sorted(
+        (entry["released"] for entry in actual), reverse=True
     )
 
 
@@ -438,9 +438,9 @@ def test_a_released_version_is_found_with_its_batches(settings: Settings) -> Non
     publish(settings, small_release(FIRST, metrics={"ttl": "7200s"}))
     publish(settings, small_release(SECOND))
     assert find_release(settings) == Release(BUCKET, SECOND, (JAR,))
-    found = find_release(settings, FIRST)
-    assert found == Release(BUCKET, FIRST, (JAR,))
-    assert read_batches(settings, found) == {
+    actual = find_release(settings, FIRST)
+    assert actual == Release(BUCKET, FIRST, (JAR,))
+    assert read_batches(settings, actual) == {
         "version": FIRST,
         "batches": {"metrics": {"ttl": "7200s"}},
     }
@@ -464,10 +464,10 @@ def test_reports_a_damaged_file(
         ),
     ):
         read_batches(settings, find_release(settings))
-    found = Release(BUCKET, FIRST, (JAR,))
+    actual = Release(BUCKET, FIRST, (JAR,))
     read: dict[str, Callable[[], object]] = {
         MANIFEST: lambda: find_release(settings, FIRST),
-        BATCHES: lambda: read_batches(settings, found),
+        BATCHES: lambda: read_batches(settings, actual),
     }
     if content != b'{"files": {}}':
         with pytest.raises(ReleaseConflict, match="is damaged: it is no JSON object"):
@@ -493,10 +493,10 @@ def test_reports_the_progress_of_a_long_upload(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(code_bucket, "SECONDS_BEFORE_PROGRESS", 0.0)
-    said: list[str] = []
-    publish_content(CodeBucket(settings), small_release(FIRST), said.append)
-    assert f"{JAR}: 0.0 of 0.3 MB" in said
-    assert said[-1] == f"7/7 {MANIFEST}"
+    output: list[str] = []
+    publish_content(CodeBucket(settings), small_release(FIRST), output.append)
+    assert f"{JAR}: 0.0 of 0.3 MB" in output
+    assert output[-1] == f"7/7 {MANIFEST}"
 
 
 @pytest.mark.long
@@ -508,7 +508,9 @@ def test_another_emulator_of_cloud_storage_agrees(tmp_path: Path) -> None:
             publish(settings, small_release(version))
         with pytest.raises(ReleaseConflict, match="with other settings"):
             publish(settings, small_release(FIRST, metrics={"ttl": "7200s"}))
-        assert [(one["version"], one["latest"], one["faults"]) for one in versions(settings)] == [
+        assert [
+            (entry["version"], entry["latest"], entry["faults"]) for entry in versions(settings)
+        ] == [
             (SECOND, True, []),
             (FIRST, False, []),
         ]

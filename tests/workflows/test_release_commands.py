@@ -57,19 +57,19 @@ def _bytes_of(fake: FakeStorage, document: dict[str, Any]) -> dict[str, bytes]:
 def test_a_dry_run_lists_what_a_release_then_uploads(run: WorkflowsHere, fake: FakeStorage) -> None:
     plan = run.json("release", "--allow-dirty", "--dry-run")
     assert fake.asked == []
-    done = run.json("release", "--allow-dirty")
-    assert (done["version"], done["bytes"], done["files"]) == (
+    result = run.json("release", "--allow-dirty")
+    assert (result["version"], result["bytes"], result["files"]) == (
         plan["version"],
         plan["bytes"],
         len(plan["files"]),
     )
-    found = _bytes_of(fake, plan)
+    actual = _bytes_of(fake, plan)
     assert plan["files"] == [
-        {"name": name, "bytes": len(one), "sha256": hashlib.sha256(one).hexdigest()}
-        for name, one in found.items()
+        {"name": name, "bytes": len(entry), "sha256": hashlib.sha256(entry).hexdigest()}
+        for name, entry in actual.items()
     ]
     assert latest_version(fake) == plan["version"]
-    for document in (plan, done):
+    for document in (plan, result):
         assert (document["platform"], document["platform_reason"]) == (
             "dataproc",
             "PLATFORM=dataproc",
@@ -88,11 +88,13 @@ def test_versions_and_a_rollback_between_them(
     assert run.json("versions") == []
     for version in (FIRST, SECOND):
         publish_at(url, small_release(version))
-    assert [(one["version"], one["latest"], one["faults"]) for one in run.json("versions")] == [
+    assert [
+        (entry["version"], entry["latest"], entry["faults"]) for entry in run.json("versions")
+    ] == [
         (SECOND, True, []),
         (FIRST, False, []),
     ]
-    assert [one["version"] for one in run.json("versions", "--newest", "1")] == [SECOND]
+    assert [entry["version"] for entry in run.json("versions", "--newest", "1")] == [SECOND]
     rows = [line.split() for line in run("versions").stdout.splitlines()]
     assert [(row[0], row[-2], row[-1]) for row in rows[1:]] == [
         (SECOND, "yes", "yes"),

@@ -42,7 +42,7 @@ def settings() -> Settings:
 
 
 def git(folder: Path, *arguments: str) -> str:
-    given = (
+    values = (
         "-c",
         "user.name=test",
         "-c",
@@ -51,7 +51,7 @@ def git(folder: Path, *arguments: str) -> str:
         "commit.gpgsign=false",
     )
     return subprocess.run(
-        ["git", "-C", str(folder), *given, *arguments], capture_output=True, text=True, check=True
+        ["git", "-C", str(folder), *values, *arguments], capture_output=True, text=True, check=True
     ).stdout.strip()
 
 
@@ -130,14 +130,14 @@ def test_the_operators_zip_has_what_its_commands_import_and_no_fake(checkout: Pa
             archive.namelist()
         )
         assert archive.infolist()[0].compress_type == zipfile.ZIP_STORED
-    there = {
+    present = {
         name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in sources
     }
     missing = {
         (name, module)
         for name, tree in sources.items()
         for module in _imported(tree)
-        if module.partition(".")[0] in rooms and module not in there
+        if module.partition(".")[0] in rooms and module not in present
     }
     assert {module for _, module in missing if module.startswith("emulator")}
     assert {name for name, _ in missing} == WITHOUT_A_PLACE_IN_A_CONTAINER
@@ -175,8 +175,11 @@ def test_the_manifest_is_over_every_file(checkout: Path, settings: Settings) -> 
         "batches.json",
     }
     for name, entry in manifest["files"].items():
-        found = content.files[name]
-        assert (entry["bytes"], entry["sha256"]) == (len(found), hashlib.sha256(found).hexdigest())
+        actual = content.files[name]
+        assert (entry["bytes"], entry["sha256"]) == (
+            len(actual),
+            hashlib.sha256(actual).hexdigest(),
+        )
     assert content.release == Release(BUCKET, content.commit, tuple(read_checksums()))
 
 
@@ -335,21 +338,21 @@ def test_a_release_to_an_emulator_is_named_after_its_content(
     """
 
     def version(port: int, limit: int) -> str:
-        there = settings.model_copy(
+        present = settings.model_copy(
             update={"google_api_endpoint": f"http://127.0.0.1:{port}", "batch_ttl_minutes": limit}
         )
-        return build_content(there, root=checkout).release.version
+        return build_content(present, root=checkout).release.version
 
-    found = [version(8085, 60), version(8086, 60), version(8085, 90)]
-    assert all(name.startswith("local-") and len(name) == len("local-") + 12 for name in found)
-    assert found[0] == found[1] != found[2]
+    actual = [version(8085, 60), version(8086, 60), version(8085, 90)]
+    assert all(name.startswith("local-") and len(name) == len("local-") + 12 for name in actual)
+    assert actual[0] == actual[1] != actual[2]
 
 
 @pytest.mark.usefixtures("processes")
 def test_rejects_a_folder_without_a_checkout(tmp_path: Path, settings: Settings) -> None:
     git(tmp_path, "init", "-q")
     with pytest.raises(
-        ConfigurationError, match="release from a clone of YieldSpark that has a commit"
+        ConfigurationError, match="release from a clone of YieldSpark with a commit"
     ):
         build_content(settings, root=tmp_path)
     (tmp_path / "inside").mkdir()
@@ -400,15 +403,15 @@ def test_a_release_whose_models_would_end_with_each_batch_is_refused(
 def test_this_checkout_goes_up_whole(settings: Settings, tmp_path: Path) -> None:
     fake = FakeStorage(tmp_path, [BUCKET])
     with serving([fake]) as url:
-        there = settings.model_copy(update={"google_api_endpoint": url})
-        done = publish(there, allow_dirty=True)
-        assert find_release(there).jars == tuple(sorted(read_checksums()))
-        assert set(read_batches(there, find_release(there))["batches"]) >= {
+        present = settings.model_copy(update={"google_api_endpoint": url})
+        result = publish(present, allow_dirty=True)
+        assert find_release(present).jars == tuple(sorted(read_checksums()))
+        assert set(read_batches(present, find_release(present))["batches"]) >= {
             "calculate_metrics",
             "forecast_pools/lightgbm",
         }
-    assert latest_version(fake) == done["version"]
-    assert done["bytes"] == sum(
+    assert latest_version(fake) == result["version"]
+    assert result["bytes"] == sum(
         len(content) for name, content in objects(fake).items() if name != LATEST
     )
 
@@ -444,7 +447,7 @@ finally:
     ]
     assert files and all(file.startswith({str(unpacked / CODE)!r}) for file in files), files
 """
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-I", "-c", program],
         cwd=unpacked,
         env={},
@@ -452,4 +455,6 @@ finally:
         text=True,
         check=False,
     )
-    assert (done.returncode, f"Usage: {job}" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert (result.returncode, f"Usage: {job}" in result.stdout) == (0, True), (
+        result.stdout + result.stderr
+    )

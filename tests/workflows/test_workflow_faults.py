@@ -292,7 +292,7 @@ def with_fault(change: Change) -> str:
 def test_a_rule_finds(fault: str) -> None:
     change, message = SEEN_BY_RULES[fault]
     faults = check_source(with_fault(change))
-    assert any(message in found for found in faults), faults
+    assert any(message in entry for entry in faults), faults
 
 
 @pytest.mark.parametrize("fault", SEEN_BY_SCENARIOS)

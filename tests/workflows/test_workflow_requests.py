@@ -51,8 +51,8 @@ class Echo(Service):
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    with serving([Echo()]) as found:
-        yield found
+    with serving([Echo()]) as actual:
+        yield actual
 
 
 RETRY = """
@@ -139,12 +139,12 @@ def test_a_request_carries_query_and_json_and_its_answer_is_decoded(address: str
                     "${text_answer.headers[\\"Content-Type\\"]}"
                   ]
         """
-    asked = {
+    requests = {
         "query": {"a": "1", "b": "x y", "m": "5", "t": "true"},
         "json": {"deep": [1, None, "ü"]},
         "type": "application/json",
     }
-    assert run(source, address=address) == [200, asked, "plain", "text/plain"]
+    assert run(source, address=address) == [200, requests, "plain", "text/plain"]
 
 
 def test_answers_and_connections_that_break_are_errors_of_the_workflow(address: str) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from cli.doctor_checks import OWN_HOME, examine
 from common.errors import file_problem
 from config_spark import load_settings
-from cli.doctor_checks import OWN_HOME, examine
 from tests.support.processes import CommandLineHere
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
