@@ -28,7 +28,7 @@ from common.errors import (
     DatabaseRefused,
     DatabaseUnreachable,
     YieldSparkError,
-    one_sentence,
+    summarize_error,
 )
 from common.private_files import find_shared_paths
 from config_spark import Settings
@@ -115,7 +115,7 @@ def _run_check(check: Check, settings: Settings) -> CheckResult:
         return CheckResult(
             check.name,
             "fail",
-            str(error) if isinstance(error, YieldSparkError) else one_sentence(error),
+            str(error) if isinstance(error, YieldSparkError) else summarize_error(error),
             OWN_HOME if is_of_rights else check.fix,
         )
     return CheckResult(check.name, result, found, fix)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.doctor_checks import OWN_HOME, examine
-from common.errors import file_problem
+from cli.doctor_checks import OWN_HOME, run_checks
+from common.errors import describe_file_error
 from config_spark import load_settings
 from tests.support.processes import CommandLineHere
 
@@ -62,7 +62,7 @@ def test_a_command_says_whose_the_home_is(
 def test_the_doctor_says_whose_the_home_is_and_blames_nothing_else(roots_home: Path) -> None:
     settings = load_settings(_env_file=None, yieldspark_home=roots_home, db_host=None)
     with other_account():
-        findings = {finding.name: finding for finding in examine(settings)}
+        findings = {finding.name: finding for finding in run_checks(settings)}
     is_closed = roots_home.stat().st_mode & 0o077 == 0
     for name in ("class archive", "database", "tables") if is_closed else ():
         assert f"{roots_home} belongs to root" in findings[name].found
@@ -72,4 +72,4 @@ def test_the_doctor_says_whose_the_home_is_and_blames_nothing_else(roots_home: P
 
 def test_a_file_of_ones_own_has_no_other_owner(tmp_path: Path) -> None:
     error = PermissionError(13, "Permission denied", str(tmp_path / "none"))
-    assert file_problem(error) == "Permission denied; make it writable"
+    assert describe_file_error(error) == "Permission denied; make it writable"
