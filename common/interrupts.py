@@ -39,6 +39,8 @@ END_SECONDS = 4.0
 
 LAST_WORDS_SECONDS = 0.5
 
+STDERR = 2
+
 _interrupted, _noticed = threading.Event(), threading.Event()
 """That a signal came, and that the main thread has it."""
 
@@ -173,6 +175,8 @@ class _Watch:
         speaking = threading.Thread(target=self._say, daemon=True)
         speaking.start()
         speaking.join(LAST_WORDS_SECONDS)
+        # the main thread may still report its steps, and these are the last words
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)
         for action in _at_the_end:
             with suppress(Exception):
                 action()
