@@ -39,6 +39,8 @@ END_SECONDS = 4.0
 REPORT_SECONDS = 0.5
 """Time for the report of a forced exit."""
 
+STDERR = 2
+
 _interrupted, _handled = threading.Event(), threading.Event()
 """A signal has arrived; the main thread has handled it."""
 
@@ -187,6 +189,8 @@ class _Watch:
         reporter = threading.Thread(target=self._report, daemon=True)
         reporter.start()
         reporter.join(REPORT_SECONDS)
+        # the main thread may still report its steps, and these are the last words
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)
         for action in _before_forced_exit:
             with suppress(Exception):
                 action()

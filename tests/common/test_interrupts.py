@@ -278,6 +278,37 @@ def test_lock_of_a_killed_driver_is_free_while_its_statement_runs(
         until(lambda: is_job_idle(connection, METRICS), "the lock is free", LOCK_SECONDS)
 
 
+GOES_ON = """
+import os, signal, sys, time
+from common.interrupts import at_the_end, watched
+
+at_the_end(lambda: time.sleep(0.5))  # as the JVM and its folders are cleared
+with watched(lambda: sys.stderr.write("interrupted\\n"), end_seconds=0.5):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        while True:
+            sys.stderr.write("a step\\n")
+            sys.stderr.flush()
+            time.sleep(0.01)
+"""
+
+
+@pytest.mark.usefixtures("processes")
+def test_nothing_is_reported_after_the_last_words() -> None:
+    """The clean-up of the main thread takes too long, and goes on until the process ends."""
+    ended = subprocess.run(
+        [sys.executable, "-c", GOES_ON],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (130, "interrupted")
+
+
 @pytest.mark.long
 @pytest.mark.usefixtures("jvm")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
