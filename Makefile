@@ -1,11 +1,12 @@
 # Shortcuts for people who work on YieldSpark; `make` lists them.
 
 PYTHON ?= python3
+REPORT ?= reports/yieldspark-report.html
 VENV := .venv/bin
 MERMAID := 11.4.1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint format test test-fast demo docs audit sbom clean
+.PHONY: help setup lint format test test-fast demo images docs audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +33,9 @@ test-fast: ## run the tests that start no other program
 
 demo: ## run the demo
 	$(PYTHON) run_spark_local.py
+
+images: ## make the picture of the README from the demo's report (requires chromium)
+	$(PYTHON) docs/make_images.py $(REPORT)
 
 docs: .docs/stamp docs/assets/mermaid.min.js ## build the documentation as a site in site/
 	NO_MKDOCS_2_WARNING=1 .docs/bin/mkdocs build

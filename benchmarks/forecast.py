@@ -39,7 +39,7 @@ EXAMPLES = """examples:
       one backtest
   python -m benchmarks.forecast --pools 40 --days 10 --end 2025-10-05 --engines lightgbm
       a look whether it runs
-  python -m benchmarks.forecast --data sample_data --end 2025-10-05
+  python -m benchmarks.forecast --data sample_data --end 2025-09-29
       the pools that come with the product
   python -m benchmarks.forecast --peer-python /opt/peer/bin/python
       mlforecast lives in another environment

@@ -20,20 +20,30 @@ import pyarrow.parquet as pq
 
 HERE = Path(__file__).resolve().parent
 
-LAST_DAY = date(2025, 10, 5)
-"""The pull is of 2025-10-06, so that day is an intraday value and left out."""
+LAST_DAY = date(2025, 9, 29)
+"""The last day on which the source has its Curve and Uniswap pools: it has 473 pools that day."""
 
 DAYS = 330
 MARKET_DAYS_BEFORE = 14
 
-LARGE_CALM, VOLATILE, REWARDED, SHORT, GAPPY, DIRTY, ENDED = 26, 12, 12, 6, 8, 4, 4
-"""How many pools of each behaviour, in this order of choice; a pool is taken once."""
+FAMILIAR_SYMBOLS = """
+AAVE AERO ARB CAKE CBBTC CBETH CRV DAI ETH EURC EZETH FRAX GHO LBTC LINK PENDLE RETH RSETH STETH
+SUSDE TBTC UNI USDBC USDC USDE USDS USDT USD₮0 WBTC WEETH WETH WSTETH
+"""
+FAMILIAR_TOKENS = frozenset(FAMILIAR_SYMBOLS.split())
+
+LOWEST_APY, HIGHEST_APY = 0.01, 60.0
+"""Percent, on the last day. A lower APY is printed as 0.00, a higher one is rarely a yield."""
+
+LONG_DAYS = 100
+PER_PROTOCOL_AND_CHAIN, YOUNG, NEW, GAPPY, SPIKED, ENDED = 16, 3, 1, 2, 2, 1
+"""How many pools of each kind, in this order of choice; a pool is taken once."""
 
 
 def make_sample(source: Path, target: Path) -> None:
     """Write the four files of `sample_data.SAMPLE_FILES` into `target`."""
     history = _history(source)
-    chosen = choose_pools(history)
+    chosen = choose_pools(history, _descriptions(source))
     _write(
         target / "pool_history.parquet",
         history[history.pool_id.isin(chosen)]
@@ -45,28 +55,35 @@ def make_sample(source: Path, target: Path) -> None:
     _write(target / "gas.parquet", _gas(source))
 
 
-def choose_pools(history: pd.DataFrame) -> list[str]:
-    """Pool ids of the sample, from their whole behaviour in the window: by size, spread, rewards,
-    life and gaps, ties broken by id.
+def choose_pools(history: pd.DataFrame, pools: pd.DataFrame) -> list[str]:
+    """Pool ids of the sample, by the days and values of the window; ties are broken by id.
+
+    Args:
+        history: rows of the window: pool_id, day, tvl_usd (USD), apy (percent).
+        pools: rows with pool, protocol_slug, chain, symbol.
     """
-    by_pool = history.groupby("pool_id")
+    by_pool = history.sort_values("timestamp").groupby("pool_id")
     facts = pd.DataFrame(
         {
             "days": by_pool.day.nunique(),
+            "first": by_pool.day.min(),
             "last": by_pool.day.max(),
-            "span": (by_pool.day.max() - by_pool.day.min()).dt.days + 1,
-            "tvl": by_pool.tvl_usd.median(),
-            "apy": by_pool.apy.median(),
-            "deviation": by_pool.apy.std(),
+            "tvl": by_pool.tvl_usd.last(),
+            "apy": by_pool.apy.last(),
             "highest": by_pool.apy.max(),
-            "rewarded": by_pool.apy_reward.apply(lambda values: (values > 0).mean()),
         }
-    ).sort_index()
-    facts["relative"] = facts.deviation / (facts.apy + 1)
-    facts["gaps"] = facts["span"] - facts.days
-    long_lived = facts.days >= 60
+    )
+    facts = facts.join(pools.set_index("pool")).sort_index()
+    facts["gaps"] = (facts["last"] - facts["first"]).dt.days + 1 - facts.days
     alive = facts["last"] == pd.Timestamp(LAST_DAY)
-    chosen: list[str] = []
+    familiar = (
+        alive
+        & facts.symbol.str.split("-").map(FAMILIAR_TOKENS.issuperset)
+        & facts.apy.between(LOWEST_APY, HIGHEST_APY)
+    )
+    long = facts.days >= LONG_DAYS
+    largest = facts[familiar & long].sort_values("tvl", ascending=False, kind="stable")
+    chosen = list(largest.groupby(["protocol_slug", "chain"]).head(PER_PROTOCOL_AND_CHAIN).index)
 
     def take(number: int, candidates: pd.Series[bool], by: str, *, smallest: bool = False) -> None:
         rest = facts[candidates & ~facts.index.isin(chosen)].sort_values(
@@ -74,12 +91,10 @@ def choose_pools(history: pd.DataFrame) -> list[str]:
         )
         chosen.extend(rest.index[:number])
 
-    take(LARGE_CALM, long_lived & alive & (facts.apy < 40) & (facts.relative < 1), "tvl")
-    take(VOLATILE, long_lived & alive & (facts.tvl > 100_000) & (facts.highest < 5_000), "relative")
-    take(REWARDED, long_lived & alive & (facts.rewarded > 0.9), "tvl")
-    take(SHORT, alive, "days", smallest=True)
-    take(GAPPY, long_lived & alive, "gaps")
-    take(DIRTY, facts.highest > 0, "highest")
+    take(YOUNG, familiar & ~long, "tvl")
+    take(NEW, alive, "days", smallest=True)
+    take(GAPPY, alive & long, "gaps")
+    take(SPIKED, alive, "highest")
     take(ENDED, ~alive, "days")
     return chosen
 
@@ -92,6 +107,13 @@ def _history(source: Path) -> pd.DataFrame:
         (frame.day <= pd.Timestamp(LAST_DAY))
         & (frame.day > pd.Timestamp(LAST_DAY - timedelta(days=DAYS)))
     ]
+
+
+def _descriptions(source: Path) -> pd.DataFrame:
+    frame: pd.DataFrame = pq.read_table(
+        source / "defillama_pools.parquet", columns=["pool", "protocol_slug", "chain", "symbol"]
+    ).to_pandas()
+    return frame
 
 
 def _pools(source: Path, chosen: Iterable[str]) -> pd.DataFrame:
@@ -152,7 +174,13 @@ def _write(path: Path, frame: pd.DataFrame) -> None:
         ]
     )
     pq.write_table(
-        table.cast(microseconds), path, compression="zstd", compression_level=19, store_schema=False
+        table.cast(microseconds),
+        path,
+        compression="zstd",
+        compression_level=19,
+        # a dictionary of nearly distinct numbers hides their repetitions from zstd
+        use_dictionary=["pool_id"],
+        store_schema=False,
     )
 
 

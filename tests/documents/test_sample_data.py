@@ -4,9 +4,10 @@ very bytes.
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,31 +16,74 @@ from sqlalchemy import Engine, text
 from config_spark import Settings
 from data_processing.ingest.loading.load_files import load_files
 from sample_data import SAMPLE_FILES
-from sample_data.make_sample import LAST_DAY, make_sample
+from sample_data.make_sample import (
+    FAMILIAR_TOKENS,
+    HIGHEST_APY,
+    LAST_DAY,
+    LOWEST_APY,
+    make_sample,
+)
 
 POOLS, HISTORY, PRICES, GAS = SAMPLE_FILES
 
 
 def test_sample_is_a_few_hundred_kilobytes() -> None:
-    assert 100_000 < sum(path.stat().st_size for path in SAMPLE_FILES) < 400_000
+    assert 100_000 < sum(path.stat().st_size for path in SAMPLE_FILES) <= 250_000
+
+
+def pool_summary() -> pd.DataFrame:
+    """One row for each pool, the largest TVL of its last day (USD) first: `days` observed, `last`
+    day, `missing` days between its first and last, `apy` of its last day, `highest_apy` (percent),
+    protocol_slug, chain, symbol.
+    """
+    history = pq.read_table(HISTORY).to_pandas().sort_values("timestamp")
+    history["day"] = history.timestamp.dt.normalize()
+    by_pool = history.groupby("pool_id")
+    span = (by_pool.day.max() - by_pool.day.min()).dt.days + 1
+    summary = pd.DataFrame(
+        {
+            "days": by_pool.day.nunique(),
+            "last": by_pool.day.max().dt.date,
+            "missing": span - by_pool.day.nunique(),
+            "tvl": by_pool.tvl_usd.last(),
+            "apy": by_pool.apy.last(),
+            "highest_apy": by_pool.apy.max(),
+        }
+    )
+    described = pq.read_table(POOLS).to_pandas().set_index("pool")
+    return summary.join(described[["protocol_slug", "chain", "symbol"]]).sort_values(
+        "tvl", ascending=False
+    )
+
+
+def test_nearly_all_pools_are_observed_on_the_last_day_and_most_have_a_history() -> None:
+    pools = pool_summary()
+    assert len(pools) == 72
+    assert (pools["last"] == LAST_DAY).sum() >= 68
+    assert (pools.days >= 120).sum() > len(pools) / 2
+
+
+def test_largest_pools_make_sense_to_a_newcomer() -> None:
+    largest = pool_summary().head(8)
+    assert (largest["last"] == LAST_DAY).all()
+    assert largest.apy.between(LOWEST_APY, HIGHEST_APY).all()
+    assert all(FAMILIAR_TOKENS.issuperset(symbol.split("-")) for symbol in largest.symbol)
+    assert largest.protocol_slug.nunique() >= 3
 
 
 def test_pools_differ_in_size_and_behaviour() -> None:
-    frame = pq.read_table(HISTORY).to_pandas()
-    days = frame.timestamp.dt.date
-    by_pool = frame.groupby("pool_id")
-    span = by_pool.timestamp.max().dt.normalize() - by_pool.timestamp.min().dt.normalize()
-    assert frame.pool_id.nunique() >= 60
-    assert days.max() == LAST_DAY
-    assert (days.max() - days.min()) >= timedelta(days=300)
-    assert by_pool.tvl_usd.median().max() > 1e8
-    assert by_pool.tvl_usd.median().min() < 1e4
-    assert frame.apy.max() > 355_000
-    assert frame.apy_reward.isna().any()
-    assert (by_pool.apy_reward.min() > 0).any()
-    assert (by_pool.size() == 1).any()
-    assert (span.dt.days + 1 > by_pool.size() + 7).any()
-    assert (by_pool.timestamp.max().dt.date < LAST_DAY).any()
+    pools = pool_summary()
+    assert set(pools.chain) == {"Arbitrum", "Base", "Ethereum", "Polygon"}
+    assert pools.protocol_slug.nunique() >= 5
+    assert pools.tvl.max() > 1e8
+    assert pools.tvl.min() < 2e4
+    assert (pools.days == 1).sum() == 1, "a cold start"
+    assert (pools.highest_apy > 100_000).sum() == 2, "APYs that are no yield"
+    assert (pools["last"] < LAST_DAY).sum() == 1, "a stale pool"
+    assert (pools.missing > 7).any(), "gaps that no carry fills"
+    rewards = pq.read_table(HISTORY)["apy_reward"].to_pandas()
+    assert rewards.isna().any()
+    assert (rewards > 0).any()
 
 
 def test_market_days_cover_the_pools_and_some_before() -> None:
@@ -54,7 +98,7 @@ def test_market_days_cover_the_pools_and_some_before() -> None:
         days = list(instants.dt.date)
         assert days == [days[0] + timedelta(days=number) for number in range(len(days))]
         assert days[0] < first - timedelta(days=7)
-        assert days[-1] == date(2025, 10, 5)
+        assert days[-1] == LAST_DAY
 
 
 @pytest.mark.parametrize("path", SAMPLE_FILES, ids=lambda path: path.stem)

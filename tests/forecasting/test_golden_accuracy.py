@@ -1,4 +1,9 @@
-"""The accuracy on the sample must not get worse: 30 days of 72 real pools against persistence."""
+"""The accuracy on the sample must not get worse: 30 days of 72 real pools against persistence.
+
+Bounds are the values measured with the sample to 2025-09-29, by
+`python run_spark_local.py test -n 0 -s tests/forecasting/test_golden_accuracy.py`, plus the change
+that seeds and refit days make: 0.02 of a MAE ratio, 0.04 of a median's, 0.04 of coverage.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +31,7 @@ from forecasting.publishing.past_forecasts import empty_history
 from forecasting.publishing.publish import evaluation_rows, publish_days
 from tests.support.forecast_panels import history_rows, spark_rows
 
-LAST = dt.date(2025, 10, 5)
+LAST = dt.date(2025, 9, 29)
 WARM_UP, SCORED, REFIT = 45, 30, 25
 
 
@@ -77,10 +82,10 @@ def scores(spark: SparkSession) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("target", "name", "mae", "median"),
     [
-        ("apy", "restricted", 0.993, 0.820),
-        ("apy", "all", 0.969, 0.839),
-        ("tvl", "restricted", 1.001, 0.984),
-        ("tvl", "all", 1.002, 1.003),
+        ("apy", "restricted", 0.823, 0.825),
+        ("apy", "all", 0.948, 0.788),
+        ("tvl", "restricted", 0.993, 1.057),
+        ("tvl", "all", 0.992, 1.024),
     ],
 )
 def test_forecasts_are_no_worse_than_they_were(
