@@ -253,12 +253,12 @@ def world(
 
 def release_batches(version: str) -> dict[str, Any]:
     """Return a copy of the release's batches.json, which the caller may change."""
-    document: dict[str, Any] = json.loads(_released(version))
+    document: dict[str, Any] = json.loads(_released(version, job_names()))
     return document
 
 
 @cache
-def _released(version: str) -> str:
+def _released(version: str, _jobs: tuple[str, ...]) -> str:
     settings = Settings(
         _env_file=None,
         project_id=PROJECT,
