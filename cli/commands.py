@@ -24,7 +24,7 @@ from cli.options import (
     day,
     run_in_context,
 )
-from cli.terminal import out, print_json, print_pairs, print_table, say
+from cli.terminal import out, print_json, print_pairs, print_records, print_table, say
 from common.errors import ConfigurationError
 from common.jobs import JOBS
 from config_spark import load_settings
@@ -79,12 +79,10 @@ def load(
     if as_json:
         print_json(summary)
         return
-    names = [name for name in summary["files"][0] if name != "symbols_unread"]
-    rows = [
-        [Path(entry["path"]).name, *(entry[name] for name in names[1:])]
-        for entry in summary["files"]
-    ]
-    print_table([name.removeprefix("rows_").replace("_", " ") for name in names], rows)
+    keys = [key for key in summary["files"][0] if key != "symbols_unread"]
+    headings = {key.removeprefix("rows_").replace("_", " "): key for key in keys}
+    files = [entry | {"path": Path(entry["path"]).name} for entry in summary["files"]]
+    print_records(headings, files)
 
 
 @app.command(rich_help_panel=DATA)
@@ -141,19 +139,13 @@ def status(as_json: AsJson = False) -> None:
     """
     from reporting.figures.forecasts import status as read_status
 
-    document = run_in_context(lambda context: read_status(context.engine), changes=False)
+    payload = run_in_context(lambda context: read_status(context.engine), changes=False)
     if as_json:
-        print_json(document)
+        print_json(payload)
         return
-    columns = ["job", "status", "mode", "as_of", "rows", "seconds", "error"]
-    print_table(
-        columns,
-        [
-            [name, *(row[column] for column in columns[1:])]
-            for name, row in document["jobs"].items()
-        ],
-    )
-    print_pairs(document["data"])
+    jobs = [{**row, "job": name} for name, row in payload["jobs"].items()]
+    print_records(["job", "status", "mode", "as_of", "rows", "seconds", "error"], jobs)
+    print_pairs(payload["data"])
 
 
 @app.command(rich_help_panel=RUN)

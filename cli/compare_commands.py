@@ -8,7 +8,7 @@ import typer
 
 from cli.app import DATA, app
 from cli.options import AsJson, DayAfter, FirstDay, Pools, day, run_in_context
-from cli.terminal import out, print_json, print_pairs, print_table
+from cli.terminal import out, print_json, print_pairs, print_records
 
 
 @app.command(rich_help_panel=DATA)
@@ -65,13 +65,10 @@ def _print(result: dict[str, Any]) -> None:
         }
     )
     out.print()
-    names = ["equal", "both_null", "different", "only_ours", "only_theirs", "rules"]
-    print_table(
-        ["column", *(name.replace("_", " ") for name in names)],
-        [
-            [column, *(counts[name] for name in names)]
-            for column, counts in result["columns"].items()
-        ],
+    keys = ("column", "equal", "both_null", "different", "only_ours", "only_theirs", "rules")
+    headings = {key.replace("_", " "): key for key in keys}
+    print_records(
+        headings, ({**counts, "column": column} for column, counts in result["columns"].items())
     )
     if result["not_compared"]:
         out.print()
@@ -81,9 +78,8 @@ def _print(result: dict[str, Any]) -> None:
         print_pairs(result["rules"])
     if result["examples"]:
         out.print()
-        columns = ["pool_id", "date", "column", "ours", "theirs"]
-        print_table(
-            columns,
-            [[example[name] for name in columns] for example in result["examples"]],
+        print_records(
+            ["pool_id", "date", "column", "ours", "theirs"],
+            result["examples"],
             title=f"unexplained: {result['unexplained']:,}",
         )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cli.context import JobContext
-from cli.terminal import out, print_table, say, step
+from cli.terminal import out, print_records, say, step
 from common.errors import ConfigurationError
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.ingest.loading.load_files import load_files
@@ -76,11 +76,9 @@ def print_demo(summary: Mapping[str, Any]) -> None:
         "TVL $": "tvl",
         "fallback": "apy_fallback_reason",
     }
-    rows = [[row[name] for name in columns.values()] for row in summary["forecasts"]]
-    print_table(
-        list(columns),
-        rows,
-        title=f"As of {summary['forecast']['as_of']}: the {len(rows)} largest pools, tomorrow",
-    )
+    pools = summary["forecasts"]
+    as_of = summary["forecast"]["as_of"]
+    title = f"As of {as_of}: the {len(pools)} largest pools, tomorrow"
+    print_records(columns, pools, title=title)
     out.print(f"\nThe report: {summary['report']}", soft_wrap=True)
     out.print(TRY_NEXT, markup=False, soft_wrap=True)

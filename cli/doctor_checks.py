@@ -355,12 +355,12 @@ def folders(settings: Settings) -> tuple[Result, str, str]:
             "set these variables to folders you may write, or change the folders' rights",
         )
     if public := _public_state(settings.yieldspark_home):
-        shown = ", ".join(str(path) for path in public[:SHOWN_PATHS])
+        paths_to_fix = [str(path) for path in public[:SHOWN_PATHS]]
         more = f" and {len(public) - SHOWN_PATHS} more" if len(public) > SHOWN_PATHS else ""
         return (
             "warn",
-            f"other accounts of this machine may read or change {shown}{more}",
-            f"chmod -R go= {' '.join(sorted({str(path) for path in public[:SHOWN_PATHS]}))}",
+            f"other accounts of this machine may read or change {', '.join(paths_to_fix)}{more}",
+            f"chmod -R go= {' '.join(sorted(set(paths_to_fix)))}",
         )
     return "ok", ", ".join(str(folder) for folder in paths.values()), ""
 

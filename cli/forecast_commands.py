@@ -10,7 +10,7 @@ import typer
 from cli.app import MODELS, RUN, app
 from cli.context import JobContext
 from cli.options import AsJson, DryRun, Engine, LastDay, day, run_in_context
-from cli.terminal import out, print_json, print_pairs, print_run, print_table
+from cli.terminal import out, print_json, print_pairs, print_records, print_run, print_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,12 +168,10 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
     if rows:
         title = "relative to persistence (1 = equal), the MAE ratio with its interval over days"
         print_table(columns, rows, title=title)
-    keys = ["target", "by", "group", "rows", "mae_ratio", "median_ae_ratio", "coverage"]
-    groups = [[row[key] for key in keys] for row in document.get("groups", [])]
-    if groups:
-        print_table(
-            ["target", "by", "group", "rows", "MAE ratio", "median ratio", "coverage"], groups
-        )
+    if document.get("groups"):
+        ratios = {"MAE ratio": "mae_ratio", "median ratio": "median_ae_ratio"}
+        keys = {key: key for key in ("target", "by", "group", "rows")}
+        print_records(keys | ratios | {"coverage": "coverage"}, document["groups"])
     if "report" in document:
         out.print(str(document["report"]), soft_wrap=True)
 

@@ -10,7 +10,7 @@ import typer
 from cli.app import MODELS, app
 from cli.context import JobContext
 from cli.options import AsJson, Engine, EngineName, run_in_context
-from cli.terminal import out, print_json, print_pairs, print_table
+from cli.terminal import out, print_json, print_pairs, print_records, print_table
 
 models_app = typer.Typer(
     no_args_is_help=True, help="Model versions: list, compare, promote and roll back."
@@ -68,13 +68,7 @@ def list_versions(engine: Engine = None, horizon: Horizon = None, as_json: AsJso
         "features_hash",
         "code_version",
     ]
-    print_table(
-        columns,
-        [
-            [", ".join(row[name]) if name == "aliases" else row[name] for name in columns]
-            for row in rows
-        ],
-    )
+    print_records(columns, (row | {"aliases": ", ".join(row["aliases"])} for row in rows))
 
 
 @models_app.command()
@@ -115,7 +109,7 @@ def show(
         "reason",
     ]
     if document["decisions"]:
-        print_table(columns, [[row[name] for name in columns] for row in document["decisions"]])
+        print_records(columns, document["decisions"])
 
 
 @models_app.command()
@@ -218,5 +212,4 @@ def _print_numbers(numbers: dict[str, Any]) -> None:
         title = f"{numbers['rows']} rows of {numbers['days']} days: errors in the pools' own scales"
         print_table(["lost, as a ratio", "ratio", "from", "to"], ratios, title=title)
     if numbers.get("groups"):
-        columns = ["by", "group", "rows", "ratio"]
-        print_table(columns, [[row[name] for name in columns] for row in numbers["groups"]])
+        print_records(["by", "group", "rows", "ratio"], numbers["groups"])

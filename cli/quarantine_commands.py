@@ -12,7 +12,7 @@ import typer
 
 from cli.app import DATA, app
 from cli.options import AsJson, Decimal, QuarantinedSince, day, run_in_context
-from cli.terminal import out, print_json, print_pairs, print_run, print_table
+from cli.terminal import out, print_json, print_pairs, print_records, print_run, print_table
 from common.errors import ConfigurationError
 
 quarantine_app = typer.Typer(
@@ -86,13 +86,7 @@ def list_rows(
     columns = ["id", "reason", "pool_id", "timestamp", "source_id", "quarantined_at", "resolution"]
     if listing["rows"]:
         out.print()
-        print_table(
-            columns,
-            [
-                [str(row[name]) if name == "id" else row[name] for name in columns]
-                for row in listing["rows"]
-            ],
-        )
+        print_records(columns, listing["rows"])
     if listing["total"] > len(listing["rows"]):
         out.print(
             f"{len(listing['rows'])} of {listing['total']} rows; --limit shows more", style="dim"
@@ -238,12 +232,5 @@ def _filters(
 
 def _print_replay(result: dict[str, Any]) -> None:
     print_run({name: value for name, value in result.items() if name != "details"})
-    columns = ["id", "pool_id", "timestamp", "outcome", "said"]
     if result["details"]:
-        print_table(
-            columns,
-            [
-                [str(row[name]) if name == "id" else row[name] for name in columns]
-                for row in result["details"]
-            ],
-        )
+        print_records(["id", "pool_id", "timestamp", "outcome", "said"], result["details"])

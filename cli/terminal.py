@@ -116,6 +116,28 @@ def print_table(
     out.print(table)
 
 
+def print_records(
+    columns: Mapping[str, str] | Sequence[str],
+    records: Iterable[Mapping[str, Any]],
+    *,
+    title: str | None = None,
+) -> None:
+    """Print mappings as a table, one row each.
+
+    Args:
+        columns: keys of the columns, or keys by the heading to print.
+        records: mappings with these keys. Values of `id` are printed without separators.
+        title: text above the table.
+    """
+    headings = dict(columns) if isinstance(columns, Mapping) else {key: key for key in columns}
+    rows = [_record_values(record, headings.values()) for record in records]
+    print_table(list(headings), rows, title=title)
+
+
+def _record_values(record: Mapping[str, Any], keys: Iterable[str]) -> list[object]:
+    return [str(record[key]) if key == "id" else record[key] for key in keys]
+
+
 def format_value(value: object) -> str:
     """Return a value as text for a person: thousands separators, `-` for None."""
     if value is None:
@@ -165,17 +187,11 @@ def print_plan(document: Mapping[str, Any]) -> None:
     """Print the plan of a dry run: its figures, then one line for each reason if it has reasons."""
     plan = document["plan"]
     hidden = {"parts", "reasons", "rules", "request", "seen"}
-    print_pairs(
-        {
-            "job": document["job"],
-            **{
-                name: value
-                for name, value in plan.items()
-                if name not in hidden and value not in (None, [])
-            },
-        }
-    )
+    pairs = {"job": document["job"]}
+    for name, value in plan.items():
+        if name not in hidden and value not in (None, []):
+            pairs[name] = value
+    print_pairs(pairs)
     if plan.get("parts"):
-        columns = ["reason", "pools", "start", "end", "days"]
         out.print()
-        print_table(columns, [[part[column] for column in columns] for part in plan["parts"]])
+        print_records(["reason", "pools", "start", "end", "days"], plan["parts"])

@@ -36,7 +36,7 @@ class BatchCheck:
         name: name in messages and in the run ledger.
         level: unit that the query counts: rows, pool-days or the whole commit.
         severity: `fail` prevents the commit, `warn` is reported.
-        words: message about the failing rows.
+        message: message about the failing rows.
         query: SELECT that returns them; the first row is part of the message.
         parameters: parameters of the query.
         preparation: statements that run before it.

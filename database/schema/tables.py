@@ -290,7 +290,7 @@ observed_days = Table(
     Column("tvl", Double, comment="USD; null: the snapshot had none"),
     Index("observed_days_rounded_idx", "pool_id", postgresql_where=text("snapshot IS NULL")),
     comment=(
-        "each day's last accepted snapshot, unrounded: it stands in for raw rows that are gone"
+        "each day's last accepted snapshot, unrounded; replaces raw rows that no longer exist"
     ),
 )
 
@@ -436,10 +436,10 @@ promotion = Table(
     Column("id", BigInteger, Identity(), primary_key=True),
     Column("decided_at", DateTime(timezone=True), nullable=False, server_default=NOW),
     Column("decided_by", Text, nullable=False, comment="user@host"),
-    Column("run_id", Text, comment="the forecast run that judged; null for a decision by hand"),
+    Column("run_id", Text, comment="the forecast run that validated; null for a decision by hand"),
     Column("engine", Text, nullable=False),
     Column("horizon_days", Integer, nullable=False),
-    Column("as_of", Date, comment="last day of what was judged"),
+    Column("as_of", Date, comment="last day of the validation"),
     Column(
         "decision",
         Text,

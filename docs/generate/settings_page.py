@@ -66,7 +66,10 @@ def _number(value: object) -> str:
 def _allowed(schema: Mapping[str, Any]) -> str:
     """The limits that JSON Schema states, which are those that pydantic checks."""
     options = schema.get("anyOf", [schema])
-    return "; ".join(part for option in options for part in _limits(option))
+    limits: list[str] = []
+    for option in options:
+        limits += _limits(option)
+    return "; ".join(limits)
 
 
 def _limits(schema: Mapping[str, Any]) -> Iterator[str]:

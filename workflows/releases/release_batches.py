@@ -10,6 +10,7 @@ from typing import Any
 
 from common import jobs
 from common.google.clients import require_settings
+from common.jobs import JobSpec
 from config_spark import Settings
 from workflows.clients.dataproc import GRACE_SECONDS
 from workflows.spec.batch_request import batch_key, build_batch, operator_environment
@@ -76,19 +77,21 @@ def support_warnings(settings: Settings, *, today: date | None = None) -> list[s
 
 def job_entries() -> list[dict[str, Any]]:
     """Return the jobs as `pipeline.yaml` reads them, in the order in which it runs them."""
-    return [
-        {
-            "name": job.name,
-            "short_name": job.short_name,
-            "request_prefix": job.request_prefix,
-            "engines": list(job.engines),
-            "options": [
-                {"name": option.name, "flag": option.flag, "has_value": option.has_value}
-                for option in job.options
-            ],
-        }
-        for job in jobs.JOBS
+    return [_job_entry(job) for job in jobs.JOBS]
+
+
+def _job_entry(job: JobSpec) -> dict[str, Any]:
+    options = [
+        {"name": option.name, "flag": option.flag, "has_value": option.has_value}
+        for option in job.options
     ]
+    return {
+        "name": job.name,
+        "short_name": job.short_name,
+        "request_prefix": job.request_prefix,
+        "engines": list(job.engines),
+        "options": options,
+    }
 
 
 def differences(released: Any, built: Any) -> list[str]:

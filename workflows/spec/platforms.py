@@ -80,18 +80,22 @@ RUNTIME_OF_ENGINE: dict[str | None, Runtime] = {
 
 def platform_rows() -> tuple[Platform, ...]:
     """Return the platform of each job and engine, jobs in the order of the pipeline."""
-    return tuple(
-        Platform(
-            job.name,
-            engine,
-            runtime=RUNTIME_OF_ENGINE[engine].version,
-            spark=RUNTIME_OF_ENGINE[engine].spark,
-            scala=RUNTIME_OF_ENGINE[engine].scala,
-            supported_to=RUNTIME_OF_ENGINE[engine].supported_to,
-            available_to=RUNTIME_OF_ENGINE[engine].available_to,
-        )
-        for job in jobs.JOBS
-        for engine in job.engine_choices
+    rows = []
+    for job in jobs.JOBS:
+        rows += [_platform(job.name, engine) for engine in job.engine_choices]
+    return tuple(rows)
+
+
+def _platform(job: str, engine: str | None) -> Platform:
+    runtime = RUNTIME_OF_ENGINE[engine]
+    return Platform(
+        job,
+        engine,
+        runtime=runtime.version,
+        spark=runtime.spark,
+        scala=runtime.scala,
+        supported_to=runtime.supported_to,
+        available_to=runtime.available_to,
     )
 
 

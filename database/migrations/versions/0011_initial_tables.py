@@ -338,7 +338,7 @@ def _observed_days() -> None:
         sa.PrimaryKeyConstraint("pool_id", "date"),
         schema=SCHEMA,
         comment=(
-            "each day's last accepted snapshot, unrounded: it stands in for raw rows that are gone"
+            "each day's last accepted snapshot, unrounded; replaces raw rows that no longer exist"
         ),
     )
     op.create_index(
@@ -375,11 +375,13 @@ def _promotion() -> None:
         sa.Column("decided_at", sa.DateTime(timezone=True), server_default=NOW, nullable=False),
         sa.Column("decided_by", sa.Text(), nullable=False, comment="user@host"),
         sa.Column(
-            "run_id", sa.Text(), comment="the forecast run that judged; null for a decision by hand"
+            "run_id",
+            sa.Text(),
+            comment="the forecast run that validated; null for a decision by hand",
         ),
         sa.Column("engine", sa.Text(), nullable=False),
         sa.Column("horizon_days", sa.Integer(), nullable=False),
-        sa.Column("as_of", sa.Date(), comment="last day of what was judged"),
+        sa.Column("as_of", sa.Date(), comment="last day of the validation"),
         sa.Column(
             "decision",
             sa.Text(),
