@@ -1,7 +1,8 @@
 """The batch jobs of YieldSpark: one table that everything which names a job reads.
 
 A job is one command, one `job` in the run ledger and one key of a release's `batches.json`, all by
-the same name. A new job is a new entry of `JOBS`; it imports no job's module.
+the same name. A new job is an entry of `JOBS` and a command
+(CONTRIBUTING, "Jobs"). The table imports no job's module.
 """
 
 from __future__ import annotations

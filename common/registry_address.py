@@ -53,29 +53,29 @@ def check_place(uri: str, *, db_host: str | None, db_name: str, artifacts_uri: s
     Raises:
         ValueError: host or database are wrong, or the location of the model files is not set.
     """
-    if problem := _problem(uri, db_host, db_name, artifacts_uri):
+    if problem := _problem(uri, db_host, db_name):
         host = db_host if db_host and not db_host.startswith("/") else "(value of DB_HOST)"
         raise ValueError(
             f"MLFLOW_TRACKING_URI {problem}; write {REGISTRY_DATABASE}://{host}/mlflow"
         )
+    if not artifacts_uri:
+        raise ValueError(
+            "MLFLOW_TRACKING_URI needs MLFLOW_ARTIFACTS_URI, which is not set: files of models"
+            " would stay in the working folder; set it to gs://BUCKET/models"
+        )
 
 
-def _problem(uri: str, db_host: str | None, db_name: str, artifacts_uri: str | None) -> str | None:
+def _problem(uri: str, db_host: str | None, db_name: str) -> str | None:
     address = urlsplit(uri)
     host, database = address.hostname or "", unquote(address.path.removeprefix("/"))
     if not db_host:
         return "takes the login of the database at DB_HOST, which is not set; set it"
     # a socket's folder can't be the host of a URI: libpq gets it from DB_HOST
     if host != ("" if db_host.startswith("/") else db_host.lower()):
-        # the login of DB_USER goes to no other server
+        # the login of DB_USER goes to no other host
         return f"names the host {host!r}, and DB_HOST is {db_host!r}, whose login it takes"
     if not database or "/" in database or address.query:
         return "takes a host, a port and the name of one database, and nothing more"
     if database == db_name:
         return f"names {database!r}, which is DB_NAME; MLflow takes a database of its own"
-    if not artifacts_uri:
-        return (
-            "needs MLFLOW_ARTIFACTS_URI, which is not set: files of models would stay in the"
-            " working folder; set it to gs://BUCKET/models"
-        )
     return None

@@ -50,7 +50,7 @@ from data_processing.planning.plan_sql import INTERVAL_COLUMNS
 from data_processing.planning.plan_statistics import count_rows_to_read
 from data_processing.planning.run_plan import Plan
 from data_processing.planning.run_request import Request, request_from_run
-from data_processing.raw.history import TABLE, rows_to_read, stored_rows
+from data_processing.raw.history import TABLE, select_rows_to_read, select_stored_rows
 from database.connections.engine import checked_connection, make_engine
 from database.db_utils_spark import (
     ArrowTransform,
@@ -255,11 +255,11 @@ def _read(
 ) -> tuple[DataFrame, DataFrame]:
     """Return the raw and stored rows to read, and each pool's intervals."""
     table = plan.decision.table
-    stored = stored_rows(table, retire_missing=plan.request.retire_missing)
+    stored = select_stored_rows(table, retire_missing=plan.request.retire_missing)
     raw = read_table_spark(
         spark,
         settings,
-        f"{rows_to_read(table, plan.out_of_range_rows)} UNION ALL {stored}",
+        f"{select_rows_to_read(table, plan.out_of_range_rows)} UNION ALL {stored}",
         partition_by="pool_id",
         snapshot=snapshot,
     )

@@ -2,8 +2,8 @@
 returns the failing rows.
 
 They run inside the run's transaction, on staging and before the merge. A failing row of severity
-`fail` prevents the commit; of severity `warn` it is reported, as is a check that takes longer than
-WARN_SECONDS.
+`fail` prevents the commit. A `warn` check is only reported, and so is one that is not finished
+after WARN_SECONDS.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Comparison of two model versions on the same rows, by the rule that promotes a challenger.
 
 Reads both versions and the metrics up to the newest day; returns the decision and its numbers.
-Moves no alias and records no decision.
+Adds a run to the ledger; moves no alias and records no decision.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def compare_versions(
     Raises:
         ModelRefused: a version is unknown, damaged or has other features than the code.
         RegistryUnreachable: the model registry does not answer.
-        NotEnoughHistory: there is no day that neither version was fitted on.
+        NotEnoughHistory: every day with metrics was used to fit one of the versions.
     """
     database = make_engine(settings)
     archives = [load_version(settings, database, name)[1] for name in (first, second)]
@@ -100,7 +100,7 @@ def _first_common_day(
     )
     if start >= as_of:
         raise NotEnoughHistory(
-            f"both versions were fitted on data up to {start}, and the newest metrics are of"
+            f"one of the versions was fitted on data up to {start}, and the newest metrics are of"
             f" {as_of}: compare them after more days have been loaded"
         )
     return start

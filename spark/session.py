@@ -97,7 +97,8 @@ def get_spark_session(
         os.environ["PYSPARK_PYTHON"] = sys.executable
         # inherited by the JVM: on busy cores LightGBM's OpenMP threads would spin for minutes
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # its thread prints a traceback when the JVM ends, and the waiting call reports that anyway
+    # AccumulatorServer's thread would print a traceback when the JVM ends; the call that waits for
+    # the JVM raises that error already
     AccumulatorServer.handle_error = _log_lost_jvm  # type: ignore[method-assign, assignment]
     if settings.environment == "local" and not is_jvm_running():
         _start_jvm(conf, settings.yieldspark_home / "logs" / "java.log")
@@ -163,7 +164,7 @@ class _JvmProcess(subprocess.Popen[bytes]):
 
 
 def kill_jvm() -> bool:
-    """Kill the JVM of this process; returns whether there was one."""
+    """Kill the JVM that `_start_jvm` started last; returns whether it started one."""
     if _JvmProcess.newest is None:
         return False
     _JvmProcess.newest.kill()
@@ -183,7 +184,7 @@ def end_jvm(timeout_seconds: float) -> int | None:
     """
     gateway = SparkContext._gateway
     assert gateway is not None, "no JVM was started"
-    # in the order of PySpark's own tests: it takes a remaining gateway for a running JVM
+    # cleared first, as in PySpark's own tests: PySpark takes a remaining gateway for a running JVM
     SparkContext._gateway = SparkContext._jvm = None
     gateway.shutdown()
     process: subprocess.Popen[bytes] = gateway.proc

@@ -28,7 +28,7 @@ class ForecastSettings(BaseSettings):
         False, description="add changes of ETH, BTC and gas prices as features"
     )
     horizon_days: Annotated[int, Field(ge=1, le=7)] = Field(
-        1, description="forecast horizon of `backtest`; the job publishes 1; days"
+        1, description="days from the as-of day to the target day"
     )
     backtest_days: Annotated[int, Field(ge=5, le=365)] = Field(
         60, description="number of target days that `backtest` scores; days"

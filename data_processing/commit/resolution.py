@@ -15,7 +15,13 @@ from sqlalchemy import Connection, text
 from config_spark import Settings
 from data_processing.checks.row_checks import IN_FUTURE, NOT_IN_POOLS, raw_row_checks
 from data_processing.planning.run_plan import Plan
-from data_processing.raw.history import STORED_TEXTS, TABLE, TEXTS, midnight, validated_rows
+from data_processing.raw.history import (
+    RAW_ROW_COLUMNS,
+    STORED_DAY_COLUMNS,
+    TABLE,
+    midnight,
+    validated_rows,
+)
 from data_processing.raw.observed_days import OBSERVED, snapshot_identity
 from data_processing.raw.quarantine_table import ACCEPT, QUARANTINE, RAW_ROW, REOPEN
 
@@ -80,14 +86,14 @@ def _snapshots(plan: Plan, end: date) -> str:
             WHERE {RAW_ROW}
                 AND ({candidates})
         )
-        SELECT {TEXTS}, e.source_id
+        SELECT {RAW_ROW_COLUMNS}, e.source_id
         FROM entries AS e
         JOIN {TABLE} AS h ON h.pool_id = e.pool_id
             AND h.timestamp = e.timestamp
             AND {snapshot_identity("h")}::text = e.source_id
         WHERE h.timestamp < {midnight(end)}
         UNION ALL
-        SELECT {STORED_TEXTS}, e.source_id
+        SELECT {STORED_DAY_COLUMNS}, e.source_id
         FROM entries AS e
         JOIN {OBSERVED} AS s ON s.pool_id = e.pool_id
             AND s.snapshot::text = e.source_id"""

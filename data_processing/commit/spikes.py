@@ -13,7 +13,7 @@ from typing import Any
 from config_spark import Settings
 from data_processing.checks.row_checks import EARLIEST_DAY, raw_row_checks
 from data_processing.planning.run_plan import Plan
-from data_processing.raw.history import TABLE, TEXTS, midnight, validated_rows
+from data_processing.raw.history import RAW_ROW_COLUMNS, TABLE, midnight, validated_rows
 
 NEWEST_ROWS = 200_000
 """Each row takes about 20 microseconds, with or without indexes on raw history."""
@@ -155,7 +155,7 @@ def _rows_around(within: str, start: date | None) -> str:
     # frame from disk again for each row. The windows hold two texts and not the JSON. Most pools
     # have one snapshot a day, so numbers are parsed only where three snapshots are close together.
     earliest = (start or EARLIEST_DAY) - timedelta(days=1)
-    columns = f"{TEXTS}, false AS is_fresh"
+    columns = f"{RAW_ROW_COLUMNS}, false AS is_fresh"
     in_bin = f"h.pool_id = n.pool_id AND h.timestamp >= n.begins AND h.timestamp < n.begins + {BIN}"
     return f"""
     lookup AS MATERIALIZED ({_IS_LOOKUP_FASTER}),

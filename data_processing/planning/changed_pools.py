@@ -16,7 +16,7 @@ from data_processing.checks.row_checks import EARLIEST_DAY, IN_FUTURE, NOT_IN_PO
 from data_processing.planning.last_run import LastRun
 from data_processing.planning.run_request import Request
 from data_processing.raw.history import (
-    STORED_TEXTS,
+    STORED_DAY_COLUMNS,
     TABLE,
     lacks_its_pool,
     midnight,
@@ -173,7 +173,7 @@ def _stored_without_coverage(checks: Sequence[RowCheck]) -> str:
     # `pools` lacked these pools when a run wrote a table with a foreign key, and their raw rows may
     # be gone
     days = f"""
-        SELECT {STORED_TEXTS}
+        SELECT {STORED_DAY_COLUMNS}
         FROM {qualified(pools)} AS k
         JOIN {OBSERVED} AS s ON s.pool_id = k.pool_id
         WHERE s.snapshot IS NOT NULL

@@ -16,7 +16,7 @@ from data_processing.checks.row_checks import EARLIEST_DAY, RowCheck
 from data_processing.planning.changed_pools import CHANGED_POOLS
 from data_processing.planning.last_run import LastRun, read_clock
 from data_processing.planning.run_request import Request
-from data_processing.raw.history import TABLE, accepted_pools_before, stored_before
+from data_processing.raw.history import TABLE, exists_stored_before, select_accepted_pools_before
 from data_processing.raw.market_series import MarketChange
 from data_processing.raw.observed_days import OBSERVED
 from data_processing.raw.pool_coverage import COVERAGE
@@ -335,7 +335,7 @@ def create_plan_table(
     SELECT ranges.*,
         read_day::timestamp AT TIME ZONE 'UTC' AS read_from,
         CASE WHEN alive THEN least(write_end, CAST(:run_end AS date)) END AS open_end,
-        EXISTS ({stored_before("ranges.read_day", "ranges.pool_id", checks)}) AS is_known
+        EXISTS ({exists_stored_before("ranges.read_day", "ranges.pool_id", checks)}) AS is_known
     FROM ranges"""),
         {"run_end": run_end, "look_back": look_back, "earliest": EARLIEST_DAY},
     )
@@ -348,7 +348,7 @@ def create_plan_table(
         CASE WHEN is_known OR earlier.pool_id IS NOT NULL THEN read_day END AS known_from,
         open_end
     FROM {RANGES} AS r
-    LEFT JOIN ({accepted_pools_before(unknown, checks)}) AS earlier
+    LEFT JOIN ({select_accepted_pools_before(unknown, checks)}) AS earlier
         ON earlier.pool_id = r.pool_id""")
     # without the index, a plan that PostgreSQL takes for small is scanned once for each raw row
     connection.exec_driver_sql(f"CREATE UNIQUE INDEX ON {table} (pool_id)")

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from data_processing.checks.row_checks import RowCheck
 from data_processing.planning.plan_sql import CORRECTION, REASONS
-from data_processing.raw.history import TABLE, planned_rows, rows_to_read, validated_rows
+from data_processing.raw.history import TABLE, planned_rows, select_rows_to_read, validated_rows
 from data_processing.raw.observed_days import OBSERVED
 from data_processing.raw.pool_coverage import COVERAGE
 
@@ -219,7 +219,7 @@ def rows_to_quarantine(
         out_of_range: condition for raw rows of an impossible day, or None.
         checks: row checks with severities.
     """
-    rows = validated_rows(rows_to_read(table, out_of_range), checks)
+    rows = validated_rows(select_rows_to_read(table, out_of_range), checks)
     return int(
         connection.exec_driver_sql(
             f"SELECT count(*) FROM ({rows}) AS validated WHERE reason IS NOT NULL"

@@ -68,7 +68,7 @@ def lacks_its_pool(pool_id: str) -> str:
     return f"({_HAS_FOREIGN_KEY} AND NOT EXISTS ({pool_row}))"
 
 
-TEXTS = f"""coalesce(h.id::bigint, 0) AS id,
+RAW_ROW_COLUMNS = f"""coalesce(h.id::bigint, 0) AS id,
         h.pool_id,
         h.timestamp,
         {snapshot_identity("h")} AS snapshot,
@@ -83,7 +83,7 @@ LOWEST, HIGHEST = "0001-01-01", "9999-01-01"
 """Range of Spark's timestamps. PostgreSQL's go further; rows beyond are quarantined in any case."""
 
 
-def rows_to_read(plan_table: str, out_of_range: str | None) -> str:
+def select_rows_to_read(plan_table: str, out_of_range: str | None) -> str:
     """Return a SELECT of the raw rows that a run reads.
 
     For each planned pool it has the rows from `read_from` on, which includes the look-back.
@@ -98,27 +98,29 @@ def rows_to_read(plan_table: str, out_of_range: str | None) -> str:
             WHEN h.timestamp IS NOT NULL
                 THEN least(greatest(h.timestamp, '{LOWEST}'::timestamptz), '{HIGHEST}'::timestamptz)
         END AS timestamp,"""
-    columns = TEXTS.replace("h.timestamp,", clamped)
+    columns = RAW_ROW_COLUMNS.replace("h.timestamp,", clamped)
     planned = f"SELECT {columns} FROM {planned_rows(plan_table)}"
     if out_of_range is None:
         return planned
     return f"{planned} UNION ALL SELECT {columns} FROM {TABLE} AS h WHERE {out_of_range}"
 
 
-def stored_rows(plan_table: str, *, retire_missing: bool) -> str:
+def select_stored_rows(plan_table: str, *, retire_missing: bool) -> str:
     """Return a SELECT of the stored days that a run reads because their raw rows are gone.
 
-    It has the columns of `rows_to_read`. id and snapshot are NULL, the timestamp is the position in
+    It has the columns of `select_rows_to_read`. id and snapshot are NULL, the timestamp is the position in
     the day.
 
     Args:
         plan_table: the plan's table.
         retire_missing: leave out the days that the run writes.
     """
-    return f"SELECT {STORED_TEXTS} FROM {stored_days(plan_table, retire_missing=retire_missing)}"
+    return (
+        f"SELECT {STORED_DAY_COLUMNS} FROM {stored_days(plan_table, retire_missing=retire_missing)}"
+    )
 
 
-STORED_TEXTS = f"""NULL::bigint AS id,
+STORED_DAY_COLUMNS = f"""NULL::bigint AS id,
         s.pool_id,
         {PLACE} AS timestamp,
         NULL::bigint AS snapshot,
@@ -126,7 +128,7 @@ STORED_TEXTS = f"""NULL::bigint AS id,
         s.tvl::text AS tvl,
         {lacks_its_pool("s.pool_id")} AS not_in_pools,
         {decided("s.snapshot")}"""
-"""Select list of a stored day `s`, with the columns of TEXTS."""
+"""Select list of a stored day `s`, with the columns of RAW_ROW_COLUMNS."""
 
 
 def planned_rows(plan_table: str) -> str:
@@ -163,7 +165,7 @@ def out_of_range_rows(now: datetime, since: datetime | None, watermark: datetime
         AND {out_of_range}"""
 
 
-def accepted_pools_before(pools: str, checks: Sequence[RowCheck]) -> str:
+def select_accepted_pools_before(pools: str, checks: Sequence[RowCheck]) -> str:
     """Return a SELECT of the pools with an accepted raw row before read_from, in one pass.
 
     Args:
@@ -172,7 +174,7 @@ def accepted_pools_before(pools: str, checks: Sequence[RowCheck]) -> str:
     """
     # OFFSET 0: rows are joined before they are validated, which costs more
     earlier = f"""
-        SELECT {TEXTS}
+        SELECT {RAW_ROW_COLUMNS}
         FROM {TABLE} AS h
         JOIN {pools} AS p ON p.pool_id = h.pool_id
             AND h.timestamp >= {midnight(EARLIEST_DAY)}
@@ -182,7 +184,7 @@ def accepted_pools_before(pools: str, checks: Sequence[RowCheck]) -> str:
     return f"SELECT DISTINCT pool_id FROM ({rows}) AS earlier WHERE reason IS NULL"
 
 
-def stored_before(day: str, pool_id: str, checks: Sequence[RowCheck]) -> str:
+def exists_stored_before(day: str, pool_id: str, checks: Sequence[RowCheck]) -> str:
     """Return a SELECT of the pool's accepted stored days before `day`.
 
     Args:
@@ -191,7 +193,7 @@ def stored_before(day: str, pool_id: str, checks: Sequence[RowCheck]) -> str:
         checks: row checks with severities.
     """
     earlier = f"""
-        SELECT {STORED_TEXTS}
+        SELECT {STORED_DAY_COLUMNS}
         FROM {OBSERVED} AS s
         WHERE s.pool_id = {pool_id}
             AND s.date < {day}"""

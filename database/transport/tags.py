@@ -35,8 +35,8 @@ def add_tag_columns(transform: Step | None, schema: pa.Schema | None = None) -> 
     """Return a function for `mapInArrow` that transforms the batches of a task and adds the tag
     columns.
 
-    Neither binary COPY nor Spark's JDBC writer converts types, so the rows are cast to the types of
-    staging.
+    Neither binary COPY nor Spark's JDBC writer converts types: give `schema`, the types of staging,
+    unless the rows have them already.
 
     Args:
         transform: transforms the batches; None leaves them unchanged.

@@ -1,4 +1,5 @@
 """The persistence gate: a weight for each pool between persistence (0) and the model's move (1).
+Weights up to 1.2 amplify the move.
 
 Learns from past forecasts. A pool's own losses decide, and the panel's mean loss counts as a number
 of further days, so that a pool with a short history follows the panel.

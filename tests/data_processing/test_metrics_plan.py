@@ -17,7 +17,7 @@ from data_processing.planning.plan import JOB, metric_rules, plan_metrics
 from data_processing.planning.plan_statistics import PlanReason
 from data_processing.planning.run_plan import Plan
 from data_processing.planning.run_request import Request, parse_pools, request_from_run
-from data_processing.raw.history import rows_to_read
+from data_processing.raw.history import select_rows_to_read
 from database.connections.engine import make_engine
 from database.ledger.runs import open_run
 from tests.support.metrics_oracle import RawRow
@@ -424,14 +424,14 @@ def test_rows_inserted_after_plan_are_left_to_next_run(settled: Settings, engine
         plan, _ = planned(settled, request)
         before = rows_of(
             engine,
-            f"SELECT id FROM ({rows_to_read(TABLE, plan.out_of_range_rows)}) AS h ORDER BY id",
+            f"SELECT id FROM ({select_rows_to_read(TABLE, plan.out_of_range_rows)}) AS h ORDER BY id",
         )
         assert (len(before), before[-1]["id"]) == (plan.statistics.rows_to_read, 1000)
         put_rows(engine, [RawRow(1001, "a", NOW + timedelta(seconds=30), {"apy": 1.0})])
         assert (
             rows_of(
                 engine,
-                f"SELECT id FROM ({rows_to_read(TABLE, plan.out_of_range_rows)}) AS h ORDER BY id",
+                f"SELECT id FROM ({select_rows_to_read(TABLE, plan.out_of_range_rows)}) AS h ORDER BY id",
             )
             == before
         )

@@ -69,7 +69,7 @@ class Executions:
 
 
 class ExecutionNotSucceeded(BatchFailed):
-    """An execution that failed or was cancelled.
+    """An execution that ended in another state than SUCCEEDED.
 
     Attributes:
         document: Its summary and `raised`, the workflow's error: a map or a text.

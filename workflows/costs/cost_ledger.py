@@ -40,7 +40,7 @@ class PastRun:
     Attributes:
         job: Name of the job.
         platform: Where it ran.
-        batch: Id of the batch.
+        batch_id: Id of the batch.
         started: Start of the run.
         engine: Engine of a forecast.
         seconds: Duration in the ledger; the machines are billed for longer.

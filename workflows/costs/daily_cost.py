@@ -37,7 +37,7 @@ def daily_job_cost(job: str, platform: PlatformName, inputs: BillInputs) -> Dail
     """Model one daily run of a job.
 
     Args:
-        job: `calculate_pool_metrics` or `forecast_pools`.
+        job: `calculate_metrics` or `forecast_pools`.
         platform: `dataproc` or `cloud_run`.
         inputs: Inputs of the bill.
 

@@ -53,16 +53,19 @@ def with_measured(
     shorter = [run for run in metrics + forecasts if run.seconds < inputs.cold_seconds]
     cold = min((run.seconds for run in shorter), default=inputs.cold_seconds)
     cold_inputs = replace(inputs, cold_seconds=cold)
+    # the shortest run defines the start-up time, so it has no work of its own to measure
+    working = [run for run in metrics if run.seconds > cold]
+    forecasting = [run for run in forecasts if run.seconds > cold]
     figures = {
         "days_read": [(run, _days_read(run, cold_inputs)) for run in metrics],
         "metrics_rows_per_core_second": [
-            (run, _rows_per_core_second(run, cold_inputs)) for run in metrics
+            (run, _rows_per_core_second(run, cold_inputs)) for run in working
         ],
         "forecast_seconds_per_pool": [
-            (run, _seconds_per_pool(run, cold)) for run in forecasts if not run.refits
+            (run, _seconds_per_pool(run, cold)) for run in forecasting if not run.refits
         ],
         "refit_seconds_per_pool": [
-            (run, _seconds_per_pool(run, cold)) for run in forecasts if run.refits
+            (run, _seconds_per_pool(run, cold)) for run in forecasting if run.refits
         ],
         "metrics_billed_share": _billed_shares(metrics, cold_inputs),
         "forecast_billed_share": _billed_shares(forecasts, cold_inputs),
@@ -85,7 +88,7 @@ def _days_read(run: PastRun, inputs: BillInputs) -> float:
 
 
 def _rows_per_core_second(run: PastRun, inputs: BillInputs) -> float:
-    # a run that consists of start-up gives no rate; 1 s is the shortest work that is measurable
+    # 1 s is the shortest work that is measurable
     work = max(run.seconds - inputs.cold_seconds, 1.0)
     return run.rows / work / cores_of(run.job, run.platform, run.rows, inputs)
 
