@@ -1,7 +1,7 @@
 """Parses raw rows in Spark: texts become numbers, and each row gets its reason or warning.
 
-Reads the columns that `data_processing.raw.history.select_rows_to_read` selects. APY in percent, TVL in
-USD. Drops no raw row; a stored day that fails the checks is dropped.
+Reads the columns of `data_processing.raw.history.select_rows_to_read`. APY in percent, TVL in USD.
+Drops no raw row; a stored day that fails the checks is dropped.
 """
 
 from __future__ import annotations

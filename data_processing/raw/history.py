@@ -1,9 +1,9 @@
 """Builds the SQL that reads `raw_defillama_pool_history`, which has several JSON snapshots for each
 pool and day.
 
-A row has apy (percent) and tvl (USD) as text, and what decides whether it may be used. Nothing is
-dropped here: accepted + quarantined = read. Stored values of days whose raw rows are gone are read
-as rows without an id, because they are not raw rows.
+A row has apy (percent) and tvl (USD) as text, and the facts that decide whether it may be used. No
+row is left out: accepted + quarantined = read. `id` is NULL for a stored day, and 0 for a raw row
+of a table without ids.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def select_rows_to_read(plan_table: str, out_of_range: str | None) -> str:
 def select_stored_rows(plan_table: str, *, retire_missing: bool) -> str:
     """Return a SELECT of the stored days that a run reads because their raw rows are gone.
 
-    It has the columns of `select_rows_to_read`. id and snapshot are NULL, the timestamp is the position in
-    the day.
+    It has the columns of `select_rows_to_read`. id and snapshot are NULL, the timestamp is the
+    position in the day.
 
     Args:
         plan_table: the plan's table.
@@ -145,8 +145,8 @@ def out_of_range_rows(now: datetime, since: datetime | None, watermark: datetime
     Args:
         now: clock of the run, UTC; a later timestamp is in the future.
         since: only rows inserted from here on; None for all.
-        watermark: only rows inserted before it. The moment of a later row may have come when it is
-            read, so the next run begins there.
+        watermark: only rows inserted before it. Later rows are left to the next run: their
+            timestamp may no longer be in the future by then.
     """
     out_of_range = f"""(
             h.timestamp < {midnight(EARLIEST_DAY)}
@@ -185,7 +185,7 @@ def select_accepted_pools_before(pools: str, checks: Sequence[RowCheck]) -> str:
 
 
 def exists_stored_before(day: str, pool_id: str, checks: Sequence[RowCheck]) -> str:
-    """Return a SELECT of the pool's accepted stored days before `day`.
+    """Return a subquery for EXISTS: the pool's accepted stored days before `day`.
 
     Args:
         day: an SQL expression of type date.

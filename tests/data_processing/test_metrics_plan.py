@@ -422,16 +422,18 @@ def test_rows_inserted_after_plan_are_left_to_next_run(settled: Settings, engine
     put_rows(engine, [raw(1000, "a", date(2099, 1, 1))])
     for request in (Request(), Request(full_refresh=True)):
         plan, _ = planned(settled, request)
+        read = select_rows_to_read(TABLE, plan.out_of_range_rows)
+        query = f"SELECT id FROM ({read}) AS h ORDER BY id"
         before = rows_of(
             engine,
-            f"SELECT id FROM ({select_rows_to_read(TABLE, plan.out_of_range_rows)}) AS h ORDER BY id",
+            query,
         )
         assert (len(before), before[-1]["id"]) == (plan.statistics.rows_to_read, 1000)
         put_rows(engine, [RawRow(1001, "a", NOW + timedelta(seconds=30), {"apy": 1.0})])
         assert (
             rows_of(
                 engine,
-                f"SELECT id FROM ({select_rows_to_read(TABLE, plan.out_of_range_rows)}) AS h ORDER BY id",
+                query,
             )
             == before
         )
