@@ -424,19 +424,10 @@ def test_rows_inserted_after_plan_are_left_to_next_run(settled: Settings, engine
         plan, _ = planned(settled, request)
         read = select_rows_to_read(TABLE, plan.out_of_range_rows)
         query = f"SELECT id FROM ({read}) AS h ORDER BY id"
-        before = rows_of(
-            engine,
-            query,
-        )
+        before = rows_of(engine, query)
         assert (len(before), before[-1]["id"]) == (plan.statistics.rows_to_read, 1000)
         put_rows(engine, [RawRow(1001, "a", NOW + timedelta(seconds=30), {"apy": 1.0})])
-        assert (
-            rows_of(
-                engine,
-                query,
-            )
-            == before
-        )
+        assert rows_of(engine, query) == before
         execute(engine, "DELETE FROM raw_defillama_pool_history WHERE id = 1001")
 
 
