@@ -5,9 +5,9 @@ locals {
   job_arguments = merge(
     {
       calculate-metrics = ["calculate_metrics"]
-      forecast-pools         = ["forecast_pools"]
-      operator               = ["operator", "--", "status"]
-      costs                  = ["operator", "--", "workflows", "cost", "--day", "yesterday"]
+      forecast-pools    = ["forecast_pools"]
+      operator          = ["operator", "--", "status"]
+      costs             = ["operator", "--", "workflows", "cost", "--day", "yesterday"]
     },
     var.ingest_schedule == null ? {} : { ingest = concat(["operator", "--", "ingest"], var.ingest_arguments) },
   )

@@ -36,7 +36,7 @@ def test_evaluate_takes_in_what_came_true_and_scores_it(
         score["interval"]["coverage"],
     ) == (2, 1.25, 1.25, 0.0)
     shown = run_here("evaluate", "--days", "1", "--end", "2024-06-30").stdout
-    assert "beside persistence" in shown
+    assert "relative to persistence" in shown
     assert "restricted" in shown
 
 

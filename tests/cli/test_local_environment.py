@@ -206,7 +206,10 @@ def test_a_signal_leaves_no_process_and_no_environment_that_stops_the_next_run(
     process.send_signal(signal.Signals[sent])
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (130, ""), errors
-    assert errors.splitlines()[-1] == "environment: interrupted; the next run goes on"
+    assert (
+        errors.splitlines()[-1]
+        == "environment: interrupted; the next run continues the installation"
+    )
     assert "Traceback" not in errors
     until(lambda: not processes_with(token), "every process has ended", 10)
     assert clone.run()[:2] == (0, f"probe 1.0 {clone.venv} demo\n")
@@ -215,7 +218,7 @@ def test_a_signal_leaves_no_process_and_no_environment_that_stops_the_next_run(
 def test_a_signal_inside_generated_code_ends_with_130_too(ready: Clone) -> None:
     """While the commands are loaded, which the `exec` of dataclasses is part of, by `python -m`."""
     inside = "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nfor _ in range(1000): pass\n"
-    (ready.root / "command_line.py").write_text(f"exec({inside!r})\n")
+    (ready.root / "cli" / "main.py").write_text(f"exec({inside!r})\n")
     done = subprocess.run(
         [ready.venv / "bin" / "python", "-m", "run_spark_local"],
         cwd=ready.root,
@@ -223,7 +226,7 @@ def test_a_signal_inside_generated_code_ends_with_130_too(ready: Clone) -> None:
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (130, "interrupted: nothing was begun\n")
+    assert (done.returncode, done.stderr) == (130, "interrupted before the command started\n")
 
 
 def test_a_hang_up_that_a_shell_ignores_stays_ignored(clone: Clone) -> None:

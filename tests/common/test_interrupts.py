@@ -156,9 +156,11 @@ WITH_A_JVM = {
     "metrics session": Stage(
         ("calculate_metrics",), _raw_rows, "session ...", after_seconds=2, job=METRICS
     ),
-    "metrics read": Stage(("calculate_metrics",), _raw_rows, "read ...", job=METRICS),
+    "metrics compute": Stage(
+        ("calculate_metrics",), _raw_rows, "compute_and_load ...", job=METRICS
+    ),
     "metrics transform": Stage(
-        ("calculate_metrics",), _raw_rows, "load ...", after_seconds=1, job=METRICS
+        ("calculate_metrics",), _raw_rows, "compute_and_load ...", after_seconds=1, job=METRICS
     ),
     "metrics load": Stage(
         ("calculate_metrics",),
@@ -280,10 +282,10 @@ def test_lock_of_a_killed_driver_is_free_while_its_statement_runs(
 
 GOES_ON = """
 import os, signal, sys, time
-from common.interrupts import at_the_end, watched
+from common.interrupts import before_forced_exit, end_on_signal
 
-at_the_end(lambda: time.sleep(0.5))  # as the JVM and its folders are cleared
-with watched(lambda: sys.stderr.write("interrupted\\n"), end_seconds=0.5):
+before_forced_exit(lambda: time.sleep(0.5))  # as the JVM and its folders are cleared
+with end_on_signal(lambda: sys.stderr.write("interrupted\\n"), end_seconds=0.5):
     try:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)

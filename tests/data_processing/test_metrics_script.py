@@ -110,7 +110,7 @@ def test_interrupt_during_spark_job_is_recorded(
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if line.rstrip().endswith("read ..."):
+        if line.rstrip().endswith("compute_and_load ..."):
             break
     time.sleep(1)
     process.send_signal(signal.SIGTERM)

@@ -202,6 +202,6 @@ def test_names_damaged_data_without_retries(
 def test_names_a_folder_where_a_file_is_expected(server: EmbeddedServer) -> None:
     lock = server.home / "server" / "lock"
     lock.mkdir(parents=True)
-    with pytest.raises(EnvironmentNotReady, match=rf"{lock}: Is a directory; move what is there"):
+    with pytest.raises(EnvironmentNotReady, match=rf"{lock}: Is a directory; move it away"):
         server.start()
     lock.rmdir()

@@ -159,8 +159,8 @@ def forecasts_of(engine: Engine, as_of: dt.date) -> Any:
     """One row a pool; null reasons are `model`, as the documentation counts them."""
     query = """
         SELECT pool_id, apy::float8, apy_low::float8, apy_high::float8, tvl::float8,
-            tvl_low::float8, tvl_high::float8, coalesce(rule, 'model') AS rule,
-            coalesce(tvl_rule, 'model') AS tvl_rule
+            tvl_low::float8, tvl_high::float8, coalesce(apy_fallback_reason, 'model') AS apy_reason,
+            coalesce(tvl_fallback_reason, 'model') AS tvl_reason
         FROM yieldspark.forecasts WHERE as_of = :as_of
     """
     return pd.DataFrame(rows_of(engine, query, as_of=as_of)).set_index("pool_id")
@@ -169,10 +169,10 @@ def forecasts_of(engine: Engine, as_of: dt.date) -> Any:
 def assert_each_has_a_value_or_a_reason(made: Any) -> None:
     """A forecast is a finite number inside its interval, or null with the reason `no_value`."""
     assert set(made.index) >= set(PATTERNS)
-    assert {*made["rule"], *made["tvl_rule"]} <= {"model"} | reasons_of_the_documentation()
-    for target, rule in (("apy", "rule"), ("tvl", "tvl_rule")):
+    assert {*made["apy_reason"], *made["tvl_reason"]} <= {"model"} | reasons_of_the_documentation()
+    for target, reason in (("apy", "apy_reason"), ("tvl", "tvl_reason")):
         numbers = made[[f"{target}_low", target, f"{target}_high"]].astype(float)
-        is_absent = made[rule] == "no_value"
+        is_absent = made[reason] == "no_value"
         assert numbers[is_absent].isna().all(axis=None), target
         values = numbers[~is_absent].to_numpy()
         assert np.isfinite(values).all(), numbers[~is_absent]
@@ -195,7 +195,7 @@ def test_each_pattern_of_observations_has_a_forecast_or_a_reason(
         assert row["status"] == "succeeded"
         made = forecasts_of(engine, as_of)
         assert_each_has_a_value_or_a_reason(made)
-        reasons[as_of] = made[["rule", "tvl_rule"]].apply(tuple, axis=1).to_dict()
+        reasons[as_of] = made[["apy_reason", "tvl_reason"]].apply(tuple, axis=1).to_dict()
         assert (made["tvl_low"].dropna() >= 0.0).all()
 
     unexpected = {
@@ -208,7 +208,7 @@ def test_each_pattern_of_observations_has_a_forecast_or_a_reason(
     assert on_sunday == dict.fromkeys(on_sunday, ("stale", "stale"))
     assert {*reasons[SUNDAY]["every 2nd day"]} <= BY_MODEL
     made = forecasts_of(engine, FRIDAY)
-    assert (made["rule"] == "model").sum() > ORDINARY_POOLS / 2
+    assert (made["apy_reason"] == "model").sum() > ORDINARY_POOLS / 2
     for name in ("duplicates", "twenty snapshots a day"):
         pd.testing.assert_series_equal(made.loc[name], made.loc["every day"], check_names=False)
     assert made.loc["negative APY", "apy"] < 0.0

@@ -341,7 +341,7 @@ def test_a_java_that_takes_too_long_is_not_taken_for_a_full_disk(
             "end = class_archive.end_jvm\nclass_archive.end_jvm = lambda _: end(170)\n" + impatient
         )
     runs = Runs(tmp_path, jvm)
-    errors = runs(SMALL_RUN + impatient + "class_archive.keep_class_archive()")
+    errors = runs(SMALL_RUN + impatient + "class_archive.save_class_archive()")
     assert "Java was still at work" in errors
     assert "free" not in errors
     assert max(map(len, errors.splitlines())) < 300

@@ -456,10 +456,7 @@ def test_names_an_invalid_certificate_bundle(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("processes")
 def test_prepares_the_process_for_the_pinned_spark(tmp_path: Path) -> None:
-    code = (
-        "import os; from machine import spark_runtime; spark_runtime.prepare_process(); import"
-        " pyspark; "
-    )
+    code = "import os; from local_runtime import jars; jars.prepare_process(); import pyspark; "
     code += "print(os.environ['PYSPARK_PYTHON'], os.environ['OMP_WAIT_POLICY']); "
     code += (
         "print(os.path.dirname(pyspark.__file__) == os.environ['SPARK_HOME'],"

@@ -18,6 +18,12 @@ SIGNAL_AFTER_SECONDS = 0.5
 WAIT_IN_THE_JVM_MILLISECONDS = 1500
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the shared JVM, whose first query may take longer than a signal waits for its work."""
+    monkeypatch.setattr("spark.interrupt.GIVE_UP_SECONDS", 120.0)
+
+
 def send_soon() -> None:
     """Send SIGINT to this process when it has had time to enter the JVM."""
     threading.Timer(SIGNAL_AFTER_SECONDS, os.kill, (os.getpid(), signal.SIGINT)).start()

@@ -299,7 +299,7 @@ def test_a_checkout_that_differs_is_refused_or_gets_a_name_of_its_own(
     with pytest.raises(
         ConfigurationError,
         match=(
-            r"differs from commit \w{12}: M README\.md, \?\? database/new\.py; commit it .*"
+            r"differs from commit \w{12}: M README\.md, \?\? database/new\.py; commit or stash .*"
             r" --allow-dirty"
         ),
     ):
