@@ -201,7 +201,12 @@ def test_a_signal_leaves_no_process_and_no_environment_that_stops_the_next_run(
 ) -> None:
     """It comes to the command alone. pip, which ensurepip starts, is a process of a process."""
     token = secrets.token_hex(8)
-    process = clone.start(**{TOKEN: token})
+    # nohup or a background job of a shell may have set it to be ignored
+    before = signal.signal(signal.Signals[sent], signal.SIG_DFL)
+    try:
+        process = clone.start(**{TOKEN: token})
+    finally:
+        signal.signal(signal.Signals[sent], before)
     until(lambda: STEPS[step](clone.venv), step)
     process.send_signal(signal.Signals[sent])
     output, errors = process.communicate(timeout=60)

@@ -189,7 +189,6 @@ def test_accepts_registry_on_the_database_server(
             {"DB_NAME": "a+b", "MLFLOW_TRACKING_URI": f"postgresql+psycopg2://{HOST}/a%2Bb"},
             r"names 'a\+b', which is DB_NAME",
         ),
-        ({"MLFLOW_ARTIFACTS_URI": ""}, "MLFLOW_ARTIFACTS_URI, which is not set"),
     ],
 )
 def test_rejects_other_registries_in_postgresql_with_the_right_form(
@@ -201,6 +200,16 @@ def test_rejects_other_registries_in_postgresql_with_the_right_form(
         ConfigurationError, match=rf"MLFLOW_TRACKING_URI.*{words}.*write postgresql\+psycopg2://"
     ):
         load_settings()
+
+
+def test_asks_for_the_artifacts_of_a_registry_in_postgresql(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in (REGISTRY | {"MLFLOW_ARTIFACTS_URI": ""}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match="set it to gs://BUCKET/models") as caught:
+        load_settings()
+    assert "write postgresql" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["DB_HOST", "DB_PORT", "DEFILLAMA_YIELDS_URL", "MAX_FILL_DAYS"])

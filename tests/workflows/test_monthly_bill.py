@@ -182,9 +182,12 @@ def test_a_bill_for_as_many_pools_takes_the_time_that_was_measured() -> None:
 
 
 def test_a_run_that_is_shorter_than_the_models_start_says_how_long_a_start_is() -> None:
+    """It has no work of its own, so the rates are those of the other runs."""
     inputs = known_by(a_run(seconds=30.0), a_run(seconds=40.0))
     assert inputs.inputs.cold_seconds == 30.0
-    assert inputs.inputs.forecast_seconds_per_pool == pytest.approx(5.0 / 1_000)
+    assert inputs.inputs.forecast_seconds_per_pool == pytest.approx(10.0 / 1_000)
+    alone = known_by(a_run(seconds=30.0)).inputs
+    assert alone.forecast_seconds_per_pool == BillInputs().forecast_seconds_per_pool
     assert inputs.sources["cold_seconds"].startswith("measured: the shortest of 2 runs")
 
 
