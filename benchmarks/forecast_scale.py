@@ -33,7 +33,7 @@ from forecasting.engines.folds import DaySpan, refit_folds
 from forecasting.engines.lightgbm_engine import LightgbmRows, native_parameters
 from forecasting.models.stacked_model import fit_stacked
 from forecasting.run.dataset import cached_dataset
-from local_runtime import jars as spark_runtime
+from local_runtime import jars as local_jars
 
 JOB = "benchmark_scale"
 ENGINE = "lightgbm"
@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(argv)
     settings = load_settings()
-    spark_runtime.prepare_process()
+    local_jars.prepare_process()
     try:
         figures = compare(get_spark_session(settings, JOB), settings, options.as_of)
     except Exception as error:

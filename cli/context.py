@@ -73,10 +73,10 @@ class JobContext:
     @cached_property
     def jars(self) -> InstalledJars:
         """The jars on this machine, fetched on first use; a missing one is reported once."""
-        from local_runtime import jars as spark_runtime
+        from local_runtime import jars as local_jars
         from spark.jar_sets import jars_folder
 
-        jars = spark_runtime.ensure_jars(jars_folder(self.base_settings), say)
+        jars = local_jars.ensure_jars(jars_folder(self.base_settings), say)
         for sentence in jars.missing.values():
             err.print(Text(f"  {sentence}", style="yellow"), soft_wrap=True)
         return jars
@@ -112,9 +112,9 @@ class JobContext:
     def prepare_jvm(self) -> None:
         """Fetch the jars and set the environment of the JVM that this process starts."""
         from local_runtime import class_data_sharing
-        from local_runtime import jars as spark_runtime
+        from local_runtime import jars as local_jars
 
-        spark_runtime.prepare_process()
+        local_jars.prepare_process()
         # the archive's key names the jars: one that is looked up before they are fetched belongs
         # to this run only, and the next run records another
         _ = self.jars

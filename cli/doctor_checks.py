@@ -39,7 +39,7 @@ from database.embedded.resolve import resolve_database
 from database.embedded.server import EmbeddedServer
 from database.schema.check import find_table_problems
 from database.schema.table_use import JOBS_USE
-from local_runtime import jars as spark_runtime
+from local_runtime import jars as local_jars
 from local_runtime.class_data_sharing import ClassArchive, find_archive
 from spark.jar_sets import jars_folder
 
@@ -131,13 +131,13 @@ def python_version(_: Settings) -> tuple[Result, str, str]:
 
 def java(_: Settings) -> tuple[Result, str, str]:
     """Check that a Java 17 is found."""
-    return "ok", f"Java {spark_runtime.JAVA_MAJOR} in {spark_runtime.find_java()}", ""
+    return "ok", f"Java {local_jars.JAVA_MAJOR} in {local_jars.find_java()}", ""
 
 
 def jars(settings: Settings) -> tuple[Result, str, str]:
     """Check that all jars are present with their locked checksums."""
     folder = jars_folder(settings)
-    present = spark_runtime.check_jars(folder)
+    present = local_jars.check_jars(folder)
     if present.missing:
         return (
             "warn",
@@ -186,7 +186,7 @@ def _is_usable(archive: ClassArchive, classes: Path) -> bool:
 
 def openmp(_: Settings) -> tuple[Result, str, str]:
     """Check that libgomp, which LightGBM needs on Linux, can be loaded."""
-    if spark_runtime.has_libgomp():
+    if local_jars.has_libgomp():
         return (
             "ok",
             "libgomp loads" if sys.platform == "linux" else f"not needed on {sys.platform}",

@@ -69,12 +69,12 @@ def _environment_with_jars() -> dict[str, str]:
     Raises:
         EnvironmentNotReady: a jar cannot be fetched.
     """
-    from local_runtime import jars as spark_runtime
+    from local_runtime import jars as local_jars
     from spark.jar_sets import jars_folder
 
     settings = edge_settings()
-    spark_runtime.prepare_process()
-    spark_runtime.ensure_jars(jars_folder(settings), say)
+    local_jars.prepare_process()
+    local_jars.ensure_jars(jars_folder(settings), say)
     return {**os.environ, "JARS_DIR": str(jars_folder(settings))}
 
 

@@ -147,10 +147,16 @@ def format_value(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.2f}" if abs(value) >= 100 else f"{value:.4g}"
+        return _format_float(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {format_value(inner)}" for name, inner in value.items()) or "-"
     return str(value)
+
+
+def _format_float(value: float) -> str:
+    if abs(value) >= 100_000:
+        return f"{value:,.0f}"
+    return f"{value:,.2f}" if abs(value) >= 100 else f"{value:.4g}"
 
 
 def say(line: str) -> None:

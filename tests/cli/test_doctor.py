@@ -18,7 +18,7 @@ from database.connections.engine import make_engine
 from database.db_utils_spark import execute_sql
 from database.embedded.server import EmbeddedServer, ServerAddress
 from database.schema.migrate import migrate
-from local_runtime import jars as spark_runtime
+from local_runtime import jars as local_jars
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_missing_jars_are_a_warning_and_a_changed_jar_a_failure(settings: Settin
     assert missing.result == "warn"
     assert "READ_TRANSPORT=adbc" in missing.found
     assert "--engine lightgbm" in missing.found
-    name = next(iter(spark_runtime.read_checksums()))
+    name = next(iter(local_jars.read_checksums()))
     folder = settings.yieldspark_home / "jars"
     folder.mkdir(parents=True)
     (folder / name).write_bytes(b"not this")

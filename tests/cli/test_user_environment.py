@@ -14,7 +14,7 @@ import pytest
 
 from common.errors import ConfigurationError, EnvironmentNotReady
 from config_spark import Settings, load_settings
-from local_runtime import jars as spark_runtime
+from local_runtime import jars as local_jars
 from local_runtime.java import find_java, network_options
 from spark.jar_sets import jars_folder
 from spark.session import session_conf
@@ -135,4 +135,4 @@ def test_a_path_that_is_too_long_is_no_java_and_no_bundle(
         network_options(tmp_path, {"SSL_CERT_FILE": long})
     monkeypatch.setenv("YIELDSPARK_IVY_SETTINGS", long)
     with pytest.raises(EnvironmentNotReady, match=r"YIELDSPARK_IVY_SETTINGS=.* ivysettings"):
-        spark_runtime._user_ivy_settings()
+        local_jars._user_ivy_settings()

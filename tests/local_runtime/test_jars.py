@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from common.errors import ConfigurationError, EnvironmentNotReady
-from local_runtime import jars as spark_runtime
+from local_runtime import jars as local_jars
 from local_runtime import java as java_runtime
 from spark.jar_sets import JAR_SETS, JarSet
 from spark.jar_sets import JDBC as JDBC_SET
@@ -115,8 +115,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
             f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in locked.items()
         )
     )
-    monkeypatch.setattr(spark_runtime, "SOURCES", sources)
-    monkeypatch.setattr(spark_runtime, "LOCKED_JARS", len(locked))
+    monkeypatch.setattr(local_jars, "SOURCES", sources)
+    monkeypatch.setattr(local_jars, "LOCKED_JARS", len(locked))
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     return maven
@@ -165,7 +165,7 @@ def private_authority(folder: Path) -> tuple[Path, Path]:
 
 
 needs_natives = pytest.mark.skipif(
-    platform.machine() not in spark_runtime.NATIVE_MACHINES,
+    platform.machine() not in local_jars.NATIVE_MACHINES,
     reason="SynapseML's natives exist for x86_64 only",
 )
 
@@ -183,17 +183,17 @@ def test_fetches_jars_once_then_only_verifies_them(
     )
     announced: list[str] = []
     folder = tmp_path / "jars"
-    jars = spark_runtime.ensure_jars(folder, announced.append)
-    assert jars == spark_runtime.InstalledJars(
+    jars = local_jars.ensure_jars(folder, announced.append)
+    assert jars == local_jars.InstalledJars(
         {"jdbc": (folder / JDBC,), "synapseml": (folder / LIGHTGBM,)}, {}
     )
     assert len(announced) == 2
     request_count = len(repository.seen)
-    assert spark_runtime.ensure_jars(folder, announced.append) == jars
+    assert local_jars.ensure_jars(folder, announced.append) == jars
     assert (len(announced), len(repository.seen)) == (2, request_count)
     assert sorted(path.name for path in folder.iterdir()) == [JDBC, LIGHTGBM]
     (folder / LIGHTGBM).unlink()
-    assert spark_runtime.ensure_jars(folder, announced.append) == jars
+    assert local_jars.ensure_jars(folder, announced.append) == jars
     assert announced[2:] == [f"jars: fetching synapseml into {folder}"]
 
 
@@ -213,11 +213,11 @@ def test_trusts_private_authority_of_ssl_cert_file(
         str(repository.name_it(f"https://127.0.0.1:{served.server_port}/maven/")),
     )
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    refused = spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
+    refused = local_jars.ensure_jars(tmp_path / "jars", lambda _: None)
     assert refused.files == {}
     assert "SSL_CERT_FILE for a private certificate authority" in refused.missing["jdbc"]
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-    assert spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None).missing == {}
+    assert local_jars.ensure_jars(tmp_path / "jars", lambda _: None).missing == {}
 
 
 @needs_natives
@@ -232,7 +232,7 @@ def test_uses_proxy_with_a_password(
         "YIELDSPARK_IVY_SETTINGS", str(repository.name_it("http://jars.invalid/maven/"))
     )
     monkeypatch.setenv("HTTP_PROXY", f"http://someone:p%40ss%20word@127.0.0.1:{served.server_port}")
-    assert spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None).missing == {}
+    assert local_jars.ensure_jars(tmp_path / "jars", lambda _: None).missing == {}
     assert any(
         path.startswith("http://jars.invalid/maven/org/postgresql/") for path in repository.seen
     )
@@ -245,7 +245,7 @@ def test_blocked_download_continues_and_names_the_settings(
         "YIELDSPARK_IVY_SETTINGS", str(repository.name_it("http://jars.invalid/maven/"))
     )
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    jars = spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
+    jars = local_jars.ensure_jars(tmp_path / "jars", lambda _: None)
     assert jars.files == {}
     jdbc, synapseml = jars.missing["jdbc"], jars.missing["synapseml"]
     for word in (
@@ -272,7 +272,7 @@ def test_jar_sets_are_fetched_separately(
         "YIELDSPARK_IVY_SETTINGS",
         str(repository.name_it(f"http://127.0.0.1:{served.server_port}/maven/")),
     )
-    jars = spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
+    jars = local_jars.ensure_jars(tmp_path / "jars", lambda _: None)
     assert jars.files == {"jdbc": (tmp_path / "jars" / JDBC,)}
     assert list(jars.missing) == ["synapseml"]
     assert "synapseml-lightgbm_2.12;1.1.3" in jars.missing["synapseml"]
@@ -290,7 +290,7 @@ def test_rejects_fetched_jar_with_a_wrong_checksum(
         str(repository.name_it(f"http://127.0.0.1:{served.server_port}/maven/")),
     )
     with pytest.raises(EnvironmentNotReady) as refused:
-        spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
+        local_jars.ensure_jars(tmp_path / "jars", lambda _: None)
     for word in (
         JDBC,
         hashlib.sha256(b"something else").hexdigest(),
@@ -306,21 +306,21 @@ def test_detects_a_changed_jar(repository: Repository, tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"the driver")
     before = path.stat()
-    assert spark_runtime.check_jars(path.parent).files["jdbc"] == (path,)
+    assert local_jars.check_jars(path.parent).files["jdbc"] == (path,)
     path.write_bytes(b"the drives")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(
         EnvironmentNotReady,
         match=rf"{JDBC} is refused: its sha256 is .* expects .*; delete the file and run again",
     ):
-        spark_runtime.ensure_jars(path.parent, lambda _: None)
+        local_jars.ensure_jars(path.parent, lambda _: None)
 
 
 def test_other_architecture_uses_the_other_engine(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    reason = spark_runtime.check_jars(tmp_path).missing["synapseml"]
+    reason = local_jars.check_jars(tmp_path).missing["synapseml"]
     assert "x86_64 only and this machine is aarch64" in reason
     assert "--engine lightgbm" in reason
 
@@ -330,15 +330,15 @@ def test_another_jar_set_is_one_entry(
 ) -> None:
     jar_set = JarSet("delta", "Delta Lake", ("delta-*.jar",), "tables are written as Parquet")
     monkeypatch.setitem(JAR_SETS, "delta", jar_set)
-    lock = spark_runtime.SOURCES / "jars.sha256"
+    lock = local_jars.SOURCES / "jars.sha256"
     lock.write_text(lock.read_text() + f"{hashlib.sha256(b'delta').hexdigest()}  delta-3.3.2.jar\n")
-    monkeypatch.setattr(spark_runtime, "LOCKED_JARS", 3)
-    assert spark_runtime.check_jars(tmp_path).missing["delta"] == (
+    monkeypatch.setattr(local_jars, "LOCKED_JARS", 3)
+    assert local_jars.check_jars(tmp_path).missing["delta"] == (
         f"Delta Lake can't be used: not all of its files are in {tmp_path};"
         " tables are written as Parquet"
     )
     (tmp_path / "delta-3.3.2.jar").write_bytes(b"delta")
-    jars = spark_runtime.check_jars(tmp_path)
+    jars = local_jars.check_jars(tmp_path)
     assert jars.files == {"delta": (tmp_path / "delta-3.3.2.jar",)}
     assert jars.loadable == (JDBC_SET, jar_set)
 
@@ -351,12 +351,12 @@ def test_names_missing_ivy_settings(
         EnvironmentNotReady,
         match=r"YIELDSPARK_IVY_SETTINGS=/no/such/ivysettings\.xml does not exist",
     ):
-        spark_runtime.ensure_jars(tmp_path / "jars", lambda _: None)
+        local_jars.ensure_jars(tmp_path / "jars", lambda _: None)
 
 
 def test_lock_file_matches_ivy() -> None:
     ivy = (ROOT / "local_runtime" / "spark_jars" / "ivy.xml").read_text()
-    locked = spark_runtime.read_checksums()
+    locked = local_jars.read_checksums()
     assert len(locked) == ivy.count("<dependency ") == 5
     for name, checksum in locked.items():
         artifact, _, revision = name.removesuffix(".jar").rpartition("-")
@@ -366,11 +366,11 @@ def test_lock_file_matches_ivy() -> None:
 
 def test_names_a_damaged_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = (ROOT / "local_runtime" / "spark_jars" / "jars.sha256").read_bytes()
-    monkeypatch.setattr(spark_runtime, "SOURCES", tmp_path)
+    monkeypatch.setattr(local_jars, "SOURCES", tmp_path)
     for damaged in (b"", content[:100], content.replace(b"  ", b" ? ", 1), b"\xff" * 9):
         (tmp_path / "jars.sha256").write_bytes(damaged)
         with pytest.raises(EnvironmentNotReady, match=r"jars\.sha256 is damaged: .*git restore"):
-            spark_runtime.read_checksums()
+            local_jars.read_checksums()
 
 
 def fake_java(home: Path, version: str) -> Path:
@@ -475,7 +475,7 @@ def test_prepares_the_process_for_the_pinned_spark(tmp_path: Path) -> None:
 
 def test_java_argument_file_is_private(tmp_path: Path, jvm: Path) -> None:
     path = tmp_path / "java.arguments"
-    spark_runtime.write_argument_file(path, ['-Dx=a "b" \\c', "-Dy=1"])
+    local_jars.write_argument_file(path, ['-Dx=a "b" \\c', "-Dy=1"])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     java = jvm / "bin" / "java"
     output = subprocess.run(

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from sqlalchemy import Connection, Engine, event
 
 from database.ledger.runs import Run
-from local_runtime import jars as spark_runtime
+from local_runtime import jars as local_jars
 
 REACHED, GO = "reached", "go"
 PAUSE_SECONDS = 300
@@ -101,7 +101,7 @@ def configure_spark(conf: Mapping[str, str]) -> None:
     """Configure Spark beyond the product's settings. The job removes such variables of its
     environment, so the variable is set after that.
     """
-    drops_variables = spark_runtime.prepare_process
+    drops_variables = local_jars.prepare_process
 
     def prepare_process() -> None:
         drops_variables()
@@ -109,7 +109,7 @@ def configure_spark(conf: Mapping[str, str]) -> None:
             [*(f"--conf {name}={value}" for name, value in conf.items()), "pyspark-shell"]
         )
 
-    spark_runtime.prepare_process = prepare_process
+    local_jars.prepare_process = prepare_process
 
 
 if __name__ == "__main__":

@@ -62,12 +62,12 @@ import logging, sys
 from pyspark import SparkContext
 from config_spark import load_settings
 from local_runtime import class_data_sharing as class_archive
-from local_runtime import jars as spark_runtime
+from local_runtime import jars as local_jars
 
 logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
 logging.getLogger("py4j").setLevel(logging.WARNING)
 settings = load_settings()
-spark_runtime.prepare_process()
+local_jars.prepare_process()
 class_archive.use_class_archive(settings)
 SparkContext._ensure_initialized()
 java = SparkContext._jvm
