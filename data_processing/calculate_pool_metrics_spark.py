@@ -45,6 +45,7 @@ from data_processing.metrics.pool_metrics import (
     group_by_pool,
 )
 from data_processing.metrics.raw_rows import parse_raw_rows
+from data_processing.planning.dry_run import plan_dry_run
 from data_processing.planning.plan import JOB, plan_metrics, validate_request
 from data_processing.planning.plan_sql import INTERVAL_COLUMNS
 from data_processing.planning.plan_statistics import count_rows_to_read
@@ -63,7 +64,7 @@ from database.db_utils_spark import (
 )
 from database.ledger.runs import Acceptance, Run, ledger_row, open_run
 from database.schema.metrics_table import metrics_table
-from database.schema.tables import METRIC_COLUMNS, OWN_SCHEMA, value_staleness
+from database.schema.tables import METRIC_COLUMNS, value_staleness
 from database.staging import staging_name
 from spark.interrupt import interruptible
 from spark.session import stop_session
@@ -129,8 +130,7 @@ def run_metrics(
     request = _request(engine, request, retry)
     validate_request(settings, engine, request, now)
     if dry_run:
-        table = f"{OWN_SCHEMA}.plan_of_a_dry_run"
-        plan = plan_metrics(settings, engine, request, table=table, now=now, dry_run=True)
+        plan = plan_dry_run(settings, engine, request, now)
         return {"job": JOB, "status": "planned", "plan": plan.to_json()}
     with open_run(
         engine,

@@ -1,12 +1,16 @@
-"""The number of rows that a metrics run will read, for the size of its batch."""
+"""Plans of a metrics run that writes nothing, and the number of rows that it will read."""
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from typing import Protocol
 
+from sqlalchemy import Engine
+
 from config_spark import Settings
+from data_processing.checks.catalogue import changed_severities
 from data_processing.planning.plan import plan_metrics, validate_request
+from data_processing.planning.run_plan import Plan
 from data_processing.planning.run_request import Request
 from database.connections.engine import make_engine
 from database.schema.tables import OWN_SCHEMA
@@ -25,6 +29,20 @@ class Options(Protocol):
     def full_refresh(self) -> bool: ...
 
 
+def plan_dry_run(
+    settings: Settings, engine: Engine, request: Request, now: datetime | None = None
+) -> Plan:
+    """Return the plan of a valid request; its temporary table leaves nothing behind.
+
+    Args:
+        settings: limits and severities of the checks.
+        engine: the database, with current tables.
+        request: mode, days and pools of the run.
+        now: clock of the run, UTC; default is this machine's.
+    """
+    return plan_metrics(settings, engine, request, table=DRY_RUN_TABLE, now=now, dry_run=True)
+
+
 def rows_to_read(settings: Settings, options: Options) -> int:
     """Plan a run without Spark, and write nothing.
 
@@ -36,11 +54,12 @@ def rows_to_read(settings: Settings, options: Options) -> int:
         The number of raw rows that the run will read.
 
     Raises:
-        ConfigurationError: the options contradict each other or the database.
+        ConfigurationError: the options contradict each other or the database, or a setting is
+            wrong.
         DatabaseError: the database refused a statement.
     """
+    changed_severities(settings)
     engine = make_engine(settings)
     request = Request(options.full_refresh, options.start, options.end)
     validate_request(settings, engine, request)
-    plan = plan_metrics(settings, engine, request, table=DRY_RUN_TABLE, dry_run=True)
-    return plan.statistics.rows_to_read
+    return plan_dry_run(settings, engine, request).statistics.rows_to_read

@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from common.errors import ConfigurationError, SchemaMismatch
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
+from data_processing.planning.dry_run import rows_to_read
 from data_processing.planning.plan import JOB, metric_rules, plan_metrics
 from data_processing.planning.plan_statistics import PlanReason
 from data_processing.planning.run_plan import Plan
@@ -22,6 +23,7 @@ from database.connections.engine import make_engine
 from database.ledger.runs import open_run
 from tests.support.metrics_oracle import RawRow
 from tests.support.metrics_store import execute, put_into_quarantine, put_rows, rows_of
+from workflows.spec.job_options import JobOptions
 
 NOW = datetime(2024, 6, 1, 12, tzinfo=UTC)
 TODAY = NOW.date()
@@ -622,3 +624,9 @@ def test_error_names_missing_table(database: Settings, engine: Engine) -> None:
     execute(engine, "DROP TABLE gas_fees_daily")
     with pytest.raises(SchemaMismatch, match="gas_fees_daily is missing"):
         planned(database)
+
+
+def test_rows_to_read_rejects_wrong_severities_as_the_job_does(server: Settings) -> None:
+    wrong = server.model_copy(update={"check_severities": "no_such_check=warn"})
+    with pytest.raises(ConfigurationError, match="no_such_check"):
+        rows_to_read(wrong, JobOptions())
