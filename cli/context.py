@@ -54,13 +54,14 @@ class JobContext:
         """The settings with a running database that has the tables of this version."""
         from database.connections.engine import make_engine
         from database.embedded.resolve import resolve_database
-        from database.schema.migrate import migrate, require_current
+        from database.schema.migrate import prepare_tables
 
         settings = resolve_database(self.base_settings)
-        if self.base_settings.db_host and not self._changes:
-            require_current(make_engine(settings))
-        else:
-            migrate(make_engine(settings))
+        prepare_tables(
+            make_engine(settings),
+            is_embedded=not self.base_settings.db_host,
+            changes=self._changes,
+        )
         return settings
 
     @cached_property

@@ -104,6 +104,17 @@ def _require_right_to_create(connection: Connection) -> None:
         )
 
 
+def prepare_tables(engine: Engine, *, is_embedded: bool, changes: bool) -> None:
+    """Migrate the database; a command that changes nothing only checks a database of the user's.
+
+    Raises: as `migrate` and `require_current`.
+    """
+    if is_embedded or changes:
+        migrate(engine)
+    else:
+        require_current(engine)
+
+
 def require_current(engine: Engine) -> None:
     """Check that the database has the tables of this version; for commands that change nothing.
 

@@ -22,7 +22,7 @@ from common.jobs import job_spec
 from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine
 from database.embedded.resolve import resolve_database
-from database.schema.migrate import migrate, require_current
+from database.schema.migrate import prepare_tables
 from workflows.spec.job_options import JobOptions
 
 
@@ -81,11 +81,7 @@ def _planned_rows(
     plan_rows: str, settings: Settings, database: Settings, options: JobOptions
 ) -> int:
     """Plan a run as the job's `--dry-run` does; nothing is written."""
-    engine = make_engine(database)
-    if settings.db_host:
-        require_current(engine)
-    else:
-        migrate(engine)
+    prepare_tables(make_engine(database), is_embedded=not settings.db_host, changes=False)
     module, _, function = plan_rows.partition(":")
     rows: int = getattr(import_module(module), function)(database, options)
     return rows
