@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from packaging.utils import canonicalize_name
+
+from local_runtime.jars import SOURCES, read_checksums
+
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements-spark.txt"
 BY_HAND = Path(__file__).with_name("advisories.toml")
-JARS = ROOT / "local_runtime" / "spark_jars"
 UNKNOWN = "not stated by the package"
 
 Component = dict[str, Any]
@@ -34,7 +37,7 @@ def main(cyclonedx: str, output: Path) -> int:
         return 2
     bill = json.loads(done.stdout)
     names = locked_names(LOCK.read_text(encoding="utf-8"))
-    packages = [part for part in bill["components"] if normalized(part["name"]) in names]
+    packages = [part for part in bill["components"] if canonicalize_name(part["name"]) in names]
     bill["components"] = [*packages, *jar_components()]
     references = {part["bom-ref"] for part in bill["components"]} | {"root-component"}
     bill["dependencies"] = reachable(bill.get("dependencies", []), references)
@@ -47,26 +50,16 @@ def main(cyclonedx: str, output: Path) -> int:
 
 def locked_names(lock: str) -> set[str]:
     """Returns the normalized names of the packages that a requirements file pins."""
-    return {normalized(name) for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
-
-
-def normalized(name: str) -> str:
-    """Returns the name as PEP 503 compares it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)}
 
 
 def jar_components() -> list[Component]:
     """Returns a component for each jar of the lock, with its SHA-256 and licence."""
-    checksums = {
-        name: digest
-        for digest, name in re.findall(
-            r"^(\w+)\s+(\S+)$", (JARS / "jars.sha256").read_text(encoding="utf-8"), re.MULTILINE
-        )
-    }
+    checksums = read_checksums()
     entries = tomllib.loads(BY_HAND.read_text(encoding="utf-8"))["by_hand"]
     licences = {entry["name"]: entry["licence"] for entry in entries if "licence" in entry}
     components = []
-    for jar in ElementTree.parse(JARS / "ivy.xml").iter("dependency"):
+    for jar in ElementTree.parse(SOURCES / "ivy.xml").iter("dependency"):
         group, name, version = jar.attrib["org"], jar.attrib["name"], jar.attrib["rev"]
         purl = f"pkg:maven/{group}/{name}@{version}"
         components.append(
