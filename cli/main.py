@@ -32,7 +32,6 @@ def main() -> NoReturn:
 
 
 def _failure(error: BaseException, arguments: list[str]) -> dict[str, Any]:
-    job = next((name for name in job_names() if arguments[:1] == [name]), None)
-    for length in (1, 2):
-        job = job or JOB_OF_COMMAND.get(" ".join(arguments[:length]))
-    return failure_payload(error, job)
+    jobs = {name: name for name in job_names()} | JOB_OF_COMMAND
+    names = (" ".join(arguments[:length]) for length in (1, 2))
+    return failure_payload(error, next((jobs[name] for name in names if name in jobs), None))
