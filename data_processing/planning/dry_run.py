@@ -8,7 +8,6 @@ from typing import Protocol
 from sqlalchemy import Engine
 
 from config_spark import Settings
-from data_processing.checks.catalogue import changed_severities
 from data_processing.planning.plan import plan_metrics, validate_request
 from data_processing.planning.run_plan import Plan
 from data_processing.planning.run_request import Request
@@ -58,7 +57,6 @@ def rows_to_read(settings: Settings, options: Options) -> int:
             wrong.
         DatabaseError: the database refused a statement.
     """
-    changed_severities(settings)
     engine = make_engine(settings)
     request = Request(options.full_refresh, options.start, options.end)
     validate_request(settings, engine, request)
