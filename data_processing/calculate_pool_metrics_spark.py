@@ -62,7 +62,9 @@ from database.db_utils_spark import (
     get_spark_session,
     read_table_spark,
 )
-from database.ledger.runs import Acceptance, Run, ledger_row, open_run
+from database.ledger.check_result import Acceptance
+from database.ledger.run_records import read_run
+from database.ledger.runs import Run, open_run
 from database.schema.metrics_table import metrics_table
 from database.schema.tables import METRIC_COLUMNS, value_staleness
 from database.staging import staging_name
@@ -152,7 +154,7 @@ def run_metrics(
         else:
             create = session or partial(_default_session, settings)
             _execute(settings, run, plan, create, stop=session is None)
-    return ledger_row(engine, run.run_id)
+    return read_run(engine, run.run_id).to_json()
 
 
 def _request(engine: Engine, request: Request | None, retry: str | None) -> Request:

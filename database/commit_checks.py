@@ -12,18 +12,16 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection, text
 
 from common.errors import CheckFailed, CheckUnfinished
 from database.connections.time_limit import WARN_SECONDS, statement_time_limit
-from database.ledger.runs import Acceptance, Run
+from database.ledger.check_result import Acceptance, CheckResult, Level, Severity
+from database.ledger.runs import Run
 
 log = logging.getLogger(__name__)
-
-Level = Literal["row", "pool_day", "batch"]
-Severity = Literal["fail", "warn"]
 
 SAMPLE_ROWS = 5
 
@@ -73,21 +71,13 @@ def run_checks(run: Run, commit_checks: CommitChecks) -> None:
     """
     for statement, parameters in commit_checks.preparation:
         run.connection.execute(text(statement), parameters)
-    entries = [_entry(run.connection, check, run.acceptance) for check in commit_checks.checks]
-    run.checks += entries
-    for entry in entries:
-        if not entry["passed"] and (entry["severity"] == "warn" or "accepted" in entry):
-            log.warning(
-                "check %s: %s%s",
-                entry["name"],
-                entry["found"],
-                " (accepted)" if "accepted" in entry else "",
-            )
-    blocking = [
-        entry
-        for entry in entries
-        if not entry["passed"] and entry["severity"] == "fail" and "accepted" not in entry
-    ]
+    results = [_run_check(run.connection, check, run.acceptance) for check in commit_checks.checks]
+    # before the error: a blocked run records its checks too
+    run.checks += results
+    for result in results:
+        if not result.passed and not result.blocks_commit:
+            log.warning("check %s%s", result, " (accepted)" if result.acceptance else "")
+    blocking = [result for result in results if result.blocks_commit]
     if blocking:
         raise CheckFailed(_blocked_message(blocking))
 
@@ -110,14 +100,9 @@ def failing_rows(
     return failing, sample
 
 
-def _entry(
+def _run_check(
     connection: Connection, check: BatchCheck, acceptance: Acceptance | None
-) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "name": check.name,
-        "level": check.level,
-        "severity": check.severity,
-    }
+) -> CheckResult:
     try:
         with (
             statement_time_limit(connection, WARN_SECONDS)
@@ -128,16 +113,20 @@ def _entry(
                 connection.exec_driver_sql(statement)
             failing, sample = failing_rows(connection, check.query, check.parameters)
     except CheckUnfinished as error:
-        return entry | {"passed": False, "found": str(error), "failing": 0, "sample": []}
-    entry |= {
-        "passed": failing == 0,
-        "found": _describe_failures(check.message, failing, sample),
-        "failing": failing,
-        "sample": sample,
-    }
-    if failing and check.severity == "fail" and acceptance and check.name in acceptance.names:
-        entry["accepted"] = {"by": acceptance.by, "reason": acceptance.reason}
-    return entry
+        return CheckResult(
+            check.name, False, check.severity, str(error), check.level, failing=0, sample=[]
+        )
+    is_acceptable = check.severity == "fail" and acceptance and check.name in acceptance.names
+    return CheckResult(
+        check.name,
+        failing == 0,
+        check.severity,
+        _describe_failures(check.message, failing, sample),
+        check.level,
+        failing,
+        sample,
+        acceptance if failing and is_acceptable else None,
+    )
 
 
 def _describe_failures(message: str, failing: int, sample: list[dict[str, Any]]) -> str:
@@ -153,9 +142,9 @@ def _format(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _blocked_message(entries: list[dict[str, Any]]) -> str:
-    findings = "; ".join(f"{entry['name']}: {entry['found']}" for entry in entries)
-    options = " ".join(f"--accept-check {entry['name']}" for entry in entries)
+def _blocked_message(blocking: Sequence[CheckResult]) -> str:
+    findings = "; ".join(map(str, blocking))
+    options = " ".join(f"--accept-check {result.name}" for result in blocking)
     return (
         f"blocked, nothing was written. {findings}. Look at the source and run again; to let this"
         f" one run through: {options} --reason TEXT; to change limit or severity: docs/quality.md"

@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from common.errors import CheckFailed
 from config_spark import Settings
 from database.commit_checks import CommitChecks, failing_rows, run_checks
+from database.ledger.check_result import CheckResult
 from database.ledger.runs import Run
 from database.schema import merge_sql
 from database.schema.catalog import has_triggers
@@ -184,8 +185,10 @@ def _check(run: Run, staging: _Staging, rows: int) -> None:
     # targets with the same key need one check
     first_of_key = {tuple(target.key): target for target in reversed(staging.targets)}
     name = f"{staging.targets[0].table.name}.staged_rows"
-    entries = [
-        _entry(name, rows - staging.sent_rows, f"{rows} in staging, {staging.sent_rows} left Spark")
+    results = [
+        _result(
+            name, rows - staging.sent_rows, f"{rows} in staging, {staging.sent_rows} left Spark"
+        )
     ]
     for target in first_of_key.values():
         facts = (
@@ -197,12 +200,13 @@ def _check(run: Run, staging: _Staging, rows: int) -> None:
         )
         failures = merge_sql.staging_failures(staging.name, target, staging.double_columns)
         for fact, meaning in FACTS.items():
-            entry = _entry(f"{target.table.name}.{fact}", facts[fact], f"{facts[fact]} {meaning}")
-            if not entry["passed"]:
-                entry["sample"] = failing_rows(run.connection, failures[fact])[1]
-            entries.append(entry)
-    run.checks += entries
-    failed = [f"{entry['name']}: {entry['found']}" for entry in entries if not entry["passed"]]
+            failing = facts[fact]
+            sample = failing_rows(run.connection, failures[fact])[1] if failing else None
+            results.append(
+                _result(f"{target.table.name}.{fact}", failing, f"{failing} {meaning}", sample)
+            )
+    run.checks += results
+    failed = [str(result) for result in results if not result.passed]
     if failed:
         raise CheckFailed(
             f"the staged rows failed {'; '.join(failed)}. Nothing was written; `status` shows"
@@ -210,15 +214,11 @@ def _check(run: Run, staging: _Staging, rows: int) -> None:
         )
 
 
-def _entry(name: str, failing: int, found: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "level": "batch",
-        "severity": "fail",
-        "passed": failing == 0,
-        "found": found,
-        "failing": abs(failing),
-    }
+def _result(
+    name: str, failing: int, message: str, sample: list[dict[str, Any]] | None = None
+) -> CheckResult:
+    # more rows in staging than left Spark are as wrong as fewer
+    return CheckResult(name, failing == 0, "fail", message, "batch", abs(failing), sample)
 
 
 def _lost_rows(
@@ -230,8 +230,8 @@ def _lost_rows(
     outcome: str,
 ) -> CheckFailed:
     """Record that staged rows are missing from the table after the merge; return the error."""
-    entry = _entry(f"{target.table.name}.merged_rows", lost, f"{staged} staged, {outcome}")
-    run.checks.append(entry | {"sample": sample})
+    name = f"{target.table.name}.merged_rows"
+    run.checks.append(_result(name, lost, f"{staged} staged, {outcome}", sample))
     first = ""
     if sample:
         keys = " and ".join(f"{name} {key}" for name, key in sample[0].items())

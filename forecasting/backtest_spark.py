@@ -17,7 +17,8 @@ from pyspark.sql import SparkSession
 from config_spark import Settings
 from database.connections.engine import make_engine
 from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot
-from database.ledger.runs import Run, ledger_row, open_run
+from database.ledger.run_records import read_run
+from database.ledger.runs import Run, open_run
 from forecasting.engines.choose import choose_engine
 from forecasting.engines.folds import FoldPlan
 from forecasting.evaluation.backtest import backtest_rows
@@ -88,7 +89,7 @@ def run_backtest(
         with interruptible(spark):
             rows, scores = _backtest(spark, settings, plan, days, run)
             keep(rows)
-    return ledger_row(database, run.run_id) | scores
+    return read_run(database, run.run_id).to_json() | scores
 
 
 def _backtest(

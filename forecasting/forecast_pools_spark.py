@@ -29,7 +29,9 @@ from common.jobs import FORECAST_POOLS
 from config_spark import Settings
 from database.connections.engine import make_engine
 from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot
-from database.ledger.runs import Run, ledger_row, open_run
+from database.ledger.check_result import CheckResult
+from database.ledger.run_records import read_run
+from database.ledger.runs import Run, open_run
 from database.schema.metrics_table import metrics_table
 from forecasting.engines.choose import choose_engine
 from forecasting.evaluation.backtest import backtest_rows
@@ -121,7 +123,7 @@ def run_forecast(
         with interruptible(spark):
             _forecast(spark, settings, database, plan, run)
     register_versions(settings, database, plan)
-    return ledger_row(database, run.run_id)
+    return read_run(database, run.run_id).to_json()
 
 
 def _forecast(
@@ -249,7 +251,7 @@ def _forecasts(
 
 def _score_check(
     database: Engine, plan: ForecastPlan, backfill: Sequence[pd.DataFrame], level: float
-) -> dict[str, Any]:
+) -> CheckResult:
     """The score of the last SCORED_DAYS target days, as a check that never blocks."""
     scored = scored_rows(
         database, plan.engine, horizon=plan.folds.horizon, last=plan.as_of, days=SCORED_DAYS
@@ -263,13 +265,7 @@ def _score_check(
     table = score_table(rows, level)
     line = summary_line(table)
     log.info("the last %d days: %s", SCORED_DAYS, line)
-    return {
-        "name": "rolling_origin_score",
-        "passed": True,
-        "severity": "info",
-        "found": line,
-        "scores": table,
-    }
+    return CheckResult("rolling_origin_score", True, "info", line, figures={"scores": table})
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

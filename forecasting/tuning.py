@@ -25,7 +25,8 @@ from common.errors import ConfigurationError, NotEnoughHistory
 from config_spark import Settings
 from database.connections.engine import make_engine
 from database.db_utils_spark import exported_snapshot
-from database.ledger.runs import ledger_row, open_run
+from database.ledger.run_records import read_run
+from database.ledger.runs import open_run
 from forecasting.engines.choose import choose_engine
 from forecasting.engines.engine import FeatureRows, Objective
 from forecasting.engines.folds import EXPANDING_DAYS, ONE_DAY, DaySpan, Fold, FoldPlan
@@ -125,7 +126,10 @@ def tune(
         }
         output.write_text(json.dumps(tuned, indent=2, default=str) + "\n", encoding="utf-8")
         run.plan = {"minutes": minutes, "output": str(output), "tuned": tuned["parameters"]}
-    return ledger_row(make_engine(settings), run.run_id) | {"tuned": tuned, "output": str(output)}
+    return read_run(make_engine(settings), run.run_id).to_json() | {
+        "tuned": tuned,
+        "output": str(output),
+    }
 
 
 def tuning_folds(as_of: dt.date, horizon: int, train_days: int) -> FoldPlan:

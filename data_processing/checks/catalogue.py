@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from common.errors import ConfigurationError
 from config_spark import Settings
-from database.commit_checks import Level, Severity
-from database.ledger.runs import Acceptance
+from database.ledger.check_result import Acceptance, Level, Severity
 
 
 @dataclass(frozen=True)

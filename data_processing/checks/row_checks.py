@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from config_spark import Settings
 from data_processing.checks.catalogue import CATALOGUE, changed_severities, severity_of
-from database.commit_checks import Severity
+from database.ledger.check_result import Severity
 
 EARLIEST_DAY = date(2018, 1, 1)
 """No DeFi pool is older: an earlier timestamp is a unit or parsing error of the source."""

@@ -21,7 +21,8 @@ from data_processing.planning.run_plan import Plan
 from data_processing.raw.market_series import SERIES
 from data_processing.raw.observed_days import RETIRED_DAYS_IN_COVERAGE
 from data_processing.raw.pool_coverage import REMOVED_DAYS, STAGED_COVERAGE
-from database.commit_checks import BatchCheck, CommitChecks, Severity
+from database.commit_checks import BatchCheck, CommitChecks
+from database.ledger.check_result import Severity
 from database.schema.merge_sql import qualified, quoted
 from database.schema.tables import (
     METRIC_COLUMNS,

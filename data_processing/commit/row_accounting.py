@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
@@ -17,6 +16,7 @@ from common.errors import CheckFailed
 from config_spark import Settings
 from data_processing.checks.catalogue import check_message
 from data_processing.checks.row_checks import RowCheck
+from database.ledger.check_result import CheckResult
 from database.ledger.runs import Run
 
 log = logging.getLogger(__name__)
@@ -69,26 +69,27 @@ def record_counts(
     rejected = sum(counts[check.name] for check in checks if check.severity == "fail")
     run.rows |= {"read": read, "quarantined": rejected}
     run.checks += [
-        _entry(check, counts[check.name], settings) for check in checks if counts[check.name]
+        _row_result(check, counts[check.name], settings) for check in checks if counts[check.name]
     ]
-    results = {
-        "accepted_and_quarantined_are_all": (
+    totals = [
+        CheckResult(
+            "raw_rows.accepted_and_quarantined_are_all",
             accepted + rejected == read,
+            "fail",
             f"{accepted} accepted and {rejected} quarantined of {read} read",
+            "batch",
         ),
-        "planned_rows_were_read": (read >= planned, f"{read} read, {planned} planned"),
-    }
-    run.checks += [
-        {
-            "name": f"raw_rows.{name}",
-            "level": "batch",
-            "severity": "fail",
-            "passed": passed,
-            "found": message,
-        }
-        for name, (passed, message) in results.items()
+        CheckResult(
+            "raw_rows.planned_rows_were_read",
+            # rows may be inserted between the plan and the snapshot of the read
+            read >= planned,
+            "fail",
+            f"{read} read, {planned} planned",
+            "batch",
+        ),
     ]
-    failed = [f"{name}: {message}" for name, (passed, message) in results.items() if not passed]
+    run.checks += totals
+    failed = [str(result).removeprefix("raw_rows.") for result in totals if not result.passed]
     if failed:
         raise CheckFailed(
             f"the raw rows failed {'; '.join(failed)}. Nothing was written; run again, and if it"
@@ -96,14 +97,8 @@ def record_counts(
         )
 
 
-def _entry(check: RowCheck, rows: int, settings: Settings) -> dict[str, Any]:
+def _row_result(check: RowCheck, rows: int, settings: Settings) -> CheckResult:
     outcome = "rows, not used" if check.severity == "fail" else "rows, used all the same"
     log.warning("check %s: %d %s", check.name, rows, outcome)
-    return {
-        "name": check.name,
-        "level": "row",
-        "severity": check.severity,
-        "passed": False,
-        "found": f"{check_message(check.name, settings)}: {rows:,} {outcome}",
-        "failing": rows,
-    }
+    message = f"{check_message(check.name, settings)}: {rows:,} {outcome}"
+    return CheckResult(check.name, False, check.severity, message, "row", failing=rows)

@@ -12,11 +12,12 @@ from datetime import UTC, date
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Engine, RowMapping, select
+from sqlalchemy import Engine, select
 
 from common.errors import ConfigurationError
 from data_processing.files.pool_ids import read_pool_ids, unique_ids
 from database.connections.engine import checked_connection
+from database.ledger.run_records import RunRecord
 from database.ledger.runs import is_job_idle
 from database.schema.tables import run_ledger
 
@@ -172,33 +173,34 @@ def request_from_run(engine: Engine, job: str, run_id: str) -> Request:
     Raises:
         ConfigurationError: the run is unknown or did not fail; the message names the next step.
     """
-    row, was_killed = _ledger_row(engine, job, run_id)
-    if row["status"] not in RETRYABLE and not was_killed:
+    failed, was_killed = _find_run(engine, job, run_id)
+    if failed.status not in RETRYABLE and not was_killed:
         raise ConfigurationError(
-            f"--retry {run_id}: {row['run_id']} is {row['status']}; only a run that is"
+            f"--retry {run_id}: {failed.run_id} is {failed.status}; only a run that is"
             f" {', '.join(RETRYABLE)} can be retried"
         )
-    request = (row["plan"] or {}).get("request") or {"mode": row["mode"], "pools": None}
+    # a run of `upsert_via_staging` has no plan
+    request = (failed.plan or {}).get("request") or {"mode": failed.mode, "pools": None}
     pools = tuple(request["pools"]) if request["pools"] is not None else None
     retire_missing = request.get("retire_missing", False)
     if request["mode"] == "backfill":
         return Request(
-            start=_day(request.get("start")) or row["start"],
-            end=_day(request.get("end")) or row["end"],
+            start=_day(request.get("start")) or failed.start,
+            end=_day(request.get("end")) or failed.end,
             pools=pools,
             retire_missing=retire_missing,
         )
-    until = _day(request.get("until")) or row["end"] or row["started_at"].astimezone(UTC).date()
+    started = failed.started_at.astimezone(UTC).date()
     return Request(
         full_refresh=request["mode"] == "full_refresh",
         pools=pools,
-        until=until,
+        until=_day(request.get("until")) or failed.end or started,
         retire_missing=retire_missing,
     )
 
 
-def _ledger_row(engine: Engine, job: str, run_id: str) -> tuple[RowMapping, bool]:
-    """Return the run's ledger row, and whether its driver is gone although it says `running`."""
+def _find_run(engine: Engine, job: str, run_id: str) -> tuple[RunRecord, bool]:
+    """Return the run, and whether its driver is gone although its status is `running`."""
     if not run_id.strip():
         raise ConfigurationError(
             f"--retry needs the id of a run, or {LAST}: it was given an empty one"
@@ -216,7 +218,7 @@ def _ledger_row(engine: Engine, job: str, run_id: str) -> tuple[RowMapping, bool
             f"--retry {run_id}: {job} has no such run; `status --json` names the last one, and"
             f" --retry {LAST} takes it"
         )
-    return row, was_killed
+    return RunRecord.from_row(row), was_killed
 
 
 def _day(text: str | None) -> date | None:

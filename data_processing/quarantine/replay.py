@@ -25,7 +25,8 @@ from data_processing.raw.observed_days import UNDECIDED, snapshot_identity
 from data_processing.raw.quarantine_table import HISTORY, QUARANTINE, RAW_ROW
 from database.connections.engine import checked_connection
 from database.ledger.run_json import ROW_COUNTS
-from database.ledger.runs import Run, ledger_row, open_run
+from database.ledger.run_records import read_run
+from database.ledger.runs import Run, open_run
 from database.schema.check import verify_tables
 from database.schema.table_use import REPLAY_USE
 
@@ -108,7 +109,7 @@ def replay_rows(
         with run.stage("replay"), run.connection.begin():
             details = _replay(run.connection, settings, replay, run.run_id, at)
             _commit(run, _counts(details))
-    return ledger_row(engine, run.run_id) | _outcomes(details)
+    return read_run(engine, run.run_id).to_json() | _outcomes(details)
 
 
 def drop_rows(
@@ -165,7 +166,7 @@ def drop_rows(
                 {**selection.parameters, "run_id": run.run_id, "by": by, "note": note},
             ).rowcount
             _commit(run, {"read": marked + before, "updated": marked, "unchanged": before})
-    return ledger_row(engine, run.run_id)
+    return read_run(engine, run.run_id).to_json()
 
 
 def _commit(run: Run, counts: Mapping[str, int]) -> None:

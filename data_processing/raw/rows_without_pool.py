@@ -15,6 +15,7 @@ from data_processing.checks.catalogue import check_message
 from data_processing.raw.history import TABLE
 from data_processing.raw.observed_days import snapshot_identity
 from data_processing.raw.quarantine_table import QUARANTINE
+from database.ledger.check_result import CheckResult
 from database.ledger.runs import Run
 
 log = logging.getLogger(__name__)
@@ -75,13 +76,5 @@ def quarantine_rows_without_pool(connection: Connection, settings: Settings, run
     log.warning("check %s: %d rows, not used", NO_POOL, rows)
     for name in ("read", "quarantined"):
         run.rows[name] += rows
-    run.checks.append(
-        {
-            "name": NO_POOL,
-            "level": "row",
-            "severity": "fail",
-            "passed": False,
-            "failing": rows,
-            "found": f"{check_message(NO_POOL, settings)}: {rows:,} rows, not used",
-        }
-    )
+    message = f"{check_message(NO_POOL, settings)}: {rows:,} rows, not used"
+    run.checks.append(CheckResult(NO_POOL, False, "fail", message, "row", failing=rows))

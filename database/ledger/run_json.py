@@ -42,10 +42,10 @@ def failure_payload(error: BaseException, job: str | None) -> dict[str, Any]:
     """
     failed = getattr(error, "failed_run", None) or getattr(error.__cause__, "failed_run", None)
     if failed:
-        from database.ledger.runs import ledger_row
+        from database.ledger.run_records import read_run
 
         with suppress(DatabaseError):
-            return ledger_row(*failed)
+            return read_run(*failed).to_json()
     status = "cancelled" if isinstance(error, KeyboardInterrupt | Interrupted) else "failed"
     empty: dict[str, Any] = {
         "rows": dict.fromkeys(ROW_COUNTS, 0),

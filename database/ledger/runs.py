@@ -19,7 +19,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, insert, select, text, update
-from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import DBAPIError
 
 from common.errors import (
@@ -37,19 +36,11 @@ from database.connections.advisory_locks import (
 )
 from database.connections.engine import translate_errors
 from database.connections.errors import translate_jdbc_errors
-from database.ledger.run_json import LEDGER_KEYS, ROW_COUNTS
+from database.ledger.check_result import Acceptance, CheckResult
+from database.ledger.run_json import ROW_COUNTS
 from database.schema.tables import OWN_SCHEMA, run_ledger
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Acceptance:
-    """Checks that one run may fail, with the user who accepts them and the reason."""
-
-    names: tuple[str, ...]
-    by: str
-    reason: str
 
 
 def current_user() -> str:
@@ -77,7 +68,7 @@ class Run:
     plan: dict[str, Any] | None = None
     rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ROW_COUNTS, 0))
     stages: dict[str, float] = field(default_factory=dict)
-    checks: list[dict[str, Any]] = field(default_factory=list)
+    checks: list[CheckResult] = field(default_factory=list)
     acceptance: Acceptance | None = None
     jvm_started: bool = False
     status: str = "running"
@@ -119,11 +110,11 @@ class Run:
                 "plan",
                 "rows",
                 "stages",
-                "checks",
                 "jvm_started",
                 "error",
             )
         }
+        values["checks"] = [check.to_json() for check in self.checks]
         if finished:
             values |= {
                 "finished_at": func.greatest(func.clock_timestamp(), run_ledger.c.started_at),
@@ -160,7 +151,7 @@ def open_run(
         mode: mode of the run, such as `incremental`.
         engine_name: forecast engine.
         start: first UTC day of the run.
-        end: last UTC day.
+        end: end of the days of the run, exclusive.
         as_of: as-of day of a forecast.
         plan: the plan as JSON.
         code_version: version of the code.
@@ -200,7 +191,7 @@ def open_run(
 
 
 def _insert_row(run: Run, **values: str | None) -> None:
-    row = {
+    row: dict[str, Any] = {
         "run_id": run.run_id,
         "job": run.job,
         "started_at": _after_earlier_runs(run.job),
@@ -213,7 +204,7 @@ def _insert_row(run: Run, **values: str | None) -> None:
         "engine": run.engine,
         "rows": run.rows,
         "stages": run.stages,
-        "checks": run.checks,
+        "checks": [],
     }
     run.connection.execute(insert(run_ledger).values(row | values))
 
@@ -346,32 +337,3 @@ RUN_SUFFIX = r"_\d{8}t\d{6}_[0-9a-f]{6}"
 
 def _new_run_id(job: str) -> str:
     return f"{job}_{datetime.now(UTC):%Y%m%dt%H%M%S}_{secrets.token_hex(3)}"
-
-
-def ledger_row(engine: Engine, run_id: str) -> dict[str, Any]:
-    """Return a run as in `--json`: LEDGER_KEYS, dates as ISO text."""
-    with translate_errors(engine.url), engine.connect() as connection:
-        row = (
-            connection.execute(select(run_ledger).where(run_ledger.c.run_id == run_id))
-            .mappings()
-            .one()
-        )
-    return public_row(dict(row))
-
-
-def public_row(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the LEDGER_KEYS of a row, dates as ISO text."""
-    return {
-        key: row[key].isoformat() if isinstance(row[key], date) else row[key] for key in LEDGER_KEYS
-    }
-
-
-def last_runs(engine: Engine) -> dict[str, dict[str, Any]]:
-    """Return the newest ledger row of each job, by job."""
-    newest = (
-        select(run_ledger)
-        .ext(distinct_on(run_ledger.c.job))
-        .order_by(run_ledger.c.job, run_ledger.c.started_at.desc())
-    )
-    with translate_errors(engine.url), engine.connect() as connection:
-        return {row["job"]: public_row(dict(row)) for row in connection.execute(newest).mappings()}

@@ -15,7 +15,9 @@ from sqlalchemy import Engine
 
 from config_spark import Settings
 from database.connections.engine import make_engine
-from database.ledger.runs import ledger_row, open_run
+from database.ledger.check_result import CheckResult
+from database.ledger.run_records import read_run
+from database.ledger.runs import open_run
 from forecasting.evaluation.scores import score_table, summary_line
 from forecasting.evaluation.segments import segment_scores
 from forecasting.publishing.forecast_history import (
@@ -77,15 +79,9 @@ def evaluate(
             scores = scores_of(database, rows, settings.interval_level)
         table = scores["targets"]
         run.checks.append(
-            {
-                "name": "scores",
-                "passed": True,
-                "severity": "info",
-                "found": summary_line(table),
-                "scores": table,
-            }
+            CheckResult("scores", True, "info", summary_line(table), figures={"scores": table})
         )
-    return ledger_row(database, run.run_id) | scores
+    return read_run(database, run.run_id).to_json() | scores
 
 
 def scores_of(database: Engine, rows: pd.DataFrame, level: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from database.ledger.check_result import CheckResult
 from forecasting.monitoring.drift import MIN_ROWS, FeatureDrift
 
 # features in the check and in its message
@@ -24,7 +25,7 @@ def drift_checks(
     max_feature_psi: float,
     max_new_pools_share: float,
     max_fallback_share: float,
-) -> list[dict[str, Any]]:
+) -> list[CheckResult]:
     """Returns the checks `feature_drift`, `new_pools_share` and `rule_share`.
 
     Args:
@@ -59,7 +60,7 @@ def drift_checks(
     ]
 
 
-def _drift_check(features: Sequence[FeatureDrift], limit: float) -> dict[str, Any]:
+def _drift_check(features: Sequence[FeatureDrift], limit: float) -> CheckResult:
     drifted = [feature for feature in features if feature.all_missing or feature.beyond > limit]
     listed = [
         {
@@ -70,8 +71,8 @@ def _drift_check(features: Sequence[FeatureDrift], limit: float) -> dict[str, An
         }
         for feature in features[:LISTED]
     ]
-    check = _check("feature_drift", not drifted, _drift_line(features, drifted, limit))
-    return check | {"features": listed}
+    message = _drift_line(features, drifted, limit)
+    return _result("feature_drift", not drifted, message, features=listed)
 
 
 def _drift_line(
@@ -106,11 +107,11 @@ def _listed(names: Sequence[str]) -> str:
 
 def _share_check(
     name: str, part: int, whole: int, subject: str, setting: str, limit: float
-) -> dict[str, Any]:
+) -> CheckResult:
     share = part / whole if whole else 0.0
     line = f"{part} of {whole} {subject} ({share:.0%}); {setting} is {limit:.0%}"
-    return _check(name, share <= limit, line) | {"share": round(share, 4)}
+    return _result(name, share <= limit, line, share=round(share, 4))
 
 
-def _check(name: str, passed: bool, line: str) -> dict[str, Any]:
-    return {"name": name, "level": "batch", "severity": "warn", "passed": passed, "found": line}
+def _result(name: str, passed: bool, message: str, **figures: Any) -> CheckResult:
+    return CheckResult(name, passed, "warn", message, "batch", figures=figures)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from config_spark import Settings
+from database.ledger.check_result import CheckResult
 from forecasting.engines.engine import KEY
 from forecasting.models.shap_values import explanations
 from forecasting.models.stacked_model import TVL_FORECAST
@@ -62,7 +62,7 @@ def forecast_explanations(
 
 def model_health_checks(
     serving: ServingModel, pools: pd.DataFrame, reasons: Sequence[str | None], settings: Settings
-) -> list[dict[str, Any]]:
+) -> list[CheckResult]:
     """Checks feature drift and the shares of new pools and of fallbacks.
 
     Args:
@@ -76,7 +76,7 @@ def model_health_checks(
         return []
     card, is_modelled = serving.model.card, modelled_rows(serving.rows)
     is_trained = pd.to_datetime(pools["first_day"]) < pd.Timestamp(card.origin)
-    entries = drift_checks(
+    results = drift_checks(
         measure_drift(card.reference, serving.features[is_modelled]),
         pools=serving.rows["pool_id"][is_modelled].tolist(),
         trained_pools=set(pools.loc[is_trained, "pool_id"]),
@@ -85,7 +85,7 @@ def model_health_checks(
         max_new_pools_share=settings.max_new_pools_share,
         max_fallback_share=settings.max_fallback_share,
     )
-    for entry in entries:
-        if not entry["passed"]:
-            log.warning("%s: %s", entry["name"], entry["found"])
-    return entries
+    for result in results:
+        if not result.passed:
+            log.warning("%s", result)
+    return results

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
+from database.ledger.check_result import CheckResult
 from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION, KEPT, PROMOTED, REFUSED
 from forecasting.registry import decisions, outbox
 from forecasting.registry.mlflow_registry import Registry
@@ -23,23 +24,25 @@ from forecasting.run.serving_model import ServingModel
 log = logging.getLogger(__name__)
 
 
-def model_checks(plan: ForecastPlan, serving: ServingModel) -> list[dict[str, Any]]:
+def model_checks(plan: ForecastPlan, serving: ServingModel) -> list[CheckResult]:
     """Returns checks of registry and versions, the decision on a refit and what is published.
 
     The checks are `model_registry`, `model_judgement` and `model_serves`; all are warnings.
     """
     problems = plan.serving.problems if plan.serving else ()
-    entries = [_check("model_registry", False, problem) for problem in problems] or [
-        _check("model_registry", True, "the registry answers and its versions are intact")
+    results = [_result("model_registry", False, problem) for problem in problems] or [
+        _result("model_registry", True, "the registry answers and its versions are intact")
     ]
     promotion = serving.refit.promotion if serving.refit else None
     if promotion:
-        check = _check(
-            "model_judgement",
-            promotion.decision != REFUSED,
-            f"{promotion.decision}: {promotion.reason}",
+        results.append(
+            _result(
+                "model_judgement",
+                promotion.decision != REFUSED,
+                f"{promotion.decision}: {promotion.reason}",
+                numbers=promotion.numbers,
+            )
         )
-        entries.append(check | {"numbers": promotion.numbers})
     if serving.model:
         version = serving.model.card.version
         line = (
@@ -47,15 +50,15 @@ def model_checks(plan: ForecastPlan, serving: ServingModel) -> list[dict[str, An
             if serving.is_shadow
             else f"{version} serves"
         )
-        entries.append(_check("model_serves", not serving.is_shadow, line))
-    for entry in entries:
-        if not entry["passed"]:
-            log.warning("%s: %s", entry["name"], entry["found"])
-    return entries
+        results.append(_result("model_serves", not serving.is_shadow, line))
+    for result in results:
+        if not result.passed:
+            log.warning("%s", result)
+    return results
 
 
-def _check(name: str, passed: bool, line: str) -> dict[str, Any]:
-    return {"name": name, "level": "batch", "severity": "warn", "passed": passed, "found": line}
+def _result(name: str, passed: bool, message: str, **figures: Any) -> CheckResult:
+    return CheckResult(name, passed, "warn", message, "batch", figures=figures)
 
 
 def record_refit(

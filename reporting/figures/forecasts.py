@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from database.connections.engine import checked_connection
-from database.ledger.runs import last_runs, public_row
+from database.ledger.run_records import RunRecord, last_runs
 from database.schema.metrics_table import metrics_name
 from forecasting.features.observed_values import is_observed, staleness_join
 
@@ -178,22 +178,20 @@ def status(engine: Engine) -> dict[str, Any]:
         data = dict(connection.execute(text(DATA_FACTS)).mappings().one())
     for name in ("first_day", "last_day"):
         data[name] = data[name].isoformat() if data[name] else None
-    return {"jobs": last_runs(engine), "data": data}
+    jobs = {job: run.to_json() for job, run in last_runs(engine).items()}
+    return {"jobs": jobs, "data": data}
 
 
-def recent_runs(engine: Engine, *, runs: int = RECENT_RUNS) -> list[dict[str, Any]]:
+def recent_runs(engine: Engine, *, runs: int = RECENT_RUNS) -> list[RunRecord]:
     """Reads the newest ledger rows of all jobs.
 
     Args:
         engine: the database.
         runs: number of rows.
 
-    Returns:
-        Rows with the keys of LEDGER_KEYS and started_at as a datetime.
-
     Raises:
         DatabaseError: the database does not answer or refuses a statement.
     """
     with checked_connection(engine) as connection:
         rows = connection.execute(text(RECENT_RUN_ROWS), {"runs": runs}).mappings().all()
-    return [public_row(dict(row)) | {"started_at": row["started_at"]} for row in rows]
+    return [RunRecord.from_row(row) for row in rows]

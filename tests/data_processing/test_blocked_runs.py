@@ -21,7 +21,8 @@ from data_processing.checks.row_checks import raw_row_checks
 from data_processing.commit.row_accounting import record_counts
 from data_processing.ingest.loading.load_files import load_files
 from data_processing.planning.run_request import Request
-from database.ledger.runs import Acceptance, open_run
+from database.ledger.check_result import Acceptance
+from database.ledger.runs import open_run
 from sample_data import SAMPLE_FILES
 from tests.data_processing.test_metrics_job import assert_equal_to_oracle
 from tests.support import metrics_oracle

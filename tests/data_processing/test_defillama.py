@@ -20,7 +20,7 @@ from data_processing.ingest.defillama.client import DefiLlama, RetryPolicy, retr
 from data_processing.ingest.defillama.prices import COINS
 from data_processing.ingest.defillama.pull import ingest, read_pool_file
 from data_processing.ingest.defillama.rows import closes, instant, snapshots
-from database.ledger.runs import last_runs
+from database.ledger.run_records import RunRecord, last_runs
 from tests.support.defillama_server import CUT, HELD, TRUNCATED, DefiLlamaServer, Failure, running
 
 NOW = datetime.now(UTC)
@@ -154,7 +154,7 @@ def test_ingest_stores_points_unchanged_and_describes_pool(
     ]
     assert said
     run = last_runs(engine)["ingest"]
-    assert (run["status"], run["mode"], run["rows"]["inserted"], run["checks"][0]["passed"]) == (
+    assert (run.status, run.mode, run.rows["inserted"], run.checks[0]["passed"]) == (
         "succeeded",
         "pull",
         3,
@@ -280,7 +280,7 @@ def test_bad_pool_does_not_stop_others(
         ("z", True),
     ]
     run = last_runs(engine)["ingest"]
-    assert (run["status"], run["checks"][0]["passed"]) == ("succeeded", False)
+    assert (run.status, run.checks[0]["passed"]) == ("succeeded", False)
 
 
 def test_hostile_pools_fail_alone_in_every_run(
@@ -368,8 +368,7 @@ def test_ingest_fails_if_every_pool_failed(
     summary = ingest(settings, pool_ids=["nowhere"], retry_policy=pauses.retry_policy())
     assert [failure["pool_id"] for failure in summary["failed"]] == ["nowhere"]
     run = last_runs(engine)["ingest"]
-    assert run["status"] == "failed"
-    assert "1 of 1 failed" in run["error"]
+    assert (run.status, "1 of 1 failed" in str(run.error)) == ("failed", True)
 
 
 @pytest.mark.parametrize(
@@ -476,7 +475,7 @@ def test_nothing_listens(database: Settings, engine: Engine, pauses: Pauses) -> 
         nowhere = database.model_copy(update={"defillama_yields_url": gone.url})
     with pytest.raises(SourceUnavailable, match="HTTPS_PROXY"):
         ingest(nowhere, pool_ids=["a"], retry_policy=pauses.retry_policy())
-    assert last_runs(engine)["ingest"]["status"] == "failed"
+    assert last_runs(engine)["ingest"].status == "failed"
 
 
 def test_concurrent_requests_are_limited(
@@ -499,7 +498,7 @@ def test_ingest_resumes_after_outage(
         ingest(settings, concurrency=1, retry_policy=pauses.retry_policy(attempts=2))
     assert [pool_id for pool_id, _ in stored(engine)] == names[:8]
     assert len(set(llama.charts_asked())) <= 8 + 5 + 1
-    assert last_runs(engine)["ingest"]["status"] == "failed"
+    assert last_runs(engine)["ingest"].status == "failed"
 
     llama.down_after_charts = None
     llama.asked.clear()
@@ -511,7 +510,7 @@ def test_ingest_resumes_after_outage(
     )
     assert sorted(llama.charts_asked()) == names[8:]
     assert stored(engine) == [(name, 3) for name in names]
-    assert last_runs(engine)["ingest"]["mode"] == "resume"
+    assert last_runs(engine)["ingest"].mode == "resume"
 
     assert ingest(settings, retry_policy=pauses.retry_policy())["pools_fetched"] == 20
 
@@ -546,24 +545,24 @@ def test_ingest_resumes_by_its_own_record_and_reports_unfetched_pools(
     fill(llama, *names)
     llama.charts["p1"] = []
 
-    def interrupted(after: str) -> dict[str, Any]:
+    def interrupted(after: str) -> RunRecord:
         def interrupt(message: str) -> None:
             if message.startswith(after):
                 signal.raise_signal(signal.SIGINT)
 
         with pytest.raises(KeyboardInterrupt):
             ingest(settings, progress=interrupt, concurrency=1, retry_policy=pauses.retry_policy())
-        run: dict[str, Any] = last_runs(engine)["ingest"]
-        assert run["status"] == "cancelled"
+        run = last_runs(engine)["ingest"]
+        assert run.status == "cancelled"
         return run
 
-    check = interrupted("3 of 8 pools,")["checks"][0]
+    check = interrupted("3 of 8 pools,").checks[0]
     assert (check["name"], check["passed"]) == ("every_pool_fetched", False)
     assert check["found"].startswith("5 of 8 pools not fetched yet: the next `ingest` goes on")
     with engine.begin() as connection:
         connection.execute(text("UPDATE pools SET last_updated = clock_timestamp()"))
         connection.execute(text("DELETE FROM raw_defillama_pool_history WHERE pool_id = 'p0'"))
-    check = interrupted("2 of 6 pools,")["checks"][0]
+    check = interrupted("2 of 6 pools,").checks[0]
     assert check["found"].startswith("4 of 8 pools not fetched yet")
     llama.asked.clear()
     assert ingest(settings, retry_policy=pauses.retry_policy())["pools_skipped"] == 4
@@ -686,7 +685,7 @@ def test_interrupt_stops_requests_and_keeps_stored_pools(
         # a request whose socket is closed under it ends with the silence at the latest
         ingest(settings, progress=interrupt, concurrency=3, retry_policy=RetryPolicy(silence=5.0))
     assert stored(engine) == [("p00", 3)]
-    assert last_runs(engine)["ingest"]["status"] == "cancelled"
+    assert last_runs(engine)["ingest"].status == "cancelled"
 
     llama.release.set()
     fetching = [

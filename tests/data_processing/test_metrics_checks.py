@@ -11,7 +11,7 @@ from common.errors import CheckFailed
 from config_spark import Settings
 from data_processing.checks.catalogue import CATALOGUE
 from data_processing.planning.run_request import Request
-from database.ledger.runs import Acceptance
+from database.ledger.check_result import Acceptance
 from tests.support.commit_runs import (
     DAY,
     FIRST,

@@ -51,7 +51,8 @@ from database.db_utils_spark import (
 from database.embedded import process as server_process
 from database.embedded.resolve import resolve_database
 from database.embedded.server import EmbeddedServer
-from database.ledger.runs import ledger_row, open_run
+from database.ledger.run_records import read_run
+from database.ledger.runs import open_run
 from database.schema.migrate import migrate
 from database.schema.tables import pool_daily_metrics
 from database.transport.jdbc import checked_jdbc
@@ -510,8 +511,8 @@ def test_classifies_failed_jdbc_connection_by_code(
             open_run(engine, job="read", mode="test") as run,
         ):
             read_table_spark(spark, settings, "SELECT pool_id FROM pools").collect()
-        row = ledger_row(engine, run.run_id)
-        assert (row["status"], row["error"]) == ("failed", str(refused.value))
+        record = read_run(engine, run.run_id)
+        assert (record.status, record.error) == ("failed", str(refused.value))
 
 
 def test_classifies_localized_server_of_the_shared_cases(database: Settings) -> None:

@@ -15,7 +15,8 @@ from common.errors import CheckFailed, DatabaseUnreachable, RunInProgress
 from config_spark import Settings
 from database.connections.parameters import connection_parameters
 from database.ledger.run_json import LEDGER_KEYS
-from database.ledger.runs import is_job_idle, last_runs, ledger_row, open_run
+from database.ledger.run_records import last_runs, read_run
+from database.ledger.runs import is_job_idle, open_run
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -56,15 +57,15 @@ def other_run(database: Settings) -> Iterator[subprocess.Popen[str]]:
 def test_successful_run_has_the_documented_keys(engine: Engine) -> None:
     with open_run(engine, job="calculate_metrics", mode="incremental") as run, run.stage("read"):
         run.rows["read"] = 3
-    row = ledger_row(engine, run.run_id)
-    assert tuple(row) == LEDGER_KEYS
-    assert (row["status"], row["error"], row["rows"]["read"], list(row["stages"])) == (
+    record = read_run(engine, run.run_id)
+    assert tuple(record.to_json()) == LEDGER_KEYS
+    assert (record.status, record.error, record.rows["read"], list(record.stages)) == (
         "succeeded",
         None,
         3,
         ["read"],
     )
-    assert last_runs(engine)["calculate_metrics"] == row
+    assert last_runs(engine)["calculate_metrics"] == record
 
 
 @pytest.mark.parametrize(
@@ -78,15 +79,15 @@ def test_successful_run_has_the_documented_keys(engine: Engine) -> None:
 def test_records_and_reraises_errors(engine: Engine, raised: BaseException, status: str) -> None:
     with pytest.raises(type(raised)), open_run(engine, job="forecast_pools", mode="daily") as run:
         raise raised
-    row = ledger_row(engine, run.run_id)
-    assert row["status"] == status
-    assert "more" not in row["error"]
+    record = read_run(engine, run.run_id)
+    assert record.status == status
+    assert "more" not in str(record.error)
 
 
 def test_empty_plan_is_nothing_to_do(engine: Engine) -> None:
     with open_run(engine, job="calculate_metrics", mode="incremental") as run:
         run.nothing_to_do()
-    assert ledger_row(engine, run.run_id)["status"] == "nothing_to_do"
+    assert read_run(engine, run.run_id).status == "nothing_to_do"
 
 
 def test_rejects_second_run_of_the_same_job_only(
@@ -156,7 +157,7 @@ def test_lost_connection_still_closes_the_ledger_row(engine: Engine) -> None:
 
     with pytest.raises(DatabaseUnreachable, match="connection"):
         loses_its_connection()
-    assert ledger_row(engine, runs[0])["status"] == "failed"
+    assert read_run(engine, runs[0]).status == "failed"
 
 
 def test_job_with_a_shorter_name_does_not_drop_staging(engine: Engine) -> None:
@@ -196,5 +197,5 @@ def test_run_stays_succeeded_after_its_commit(
 
     with pytest.raises(RuntimeError):
         fails_at_the_end()
-    row = ledger_row(engine, runs[0])
-    assert (row["status"], row["error"]) == (status, error)
+    record = read_run(engine, runs[0])
+    assert (record.status, record.error) == (status, error)

@@ -58,9 +58,9 @@ def test_slow_warning_check_does_not_delay_the_commit(
             run_checks(run, checks)
             limit = run.connection.exec_driver_sql("SHOW statement_timeout").scalar_one()
     slow, quick, stops = run.checks
-    assert (slow["passed"], slow["failing"]) == (False, 0)
-    assert slow["found"].startswith(UNFINISHED)
-    assert (quick["failing"], stops["passed"], limit) == (1, True, "0")
+    assert (slow.passed, slow.failing) == (False, 0)
+    assert slow.message.startswith(UNFINISHED)
+    assert (quick.failing, stops.passed, limit) == (1, True, "0")
 
 
 @pytest.mark.usefixtures("locked_counts")

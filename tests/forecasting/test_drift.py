@@ -76,7 +76,8 @@ def checks(found: list[FeatureDrift], **changed: Any) -> dict[str, dict[str, Any
         "reasons": [None, None],
         **LIMITS,
     }
-    return {check["name"]: check for check in drift_checks(found, **arguments | changed)}
+    results = drift_checks(found, **arguments | changed)
+    return {result.name: result.to_json() for result in results}
 
 
 def test_psi_by_hand() -> None:

@@ -431,14 +431,14 @@ def test_a_registry_that_goes_away_after_the_commit_costs_a_warning(
 
 
 def test_problems_of_the_registry_are_checks_that_warn() -> None:
-    entries = model_checks(
+    results = model_checks(
         planned(OLD, problems=("one is damaged", "one is silent")), refit_model(REFUSED)
     )
-    assert [(entry["name"], entry["passed"], entry["severity"]) for entry in entries] == [
+    assert [(result.name, result.passed, result.severity) for result in results] == [
         ("model_registry", False, "warn"),
         ("model_registry", False, "warn"),
         ("model_judgement", False, "warn"),
         ("model_serves", False, "warn"),
     ]
-    assert [entry["found"] for entry in entries[:2]] == ["one is damaged", "one is silent"]
-    assert entries[2]["numbers"] == {"days": 45}
+    assert [result.message for result in results[:2]] == ["one is damaged", "one is silent"]
+    assert results[2].to_json()["numbers"] == {"days": 45}

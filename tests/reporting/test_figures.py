@@ -258,9 +258,9 @@ def test_recent_runs_are_newest_first_and_limited(engine: Engine) -> None:
                 ),
             )
     runs = recent_runs(engine)
-    assert [run["run_id"] for run in runs] == [f"r{hour}" for hour in range(11, 1, -1)]
-    assert runs[0]["started_at"] == start + dt.timedelta(hours=11)
-    assert runs[0]["as_of"] == AS_OF.isoformat()
+    assert [run.run_id for run in runs] == [f"r{hour}" for hour in range(11, 1, -1)]
+    assert runs[0].started_at == start + dt.timedelta(hours=11)
+    assert runs[0].as_of == AS_OF
 
 
 @pytest.mark.parametrize(

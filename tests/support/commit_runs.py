@@ -14,7 +14,8 @@ from data_processing.planning.plan import JOB, plan_metrics
 from data_processing.planning.run_plan import Plan
 from data_processing.planning.run_request import Request
 from database.commit_checks import run_checks
-from database.ledger.runs import Acceptance, Run, open_run
+from database.ledger.check_result import Acceptance
+from database.ledger.runs import Run, open_run
 from database.schema.merge_sql import create_staging
 from database.schema.tables import METRIC_COLUMNS
 from database.staging import staging_name
@@ -112,7 +113,7 @@ class DailyRun:
                 stage_changes(run.connection, settings=self.settings, plan=plan, staging=staging)
                 run_checks(run, commit_checks(self.settings, plan, staging))
             run.nothing_to_do()
-        return {entry["name"]: entry for entry in run.checks}
+        return {result.name: result.to_json() for result in run.checks}
 
     def _stage(self, run: Run, plan: Plan, nulls: dict[str, float]) -> None:
         """A row for each planned day, observed where there is a raw row; `nulls`: the share of

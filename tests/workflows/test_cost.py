@@ -11,7 +11,8 @@ from sqlalchemy import Engine, text
 from common.errors import ConfigurationError
 from config_spark import Settings
 from database.ledger.run_json import LEDGER_KEYS
-from database.ledger.runs import ledger_row, open_run
+from database.ledger.run_records import read_run
+from database.ledger.runs import open_run
 from tests.support.batches import a_batch
 from workflows.costs.cost import PRICES, actual_cost, cloud_run_usd, estimate, region_of
 from workflows.costs.cost_ledger import record_cost
@@ -127,4 +128,4 @@ def test_the_cost_of_a_batch_finds_the_row_of_its_run(database: Settings, engine
         ).all()
     assert [tuple(row)[1:] for row in rows] == [(BATCH_ID, 0.0234), (None, None)]
     assert rows[0].run_id == run.run_id
-    assert tuple(ledger_row(engine, run.run_id)) == LEDGER_KEYS
+    assert tuple(read_run(engine, run.run_id).to_json()) == LEDGER_KEYS

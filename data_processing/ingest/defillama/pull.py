@@ -47,6 +47,7 @@ from data_processing.ingest.defillama.rows import (
 )
 from data_processing.ingest.pool_descriptions import PLACEHOLDERS_NOTE
 from database.connections.engine import checked_connection, make_engine
+from database.ledger.check_result import CheckResult
 from database.ledger.runs import Run, open_run
 from database.schema.check import verify_tables
 from database.schema.table_use import INGEST_USE
@@ -372,11 +373,5 @@ def _record_result(run: Run, result: IngestResult) -> None:
         )
     if result.failed and not (result.pools_fetched or result.pools_skipped):
         run.status, run.error = "failed", message
-    run.checks.append(
-        {
-            "name": "every_pool_fetched",
-            "passed": not result.failed and not not_reached,
-            "severity": "warn",
-            "found": message,
-        }
-    )
+    is_complete = not result.failed and not not_reached
+    run.checks.append(CheckResult("every_pool_fetched", is_complete, "warn", message))
