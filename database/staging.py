@@ -124,14 +124,19 @@ def commit_run(
             in_transaction(run.connection)
         for staging in stagings:
             run.connection.exec_driver_sql(f"DROP TABLE {staging.name}")
-        run.rows |= {
-            "inserted": counts[0].inserted,
-            "updated": counts[0].updated,
-            "unchanged": counts[0].unchanged,
-        }
-        run.status = "succeeded"
-        run.write(run.connection, finished=True)
+        _record_success(run, counts[0])
     return counts[0]
+
+
+def _record_success(run: Run, counts: MergeCounts) -> None:
+    run.rows |= {
+        "inserted": counts.inserted,
+        "updated": counts.updated,
+        "unchanged": counts.unchanged,
+    }
+    run.status = "succeeded"
+    # with the rows: a run whose rows are committed is never recorded as failed
+    run.write(run.connection, finished=True)
 
 
 def staging_name(run: Run, number: int | str) -> str:

@@ -148,39 +148,10 @@ def _rows_around(within: str, start: date | None) -> str:
     """Return CTEs that end in `around_fresh`: raw rows within `within` of a fresh row that are one
     of three rows within that time, and whether each is fresh itself.
     """
-    # Few bins are looked up in an index on pool and timestamp; PostgreSQL overestimates their
-    # ranges and would scan the table. Otherwise equal bins make a hash join of one scan.
-    #
     # No window frame moves at both ends: once the rows exceed work_mem, PostgreSQL reads such a
     # frame from disk again for each row. The windows hold two texts and not the JSON. Most pools
     # have one snapshot a day, so numbers are parsed only where three snapshots are close together.
-    earliest = (start or EARLIEST_DAY) - timedelta(days=1)
-    columns = f"{RAW_ROW_COLUMNS}, false AS is_fresh"
-    in_bin = f"h.pool_id = n.pool_id AND h.timestamp >= n.begins AND h.timestamp < n.begins + {BIN}"
-    return f"""
-    lookup AS MATERIALIZED ({_IS_LOOKUP_FASTER}),
-    near_rows AS (
-        SELECT NULL::bigint AS id, pool_id, timestamp, NULL::bigint AS snapshot,
-            NULL::text AS apy, NULL::text AS tvl, NULL::boolean AS not_in_pools,
-            NULL::boolean AS dropped, NULL::boolean AS replaced, true AS is_fresh
-        FROM {FRESH}
-        UNION ALL
-        SELECT rows_in_bin.*
-        FROM {NEAR} AS n
-        CROSS JOIN LATERAL (
-            SELECT {columns}
-            FROM {TABLE} AS h
-            WHERE {in_bin}
-            OFFSET 0
-        ) AS rows_in_bin
-        WHERE (SELECT is_faster FROM lookup)
-        UNION ALL
-        SELECT {columns}
-        FROM {NEAR} AS n
-        JOIN {TABLE} AS h ON {in_bin} AND {_bin("h.timestamp")} = n.begins
-        WHERE h.timestamp >= {midnight(earliest)}
-            AND NOT (SELECT is_faster FROM lookup)
-    ),
+    return f"""{_near_rows(start)},
     marked AS (
         SELECT *,
             bool_or(is_fresh) OVER (PARTITION BY pool_id, timestamp) AS is_new,
@@ -204,6 +175,42 @@ def _rows_around(within: str, start: date | None) -> str:
         SELECT *
         FROM counted
         WHERE is_of_three
+    )"""
+
+
+def _near_rows(start: date | None) -> str:
+    """Return CTEs that end in `near_rows`: the raw rows of the bins NEAR, and the rows FRESH, which
+    have no id.
+    """
+    # Few bins are looked up in an index on pool and timestamp; PostgreSQL overestimates their
+    # ranges and would scan the table. Otherwise equal bins make a hash join of one scan.
+    earliest = (start or EARLIEST_DAY) - timedelta(days=1)
+    columns = f"{RAW_ROW_COLUMNS}, false AS is_fresh"
+    in_bin = f"h.pool_id = n.pool_id AND h.timestamp >= n.begins AND h.timestamp < n.begins + {BIN}"
+    # OFFSET 0 keeps the subquery apart, so that PostgreSQL looks up one bin at a time
+    return f"""
+    lookup AS MATERIALIZED ({_IS_LOOKUP_FASTER}),
+    near_rows AS (
+        SELECT NULL::bigint AS id, pool_id, timestamp, NULL::bigint AS snapshot,
+            NULL::text AS apy, NULL::text AS tvl, NULL::boolean AS not_in_pools,
+            NULL::boolean AS dropped, NULL::boolean AS replaced, true AS is_fresh
+        FROM {FRESH}
+        UNION ALL
+        SELECT rows_in_bin.*
+        FROM {NEAR} AS n
+        CROSS JOIN LATERAL (
+            SELECT {columns}
+            FROM {TABLE} AS h
+            WHERE {in_bin}
+            OFFSET 0
+        ) AS rows_in_bin
+        WHERE (SELECT is_faster FROM lookup)
+        UNION ALL
+        SELECT {columns}
+        FROM {NEAR} AS n
+        JOIN {TABLE} AS h ON {in_bin} AND {_bin("h.timestamp")} = n.begins
+        WHERE h.timestamp >= {midnight(earliest)}
+            AND NOT (SELECT is_faster FROM lookup)
     )"""
 
 

@@ -177,17 +177,25 @@ def open_run(
             plan=plan,
         )
         _insert_row(run, code_version=code_version, batch_id=batch_id)
+        # the row must be visible to `status` while the run works
         connection.commit()
-        try:
-            with translate_jdbc_errors(engine.url):
-                yield run
-        except BaseException as error:
-            run.status, run.error = _outcome(error)
-            # for `failure_payload`
-            error.failed_run = engine, run.run_id  # type: ignore[attr-defined]
-            raise
-        finally:
-            _close(engine, run)
+        with _closing(engine, run):
+            yield run
+
+
+@contextmanager
+def _closing(engine: Engine, run: Run) -> Iterator[None]:
+    """Close the run at the end of the block, with its error if it fails."""
+    try:
+        with translate_jdbc_errors(engine.url):
+            yield
+    except BaseException as error:
+        run.status, run.error = _outcome(error)
+        # for `failure_payload`
+        error.failed_run = engine, run.run_id  # type: ignore[attr-defined]
+        raise
+    finally:
+        _close(engine, run)
 
 
 def _insert_row(run: Run, **values: str | None) -> None:

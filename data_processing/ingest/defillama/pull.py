@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -180,36 +180,65 @@ def ingest(
             engine, job=JOB, mode="pull", start=since, code_version=settings.code_version
         ) as run,
     ):
+        pull = _Pull(engine, client, run, result, since, progress)
         with run.stage("pools"):
             listed = {pool["pool"]: pool for pool in client.pools()}
             selected = _select(listed, pool_ids, min_tvl_usd, stablecoins)
-            storable = [pool_id for pool_id in selected if _is_storable(result, pool_id)]
-        stored = _resume(engine, run, result, storable)
-        result.pools_chosen = len(selected)
-        resumed = f", {len(stored):,} are there from the interrupted pull" if stored else ""
-        progress(f"{len(selected):,} of {len(listed):,} pools chosen{resumed}")
-        try:
-            with run.stage("charts"):
-                remaining = [pool_id for pool_id in storable if pool_id not in stored]
-                charts = fetch_charts(client, remaining, concurrency)
-                _store_charts(engine, run, result, charts, remaining, listed, since, progress)
-            with run.stage("prices"):
-                _store_prices(engine, client, result, storable, since, progress)
-        finally:
-            _record_result(run, result)
+        _store_pools(pull, listed, selected, concurrency)
     return result.summary()
 
 
-def _resume(engine: Engine, run: Run, result: IngestResult, pool_ids: Sequence[str]) -> set[str]:
+@dataclass(frozen=True)
+class _Pull:
+    """A run of `ingest`: where it reads and writes, and its counts so far.
+
+    Attributes:
+        engine: the database.
+        client: DefiLlama's API.
+        run: the open run.
+        result: counts so far.
+        since: first UTC day; None for all.
+        progress: receives lines for a person.
+    """
+
+    engine: Engine
+    client: DefiLlama
+    run: Run
+    result: IngestResult
+    since: date | None
+    progress: Progress
+
+
+def _store_pools(
+    pull: _Pull, listed: Mapping[str, dict[str, Any]], selected: Sequence[str], concurrency: int
+) -> None:
+    """Store the charts of the selected pools, and the prices of their days."""
+    pull.result.pools_chosen = len(selected)
+    storable = [pool_id for pool_id in selected if _is_storable(pull.result, pool_id)]
+    stored = _resume(pull, storable)
+    resumed = f", {len(stored):,} are there from the interrupted pull" if stored else ""
+    pull.progress(f"{len(selected):,} of {len(listed):,} pools chosen{resumed}")
+    try:
+        with pull.run.stage("charts"):
+            remaining = [pool_id for pool_id in storable if pool_id not in stored]
+            charts = fetch_charts(pull.client, remaining, concurrency)
+            _store_charts(pull, charts, remaining, listed)
+        with pull.run.stage("prices"):
+            _store_prices(pull, storable)
+    finally:
+        _record_result(pull.run, pull.result)
+
+
+def _resume(pull: _Pull, pool_ids: Sequence[str]) -> set[str]:
     """Return the pools that an interrupted run has stored already."""
-    stored = pools_already_stored(engine, run) & set(pool_ids)
-    run.mode = "resume" if stored else "pull"
-    result.pools_skipped = len(stored)
+    stored = pools_already_stored(pull.engine, pull.run) & set(pool_ids)
+    pull.run.mode = "resume" if stored else "pull"
+    pull.result.pools_skipped = len(stored)
     return stored
 
 
 def _select(
-    listed: dict[str, dict[str, Any]],
+    listed: Mapping[str, dict[str, Any]],
     pool_ids: Sequence[str] | None,
     min_tvl_usd: float | None,
     stablecoins: bool,
@@ -231,39 +260,37 @@ def _is_storable(result: IngestResult, pool_id: str) -> bool:
 
 
 def _store_charts(
-    engine: Engine,
-    run: Run,
-    result: IngestResult,
+    pull: _Pull,
     charts: Generator[Chart, None, None],
     pool_ids: Sequence[str],
-    listed: dict[str, dict[str, Any]],
-    since: date | None,
-    progress: Progress,
+    listed: Mapping[str, dict[str, Any]],
 ) -> None:
+    result = pull.result
     step = max(1, len(pool_ids) // 20)
     unanswered = 0
+    # closed also after an error: its threads must end before the run does
     with closing(charts):
         for count, (pool_id, chart) in enumerate(charts, start=1):
             unanswered = unanswered + 1 if isinstance(chart, SourceUnavailable) else 0
             with _failures_reported(result, pool_id):
-                _store(engine, run, result, pool_id, listed.get(pool_id), chart, since)
+                _store(pull, pool_id, listed.get(pool_id), chart)
             if unanswered >= OUTAGE_AFTER:
                 raise SourceUnavailable(
                     f"{unanswered} pools in a row got no answer, the last:"
                     f" {result.failed[-1]['error']}"
                 )
             if count % step == 0 or count == len(pool_ids):
-                progress(
+                pull.progress(
                     f"{count:,} of {len(pool_ids):,} pools, {result.rows_inserted:,} new snapshots,"
                     f" {len(result.failed):,} pools failed"
                 )
     if result.pools_undescribed:
-        progress(
+        pull.progress(
             f"{result.pools_undescribed:,} new pools are not described by DefiLlama:"
             f" {PLACEHOLDERS_NOTE}"
         )
     if result.rows_inserted >= ANALYZE_FROM_ROWS:
-        with checked_connection(engine) as connection:
+        with checked_connection(pull.engine) as connection:
             connection.exec_driver_sql(f"ANALYZE {defillama_sql.HISTORY}")
 
 
@@ -281,13 +308,7 @@ def _failures_reported(result: IngestResult, pool_id: str | None) -> Iterator[No
 
 
 def _store(
-    engine: Engine,
-    run: Run,
-    result: IngestResult,
-    pool_id: str,
-    pool: dict[str, Any] | None,
-    chart: list[Any] | Exception,
-    since: date | None,
+    pull: _Pull, pool_id: str, pool: dict[str, Any] | None, chart: list[Any] | Exception
 ) -> None:
     """Store one pool in one transaction; raise the error of its request or its rows."""
     if isinstance(chart, Exception):
@@ -298,17 +319,19 @@ def _store(
             " last part of the pool's address on its site"
         )
     try:
-        rows = snapshots(chart, since)
+        rows = snapshots(chart, pull.since)
     except RecursionError as error:
         raise InputError(
             f"the chart of pool {pool_id} has a point that is nested too deeply to be stored"
         ) from error
-    with checked_connection(engine) as connection:
+    with checked_connection(pull.engine) as connection:
         require_id_that_fits(connection, pool_id)
         inserted = insert_snapshots(connection, pool_id, rows)
-        _quarantine(connection, run.run_id, pool_id, rows)
+        _quarantine(connection, pull.run.run_id, pool_id, rows)
         is_undescribed = describe_pool(connection, pool_id, pool)
-        record_stored(connection, run, pool_id, len(rows.timestamps))
+        record_stored(connection, pull.run, pool_id, len(rows.timestamps))
+    # after the commit: a pool that is rolled back does not count
+    result = pull.result
     result.pools_fetched += 1
     result.pools_undescribed += is_undescribed
     result.rows_inserted += inserted
@@ -336,19 +359,14 @@ def _quarantine(connection: Connection, run_id: str, pool_id: str, rows: Snapsho
         connection.execute(text(defillama_sql.QUARANTINE), refused)
 
 
-def _store_prices(
-    engine: Engine,
-    client: DefiLlama,
-    result: IngestResult,
-    pool_ids: Sequence[str],
-    since: date | None,
-    progress: Progress,
-) -> None:
-    today = datetime.now(UTC).date()
+def _store_prices(pull: _Pull, pool_ids: Sequence[str]) -> None:
+    today, result = datetime.now(UTC).date(), pull.result
     with _failures_reported(result, None):
-        for written in pull_closes(engine, client, pool_ids, since, today):
+        for written in pull_closes(pull.engine, pull.client, pool_ids, pull.since, today):
             result.prices_written += written
-    progress(f"{result.prices_written:,} daily closes of {' and '.join(COINS.values())} written")
+    pull.progress(
+        f"{result.prices_written:,} daily closes of {' and '.join(COINS.values())} written"
+    )
 
 
 def _record_result(run: Run, result: IngestResult) -> None:
