@@ -233,4 +233,4 @@ def _filters(
 def _print_replay(result: dict[str, Any]) -> None:
     print_run({name: value for name, value in result.items() if name != "details"})
     if result["details"]:
-        print_records(["id", "pool_id", "timestamp", "outcome", "said"], result["details"])
+        print_records(["id", "pool_id", "timestamp", "outcome", "message"], result["details"])

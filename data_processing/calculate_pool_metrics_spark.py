@@ -38,8 +38,8 @@ from data_processing.commit.row_accounting import record_counts, row_count_colum
 from data_processing.commit.staged_changes import stage_changes
 from data_processing.metrics.market_columns import market_columns
 from data_processing.metrics.pool_metrics import (
-    AGES,
     SCHEMA,
+    STALENESS,
     Provenance,
     compute_pool_metrics,
     group_by_pool,
@@ -87,8 +87,8 @@ def merge_targets(settings: Settings) -> tuple[MergeTarget, ...]:
         MergeTarget(
             value_staleness,
             KEY,
-            {name: name for name in AGES},
-            # a day without a row has age 0 for both values
+            {name: name for name in STALENESS},
+            # a day without a row counts as observed: staleness 0 for both values
             rows=f"{IS_DAY} AND (apy_staleness_days, tvl_staleness_days) IS DISTINCT FROM (0, 0)",
         ),
         rejected_rows.MERGE,

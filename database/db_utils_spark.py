@@ -59,30 +59,35 @@ PostgreSQL allows 100 connections by default, and more scans than the server has
 """
 
 
-def transport_for(settings: Settings, wanted: spark_settings.Transport) -> Transport:
-    """The wanted transport, or the other one with a warning where its driver is missing. A Unix
-    socket is for ADBC alone.
+def transport_for(settings: Settings, preferred: spark_settings.Transport) -> Transport:
+    """Return the preferred transport, or the other one with a warning if its driver is missing.
 
-    Raises: EnvironmentNotReady where neither driver is there.
+    Args:
+        settings: settings of the database. A Unix socket needs ADBC.
+        preferred: READ_TRANSPORT or WRITE_TRANSPORT.
+
+    Raises:
+        EnvironmentNotReady: neither driver is installed.
     """
     has_adbc = importlib.util.find_spec("adbc_driver_postgresql") is not None
     if has_adbc and connection_parameters(settings).is_socket:
-        wanted = "adbc"
-    # where the platform gives the master, the release has put the JDBC jar on the class path, not
-    # into a folder of ours
+        preferred = "adbc"
+    # if the platform sets the master, the release has put the JDBC jar on the class path, not into
+    # a folder of ours
     has_jdbc = has_jdbc_jar(settings) or not is_local_spark(settings)
     if not has_adbc and not has_jdbc:
         raise EnvironmentNotReady(
             "no PostgreSQL driver for Spark: neither the JDBC jar nor adbc-driver-postgresql is"
             " installed. Run `doctor`"
         )
-    if (wanted == "adbc" and not has_adbc) or (wanted == "jdbc" and not has_jdbc):
+    if (preferred == "adbc" and not has_adbc) or (preferred == "jdbc" and not has_jdbc):
         log.warning(
             "transport %s has no driver here: going on with %s",
-            wanted,
-            "jdbc" if wanted == "adbc" else "adbc",
+            preferred,
+            "jdbc" if preferred == "adbc" else "adbc",
         )
-    if has_adbc and (wanted == "adbc" or not has_jdbc):
+    if has_adbc and (preferred == "adbc" or not has_jdbc):
+        # imported here: the package may be missing
         from database.transport.adbc import AdbcTransport
 
         return AdbcTransport()
@@ -91,10 +96,12 @@ def transport_for(settings: Settings, wanted: spark_settings.Transport) -> Trans
 
 @contextmanager
 def exported_snapshot(settings: Settings) -> Iterator[str]:
-    """A snapshot that several reads share, so that all partitions of all tables see one state
-    (`pg_export_snapshot`).
+    """Export a snapshot, so that all partitions of all tables see one state of the database.
 
-    It lives as long as the block: run the Spark actions that read inside it.
+    Spark reads lazily: run the actions that read inside the block.
+
+    Yields:
+        Id of the snapshot (`pg_export_snapshot`), valid until the block ends.
     """
     engine = make_engine(settings)
     with (
@@ -113,16 +120,24 @@ def read_table_spark(
     partitions: int | None = None,
     snapshot: str | None = None,
 ) -> DataFrame:
-    """Rows of a table or a SELECT as a lazy frame; numeric comes as double, json as text.
+    """Return rows as a lazy frame; numeric becomes double, json becomes text.
 
-    Args: partition_by is the column whose hash splits the read into `partitions` (default: Spark's
-    parallelism), MOST_READ_PARTITIONS at most; snapshot is from `exported_snapshot`.
-    Raises: SchemaMismatch where the table or a column is missing.
+    Args:
+        spark: the session.
+        settings: settings of the database.
+        source: a SELECT or the name of a table.
+        partition_by: column whose hash splits the read; None reads one partition.
+        partitions: number of partitions, MOST_READ_PARTITIONS at most; default is Spark's
+            parallelism.
+        snapshot: id of `exported_snapshot`; None reads the current state.
+
+    Raises:
+        SchemaMismatch: the table or a column is missing.
     """
     with checked_connection(make_engine(settings)) as connection:
         query = portable_query(connection, source)
-    wanted = partitions or spark.sparkContext.defaultParallelism
-    predicates = hash_predicates(partition_by, min(wanted, MOST_READ_PARTITIONS))
+    parts = min(partitions or spark.sparkContext.defaultParallelism, MOST_READ_PARTITIONS)
+    predicates = hash_predicates(partition_by, parts)
     return transport_for(settings, settings.read_transport).read(
         spark, settings, query, predicates, snapshot
     )
@@ -131,7 +146,7 @@ def read_table_spark(
 def commit_run(
     run: Run, settings: Settings, staged: list[StagedFrame], **options: Any
 ) -> MergeCounts:
-    """`staging.commit_run` with the transport that the settings name."""
+    """Run `staging.commit_run` with the transport that WRITE_TRANSPORT names."""
     return staging.commit_run(
         run, settings, staged, transport_for(settings, settings.write_transport), **options
     )
@@ -140,8 +155,18 @@ def commit_run(
 def upsert_via_staging(
     frame: DataFrame, settings: Settings, table: Table, *, job: str = "upsert"
 ) -> MergeCounts:
-    """Upsert all columns of `frame` into `table` by its primary key, as a run of its own in the
-    ledger.
+    """Upsert a frame into a table by its primary key, as a run of its own in the ledger.
+
+    Args:
+        frame: its columns are columns of the table, the key among them.
+        settings: settings of the database.
+        table: the target.
+        job: name of the run's job.
+
+    Raises:
+        RunInProgress: another run of the job holds the lock.
+        CheckFailed: a check failed, nothing was written.
+        DatabaseError: the database refused a statement or the connection was lost.
     """
     keys = {column.name: column.name for column in table.primary_key}
     columns = {name: name for name in frame.columns if name not in keys}
@@ -153,9 +178,9 @@ def upsert_via_staging(
 
 
 def write_table_spark(frame: DataFrame, settings: Settings, table: str) -> int:
-    """Append `frame` to an existing table by JDBC and return its rows.
+    """Append a frame to an existing table by JDBC; return the number of its rows.
 
-    For a target with a key use `upsert_via_staging`: an append doubles rows on a retry.
+    For a target with a key use `upsert_via_staging`: a retried task appends its rows twice.
     """
     written = Observation()
     counted = frame.observe(written, F.count(F.lit(1)).alias("rows"))
@@ -167,8 +192,10 @@ def write_table_spark(frame: DataFrame, settings: Settings, table: str) -> int:
 def execute_sql(
     settings: Settings, statement: str, parameters: Mapping[str, Any] | None = None
 ) -> list[dict[str, Any]]:
-    """Run one statement in a transaction of its own; rows as dicts, none for a statement that
-    returns none.
+    """Run one statement in a transaction of its own.
+
+    Returns:
+        Its rows as dicts; empty for a statement that returns none.
     """
     with checked_connection(make_engine(settings)) as connection:
         result = connection.execute(text(statement), dict(parameters or {}))

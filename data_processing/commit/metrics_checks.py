@@ -59,7 +59,7 @@ MANY_DAYS_REMOVED = """
     ) AS gone, (
         SELECT sum(old_last - old_first + 1)::bigint AS known
         FROM {staged}
-    ) AS calendars
+    ) AS coverage
     WHERE removed >= {least}
         AND removed > :share * known"""
 """Pruned raw history or a tighter limit must not remove metrics without a notice."""

@@ -1,8 +1,8 @@
 """Marks rows of days that were not over when a run computed them, in `yieldspark.provisional_days`.
 
 The next run of all pools computes them again or removes them. They leave staging before the checks,
-and are in no coverage, age or stored market series, so that later runs build on the tables as if
-they had not been computed. Days are UTC.
+and are in no coverage, staleness or stored market series, so that later runs build on the tables as
+if they had not been computed. Days are UTC.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 
 from sqlalchemy import Connection, text
 
-from data_processing.metrics.pool_metrics import AGES, VALUES
+from data_processing.metrics.pool_metrics import STALENESS, VALUES
 from data_processing.planning.run_plan import Plan
 from data_processing.raw.pool_coverage import retire_days
 from database.ledger.runs import Run
@@ -79,11 +79,11 @@ def update_provisional_days(connection: Connection, run: Run, plan: Plan, stagin
     removed = remove_provisional_days(connection, computed_again=again)
     metrics = metrics_table_of(connection)
     merge_staged(run, MergeTarget(metrics, KEY, {name: name for name in VALUES}), STAGED_TODAY)
-    ages = ", ".join(AGES)
+    staleness = ", ".join(STALENESS)
     marked = connection.execute(
         text(f"""
-        INSERT INTO {PROVISIONAL} (pool_id, date, {ages}, metrics_table, run_id)
-        SELECT pool_id, date, {ages}, :table, :run_id
+        INSERT INTO {PROVISIONAL} (pool_id, date, {staleness}, metrics_table, run_id)
+        SELECT pool_id, date, {staleness}, :table, :run_id
         FROM {STAGED_TODAY}"""),
         {"table": metrics.name, "run_id": run.run_id},
     )

@@ -28,7 +28,7 @@ def stage_changes(connection: Connection, *, settings: Settings, plan: Plan, sta
     """
     table = plan.decision.table
     statements = [
-        # first: coverage, ages and checks must not see days that are not over
+        # first: coverage, staleness and checks must not see days that are not over
         *separate_provisional_days(plan, staging),
         reuse_stored_values(staging, settings),
         *coverage_changes(table, staging),

@@ -171,7 +171,7 @@ def _joined(sides: Sides) -> str:
             coalesce(m.date, t.date) AS date,
             m.pool_id IS NOT NULL AS in_ours,
             t.pool_id IS NOT NULL AS in_theirs,
-            m.apy_age, m.tvl_age, m.apy_day, m.tvl_day, m.m_peak, t.t_peak,
+            m.apy_staleness, m.tvl_staleness, m.apy_day, m.tvl_day, m.m_peak, t.t_peak,
             t.t_actual_apy_before, t.t_actual_tvl_before,
             c.first_day, c.last_day, p.is_active, p.pool_id IS NOT NULL AS in_pools,
             r.first_raw_day, r.several IS TRUE AS has_days_of_several_rows,
@@ -199,8 +199,8 @@ def _ours(sides: Sides) -> str:
     values = ", ".join(f"m.{name}::numeric AS m_{name}" for name in sides.columns)
     return f"""ours AS (
         SELECT m.pool_id::text AS pool_id, m.date,
-            CASE WHEN a.pool_id IS NULL THEN 0 ELSE a.apy_staleness_days END AS apy_age,
-            CASE WHEN a.pool_id IS NULL THEN 0 ELSE a.tvl_staleness_days END AS tvl_age,
+            CASE WHEN a.pool_id IS NULL THEN 0 ELSE a.apy_staleness_days END AS apy_staleness,
+            CASE WHEN a.pool_id IS NULL THEN 0 ELSE a.tvl_staleness_days END AS tvl_staleness,
             max(m.date) FILTER (WHERE m.actual_apy IS NOT NULL) OVER so_far AS apy_day,
             max(m.date) FILTER (WHERE m.actual_tvl IS NOT NULL) OVER so_far AS tvl_day,
             max(abs(m.actual_apy)) OVER so_far AS m_peak,

@@ -1,9 +1,9 @@
 """Lists the known rules by which the metrics of the pandas job differ from ours, as data.
 
 Conditions are SQL over the columns of `comparison_sql`: `m_<column>` is our value, `t_<column>` the
-other table's, NULL without one. A condition uses YieldSpark's own tables (ages, coverage, market
-series, quarantine) and, if the rule says which value the other job takes, that value. APY percent,
-TVL and prices USD, gas gwei, days UTC.
+other table's, NULL without one. A condition uses YieldSpark's own tables (staleness, coverage,
+market series, quarantine) and, if the rule says which value the other job takes, that value. APY
+percent, TVL and prices USD, gas gwei, days UTC.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def value_rules(column: str, metrics: str, slack: str) -> tuple[Rule, ...]:
         slack: SQL of the difference up to which two values are equal.
     """
     target = column.removeprefix("actual_")
-    age, t, m = f"{target}_age", f"t_{column}", f"m_{column}"
+    staleness, t, m = f"{target}_staleness", f"t_{column}", f"m_{column}"
     last_known = f"""abs({t} - (
             SELECT k.{column}::numeric
             FROM {metrics} AS k
@@ -81,13 +81,13 @@ def value_rules(column: str, metrics: str, slack: str) -> tuple[Rule, ...]:
             "carried_for_ever",
             "no observation for more than MAX_FILL_DAYS days: ours is null, the other job goes on"
             " with the last value",
-            f"{m} IS NULL AND {age} IS NULL AND {last_known}",
+            f"{m} IS NULL AND {staleness} IS NULL AND {last_known}",
         ),
         Rule(
             "c",
             "not_carried",
             "not observed that day: ours is the value of an earlier day, the other job has none",
-            f"{age} > 0 AND {t} IS NULL",
+            f"{staleness} > 0 AND {t} IS NULL",
         ),
         Rule(
             "q",
@@ -99,13 +99,13 @@ def value_rules(column: str, metrics: str, slack: str) -> tuple[Rule, ...]:
             "d",
             "carried_from_a_different_value",
             "not observed that day: both carry, and the value of the day before differs",
-            f"coalesce({age}, 1) > 0 AND abs({t} - {t}_before) <= {slack}",
+            f"coalesce({staleness}, 1) > 0 AND abs({t} - {t}_before) <= {slack}",
         ),
         Rule(
             "g",
             RAW_ROWS_GONE,
             _RAW_ROWS_GONE_MEANING,
-            f"{age} = 0 AND has_raw_row IS FALSE AND ({t} IS NULL OR abs({t} - {t}_before) <="
+            f"{staleness} = 0 AND has_raw_row IS FALSE AND ({t} IS NULL OR abs({t} - {t}_before) <="
             f" {slack})",
         ),
     )

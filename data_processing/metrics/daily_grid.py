@@ -67,10 +67,10 @@ def daily_grid(
 def _carried(
     observed: Days, values: Floats, days: Days, newest: Days, max_fill_days: int
 ) -> tuple[Floats, Floats]:
-    """Return for each of `days` the last known value and its age in days."""
+    """Return for each of `days` the last known value and its staleness in days."""
     # position of the last snapshot with a value, -1 before the first; `newest` is the position of
     # the last snapshot on or before each day
     last = np.maximum.accumulate(np.where(np.isnan(values), -1, np.arange(values.size)))[newest]
-    age = days - observed[last]
-    usable = (last >= 0) & (age <= max_fill_days)
-    return np.where(usable, values[last], np.nan), np.where(usable, age, np.nan)
+    staleness = days - observed[last]
+    usable = (last >= 0) & (staleness <= max_fill_days)
+    return np.where(usable, values[last], np.nan), np.where(usable, staleness, np.nan)

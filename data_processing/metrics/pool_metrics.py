@@ -45,7 +45,7 @@ VALUES = (
 """METRIC_COLUMNS, repeated because every Python worker imports this module, and must not import
 SQLAlchemy.
 """
-AGES = ("apy_staleness_days", "tvl_staleness_days")
+STALENESS = ("apy_staleness_days", "tvl_staleness_days")
 SNAPSHOT_COLUMNS = ("timestamp", "snapshot")
 """Moment and identity of the raw row that the day's value comes from, or that was rejected."""
 REJECTED = ("reason", "source_table", "run_id")
@@ -54,7 +54,7 @@ SCHEMA = T.StructType(
         T.StructField("pool_id", T.StringType()),
         T.StructField("date", T.DateType()),
         *(T.StructField(name, T.DoubleType()) for name in VALUES),
-        *(T.StructField(name, T.IntegerType()) for name in AGES),
+        *(T.StructField(name, T.IntegerType()) for name in STALENESS),
         T.StructField("timestamp", T.TimestampType()),
         T.StructField("snapshot", T.LongType()),
         *(T.StructField(name, T.StringType()) for name in REJECTED),
@@ -122,7 +122,7 @@ def compute_pool_metrics(
     """Return a function for `mapInArrow` from the rows of `group_by_pool` to rows of SCHEMA.
 
     A day inside the pool's [write_from, write_end) has APY-like values in percent, TVL and prices
-    in USD, gas in gwei, NULL if unknown; ages in days (0 observed, n carried over n days, NULL
+    in USD, gas in gwei, NULL if unknown; staleness in days (0 observed, n carried over n days, NULL
     unknown); timestamp and snapshot of its raw row, NULL without one. A rejected snapshot has its
     pool_id, timestamp, snapshot, reason and provenance, everything else NULL; equal ones are one
     row.
@@ -213,19 +213,22 @@ def _days_batch(
     """Return rows of SCHEMA; NaN becomes NULL."""
     dates = pa.array(columns["date"].astype(np.int32)).cast(pa.date32())
     values = [pa.array(columns[name], pa.float64(), from_pandas=True) for name in VALUES]
-    ages = [
-        pa.array(columns[name], pa.float64(), from_pandas=True).cast(pa.int32()) for name in AGES
+    staleness = [
+        pa.array(columns[name], pa.float64(), from_pandas=True).cast(pa.int32())
+        for name in STALENESS
     ]
     rejected = [pa.nulls(len(dates), pa.string())] * len(REJECTED)
     snapshot_columns = [column.combine_chunks() for column in snapshots]
-    return _batch([pool_ids.combine_chunks(), dates, *values, *ages, *snapshot_columns, *rejected])
+    return _batch(
+        [pool_ids.combine_chunks(), dates, *values, *staleness, *snapshot_columns, *rejected]
+    )
 
 
 def _rejected_batch(rows: pa.Table, provenance: Provenance) -> pa.RecordBatch:
     # copies of one snapshot are one quarantined row
     _, firsts = np.unique(rows["snapshot"].to_numpy(), return_index=True)
     rows = rows.take(np.sort(firsts))
-    types = [pa.date32(), *[pa.float64()] * len(VALUES), *[pa.int32()] * len(AGES)]
+    types = [pa.date32(), *[pa.float64()] * len(VALUES), *[pa.int32()] * len(STALENESS)]
     empty = [pa.nulls(rows.num_rows, type_) for type_ in types]
     snapshot_columns = [rows[name].combine_chunks() for name in (*SNAPSHOT_COLUMNS, "reason")]
     origin = [

@@ -1,8 +1,8 @@
 """Adopts days whose raw rows were gone before unrounded values were stored.
 
-Reads the metrics, coverage and ages that earlier runs or another job left, and raw history; inserts
-rows of `yieldspark.observed_days` without a snapshot, once. Windows and carries read them. APY in
-percent, TVL in USD, rounded as the metrics table stores them; days are UTC.
+Reads the metrics, coverage and staleness that earlier runs or another job left, and raw history;
+inserts rows of `yieldspark.observed_days` without a snapshot, once. Windows and carries read them.
+APY in percent, TVL in USD, rounded as the metrics table stores them; days are UTC.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from config_spark import Settings
 from data_processing.metrics.rolling_metrics import look_back_days
 from data_processing.raw.market_series import SERIES
 from data_processing.raw.observed_days import OBSERVED
-from data_processing.raw.pool_coverage import AGES, COVERAGE
+from data_processing.raw.pool_coverage import COVERAGE, STALENESS
 from data_processing.raw.quarantine_table import HISTORY
 from database.schema.merge_sql import qualified, quoted
 from database.schema.metrics_table import metrics_name, metrics_table
@@ -84,7 +84,7 @@ def _adoptable(metrics: str) -> tuple[str, str]:
     FROM {metrics} AS m
     JOIN {COVERAGE} AS c ON c.pool_id = m.pool_id
         AND m.date BETWEEN c.first_day AND c.last_day
-    LEFT JOIN {AGES} AS o ON o.pool_id = m.pool_id
+    LEFT JOIN {STALENESS} AS o ON o.pool_id = m.pool_id
         AND o.date = m.date
     WHERE NOT EXISTS (
         SELECT FROM {HISTORY} AS h

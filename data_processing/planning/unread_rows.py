@@ -213,8 +213,8 @@ def unread_message(days: Sequence[DayCount], window: ReadWindow) -> str:
     end = min(days[-1].date + timedelta(days=window.reach), window.last_end)
     return (
         f"{rows:,} raw rows of {len(days):,} days ({listed}) were read by no run: they came with"
-        " an insertion_timestamp older than the last run (a restore, a copy, replication). Take"
-        f" them in: `calculate_metrics --start {days[0].date} --end {end}`, or `--full-refresh`"
+        " an insertion_timestamp older than the last run (a restore, a copy, replication). Read"
+        f" them: `calculate_metrics --start {days[0].date} --end {end}`, or `--full-refresh`"
     )
 
 

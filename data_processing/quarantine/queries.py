@@ -127,7 +127,7 @@ def show_row(
         now: current time, UTC; default is this machine's.
 
     Returns:
-        The row with raw_json_data; `words`, the message of its reason; `raw_rows`, its ids in the
+        The row with raw_json_data; `message`, that of its reason; `raw_rows`, its ids in the
         raw table; `passes_now` and `reason_now` by the current checks, None if it can't be
         replayed; `what_to_do`.
 
@@ -149,7 +149,7 @@ def show_row(
             raw_rows = list(connection.execute(text(_RAW_ROWS), {"id": row_id}).scalars())
     return row | {
         "raw_rows": raw_rows,
-        "words": check_message(row["reason"], settings),
+        "message": check_message(row["reason"], settings),
         "passes_now": reason is None if is_raw else None,
         "reason_now": reason,
         "what_to_do": remedy(row),
@@ -185,7 +185,7 @@ def remedy(row: dict[str, Any]) -> str:
     if row["reason"] == TIMESTAMP_MISSING:
         return "`load` or `ingest` it again with its timestamp"
     if row["reason"] == NOT_IN_POOLS:
-        return "add its pool to `pools`; the next metrics run takes the row in"
+        return "add its pool to `pools`; the next metrics run uses the row"
     return (
         "`quarantine replay` it under other limits or with a corrected value, or `quarantine"
         " drop` it"

@@ -75,7 +75,7 @@ def replay_rows(
     Returns:
         The run's ledger row (a dry run: `{"job", "status": "planned", "rows"}`) with `outcomes`
         (rows by outcome) and `details`, the first LISTED_ROWS of {id, pool_id, timestamp, reason,
-        outcome, reason_now, said, replayed_row_id}. read = inserted + quarantined + unchanged:
+        outcome, reason_now, message, replayed_row_id}. read = inserted + quarantined + unchanged:
         replayed, still failing, nothing to replay.
 
     Raises:
@@ -296,7 +296,7 @@ def _detail(row: dict[str, Any], settings: Settings) -> dict[str, Any]:
     elif not row["replayable"]:
         outcome, message = "not_replayable", remedy(row)
     elif row["resolution"] == "replayed":
-        outcome, message = "taken_in", "the next metrics run takes it in"
+        outcome, message = "replayed", "the next metrics run uses it"
     elif row["reason_now"] is None:
         outcome, message = (
             "still_failing",
@@ -305,11 +305,11 @@ def _detail(row: dict[str, Any], settings: Settings) -> dict[str, Any]:
     else:
         outcome, message = "still_failing", check_message(row["reason_now"], settings)
     columns = ("id", "pool_id", "timestamp", "reason", "reason_now", "replayed_row_id")
-    return {name: row[name] for name in columns} | {"outcome": outcome, "said": message}
+    return {name: row[name] for name in columns} | {"outcome": outcome, "message": message}
 
 
 def _counts(details: list[dict[str, Any]]) -> dict[str, int]:
-    replayed = len({row["replayed_row_id"] for row in details if row["outcome"] == "taken_in"})
+    replayed = len({row["replayed_row_id"] for row in details if row["outcome"] == "replayed"})
     failing = sum(row["outcome"] == "still_failing" for row in details)
     return dict.fromkeys(ROW_COUNTS, 0) | {
         "read": len(details),

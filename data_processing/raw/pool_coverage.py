@@ -1,5 +1,5 @@
-"""Keeps the coverage of each pool (first, last and last observed day) and the age of values that
-were not observed on their day.
+"""Keeps the coverage of each pool (first, last and last observed day) and the staleness of values
+that were not observed on their day.
 
 Reads the plan's table (the days that a run decides about) and the run's staging (its days). Writes
 `yieldspark.pool_coverage` and `yieldspark.value_staleness` in the run's commit, and removes days
@@ -14,7 +14,7 @@ from database.schema.merge_sql import qualified, quoted
 from database.schema.metrics_table import REGCLASS, metrics_name
 from database.schema.tables import METRIC_COLUMNS, pool_coverage, value_staleness
 
-AGES = qualified(value_staleness)
+STALENESS = qualified(value_staleness)
 COVERAGE = qualified(pool_coverage)
 
 STAGED_COVERAGE, REMOVED_DAYS = "staged_coverage", "removed_days"
@@ -69,9 +69,9 @@ def coverage_changes(plan_table: str, staging: str) -> list[str]:
 
 
 def update_coverage(connection: Connection, staging: str) -> int:
-    """Update coverage and ages, and remove the days of REMOVED_DAYS.
+    """Update coverage and staleness, and remove the days of REMOVED_DAYS.
 
-    The statements of `coverage_changes` have run, and the ages of staging have been merged.
+    The statements of `coverage_changes` have run, and the staleness of staging has been merged.
 
     Args:
         connection: the run's transaction.
@@ -88,7 +88,7 @@ def update_coverage(connection: Connection, staging: str) -> int:
     )
     if removed:
         retire_days(connection, REMOVED_DAYS)
-    connection.exec_driver_sql(_delete_ages(staging))
+    connection.exec_driver_sql(_delete_staleness(staging))
     _store(connection)
     return removed
 
@@ -122,7 +122,7 @@ def retire_days(connection: Connection, days: str) -> None:
         f"'{name}'" for name in ("pool_id", "date", "is_filtered_out", *METRIC_COLUMNS)
     )
     same_day = "t.pool_id = d.pool_id AND t.date BETWEEN d.from_day AND d.to_day"
-    connection.exec_driver_sql(f"DELETE FROM {AGES} AS t USING {days} AS d WHERE {same_day}")
+    connection.exec_driver_sql(f"DELETE FROM {STALENESS} AS t USING {days} AS d WHERE {same_day}")
     connection.exec_driver_sql(f"""
     DELETE FROM {metrics} AS t
     USING {days} AS d
@@ -136,11 +136,11 @@ def retire_days(connection: Connection, days: str) -> None:
     )
 
 
-def _delete_ages(staging: str) -> str:
-    """Return a statement that deletes the ages of days with two observed values."""
-    # a pool that is new has no ages yet
+def _delete_staleness(staging: str) -> str:
+    """Return a statement that deletes the staleness of days with two observed values."""
+    # a pool that is new has no staleness yet
     return f"""
-    DELETE FROM {AGES} AS o
+    DELETE FROM {STALENESS} AS o
     USING {STAGED_COVERAGE} AS p, {staging} AS s
     WHERE p.old_first IS NOT NULL
         AND o.pool_id = p.pool_id
@@ -158,7 +158,7 @@ def _observed_before(day: str) -> str:
     SELECT max(d.date)::date
     FROM generate_series(old_first, {day} - 1, interval '1 day') AS d (date)
     WHERE NOT EXISTS (
-        SELECT FROM {AGES} AS o
+        SELECT FROM {STALENESS} AS o
         WHERE o.pool_id = {STAGED_COVERAGE}.pool_id
             AND o.date = d.date::date
             AND o.apy_staleness_days IS DISTINCT FROM 0

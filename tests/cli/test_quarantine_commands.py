@@ -144,7 +144,7 @@ def test_show_says_why_and_whether_it_would_pass_today(
     row_id = str(kept["apy_beyond_limit"])
     row = run_here.json("quarantine", "show", row_id)
     assert row["raw_json_data"] == {"apy": 5_000_000, "tvlUsd": 10, "apyBase": 1}
-    assert (row["words"], row["passes_now"], row["reason_now"]) == (
+    assert (row["message"], row["passes_now"], row["reason_now"]) == (
         "its APY is beyond MAX_APY_PERCENT (1,000,000 %)",
         False,
         "apy_beyond_limit",
@@ -204,7 +204,7 @@ def test_a_corrected_row_comes_back_as_a_new_one_once(
     tried = run_here.json(*replay, "--dry-run")
     assert (tried["status"], tried["outcomes"], raw_rows(engine), ledger(engine)) == (
         "planned",
-        {"taken_in": 1},
+        {"replayed": 1},
         [],
         [],
     )
@@ -256,7 +256,7 @@ def test_what_still_fails_stays_and_says_why(
         "quarantine", "replay", str(kept["apy_not_a_number"]), "--value", '{"apy": "??"}', code=1
     )
     (row,) = document["details"]
-    assert (row["outcome"], row["reason_now"], row["said"]) == (
+    assert (row["outcome"], row["reason_now"], row["message"]) == (
         "still_failing",
         "apy_not_a_number",
         "its APY is no number",
@@ -276,7 +276,7 @@ def test_replay_under_other_limits_takes_what_passes(
     run_here: CommandLine, engine: Engine, kept: dict[str, int]
 ) -> None:
     document = run_here.json("quarantine", "replay", "--all", MAX_APY_PERCENT="6000000")
-    assert document["outcomes"] == {"taken_in": 1, "still_failing": 4, "not_replayable": 2}
+    assert document["outcomes"] == {"replayed": 1, "still_failing": 4, "not_replayable": 2}
     assert document["rows"] == {
         "read": 7,
         "quarantined": 4,
@@ -286,7 +286,7 @@ def test_replay_under_other_limits_takes_what_passes(
         "removed": 0,
     }
     said = {
-        row["reason"]: row["said"]
+        row["reason"]: row["message"]
         for row in document["details"]
         if row["outcome"] == "not_replayable"
     }
@@ -323,7 +323,7 @@ def test_corrections_from_a_file(
                 for n, row_id in enumerate(ids)
             )
         )
-    assert run_here.json("quarantine", "replay", "--file", str(path))["outcomes"] == {"taken_in": 4}
+    assert run_here.json("quarantine", "replay", "--file", str(path))["outcomes"] == {"replayed": 4}
     assert [row["raw_json_data"] for row in raw_rows(engine)] == [
         {"apy": 4, "tvlUsd": 10, "apyBase": 1},
         {"apy": 4, "tvlUsd": 10},
@@ -379,7 +379,7 @@ def test_a_row_with_two_reasons_comes_back_once(
     (run_here.folder / "c.csv").write_text(f"id,tvlUsd\n{ids[1]},8\n{ids[0]},9\n")
     document = run_here.json("quarantine", "replay", "--file", "c.csv")
     assert (document["outcomes"], document["rows"]["inserted"], document["rows"]["unchanged"]) == (
-        {"taken_in": 2},
+        {"replayed": 2},
         1,
         1,
     )
@@ -410,14 +410,14 @@ def test_an_entry_that_is_done_with_decides_nothing(
     document = replay_rows(
         database, engine, Replay(Selection(ids), "ann@desk", {open_entry: '{"tvlUsd": 1}'})
     )
-    assert document["outcomes"] == {"taken_in": 1, "already_resolved": 1}
+    assert document["outcomes"] == {"replayed": 1, "already_resolved": 1}
     ids = (
         kept["apy_beyond_limit"],
         also_there(engine, kept["apy_beyond_limit"], "tvl_beyond_limit", "accepted"),
     )
     looser = database.model_copy(update={"max_apy_percent": 6e6})
     assert replay_rows(looser, engine, Replay(Selection(ids), "ann@desk"))["outcomes"] == {
-        "taken_in": 1,
+        "replayed": 1,
         "already_resolved": 1,
     }
 
@@ -434,7 +434,7 @@ def test_of_two_corrections_of_a_row_the_newer_entrys_decides_and_says_so(
             Selection((older, newer)), "ann@desk", {older: '{"tvlUsd": 1}', newer: '{"tvlUsd": -1}'}
         ),
     )
-    assert [row["said"] for row in document["details"]] == [
+    assert [row["message"] for row in document["details"]] == [
         "another entry of the same raw row decides, and that one fails",
         "its TVL is negative",
     ]

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from config_spark import Settings
-from data_processing.metrics.pool_metrics import AGES
+from data_processing.metrics.pool_metrics import STALENESS
 from data_processing.raw.observed_days import snapshot_identity
 from database.schema.metrics_table import metrics_name
 from tests.support.metrics_oracle import RawRow, World
@@ -114,7 +114,7 @@ def job_rows(engine: Engine) -> dict[tuple[str, date], dict[str, Any]]:
     """
     ages = ", ".join(
         f"CASE WHEN o.pool_id IS NULL AND c.pool_id IS NOT NULL THEN 0 ELSE o.{name} END AS {name}"
-        for name in AGES
+        for name in STALENESS
     )
     query = (
         f"SELECT m.*, {ages} FROM {metrics_name(engine)} AS m"
