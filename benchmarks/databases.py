@@ -21,7 +21,8 @@ from database.embedded.resolve import resolve_database
 from database.embedded.server import EmbeddedServer
 from database.schema.migrate import migrate
 from database.schema.own_schema import VERSION_TABLE
-from database.schema.tables import METRIC_COLUMNS, OWN_SCHEMA, pool_daily_metrics
+from database.schema.own_tables import OWN_SCHEMA
+from database.schema.owner_tables import METRIC_COLUMNS, pool_daily_metrics
 from spark.jar_sets import jars_folder
 
 

@@ -19,7 +19,7 @@ from psycopg2.extras import execute_values
 from sqlalchemy import Engine
 
 from benchmarks.pandas_way import GAS, PRICES, WINDOW_DAYS, read_rows
-from database.schema.tables import METRIC_COLUMNS
+from database.schema.owner_tables import METRIC_COLUMNS
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from benchmarks.processes import PROJECT, measure
 from config_spark import Settings
 from data_processing.ingest.loading.load_files import load_files
 from database.connections.engine import make_engine
-from database.schema.tables import METRIC_COLUMNS
+from database.schema.owner_tables import METRIC_COLUMNS
 
 SHARED_HISTORY = PROJECT.parent / "shared" / "data" / "defillama_pool_history.parquet"
 

@@ -15,7 +15,7 @@ import pandas as pd
 from sqlalchemy import Engine
 
 from benchmarks.peer_rules import MAX_FILL
-from database.schema.tables import METRIC_COLUMNS
+from database.schema.owner_tables import METRIC_COLUMNS
 
 RAW = (
     "SELECT id, pool_id, timestamp, raw_json_data FROM raw_defillama_pool_history ORDER BY pool_id,"

@@ -19,13 +19,8 @@ from benchmarks.databases import last_decimal
 from benchmarks.pandas_way import FIXES, pool_days, read_market, read_rows
 from data_processing.raw.observed_days import snapshot_identity
 from database.schema.merge_sql import qualified
-from database.schema.tables import (
-    METRIC_COLUMNS,
-    pool_daily_metrics,
-    pools,
-    quarantine,
-    raw_pool_history,
-)
+from database.schema.own_tables import quarantine
+from database.schema.owner_tables import METRIC_COLUMNS, pool_daily_metrics, pools, raw_pool_history
 
 QUARANTINED, NOT_OVER, CALENDAR = "quarantined rows", "days not over", "calendar's end"
 

@@ -14,7 +14,7 @@ from benchmarks.pandas_way import pool_days, read_market, read_rows
 from benchmarks.peer_rules import PEERS_SCHEMA
 from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
-from database.schema.tables import METRIC_COLUMNS
+from database.schema.owner_tables import METRIC_COLUMNS
 
 PAGE_ROWS = 1000
 

@@ -16,7 +16,7 @@ from database.connections.engine import make_engine
 from database.connections.parameters import connection_parameters
 from database.schema import merge_sql
 from database.schema.merge_sql import MergeTarget
-from database.schema.tables import METRIC_COLUMNS, pool_daily_metrics
+from database.schema.owner_tables import METRIC_COLUMNS, pool_daily_metrics
 
 NAME = "polars"
 STAGING = "staging_polars"

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from benchmarks.peer_rules import MARKET, MAX_APY, MAX_FILL, MAX_TVL, NUMBER, PEERS_SCHEMA, RAW
 from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
-from database.schema.tables import METRIC_COLUMNS
+from database.schema.owner_tables import METRIC_COLUMNS
 from local_runtime.java import find_java
 from spark.jar_sets import JDBC, jar_files
 

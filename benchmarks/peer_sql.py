@@ -8,7 +8,7 @@ from __future__ import annotations
 from benchmarks.peer_rules import MARKET, MAX_APY, MAX_FILL, MAX_TVL, NUMBER, PEERS_SCHEMA, RAW
 from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
-from database.schema.tables import METRIC_COLUMNS
+from database.schema.owner_tables import METRIC_COLUMNS
 
 SQL = f"""
 WITH parsed AS (

@@ -26,7 +26,7 @@ from data_processing.planning.run_plan import Plan
 from data_processing.planning.run_request import Request
 from database.commit_checks import failing_rows
 from database.connections.engine import make_engine
-from database.schema.tables import OWN_SCHEMA
+from database.schema.own_tables import OWN_SCHEMA
 from database.staging import MERGE_WORK_MEM
 
 ROWS = 28_414

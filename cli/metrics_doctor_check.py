@@ -15,7 +15,7 @@ from data_processing.planning.plan import JOB
 from data_processing.planning.unread_rows import find_unread_rows
 from database.embedded.resolve import resolve_database
 from database.schema.merge_sql import qualified
-from database.schema.tables import raw_day_counts
+from database.schema.own_tables import raw_day_counts
 
 
 def unread_rows(settings: Settings) -> tuple[Result, str, str]:

@@ -66,7 +66,8 @@ from database.ledger.check_result import Acceptance
 from database.ledger.run_records import read_run
 from database.ledger.runs import Run, open_run
 from database.schema.metrics_table import metrics_table
-from database.schema.tables import METRIC_COLUMNS, value_staleness
+from database.schema.own_tables import value_staleness
+from database.schema.owner_tables import METRIC_COLUMNS
 from database.staging import staging_name
 from spark.interrupt import interruptible
 from spark.session import stop_session

@@ -24,7 +24,7 @@ from database.ledger.runs import Run
 from database.schema import merge_sql
 from database.schema.catalog import has_triggers
 from database.schema.merge_sql import MergeTarget
-from database.schema.tables import OWN_SCHEMA
+from database.schema.own_tables import OWN_SCHEMA
 from database.transport.query import ArrowTransform, Transport, staging_types
 from spark.interrupt import stop_if_interrupted
 

@@ -24,13 +24,8 @@ from data_processing.raw.pool_coverage import REMOVED_DAYS, STAGED_COVERAGE
 from database.commit_checks import BatchCheck, CommitChecks
 from database.ledger.check_result import Severity
 from database.schema.merge_sql import qualified, quoted
-from database.schema.tables import (
-    METRIC_COLUMNS,
-    market_series,
-    pool_coverage,
-    pools,
-    value_staleness,
-)
+from database.schema.own_tables import market_series, pool_coverage, value_staleness
+from database.schema.owner_tables import METRIC_COLUMNS, pools
 
 # a share of a handful is noise, so smaller numbers pass
 MIN_POOLS = 20

@@ -17,7 +17,7 @@ from data_processing.raw.pool_coverage import retire_days
 from database.ledger.runs import Run
 from database.schema.merge_sql import MergeTarget, qualified
 from database.schema.metrics_table import metrics_table_of
-from database.schema.tables import provisional_days
+from database.schema.own_tables import provisional_days
 from database.staging import merge_staged
 
 log = logging.getLogger(__name__)

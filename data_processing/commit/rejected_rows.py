@@ -16,7 +16,7 @@ from data_processing.raw.market_series import validated_gas, validated_prices
 from data_processing.raw.observed_days import snapshot_identity
 from data_processing.raw.quarantine_table import ACCEPT, GAS, PRICES, QUARANTINE, RAW_ROW, REOPEN
 from database.schema.merge_sql import MergeTarget
-from database.schema.tables import quarantine
+from database.schema.own_tables import quarantine
 
 MERGE = MergeTarget(
     quarantine,

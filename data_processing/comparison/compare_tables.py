@@ -43,7 +43,7 @@ from database.schema.catalog import CatalogTable, is_unique, read_catalog_table
 from database.schema.merge_sql import qualified, quoted, stored_types
 from database.schema.metrics_table import REGCLASS, metrics_table_of, require_same_metrics_table
 from database.schema.own_schema import SCHEMA
-from database.schema.tables import METRIC_COLUMNS
+from database.schema.owner_tables import METRIC_COLUMNS
 
 NAME = re.compile(r"(?:([A-Za-z_][A-Za-z0-9_$]*)\.)?([A-Za-z_][A-Za-z0-9_$]*)")
 

@@ -23,7 +23,8 @@ from data_processing.raw.history import TABLE, midnight
 from data_processing.raw.market_series import SERIES, SYMBOLS
 from data_processing.raw.quarantine_table import QUARANTINE, RAW_ROW
 from database.schema.merge_sql import qualified, quoted
-from database.schema.tables import market_series, pool_coverage, pools, raw_prices, value_staleness
+from database.schema.own_tables import market_series, pool_coverage, value_staleness
+from database.schema.owner_tables import pools, raw_prices
 
 NO_RULE = "?"
 

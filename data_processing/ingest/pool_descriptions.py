@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from data_processing.ingest.column_limits import ColumnTypes, column_types
 from database.schema.merge_sql import qualified
-from database.schema.tables import pools
+from database.schema.owner_tables import pools
 
 POOL_ID, UNKNOWN = "pool id", "unknown"
 

@@ -17,7 +17,8 @@ from data_processing.raw.pool_coverage import COVERAGE, STALENESS
 from data_processing.raw.quarantine_table import HISTORY
 from database.schema.merge_sql import qualified, quoted
 from database.schema.metrics_table import metrics_name, metrics_table
-from database.schema.tables import METRIC_COLUMNS, run_ledger
+from database.schema.own_tables import run_ledger
+from database.schema.owner_tables import METRIC_COLUMNS
 
 FIRST_UNROUNDED_RULES = 2
 """METRIC_RULES of the first version that stores unrounded values."""

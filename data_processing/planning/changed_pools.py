@@ -27,7 +27,7 @@ from data_processing.raw.observed_days import OBSERVED, snapshot_identity
 from data_processing.raw.pool_coverage import COVERAGE
 from data_processing.raw.quarantine_table import QUARANTINE, RAW_ROW
 from database.schema.merge_sql import qualified
-from database.schema.tables import pools
+from database.schema.owner_tables import pools
 
 CHANGED_POOLS = "changed_pools"
 """Temporary table of the plan's transaction."""

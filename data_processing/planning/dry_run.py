@@ -12,7 +12,7 @@ from data_processing.planning.plan import plan_metrics, validate_request
 from data_processing.planning.run_plan import Plan
 from data_processing.planning.run_request import Request
 from database.connections.engine import make_engine
-from database.schema.tables import OWN_SCHEMA
+from database.schema.own_tables import OWN_SCHEMA
 
 DRY_RUN_TABLE = f"{OWN_SCHEMA}.plan_of_a_dry_run"
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, select, text
 
 from data_processing.raw.history import TABLE, moment
 from data_processing.raw.quarantine_table import QUARANTINE, RAW_ROW
-from database.schema.tables import GOOD, run_ledger
+from database.schema.own_tables import GOOD, run_ledger
 
 OVERLAP = timedelta(minutes=10)
 """How far before its watermark a run looks for new rows. After a failover the new server's clock

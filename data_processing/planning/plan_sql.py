@@ -21,7 +21,8 @@ from data_processing.raw.market_series import MarketChange
 from data_processing.raw.observed_days import OBSERVED
 from data_processing.raw.pool_coverage import COVERAGE
 from database.schema.merge_sql import qualified
-from database.schema.tables import GOOD, pools, run_ledger
+from database.schema.own_tables import GOOD, run_ledger
+from database.schema.owner_tables import pools
 
 POOLS = qualified(pools)
 

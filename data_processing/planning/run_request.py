@@ -19,7 +19,7 @@ from data_processing.files.pool_ids import read_pool_ids, unique_ids
 from database.connections.engine import checked_connection
 from database.ledger.run_records import RunRecord
 from database.ledger.runs import is_job_idle
-from database.schema.tables import run_ledger
+from database.schema.own_tables import run_ledger
 
 Mode = Literal["incremental", "backfill", "full_refresh"]
 

@@ -25,7 +25,7 @@ from data_processing.planning.last_run import (
 )
 from data_processing.raw.history import TABLE, midnight, moment
 from database.schema.merge_sql import qualified
-from database.schema.tables import raw_day_counts
+from database.schema.own_tables import raw_day_counts
 
 LISTED_DAYS = 5
 

@@ -25,7 +25,7 @@ from data_processing.raw.observed_days import (
 )
 from database.schema.merge_sql import qualified
 from database.schema.metrics_table import REGCLASS
-from database.schema.tables import pools, raw_pool_history
+from database.schema.owner_tables import pools, raw_pool_history
 
 TABLE = qualified(raw_pool_history)
 

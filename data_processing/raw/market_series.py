@@ -18,7 +18,8 @@ from sqlalchemy.dialects.postgresql import insert
 from config_spark import Settings
 from data_processing.checks.row_checks import gas_checks, price_checks, validated
 from database.schema.merge_sql import qualified
-from database.schema.tables import gas_fees_daily, market_series, raw_prices
+from database.schema.own_tables import market_series
+from database.schema.owner_tables import gas_fees_daily, raw_prices
 
 SYMBOLS = {"ETH": "eth_open", "BTC": "btc_open"}
 

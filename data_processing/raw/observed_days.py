@@ -10,7 +10,7 @@ from __future__ import annotations
 from data_processing.raw.pool_coverage import REMOVED_DAYS
 from data_processing.raw.quarantine_table import HISTORY, QUARANTINE
 from database.schema.merge_sql import qualified
-from database.schema.tables import observed_days
+from database.schema.own_tables import observed_days
 
 OBSERVED = qualified(observed_days)
 

@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 
 from database.schema.merge_sql import qualified, quoted
 from database.schema.metrics_table import REGCLASS, metrics_name
-from database.schema.tables import METRIC_COLUMNS, pool_coverage, value_staleness
+from database.schema.own_tables import pool_coverage, value_staleness
+from database.schema.owner_tables import METRIC_COLUMNS
 
 STALENESS = qualified(value_staleness)
 COVERAGE = qualified(pool_coverage)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from database.schema.merge_sql import qualified
-from database.schema.tables import gas_fees_daily, quarantine, raw_pool_history, raw_prices
+from database.schema.own_tables import quarantine
+from database.schema.owner_tables import gas_fees_daily, raw_pool_history, raw_prices
 
 QUARANTINE = qualified(quarantine)
 HISTORY, PRICES, GAS = (

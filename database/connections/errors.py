@@ -37,7 +37,7 @@ _CHARACTER: Template = (
 _OTHER_TABLES: Template = (
     SchemaMismatch,
     "the tables at {where} differ from those of this version: {cause}. Compare them with"
-    " database/schema/tables.py",
+    " docs/reference/tables.md",
 )
 _UNREACHABLE: Template = (
     DatabaseUnreachable,

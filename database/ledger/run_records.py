@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 
 from database.connections.engine import translate_errors
 from database.ledger.run_json import LEDGER_KEYS
-from database.schema.tables import run_ledger
+from database.schema.own_tables import run_ledger
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from database.connections.engine import translate_errors
 from database.connections.errors import translate_jdbc_errors
 from database.ledger.check_result import Acceptance, CheckResult
 from database.ledger.run_json import ROW_COUNTS
-from database.schema.tables import OWN_SCHEMA, run_ledger
+from database.schema.own_tables import OWN_SCHEMA, run_ledger
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 
 from database.schema.own_schema import VERSION_TABLE
-from database.schema.tables import OWN_SCHEMA, own_metadata
+from database.schema.own_tables import OWN_SCHEMA, own_metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

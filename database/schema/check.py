@@ -25,8 +25,8 @@ from database.schema.catalog import (
 from database.schema.merge_sql import qualified, quoted
 from database.schema.metrics_table import create_statements, metrics_table_of
 from database.schema.own_schema import COMMANDS, SCHEMA, missing_own_rights
+from database.schema.owner_tables import pool_daily_metrics, raw_pool_history
 from database.schema.table_use import TableUse
-from database.schema.tables import pool_daily_metrics, raw_pool_history
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def verify_tables(connection: Connection, uses: Iterable[TableUse]) -> None:
         others = filter(None, (report.missing_tables_message, report.missing_rights_message))
         also = "".join(f". Also {message}" for message in others)
         raise SchemaMismatch(
-            f"{'; '.join(messages)}. Create or change them as in database/schema/tables.py;"
+            f"{'; '.join(messages)}. Create or change them as in docs/reference/tables.md;"
             f" YieldSpark never alters your tables{also}"
         )
     if report.missing_rights_message:

@@ -1,7 +1,7 @@
 """Builds the SQL of staging and merge. Pure functions; they hold no connection.
 
 Staging has doubles, dates and text, as Spark writes them. The merge casts them to the types of
-`tables.py`, and from there to the types of the target.
+`owner_tables` and `own_tables`, and from there to the types of the target.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def merge(target: MergeTarget, staging: str, stored: Mapping[str, str] | None = 
     Args:
         target: the target.
         staging: qualified name of the staging table.
-        stored: types of the target's columns, from `stored_types`; None uses `tables.py`.
+        stored: types of the target's columns, from `stored_types`; None uses the definition's.
     """
     table, rows = qualified(target.table), _rows_of(staging, target)
     provenance = dict(target.provenance or {})

@@ -16,7 +16,8 @@ from common.errors import ConfigurationError
 from database.connections.engine import METRICS_OPTION
 from database.connections.session_check import METRICS_PARAMETER
 from database.schema.merge_sql import qualified, quoted
-from database.schema.tables import GOOD, OWN_SCHEMA, pool_daily_metrics, run_ledger
+from database.schema.own_tables import GOOD, OWN_SCHEMA, run_ledger
+from database.schema.owner_tables import pool_daily_metrics
 
 REGCLASS = f"to_regclass(current_setting('{METRICS_PARAMETER}'))"
 """SQL for the table in the catalog; NULL if it does not exist."""

@@ -22,7 +22,7 @@ from database.connections.engine import checked_connection
 from database.schema.catalog import read_catalog_table
 from database.schema.metrics_table import create_statements, metrics_table_of
 from database.schema.own_schema import MIGRATE, SCHEMA, VERSION_TABLE, require_own_rights
-from database.schema.tables import OWN_SCHEMA
+from database.schema.own_tables import OWN_SCHEMA
 
 CODE_ROOT = Path(__file__).resolve().parents[2]
 MIGRATIONS = "database/migrations"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, text
 
 from common.errors import DatabaseRefused
-from database.schema.tables import OWN_SCHEMA, own_metadata
+from database.schema.own_tables import OWN_SCHEMA, own_metadata
 
 VERSION_TABLE = "alembic_version"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Table
 
-from database.schema.tables import (
+from database.schema.owner_tables import (
     FORECAST_COLUMNS,
     METRIC_COLUMNS,
     gas_fees_daily,

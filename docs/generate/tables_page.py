@@ -1,4 +1,4 @@
-"""docs/reference/tables.md, from the tables of `database/schema/tables.py`."""
+"""docs/reference/tables.md, from `owner_tables` and `own_tables`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from sqlalchemy import Column, Table
 from sqlalchemy.dialects import postgresql
 
-from database.schema import tables
+from database.schema import own_tables, owner_tables
 from docs.generate.marked_table import markdown_table
 
 INTRODUCTION = """# Tables
@@ -22,20 +22,20 @@ write the columns that are marked so, and nothing else.
 HEADS = ("column", "type", "meaning")
 
 WRITERS = {
-    **dict.fromkeys(tables.METRIC_COLUMNS, "metrics job"),
-    **dict.fromkeys(tables.FORECAST_COLUMNS, "forecast job"),
+    **dict.fromkeys(owner_tables.METRIC_COLUMNS, "metrics job"),
+    **dict.fromkeys(owner_tables.FORECAST_COLUMNS, "forecast job"),
 }
 
 
 def tables_page() -> str:
     """The page: the owner's tables, then those of the schema `yieldspark`."""
-    parts = [INTRODUCTION, "## Your own schema\n", *map(_owner_table, tables.OWNER_TABLES)]
-    own = sorted(tables.own_metadata.tables.values(), key=lambda table: table.name)
-    return "\n".join([*parts, f"## Schema `{tables.OWN_SCHEMA}`\n", *map(_own_table, own)])
+    parts = [INTRODUCTION, "## Your own schema\n", *map(_owner_table, owner_tables.OWNER_TABLES)]
+    own = sorted(own_tables.own_metadata.tables.values(), key=lambda table: table.name)
+    return "\n".join([*parts, f"## Schema `{own_tables.OWN_SCHEMA}`\n", *map(_own_table, own)])
 
 
 def _owner_table(table: Table) -> str:
-    if table is not tables.pool_daily_metrics:
+    if table is not owner_tables.pool_daily_metrics:
         return _own_table(table)
     rows = [(*_facts(column), WRITERS.get(column.name, "")) for column in table.columns]
     return _section(table, (*HEADS, "written by"), rows)

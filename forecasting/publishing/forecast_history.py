@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Double, Engine, text
 
 from database.connections.engine import checked_connection
 from database.schema.metrics_table import finite, metrics_name, require_same_metrics_table
-from database.schema.tables import forecast_evaluation
+from database.schema.own_tables import forecast_evaluation
 from forecasting.features.observed_values import is_observed, staleness_join
 from forecasting.publishing.past_forecasts import PAST_COLUMNS, PAST_DAYS
 

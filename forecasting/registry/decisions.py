@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, insert, select
 
 from database.connections.engine import checked_connection
 from database.ledger.runs import current_user
-from database.schema.tables import promotion
+from database.schema.own_tables import promotion
 
 BY_HAND, ROLLED_BACK = "by_hand", "rolled_back"
 

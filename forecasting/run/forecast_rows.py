@@ -14,7 +14,8 @@ from pyspark.sql import types as T
 from sqlalchemy import Table
 
 from database.schema.merge_sql import MergeTarget, qualified
-from database.schema.tables import FORECAST_COLUMNS, forecast_evaluation, forecasts
+from database.schema.own_tables import forecast_evaluation, forecasts
+from database.schema.owner_tables import FORECAST_COLUMNS
 from forecasting.publishing.forecast_history import PRODUCTION
 from forecasting.publishing.publish import DESCRIPTIVE_COLUMNS
 

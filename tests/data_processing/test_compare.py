@@ -26,7 +26,7 @@ from data_processing.comparison.compare_tables import Comparison, compare_tables
 from data_processing.ingest.loading.load_files import load_files
 from database.connections.engine import make_engine
 from database.schema.migrate import migrate
-from database.schema.tables import METRIC_COLUMNS
+from database.schema.owner_tables import METRIC_COLUMNS
 from tests.support.databases import fresh_database
 from tests.support.metrics_store import execute, rows_of
 from tests.support.owner_schema import put_as_owner, role_with

@@ -35,7 +35,7 @@ from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.checks.catalogue import CATALOGUE
 from data_processing.planning.run_request import Request
 from database.connections.engine import make_engine
-from database.schema.tables import METRIC_COLUMNS
+from database.schema.owner_tables import METRIC_COLUMNS
 from tests.support import metrics_oracle
 from tests.support.changing_sources import ChangingWorld, Table, fingerprints, pool_name
 from tests.support.metrics_changes import (

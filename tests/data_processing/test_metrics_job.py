@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.planning.run_request import Request
-from database.schema.tables import METRIC_COLUMNS
+from database.schema.owner_tables import METRIC_COLUMNS
 from tests.support import metrics_oracle
 from tests.support.metrics_histories import START, world
 from tests.support.metrics_oracle import RawRow, World

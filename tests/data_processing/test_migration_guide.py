@@ -27,7 +27,7 @@ from data_processing.comparison.rules import (
 )
 from database.connections.engine import make_engine
 from database.schema.migrate import migrate
-from database.schema.tables import METRIC_COLUMNS
+from database.schema.owner_tables import METRIC_COLUMNS
 from tests.support.databases import fresh_database
 from tests.support.metrics_store import rows_of
 from tests.support.owner_schema import documented_grants, ordinary_owner, put_as_owner, role_with

@@ -28,7 +28,7 @@ from data_processing.metrics.pool_metrics import (
 )
 from data_processing.metrics.raw_rows import parse_raw_rows
 from data_processing.metrics.rolling_metrics import look_back_days, rolling_metrics
-from database.schema.tables import METRIC_COLUMNS
+from database.schema.owner_tables import METRIC_COLUMNS
 from tests.support import metrics_oracle
 from tests.support.metrics_histories import START, as_text, world
 from tests.support.metrics_oracle import RawRow, World

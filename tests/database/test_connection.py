@@ -54,7 +54,7 @@ from database.embedded.server import EmbeddedServer
 from database.ledger.run_records import read_run
 from database.ledger.runs import open_run
 from database.schema.migrate import migrate
-from database.schema.tables import pool_daily_metrics
+from database.schema.owner_tables import pool_daily_metrics
 from database.transport.jdbc import checked_jdbc
 from tests.support.databases import empty_database
 from tests.support.fault_runs import until

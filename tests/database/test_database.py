@@ -18,8 +18,9 @@ from database.db_utils_spark import execute_sql
 from database.schema.check import verify_tables
 from database.schema.migrate import LAST_UPGRADE, migrate, require_current
 from database.schema.own_schema import VERSION_TABLE
+from database.schema.own_tables import OWN_SCHEMA, own_metadata
+from database.schema.owner_tables import owner_metadata
 from database.schema.table_use import METRICS_USE
-from database.schema.tables import OWN_SCHEMA, own_metadata, owner_metadata
 from database.transport.jdbc import get_jdbc_properties, get_jdbc_url
 from tests.support.processes import CommandLineHere
 

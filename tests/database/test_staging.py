@@ -32,7 +32,8 @@ from database.db_utils_spark import (
 )
 from database.ledger.runs import open_run
 from database.schema.merge_sql import create_staging, keep_last_attempts, staging_facts
-from database.schema.tables import OWN_SCHEMA, pool_daily_metrics, quarantine
+from database.schema.own_tables import OWN_SCHEMA, quarantine
+from database.schema.owner_tables import pool_daily_metrics
 from database.transport.adbc import AdbcTransport
 from database.transport.query import staging_types
 from spark.interrupt import interruptible

@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from sqlalchemy import Engine, insert, text
 
-from database.schema.tables import pool_daily_metrics
+from database.schema.owner_tables import pool_daily_metrics
 from forecasting.features.feature_frame import feature_rows, metrics_query
 from forecasting.features.feature_names import (
     CROSS_SECTION,

@@ -9,13 +9,8 @@ import pandas as pd
 import pytest
 from sqlalchemy import Engine, insert, text
 
-from database.schema.tables import (
-    forecast_evaluation,
-    pool_coverage,
-    pool_daily_metrics,
-    pools,
-    value_staleness,
-)
+from database.schema.own_tables import forecast_evaluation, pool_coverage, value_staleness
+from database.schema.owner_tables import pool_daily_metrics, pools
 from forecasting.publishing.forecast_history import (
     describe_pools,
     history_by_target,

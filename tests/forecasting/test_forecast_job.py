@@ -20,7 +20,7 @@ from common.errors import ConfigurationError, EnvironmentNotReady, NotEnoughHist
 from config_spark import Settings
 from database.connections.engine import make_engine
 from database.db_utils_spark import execute_sql
-from database.schema.tables import FORECAST_COLUMNS, pool_daily_metrics, pools
+from database.schema.owner_tables import FORECAST_COLUMNS, pool_daily_metrics, pools
 from forecasting.backtest_spark import run_backtest
 from forecasting.engines.synapseml_engine import check_runtime
 from forecasting.evaluation.evaluate import evaluate

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, select, text, update
 
 from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
-from database.schema.tables import model_outbox
+from database.schema.own_tables import model_outbox
 from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION, KEPT, PROMOTED, REFUSED
 from forecasting.registry import decisions, outbox
 from forecasting.registry.mlflow_registry import Registry

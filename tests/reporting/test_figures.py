@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Engine, insert, text
 from common.errors import DatabaseUnreachable
 from config_spark import Settings
 from database.connections.engine import make_engine
-from database.schema.tables import quarantine, raw_pool_history, run_ledger
+from database.schema.own_tables import quarantine, run_ledger
+from database.schema.owner_tables import raw_pool_history
 from forecasting.evaluation.scores import score_table
 from reporting.figures.accuracy import ERRORS, accuracy, newest_evaluated
 from reporting.figures.data_quality import data_quality

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sqlalchemy import Engine, insert
 
-from database.schema.tables import pools
+from database.schema.owner_tables import pools
 from reporting.figures.largest_errors import MAX_ERRORS, MAX_ERRORS_OF_A_POOL, largest_errors
 from tests.forecasting.test_scores import DAY, evaluation
 

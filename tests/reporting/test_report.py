@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine, insert, text
 
 from common.errors import ConfigurationError
-from database.schema.tables import promotion, run_ledger
+from database.schema.own_tables import promotion, run_ledger
 from forecasting.publishing.forecast_history import scored_rows
 from reporting.figures.forecasts import forecast_table, pool_series
 from reporting.report import formatting

@@ -17,7 +17,7 @@ from database.commit_checks import run_checks
 from database.ledger.check_result import Acceptance
 from database.ledger.runs import Run, open_run
 from database.schema.merge_sql import create_staging
-from database.schema.tables import METRIC_COLUMNS
+from database.schema.owner_tables import METRIC_COLUMNS
 from database.staging import staging_name
 from tests.data_processing.test_metrics_plan import add_calendar, add_run
 from tests.support.metrics_oracle import RawRow

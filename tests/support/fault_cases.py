@@ -25,7 +25,7 @@ from common.errors import RunInProgress
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from database.connections.engine import make_engine
-from database.schema.tables import METRIC_COLUMNS
+from database.schema.owner_tables import METRIC_COLUMNS
 from tests.support.databases import fresh_database
 from tests.support.fault_database import (
     WAIT_AT_GATE,

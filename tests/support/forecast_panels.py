@@ -20,7 +20,7 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from sqlalchemy import Engine, insert
 
 from database.schema.metrics_table import metrics_table_of
-from database.schema.tables import value_staleness
+from database.schema.own_tables import value_staleness
 
 END = dt.date(2024, 6, 30)
 

@@ -11,15 +11,14 @@ from typing import Any
 
 from sqlalchemy import Engine, insert
 
-from database.schema.tables import (
+from database.schema.own_tables import (
     forecast_evaluation,
     forecasts,
     pool_coverage,
-    pool_daily_metrics,
-    pools,
     run_ledger,
     value_staleness,
 )
+from database.schema.owner_tables import pool_daily_metrics, pools
 
 AS_OF = dt.date(2025, 10, 5)
 TOMORROW = dt.date(2025, 10, 6)

@@ -24,7 +24,7 @@ import pytest
 from sqlalchemy import Engine, insert, select
 
 from config_spark import Settings, load_settings
-from database.schema.tables import run_ledger
+from database.schema.own_tables import run_ledger
 from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.fake_dataproc import FakeDataproc
 from emulator.services.fake_executions import FakeExecutions

@@ -17,7 +17,7 @@ from common.jobs import job_names
 from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine
 from database.embedded.resolve import resolve_database
-from database.schema.tables import run_ledger
+from database.schema.own_tables import run_ledger
 from workflows.spec.platform_choice import (
     CLOUD_RUN,
     CLOUD_RUN_PREFIX,

@@ -18,7 +18,7 @@ from data_processing.ingest.stored_rows import missing_rows_error
 from database.connections.advisory_locks import RAW_TABLES_LOCK, lock_in_transaction
 from database.schema.catalog import has_triggers
 from database.schema.merge_sql import qualified
-from database.schema.tables import pools, raw_pool_history
+from database.schema.owner_tables import pools, raw_pool_history
 
 INGEST_AGAIN = "run `ingest` again"
 

@@ -24,7 +24,7 @@ from data_processing.ingest.defillama.rows import (
 from data_processing.ingest.stored_rows import missing_rows_error
 from database.connections.engine import checked_connection
 from database.schema.catalog import has_triggers
-from database.schema.tables import raw_pool_history, raw_prices
+from database.schema.owner_tables import raw_pool_history, raw_prices
 
 COINS = {"coingecko:ethereum": "ETH", "coingecko:bitcoin": "BTC"}
 

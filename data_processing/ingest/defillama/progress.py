@@ -13,7 +13,8 @@ from sqlalchemy import Connection, Engine, delete, exists, func, insert, or_, se
 
 from database.connections.engine import checked_connection
 from database.ledger.runs import Run
-from database.schema.tables import ingest_progress, raw_pool_history, run_ledger
+from database.schema.own_tables import ingest_progress, run_ledger
+from database.schema.owner_tables import raw_pool_history
 
 RESUME_WITHIN = timedelta(hours=12)
 """An older run is not resumed: its first pools would lack the newest day."""

@@ -16,7 +16,8 @@ from data_processing.ingest.column_limits import ColumnTypes, cut
 from data_processing.ingest.pool_descriptions import PLACEHOLDERS, POOL_ID
 from data_processing.raw.quarantine_table import REOPEN
 from database.schema.merge_sql import qualified
-from database.schema.tables import pools, quarantine, raw_pool_history, raw_prices
+from database.schema.own_tables import quarantine
+from database.schema.owner_tables import pools, raw_pool_history, raw_prices
 
 HISTORY = qualified(raw_pool_history)
 PRICES = qualified(raw_prices)

@@ -41,7 +41,7 @@ from data_processing.ingest.loading.file_kinds import (
 )
 from data_processing.ingest.loading.symbols import base_symbol, parse_symbol, symbol_from_name
 from database.schema.merge_sql import qualified
-from database.schema.tables import gas_fees_daily, pools, raw_pool_history, raw_prices
+from database.schema.owner_tables import gas_fees_daily, pools, raw_pool_history, raw_prices
 
 TARGETS: dict[Kind, Table] = {
     "history": raw_pool_history,

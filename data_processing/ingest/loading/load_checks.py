@@ -16,7 +16,7 @@ from data_processing.ingest.loading import load_sql, validation_sql
 from data_processing.ingest.loading.files_to_load import TARGETS, FileToLoad
 from data_processing.ingest.stored_rows import missing_rows_error
 from database.schema.catalog import has_triggers
-from database.schema.tables import pools
+from database.schema.owner_tables import pools
 
 MAX_ROWS_A_DAY = 1.5
 """More rows a day are not a daily file with a few repeated days, but hours or minutes, whose open

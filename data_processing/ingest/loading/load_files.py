@@ -46,8 +46,8 @@ from database.connections.advisory_locks import RAW_TABLES_LOCK, lock_in_transac
 from database.connections.engine import checked_connection, make_engine
 from database.schema.check import verify_tables
 from database.schema.merge_sql import qualified
+from database.schema.owner_tables import pools, raw_pool_history
 from database.schema.table_use import LOAD_USE
-from database.schema.tables import pools, raw_pool_history
 
 log = logging.getLogger(__name__)
 

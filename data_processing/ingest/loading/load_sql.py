@@ -16,7 +16,8 @@ from data_processing.ingest.loading.validation_sql import INCOMING, VALIDATED
 from data_processing.ingest.pool_descriptions import placeholder
 from data_processing.raw.quarantine_table import REOPEN
 from database.schema.merge_sql import qualified
-from database.schema.tables import gas_fees_daily, pools, quarantine, raw_pool_history, raw_prices
+from database.schema.own_tables import quarantine
+from database.schema.owner_tables import gas_fees_daily, pools, raw_pool_history, raw_prices
 
 
 def merge_history(rows: str) -> str:
