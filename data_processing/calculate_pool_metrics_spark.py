@@ -147,8 +147,10 @@ def run_metrics(
     ) as run:
         run.acceptance = acceptance
         with run.stage("plan"):
+            # named like staging, so that it is dropped with the run
             table = staging_name(run, "plan")
             plan = plan_metrics(settings, engine, request, table=table, now=now)
+        # before the work: `--retry` of a failed run needs its days
         _record_plan(run, plan)
         if plan.is_empty:
             _commit_without_spark(engine, settings, run, plan)

@@ -105,6 +105,7 @@ def _run_check(
 ) -> CheckResult:
     try:
         with (
+            # a check that may block the commit gets the time that it needs
             statement_time_limit(connection, WARN_SECONDS)
             if check.severity == "warn"
             else nullcontext()

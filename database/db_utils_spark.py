@@ -183,6 +183,7 @@ def write_table_spark(frame: DataFrame, settings: Settings, table: str) -> int:
     For a target with a key use `upsert_via_staging`: a retried task appends its rows twice.
     """
     written = Observation()
+    # counted while it is written: a count() would compute the frame twice
     counted = frame.observe(written, F.count(F.lit(1)).alias("rows"))
     url, properties = checked_jdbc(frame.sparkSession, settings)
     counted.write.jdbc(url, table, mode="append", properties=properties)

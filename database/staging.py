@@ -108,6 +108,7 @@ def commit_run(
         ]
         if on_loaded:
             on_loaded()
+    # Spark may have finished in spite of a signal: an interrupted run commits nothing
     stop_if_interrupted()
     with run.stage("merge"), run.connection.begin():
         run.connection.exec_driver_sql(f"SET LOCAL work_mem = '{MERGE_WORK_MEM}'")
@@ -122,6 +123,7 @@ def commit_run(
             counts += [merge_staged(run, target, staging.name) for target in staging.targets]
         if in_transaction:
             in_transaction(run.connection)
+        # in the transaction: a failed commit leaves staging to the clean-up of the run
         for staging in stagings:
             run.connection.exec_driver_sql(f"DROP TABLE {staging.name}")
         _record_success(run, counts[0])
@@ -154,6 +156,7 @@ def _load(
 ) -> _Staging:
     name = staging_name(run, number)
     schema = (staged.transform or staged.frame).schema
+    # committed at once: Spark's tasks write through connections of their own
     with run.connection.begin():
         run.connection.exec_driver_sql(merge_sql.create_staging(name, staging_types(schema)))
     sent = transport.write(staged.frame, settings, name, staged.transform)
@@ -165,6 +168,7 @@ def _prepare(run: Run, staging: _Staging) -> None:
     # waits for loads that are still in flight (a speculative task) and keeps later ones out
     run.connection.exec_driver_sql(f"LOCK TABLE {staging.name} IN ACCESS EXCLUSIVE MODE")
     rows = _keep_last_attempts(run.connection, staging.name)
+    # without statistics PostgreSQL plans the merge for a few rows
     run.connection.exec_driver_sql(f"ANALYZE {staging.name}")
     _check(run, staging, rows)
 
@@ -172,6 +176,7 @@ def _prepare(run: Run, staging: _Staging) -> None:
 def _keep_last_attempts(connection: Connection, staging: str) -> int:
     """Delete the rows of earlier attempts of repeated tasks; return how many rows are left."""
     attempts = connection.exec_driver_sql(merge_sql.staged_attempts(staging)).all()
+    # sorted: the highest attempt of a partition comes last and replaces the others
     last = {partition: (attempt, rows) for partition, attempt, rows in sorted(attempts)}
     if len(last) < len(attempts):
         connection.exec_driver_sql(merge_sql.keep_last_attempts(staging))

@@ -323,6 +323,7 @@ def parse_acceptance(names: Sequence[str], reason: str | None, by: str) -> Accep
 
 
 def _require(name: str, allowed: Iterable[str], refusal: str) -> None:
+    # a generator can be read once, and the message needs it again
     allowed = list(allowed)
     if name in allowed:
         return

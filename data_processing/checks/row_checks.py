@@ -85,11 +85,13 @@ def raw_row_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
     return _with_severities(
         settings,
         (TIMESTAMP_MISSING, "timestamp IS NULL"),
+        # literals without a zone: both dialects have them, and all sessions are in UTC
         ("timestamp_before_2018", f"timestamp < TIMESTAMP '{EARLIEST_DAY} 00:00:00'"),
         (IN_FUTURE, f"timestamp > TIMESTAMP '{now:%Y-%m-%d %H:%M:%S.%f}'"),
         ("apy_and_tvl_missing", "apy IS NULL AND tvl IS NULL"),
         *_number_checks("apy"),
         *_number_checks("tvl"),
+        # !r writes every digit of the limit
         ("apy_beyond_limit", f"abs(apy_value) > {settings.max_apy_percent!r}"),
         ("tvl_negative", "tvl_value < 0"),
         ("tvl_beyond_limit", f"tvl_value > {settings.max_tvl_usd!r}"),

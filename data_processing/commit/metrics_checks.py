@@ -88,6 +88,7 @@ def commit_checks(settings: Settings, plan: Plan, staging: str) -> CommitChecks:
     first = first_new_day(plan)
     removed = _REMOVED
     if plan.request.retire_missing:
+        # retired days inside the coverage keep their row, so REMOVED_DAYS lacks them
         removed = f"{_REMOVED} UNION ALL {RETIRED_DAYS_IN_COVERAGE}"
     queries = [
         *_new_day_queries(settings, plan, staging, first),
@@ -131,10 +132,12 @@ def first_new_day(plan: Plan) -> date | None:
         return None
     if known_end < end:
         return known_end
+    # no day is new: a backfill checks the newest one, a correction none
     return end - ONE_DAY if mode == "backfill" else None
 
 
 def _check(settings: Settings, query: _Query) -> BatchCheck:
+    # the caller leaves out checks that are `off`
     severity = cast(Severity, severity_of(query.name, settings))
     return BatchCheck(
         query.name,

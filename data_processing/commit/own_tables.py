@@ -42,6 +42,7 @@ def update_own_tables(
         staging: its staging table.
     """
     run.rows["removed"] = _update_days(connection, run, plan, staging)
+    # first: the resolutions compare the exact timestamps that this sets
     rejected_rows.add_raw_json(connection)
     update_resolutions(connection, settings, plan, run.run_id, staging=staging)
     quarantine_unread_rows(connection, settings, run, plan)

@@ -40,6 +40,7 @@ def row_count_columns(checks: Sequence[RowCheck]) -> list[Column]:
         for check in checks
     }
     return [
+        # count(id) leaves out the rows without an id
         F.count("id").alias("read"),
         F.count_if(F.col("id").isNotNull() & F.col("reason").isNull()).alias("accepted"),
         *(F.count_if(condition).alias(name) for name, condition in conditions.items()),

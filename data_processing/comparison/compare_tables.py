@@ -166,6 +166,7 @@ def _readable_facts(connection: Connection, theirs: Table) -> CatalogTable:
             f"--table {theirs.name}: schema {schema.name} has no such table or view. Names are"
             " compared letter by letter, and one without a schema is looked for in DB_SCHEMA"
         )
+    # by oid: two names may mean one table
     our_oid = connection.execute(text(f"SELECT {REGCLASS}::oid")).scalar_one()
     if facts.oid == our_oid:
         raise ConfigurationError(
@@ -276,6 +277,7 @@ def _require_one_row_a_day(connection: Connection, theirs: CatalogTable) -> None
 
 def _summary(counts: Mapping[str, int], sides: Sides) -> dict[str, Any]:
     """Return rows, columns and rules from the counts by signature."""
+    # names and letters alone are used, so the conditions need no table
     rules = {
         name: column_rules(name, "", precision) for name, precision in sides.precisions.items()
     }
@@ -322,6 +324,7 @@ class _Code(NamedTuple):
 
 
 def _codes(signature: str, sides: Sides) -> dict[str, _Code]:
+    # two characters for each column: kind and rule
     kinds, letters = signature[::2], signature[1::2]
     return {
         name: _Code(Kind(kind), letter)

@@ -88,6 +88,7 @@ def unexplained_rows(sides: Sides) -> str:
         sides: the two tables.
     """
     values = ", ".join(f"m_{name}, t_{name}" for name in sides.columns)
+    # dates as text: PostgreSQL's have years that Python does not have
     return f"""
     {_joined(sides)}
     SELECT pool_id, to_jsonb(date) #>> '{{}}' AS date, signature, {values}
@@ -135,6 +136,7 @@ def _first(rules: Sequence[Rule]) -> str:
 
 def _joined(sides: Sides) -> str:
     values = ", ".join(f"m.m_{name}, t.t_{name}" for name in sides.columns)
+    # the rules of whole rows look at it in any case
     if "actual_apy" not in sides.columns:
         values += ", t.t_actual_apy"
     derived = ", ".join(f"t.derived_{name}" for name in _windows(sides.columns))

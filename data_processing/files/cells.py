@@ -99,6 +99,7 @@ def to_timestamps(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_timestamp(kind):
         column = _within_microseconds(column)
+        # safe=False cuts fractions of a microsecond instead of raising an error
         times = column.cast(pa.timestamp("us", tz=kind.tz), safe=False).cast(UTC_MICROSECONDS)
     elif pa.types.is_date(kind):
         times = _within_microseconds(column).cast(pa.timestamp("us")).cast(UTC_MICROSECONDS)

@@ -70,6 +70,7 @@ def read_header(path: Path) -> Header:
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}; check its rights") from None
     try:
+        # without any delimiter the first of them: a file of one column
         delimiter = max(DELIMITERS, key=lambda sign: len(_split(line, sign)))
         columns = tuple(name.strip() for name in _split(line, delimiter))
     except csv.Error as error:
@@ -99,9 +100,11 @@ def text_batches(path: Path, header: Header) -> Iterator[Batch]:
     rows: list[list[str]] = []
     ragged: list[RaggedLine] = []
     try:
+        # newline="": the csv module handles line ends inside quotes itself
         with path.open(encoding="utf-8-sig", newline="") as file:
             for _ in range(header.lines_above):
                 file.readline()
+            # strict: else an open quote takes the rest of the file as one value
             reader = csv.reader(file, delimiter=header.delimiter, strict=True)
             next(reader)
             for values in reader:

@@ -77,6 +77,7 @@ def _binary_format(head: bytes) -> tuple[str, str] | None:
     for signature, name, next_step in SIGNATURES:
         if head.startswith(signature):
             return name, next_step
+    # workbooks are ZIP archives with these names inside
     if head.startswith(b"PK\x03\x04"):
         is_workbook = b"[Content_Types].xml" in head or b"xl/" in head or b"opendocument" in head
         return ("an Excel or Calc workbook", AS_CSV) if is_workbook else ("a ZIP archive", UNPACK)

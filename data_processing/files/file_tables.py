@@ -60,11 +60,15 @@ class FileTable:
 def open_file(path: Path) -> FileTable:
     """Look at a file's head.
 
-    Raises: InputError for a missing file, a folder, a pipe, an empty file, a damaged Parquet file,
-    a text file that is not UTF-8, and any other format.
+    Args:
+        path: a Parquet file, or delimited text in UTF-8.
+
+    Raises:
+        InputError: the file is missing, empty, damaged, a folder, a pipe, or of another format.
     """
     head = _head(path)
     refuse_other_formats(path, head)
+    # by its name too: the error then says that the Parquet file is damaged
     if head.startswith(b"PAR1") or path.suffix.lower() in {".parquet", ".pq"}:
         schema, uuids = read_schema(path)
         return FileTable(path, tuple(schema.names), tuple(schema.types), uuids=uuids)
@@ -79,6 +83,7 @@ def _head(path: Path) -> bytes:
                 f"{path} is a folder, and a Parquet or CSV file is needed; name its files, e.g."
                 f" {path}/*.parquet"
             )
+        # opening a pipe would wait for its writer
         if path.exists() and not path.is_file():
             raise InputError(
                 f"{path} is a pipe or a device, and a Parquet or CSV file is needed: save it as a"

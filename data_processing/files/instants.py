@@ -34,6 +34,7 @@ def timestamps_from_text(column: pd.Series[Any]) -> pa.ChunkedArray:
     """Convert ISO 8601 text with a whole day, or unix time in digits."""
     text = column.str.strip()
     numbers = pd.to_numeric(text.where(text.str.fullmatch(UNIX, na=False)), errors="coerce")
+    # forms that sources write and ISO 8601 does not have
     text = text.str.upper().str.replace(r" ?(UTC|GMT)$", "Z", regex=True)
     text = text.str.replace(r" ([+-][0-9:]+)$", r"\1", regex=True).str.replace(",", ".")
     text = text.where(text.str.fullmatch(ISO_8601, na=False)).str.replace("/", "-")
@@ -52,5 +53,6 @@ def timestamps_from_unix(column: pd.Series[Any]) -> pa.ChunkedArray:
     for units in UNITS_A_SECOND:
         is_unit = (column >= EARLIEST_UNIX * units) & (column < LATEST_UNIX * units)
         microseconds = microseconds.where(~is_unit, column * (1e6 / units))
+    # Int64, unlike int64, keeps missing values
     whole = pa.array(microseconds.round().astype("Int64"), pa.int64())
     return pa.chunked_array([whole.cast(UTC_MICROSECONDS)])

@@ -180,6 +180,7 @@ def with_decimal_point(cells: pa.ChunkedArray, sign: DecimalSign) -> pa.ChunkedA
 
 
 def _with_plain_minus(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    # spreadsheets write U+2212, the sign minus
     return pc.replace_substring_regex(cells, "^\u2212([0-9.,])", r"-\1")
 
 

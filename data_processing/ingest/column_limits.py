@@ -114,6 +114,7 @@ def fit_to_columns(values: Mapping[str, Any], types: ColumnTypes) -> dict[str, A
             fitted[name] = cut(value, types[name])
         elif isinstance(value, list):
             fitted[name] = [cut(text, types[name]) for text in value]
+        # repr: the shortest decimal that reads back as the same number
         elif value is not None and abs(Decimal(repr(value))) >= _limit(types[name]):
             fitted[name] = None
     return fitted

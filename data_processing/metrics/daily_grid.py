@@ -51,6 +51,7 @@ def daily_grid(
         open_end: exclusive end of the days of an active pool; None ends with the last snapshot.
         max_fill_days: missing days over which a value is carried.
     """
+    # the last snapshot of a day is followed by one of another day, or by none
     last_of_day = np.flatnonzero(np.append(snapshot_days[1:] != snapshot_days[:-1], True))
     observed = snapshot_days[last_of_day]
     end = observed[-1] + 1 if open_end is None else max(open_end, observed[-1] + 1)

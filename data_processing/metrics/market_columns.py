@@ -56,6 +56,7 @@ def _floats(series: Sequence[MarketDay], name: str) -> Floats:
 
 def _values_at(positions: Days, values: Floats) -> Floats:
     inside = (positions >= 0) & (positions < values.size)
+    # its last element stands for all days outside of the series
     padded = np.append(values, np.nan)
     at_days: Floats = padded[np.where(inside, positions, values.size)]
     return at_days

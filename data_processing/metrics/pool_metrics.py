@@ -90,6 +90,7 @@ def group_by_pool(parsed: DataFrame, intervals: DataFrame) -> DataFrame:
         pool that is older than the rows that are read.
     """
     days = ("open_end", "write_from", "write_end")
+    # the join must not shuffle: `repartition` below is the only shuffle
     parts = F.broadcast(
         intervals.select("pool_id", *(F.unix_date(name).alias(name) for name in days))
     )

@@ -77,6 +77,7 @@ def rolling_metrics(apy: Floats) -> dict[str, Floats]:
 def _mean_and_deviation(windows: Floats) -> tuple[Floats, Floats]:
     has_value = ~np.isnan(windows)
     count = has_value.sum(axis=1)
+    # a window without a value is 0 / 0, the NaN of an unknown mean
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(has_value, windows, 0.0).sum(axis=1) / count
         squares = np.where(has_value, windows - mean[:, None], 0.0) ** 2

@@ -121,6 +121,7 @@ def last_good_run(connection: Connection, job: str) -> LastRun | None:
     since = select(ledger.plan["rules"]).where(
         ledger.job == job, ledger.status == "succeeded", ledger.started_at > row.started_at
     )
+    # a partial run since then may have stored values of other rules
     mixed = any(rules != row.plan["rules"] for rules in connection.execute(since).scalars())
     unused = row.plan.get("unused_since", ANY_TIME.isoformat())
     return LastRun(
@@ -180,6 +181,7 @@ def read_arrivals(
         max(at) {since_watermark} AS newest,
         bool_or(in_future) {since_watermark} AS in_future
     FROM ({_arrivals(min(windows.values()) - OVERLAP, now)}) AS arrivals""").one()
+    # with this machine's clock: the next run compares its progress with the server's
     own_digests = ArrivalDigests(
         datetime.now(UTC),
         row.own_overlap,

@@ -113,6 +113,7 @@ def validate_request(
         )
     with checked_connection(engine) as connection:
         plan_sql.require_same_schema(connection, JOB, settings.db_schema)
+        # a full refresh of all pools may fill another table
         if not (request.full_refresh and request.pools is None):
             require_same_metrics_table(connection)
         if request.pools:
@@ -154,6 +155,7 @@ def plan_metrics(
             engine.url.username,
         )
         watermark -= ONE_DAY
+    # one snapshot: all queries of the plan see the same rows
     with checked_connection(
         engine.execution_options(isolation_level="REPEATABLE READ")
     ) as connection:
@@ -171,6 +173,7 @@ def plan_metrics(
         if dry_run or not plan.is_empty:
             plan = _with_day_counts(connection, settings, plan)
         if dry_run:
+            # takes the plan's table back as well
             connection.rollback()
     return plan
 
@@ -228,6 +231,7 @@ def _decide(
     run_end = _run_end(_known_end(last, request, past.covered_end), changed.newest_day)
     end = min(request.end or run_end, run_end)
     includes_today = settings.include_today and not request.is_partial and not request.until
+    # values of today serve the rows of today; `complete_market` leaves them out
     market_end = today + ONE_DAY if includes_today else run_end
     market = read_market_series(connection, settings, EARLIEST_DAY, market_end)
     market_change = None
@@ -235,6 +239,7 @@ def _decide(
         market_change = first_change(stored_market_series(connection), market, before=run_end)
     reach = affected_days_after(settings.max_fill_days)
     plan_sql.create_reasons(connection, request, mode, end=end, market=market_change, reach=reach)
+    # before the plan's table, which is made from the reasons
     provisional = add_today(connection, run_end=run_end, now=now) if includes_today else None
     look_back = look_back_days(settings.max_fill_days)
     plan_sql.create_plan_table(

@@ -340,8 +340,10 @@ def create_plan_table(
     FROM ranges"""),
         {"run_end": run_end, "look_back": look_back, "earliest": EARLIEST_DAY},
     )
+    # autovacuum never sees temporary tables, so they have no statistics of their own
     connection.exec_driver_sql(f"ANALYZE {RANGES}")
     unknown = f"(SELECT pool_id, read_from FROM {RANGES} WHERE NOT is_known)"
+    # not temporary: Spark's tasks read it through connections of their own
     connection.exec_driver_sql(f"""
     CREATE UNLOGGED TABLE {table} AS
     SELECT r.pool_id, reasons, alive, write_from, write_end, read_from,

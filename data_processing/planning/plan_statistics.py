@@ -103,6 +103,7 @@ def read_statistics(
         .one()
     )
     rows = count_rows_to_read(connection, table, out_of_range)
+    # counting days takes a pass over the rows to read
     missing = without_rows = None
     if counted_rows is None or rows <= counted_rows or retire_missing:
         with_raw_row, without_rows = _days_with_snapshots(connection, table)

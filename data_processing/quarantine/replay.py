@@ -92,6 +92,7 @@ def replay_rows(
     if dry_run:
         with checked_connection(engine) as connection:
             details = _replay(connection, settings, replay, "", at)
+            # a dry run makes all changes and takes them back
             connection.rollback()
         return {
             "job": REPLAY_JOB,
@@ -220,6 +221,7 @@ def _candidates(selection: Selection) -> str:
     with the JSON that a replay inserts.
     """
     replayable = f"({RAW_ROW} AND resolution IS NULL)"
+    # a source row may be quarantined for several reasons: one of them, the leader, is replayed
     return f"""
     CREATE TEMPORARY TABLE candidates ON COMMIT DROP AS
     SELECT q.*,

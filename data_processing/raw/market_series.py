@@ -121,6 +121,7 @@ def read_market_series(
     WHERE reason IS NULL
     ORDER BY data_timestamp, p.symbol""")
     for row in prices:
+        # in order of time: the last close of a day replaces the earlier ones
         closes[row.symbol][row.date] = row.close
     gas = connection.exec_driver_sql(f"""
     SELECT date, gas::numeric AS gas

@@ -31,6 +31,7 @@ def snapshot_identity(row: str) -> str:
     Args:
         row: alias of a table with pool_id, timestamp and raw_json_data.
     """
+    # COLLATE "C": the hash must not depend on the collation of the database
     pool = f"hashtextextended(coalesce({row}.pool_id::text, '') COLLATE \"C\", 0)"
     utc = f"coalesce({row}.timestamp AT TIME ZONE 'UTC', '-infinity'::timestamp)"
     return (

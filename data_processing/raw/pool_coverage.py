@@ -124,6 +124,7 @@ def retire_days(connection: Connection, days: str) -> None:
     )
     same_day = "t.pool_id = d.pool_id AND t.date BETWEEN d.from_day AND d.to_day"
     connection.exec_driver_sql(f"DELETE FROM {STALENESS} AS t USING {days} AS d WHERE {same_day}")
+    # columns that are left of the row's JSON have values of other jobs; the owner may add some
     connection.exec_driver_sql(f"""
     DELETE FROM {metrics} AS t
     USING {days} AS d
@@ -132,6 +133,7 @@ def retire_days(connection: Connection, days: str) -> None:
         AND jsonb_strip_nulls(
             to_jsonb(t) - ARRAY[{ours}] - ARRAY({_MADE_BY_DATABASE})
         ) = '{{}}'""")
+    # the rows that stay have another job's values
     connection.exec_driver_sql(
         f"UPDATE {metrics} AS t SET {nulls} FROM {days} AS d WHERE {same_day}"
     )

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 RAW_TABLES_LOCK, MIGRATION_LOCK, MLFLOW_LOCK = "raw tables", "migrate", "mlflow"
 """Resources with a lock of their own. Jobs use their names."""
 
+# the first half keeps our locks apart from those of other programs
 _KEY = "(hashtext('yieldspark'), hashtext(:name))"
 
 

@@ -118,6 +118,7 @@ def _connect(
         # before the login the server uses its own encoding, which psycopg2 decodes as UTF-8
         raise login_error(error, parameters) from error
     try:
+        # the query sets parameters, which a rollback would undo
         connection.autocommit = True
         with _answer_limit(connection), closing(connection.cursor()) as cursor:
             cursor.execute(SESSION_QUERY)
@@ -126,6 +127,7 @@ def _connect(
     except psycopg2.Error as error:
         connection.close()
         raise statement_error(error, parameters.where, parameters.user) from error
+    # also after Ctrl-C: no session may stay behind
     except BaseException:
         connection.close()
         raise
@@ -140,10 +142,12 @@ def _answer_limit(connection: psycopg2.extensions.connection) -> Iterator[None]:
 
     def shut_down() -> None:
         is_expired.set()
+        # a duplicate: closing it must not close libpq's own descriptor
         with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
             duplicate.shutdown(socket.SHUT_RDWR)
 
     timer = threading.Timer(ANSWER_SECONDS, shut_down)
+    # it must not delay the end of the process
     timer.daemon = True
     timer.start()
     try:

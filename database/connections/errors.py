@@ -148,6 +148,7 @@ def login_error(error: Exception, parameters: ConnectionDescription) -> Database
             f"PostgreSQL at {parameters.where} refused a connection ({cause}) and accepted the next"
             " one: it may be short of connections. Run again"
         )
+    # protocol_violation: PgBouncer's answer to the startup parameter `options`
     if answer.sqlstate == "08P01":
         error_of_pooler = DatabaseRefused(
             f"the server at {parameters.where} accepts no session parameters at the start: {cause}."
@@ -215,6 +216,7 @@ def _jdbc_error(error: Exception, url: URL) -> DatabaseError | None:
     from py4j.protocol import Py4JError
 
     try:
+        # Spark wraps the driver's exception several times
         while cause is not None and cause.getClass().getName() != _JAVA_EXCEPTION:
             cause = cause.getCause()
         if cause is None:

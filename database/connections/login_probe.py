@@ -20,6 +20,7 @@ _VERBOSITY_SQLSTATE = 3
 _READING, _WRITING, _CONNECTED = 1, 2, 3
 """Values of PGVerbosity and PostgresPollingStatusType (libpq-fe.h)."""
 
+# at this verbosity a message ends with the code and nothing else
 _CODE = re.compile(r": +([0-9A-Z]{5})\s*$", re.MULTILINE)
 
 
@@ -73,6 +74,7 @@ def _poll_login(libpq: ctypes.CDLL, connection: int) -> bool:
     deadline, state = time.monotonic() + PROBE_SECONDS, _WRITING
     while state in (_READING, _WRITING) and (left := deadline - time.monotonic()) > 0:
         descriptor = libpq.PQsocket(connection)
+        # libpq has closed the socket: the login is over
         if descriptor < 0:
             return False
         ready = select.poll()
@@ -90,6 +92,7 @@ def _libpq() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(_psycopg.__file__)
         library.PQconnectStart.argtypes = [ctypes.c_char_p]
+        # the default, an int, would cut a 64-bit pointer
         library.PQconnectStart.restype = ctypes.c_void_p
         for name in ("PQconnectPoll", "PQsocket", "PQconnectionNeedsPassword", "PQfinish"):
             getattr(library, name).argtypes = [ctypes.c_void_p]

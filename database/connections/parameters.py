@@ -136,6 +136,7 @@ class ConnectionParameters:
             "sslmode": self.sslmode,
             # lets text be inserted into jsonb columns
             "stringtype": "unspecified",
+            # one INSERT with many rows instead of one INSERT for each row
             "reWriteBatchedInserts": "true",
             "options": self.options,
             **({"sslrootcert": str(self.sslrootcert)} if self.sslrootcert else {}),

@@ -62,6 +62,7 @@ _COLUMNS = {
         for number, name in enumerate(CHECKED_PARAMETERS)
     },
     **{
+        # an older server returns NULL for a parameter that it does not know
         name: (
             f"CASE WHEN current_setting('{name}', true) <> ''"
             f"{_ON_LINUX if name in ON_LINUX else ''}"

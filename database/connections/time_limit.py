@@ -33,9 +33,11 @@ def statement_time_limit(connection: Connection, seconds: float) -> Iterator[Non
     setting = "SET LOCAL statement_timeout = '{}'"
     before = connection.exec_driver_sql("SHOW statement_timeout").scalar_one()
     try:
+        # a savepoint: after a timeout the transaction continues
         with connection.begin_nested():
             connection.exec_driver_sql(setting.format(f"{seconds * 1000:.0f}ms"))
             yield
+            # SET LOCAL would last until the end of the transaction
             connection.exec_driver_sql(setting.format(before))
     except DBAPIError as error:
         if getattr(error.orig, "pgcode", None) != _CANCELED:

@@ -215,6 +215,7 @@ def system_folder() -> Path:
 def _own(cluster: Path, account: Account | None) -> None:
     cluster.mkdir(mode=0o700, exist_ok=True)
     if account and cluster.stat().st_uid != account.uid:
+        # not through a link, which would hand another folder to the account
         os.chown(cluster, account.uid, account.gid, follow_symlinks=False)
 
 
@@ -222,6 +223,7 @@ def _can_use(account: Account | None, folder: Path) -> bool:
     """Whether the account can create files in a folder of its own below this one."""
     if account is None:
         return True
+    # tried and not computed: access lists and mount options decide as well
     probe = Path(tempfile.mkdtemp(dir=folder))
     try:
         os.chown(probe, account.uid, account.gid, follow_symlinks=False)
@@ -239,6 +241,7 @@ def _runs(account: Account, program: Path) -> bool:
 
 def _copy_package(package: Path, target: Path) -> None:
     """Copy the package, and the libraries that auditwheel puts next to it."""
+    # in the same folder, so that the rename is atomic
     partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         for source in (package, package.with_name(f"{PACKAGE}.libs")):
@@ -252,6 +255,7 @@ def _copy_package(package: Path, target: Path) -> None:
         for path in [partial, *partial.rglob("*")]:
             if path.is_symlink():
                 continue
+            # an installation may be readable for its owner alone
             mode = path.stat().st_mode
             is_executable = path.is_dir() or mode & 0o100
             path.chmod(mode | (0o555 if is_executable else 0o444))

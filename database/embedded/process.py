@@ -17,6 +17,7 @@ from common.private_files import read_regular_file
 from database.embedded.folders import ServerFolders, run_as
 
 SERVER_SETTINGS = {
+    # TCP alone, which Java's driver needs
     "unix_socket_directories": "",
     "max_connections": "100",
     "shared_buffers": "256MB",
@@ -87,6 +88,7 @@ def initialise(folders: ServerFolders, role: str, password: str) -> None:
             f"--pwfile={pwfile.name}",
             "-E",
             "UTF8",
+            # texts have the same order on every machine
             "--locale=C",
         ]
         done = run_as(folders.account, [folders.binaries / "initdb", "-D", partial, *options])
@@ -154,9 +156,11 @@ def launch(folders: ServerFolders, host: str, port: int) -> str:
         options,
         "start",
     ]
+    # pg_ctl's own limit comes first
     done = run_as(folders.account, command, seconds=START_SECONDS + 30)
     if done.returncode == 0:
         return ""
+    # the part that this attempt wrote
     new_log = read_regular_file(folders.log, log_size) if folders.log.exists() else ""
     return _log_tail(new_log) or _log_tail(done.stderr or done.stdout)
 
@@ -170,6 +174,7 @@ def stop(folders: ServerFolders) -> bool:
     if not is_running(folders):
         return False
     pg_ctl: list[str | Path] = [folders.binaries / "pg_ctl", "-D", folders.data]
+    # fast: ends the clients' sessions instead of waiting for them
     done = run_as(folders.account, [*pg_ctl, "-m", "fast", "-w", "-t", str(STOP_SECONDS), "stop"])
     if done.returncode != 0 and (folders.data / "postmaster.pid").exists():
         raise DatabaseUnreachable(
@@ -219,6 +224,7 @@ def _is_foreign(data: Path) -> bool:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return False
+    # the name is in parentheses and may contain some itself (proc(5))
     name, _, rest = stat.partition("(")[2].rpartition(")")
     return name != "postgres" or rest.split()[0] == "Z"
 

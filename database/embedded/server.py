@@ -97,6 +97,7 @@ class EmbeddedServer:
             if address is None:
                 self._initialise(folders)
                 address = self._launch(folders)
+            # an interrupted first start leaves a server without the database
             _ensure_database(address, folders)
             return address
 
@@ -187,6 +188,7 @@ class EmbeddedServer:
         password = folders.state / "password"
         if folders.data.exists():
             server_process.check_major_version(folders)
+            # data can't be used without their password: an error and no new password
             read_password(password, folders.data)
             return
         free = shutil.disk_usage(folders.cluster).free
@@ -195,6 +197,7 @@ class EmbeddedServer:
                 f"the disk of {folders.cluster} is full: {free // 2**20} MiB free,"
                 f" {NEEDED_BYTES // 2**20} MiB needed; free some, or set YIELDSPARK_HOME"
             )
+        # an interrupted initdb leaves one, which is as good as a new one
         if not password.exists():
             write_private(password, secrets.token_urlsafe(24))
         secret = read_password(password, folders.data).get_secret_value()
@@ -209,6 +212,7 @@ class EmbeddedServer:
             port = _usable_port(folders.state / "port")
             message = server_process.launch(folders, HOST, port)
             if not message:
+                # only now: a port that the server could not use must not be stored
                 write_private(folders.state / "port", str(port))
                 return _address(port, folders)
             server_process.raise_when_disk_full(message, folders)
@@ -240,6 +244,7 @@ def _usable_port(file: Path) -> int:
     if port is not None and _is_free(port):
         return port
     for _ in range(200):
+        # random: homes that start together must not compete for the same port
         candidate = secrets.choice(PORTS)
         if _is_free(candidate):
             if port is not None:
@@ -279,6 +284,7 @@ def _connect(address: ServerAddress, database: str) -> psycopg2.extensions.conne
     """
     libpq_variables.remove(os.environ)
     connection = psycopg2.connect(_conninfo(address, database))
+    # CREATE DATABASE can't run inside a transaction
     connection.autocommit = True
     return connection
 
@@ -291,6 +297,7 @@ def _conninfo(address: ServerAddress, database: str) -> str:
         password=address.password.get_secret_value(),
         dbname=database,
         sslmode="disable",
+        # libpq would try Kerberos before the password
         gssencmode="disable",
         # another program on the port of a stopped server could ask for the password in clear
         require_auth="scram-sha-256",

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 PORT_NUMBERS = range(1024, 65536)
 CLUSTER_NAME = re.compile(r"[0-9a-f]{16}")
+# printable characters without blanks, as `token_urlsafe` writes them
 PASSWORD = re.compile(r"[!-~]+")
 MAX_QUOTED_CHARACTERS = 40
 

@@ -11,6 +11,7 @@ START_SECONDS, SECONDS_A_ROW = 6.0, 12e-6
 read or written. Past runs scale it.
 """
 
+# a run without a JVM had nothing to compute, and would make the estimate too short
 PAST_RUNS = text("""
     SELECT seconds, cost_usd,
         (rows ->> 'read')::bigint
@@ -39,6 +40,7 @@ def estimate_run(connection: Connection, job: str, *, rows: int) -> tuple[float,
         Seconds, and USD or None if no past run has a cost.
     """
     runs = connection.execute(PAST_RUNS, {"job": job}).all()
+    # the median: one run on a busy machine must not change the estimate
     scale = median(run.seconds / _default_seconds(run.rows) for run in runs) if runs else 1.0
     seconds = scale * _default_seconds(rows)
     prices = [run.cost_usd / run.seconds for run in runs if run.cost_usd is not None]

@@ -40,10 +40,13 @@ def failure_payload(error: BaseException, job: str | None) -> dict[str, Any]:
     Returns:
         The ledger row of the failed run, or the same keys if no run was open.
     """
+    # on the cause if the error was translated after the run had been closed
     failed = getattr(error, "failed_run", None) or getattr(error.__cause__, "failed_run", None)
     if failed:
+        # imported here: only a failed run needs a database
         from database.ledger.run_records import read_run
 
+        # the database that failed the run may not answer now either
         with suppress(DatabaseError):
             return read_run(*failed).to_json()
     status = "cancelled" if isinstance(error, KeyboardInterrupt | Interrupted) else "failed"

@@ -73,6 +73,7 @@ class Run:
     jvm_started: bool = False
     status: str = "running"
     error: str | None = None
+    # not the clock, which may be set while the run works
     _started: float = field(default_factory=time.monotonic)
 
     @contextmanager
@@ -117,6 +118,7 @@ class Run:
         values["checks"] = [check.to_json() for check in self.checks]
         if finished:
             values |= {
+                # the server's clock may have gone back since the start
                 "finished_at": func.greatest(func.clock_timestamp(), run_ledger.c.started_at),
                 "seconds": round(time.monotonic() - self._started, 3),
             }
@@ -164,6 +166,7 @@ def open_run(
     with translate_errors(engine.url), engine.connect() as connection:
         _require_session_mode(engine, connection)
         _lock(connection, job)
+        # after the lock: a running job keeps its row and its staging tables
         _repair(connection, job)
         run = Run(
             _new_run_id(job),
@@ -221,6 +224,7 @@ def _after_earlier_runs(job: str) -> ColumnElement[datetime]:
     """Return SQL for the start of a run: now, or just after the job's last run if the clock went
     back.
     """
+    # the last run is the one with the newest start, whatever the clock did in between
     newest = select(func.max(run_ledger.c.started_at) + timedelta(microseconds=1)).where(
         run_ledger.c.job == job
     )
@@ -237,12 +241,14 @@ def _close(engine: Engine, run: Run) -> None:
     if run.status == "running":
         run.status = "succeeded"
     try:
+        # an error leaves the transaction aborted, and it would reject every statement
         run.connection.rollback()
         _finish(run.connection, run)
         # explicitly: the server may notice the end of the connection after the next run has started
         unlock_in_session(run.connection, run.job)
     except DBAPIError:
         # the connection is lost and its transaction rolled back; the row must still be closed
+        # if this fails too, the next run of the job closes the row
         with suppress(DBAPIError, DatabaseError), engine.connect() as another:
             _finish(another, run)
 
@@ -267,6 +273,7 @@ def _require_session_mode(engine: Engine, connection: Connection) -> None:
     """
     query = text("SELECT pg_backend_pid()")
     process_id = connection.execute(query).scalar_one()
+    # a pooler in transaction mode changes the server process between transactions only
     connection.rollback()
     with engine.connect() as another:
         if another.execute(query).scalar_one() != process_id:
@@ -344,4 +351,5 @@ RUN_SUFFIX = r"_\d{8}t\d{6}_[0-9a-f]{6}"
 
 
 def _new_run_id(job: str) -> str:
+    # with a random part: two runs may begin in the same second
     return f"{job}_{datetime.now(UTC):%Y%m%dt%H%M%S}_{secrets.token_hex(3)}"

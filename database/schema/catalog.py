@@ -204,6 +204,7 @@ def _column(row: Any) -> CatalogColumn:
 def is_unique(connection: Connection, table: CatalogTable, key: Sequence[str]) -> bool:
     """Whether an upsert by these columns has a unique index."""
     return bool(
+        # sorted on both sides: the order of the index's columns does not matter
         connection.execute(_IS_UNIQUE, {"table": table.oid, "key": sorted(key)}).scalar_one()
     )
 

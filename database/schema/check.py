@@ -168,6 +168,7 @@ def find_table_problems(connection: Connection, uses: Iterable[TableUse]) -> Tab
         report.problems.append(
             f"schema {schema.name} is missing: set DB_SCHEMA to the schema of your tables"
         )
+        # otherwise every table would be reported as missing
         return report
     if not schema.may_use:
         _add_missing_right(
@@ -303,6 +304,7 @@ def _missing_rights(use: TableUse, stored: CatalogTable) -> list[str]:
     """Return commands that the role may not use. Rights on all columns are as good as one on the
     table.
     """
+    # a DELETE looks at all columns for values of other jobs
     reads = stored.columns if use.deletes else use.reads
     columns = {"SELECT": reads, "INSERT": use.inserts, "UPDATE": use.updates}
     missing = []

@@ -86,6 +86,7 @@ def create_statements(table: Table, schema: str) -> list[str]:
     name = f"{quoted(schema)}.{quoted(table.name)}"
     definition = table.to_metadata(MetaData(), schema=schema)
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    # on one line, because it is part of messages
     create = " ".join(str(CreateTable(definition).compile(dialect=dialect)).split())
     statements = [f"{create};"]
     for index in sorted(table.indexes, key=lambda index: str(index.name)):

@@ -53,6 +53,7 @@ def _upgrade(connection: Connection) -> bool:
         if _is_current(connection, folder):
             return False
         require_own_rights(connection, to_create=True)
+        # a session that waited here finds the newest revision: Alembic then does nothing
         lock_in_transaction(connection, MIGRATION_LOCK)
         if connection.execute(
             text("SELECT to_regnamespace(:name) IS NULL"), {"name": OWN_SCHEMA}
@@ -62,6 +63,7 @@ def _upgrade(connection: Connection) -> bool:
             connection.execute(text(f"CREATE SCHEMA {OWN_SCHEMA}"))
         config = Config()
         config.set_main_option("script_location", str(folder))
+        # Alembic would open a connection of its own, outside of the lock's transaction
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return True
@@ -76,6 +78,7 @@ def _make_metrics_table(connection: Connection) -> bool:
     if not schema.may_create or _table_exists(connection, table, schema.name):
         return False
     lock_in_transaction(connection, MIGRATION_LOCK)
+    # again: another session may have created it while this one waited
     if _table_exists(connection, table, schema.name):
         return False
     for statement in create_statements(table, schema.name):

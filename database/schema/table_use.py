@@ -117,6 +117,7 @@ _HISTORY_WRITTEN = TableUse(
 )
 _PRICES_WRITTEN = TableUse(
     raw_prices,
+    # a corrected close counts as new, so that the next run reads it
     (*_PRICE, "insertion_timestamp"),
     inserts=_PRICE,
     updates=("raw_json_data", "insertion_timestamp"),

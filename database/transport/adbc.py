@@ -67,6 +67,7 @@ def _reader(session: TaskSession, query: PortableQuery, snapshot: str | None) ->
             for predicate in part.column(0).to_pylist():
                 with adbc_connection(session) as connection, connection.cursor() as cursor:
                     if snapshot:
+                        # PostgreSQL accepts both only before the first query of a transaction
                         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                         cursor.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
                     cursor.execute(f"SELECT * FROM ({sql}) AS portable WHERE {predicate}")
@@ -88,6 +89,7 @@ def _writer(session: TaskSession, schema_name: str, table: str, rows_to_stage: S
                 yield batch
 
         own_rows = counted(rows_to_stage(batches))
+        # an empty partition opens no connection
         first = next(own_rows, None)
         if first is not None:
             with adbc_connection(session) as connection, connection.cursor() as cursor:

@@ -76,6 +76,7 @@ class JdbcTransport:
     ) -> DataFrame:
         url, properties = checked_jdbc(spark, settings)
         if snapshot:
+            # runs on the connection of each task, before its query
             properties["sessionInitStatement"] = (
                 "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT"
                 f" '{snapshot}'"
@@ -102,6 +103,7 @@ class JdbcTransport:
             ]
         )
         tagged_rows = frame.mapInArrow(tag_rows(transform), schema)
+        # counted by Spark: its JDBC writer does not return a number
         sent = Observation()
         observed_rows = tagged_rows.observe(sent, F.count(F.lit(1)).alias("rows"))
         url, properties = checked_jdbc(frame.sparkSession, settings)

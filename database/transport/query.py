@@ -141,6 +141,7 @@ def portable_query(connection: Connection, source: str) -> PortableQuery:
         if re.match(r"\s*(select|with)\b", source, re.IGNORECASE)
         else f"SELECT * FROM {source}"
     )
+    # LIMIT 0: only the types are needed; %%: psycopg2 reads % as a parameter
     result = connection.exec_driver_sql(
         f"SELECT * FROM ({select}) AS source LIMIT 0".replace("%", "%%")
     )
@@ -170,6 +171,7 @@ def hash_predicates(column: str | None, partitions: int) -> list[str]:
     if column is None or partitions == 1:
         return ["true"]
     return [
+        # hashtext may be negative, and so would the remainder be
         f"(hashtext(coalesce({quoted(column)}::text, '')) & 2147483647) % {partitions} = {part}"
         for part in range(partitions)
     ]

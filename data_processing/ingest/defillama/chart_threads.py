@@ -49,6 +49,7 @@ def fetch_charts(
             permits.release()
     except BaseException:
         client.stop()
+        # wakes the threads that wait for a permit, so that they see the stop
         permits.release(concurrency)
         raise
 

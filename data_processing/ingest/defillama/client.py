@@ -149,6 +149,7 @@ class DefiLlama:
             InputError: the answer has another form, or the pool is unknown.
             SourceUnavailable: the API does not answer.
         """
+        # a slash in an id must not change the path
         return self._data(f"{self._yields}/chart/{quote(pool_id, safe='')}")
 
     def prices(
@@ -308,6 +309,7 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
     """
     if header is None:
         return None
+    # isdigit also accepts signs such as a superscript 2, which are no numbers
     if header.strip().isascii() and header.strip().isdigit():
         return float(header)
     try:
@@ -330,6 +332,7 @@ def _json(body: bytes, url: str) -> Any:
     except RecursionError as error:
         raise InputError(f"{url} answers with JSON that is nested too deeply to be read") from error
     except ValueError as error:
+        # a truncated answer: the next attempt may bring all of it
         raise _TransientError(f"the answer of {len(body)} bytes is no JSON ({error})") from error
 
 

@@ -117,6 +117,7 @@ def describe_pool(connection: Connection, pool_id: str, pool: dict[str, Any] | N
         described = fit_to_columns(description(pool), column_types(connection, pools))
     required = required_descriptions(connection)
     in_pools = select(exists().where(pools.c.pool_id == pool_id))
+    # before the upsert, which hides whether the pool is new
     was_there = connection.execute(in_pools).scalar_one()
     connection.execute(defillama_sql.upsert_pool(pool_id, described, required))
     if not was_there and not connection.execute(in_pools).scalar_one():

@@ -71,6 +71,7 @@ def pull_closes(
                 _merge(connection, COINS[coin], closes(points, today))
                 for coin, points in points_by_coin.items()
             )
+        # after the commit: an interrupt between two requests loses none of them
         yield written
         day += ONE_DAY * days
 

@@ -52,6 +52,7 @@ def pools_already_stored(engine: Engine, run: Run) -> set[str]:
         is_there = exists().where(raw_pool_history.c.pool_id == ingest_progress.c.pool_id)
         stored = select(ingest_progress.c.pool_id).where(
             ingest_progress.c.run_id.in_(_interrupted_runs(connection, run, oldest)),
+            # a pool with an empty chart has no raw row to look for
             or_(ingest_progress.c.snapshots == 0, is_there),
         )
         return set(connection.execute(stored).scalars())

@@ -171,6 +171,7 @@ def ingest(
         )
     engine = make_engine(settings)
     with checked_connection(engine) as connection:
+        # before the run: a missing right is no failed run of the ledger
         verify_tables(connection, INGEST_USE)
     client = DefiLlama(settings, concurrency=concurrency, retry_policy=retry_policy)
     result = IngestResult()
@@ -266,6 +267,7 @@ def _store_charts(
     listed: Mapping[str, dict[str, Any]],
 ) -> None:
     result = pull.result
+    # some twenty lines of progress
     step = max(1, len(pool_ids) // 20)
     unanswered = 0
     # closed also after an error: its threads must end before the run does
@@ -390,6 +392,7 @@ def _record_result(run: Run, result: IngestResult) -> None:
             f" on with them{failures}"
         )
     if result.failed and not (result.pools_fetched or result.pools_skipped):
+        # every pool failed, without an exception that ends the run
         run.status, run.error = "failed", message
     is_complete = not result.failed and not not_reached
     run.checks.append(CheckResult("every_pool_fetched", is_complete, "warn", message))

@@ -103,6 +103,7 @@ def select_pools(
             f"none of the {len(listed):,} pools DefiLlama lists has"
             f" {' and '.join(criteria) or 'an id'}. Choose wider, e.g. a lower --min-tvl"
         )
+    # by id within a TVL: the same order in every run
     return sorted(tvl_by_pool, key=lambda pool_id: (-tvl_by_pool[pool_id], pool_id))
 
 
@@ -236,5 +237,6 @@ def closes(points: Sequence[Any], today: date) -> dict[date, Decimal]:
         midnight = datetime.combine(day, datetime.min.time(), UTC) + ONE_DAY
         is_close = moment >= midnight - LAST_HOUR and day < today
         if is_close and (day not in last or moment > last[day][0]):
+            # repr: the decimal as the API wrote it, not the bits of the double
             last[day] = (moment, Decimal(repr(price)))
     return {day: price for day, (_, price) in sorted(last.items())}

@@ -134,6 +134,7 @@ def upsert_pool(
     """
     values = dict(described or {})
     stored = pools.alias("known")
+    # PostgreSQL rejects a NULL before it looks for a conflict, so the stored value is repeated
     required_values = {
         name: func.coalesce(
             values.get(name),

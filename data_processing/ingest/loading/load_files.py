@@ -123,7 +123,9 @@ def load_files(
         DatabaseError: the database refused a statement or the connection was lost.
     """
     sign = parse_decimal_sign(decimal)
+    # all of them before the first is loaded: a wrong file stops the command early
     files = [inspect_file(path, kind, symbol, sign) for path in paths]
+    # `load` is no run of the ledger; the id marks the rows that it quarantines
     run_id = f"load_{datetime.now(UTC):%Y%m%dt%H%M%S}_{secrets.token_hex(3)}"
     engine = make_engine(settings)
     uses = itertools.chain.from_iterable(LOAD_USE[file.kind] for file in files)
@@ -227,6 +229,7 @@ def _unused_symbols(connection: Connection) -> tuple[str, ...]:
 def _ragged_row(name: str, line: RaggedLine) -> dict[str, str]:
     return {
         "source_id": f"{name}:{line.row_number}",
+        # jsonb has no NUL
         "cells": json.dumps([value.replace("\0", "\ufffd") for value in line.values]),
     }
 
@@ -238,6 +241,7 @@ def _copy(connection: Connection, rows: pa.Table) -> None:
     pa_csv.write_csv(rows, buffer, pa_csv.WriteOptions(include_header=False))
     buffer.seek(0)
     columns = ", ".join(rows.column_names)
+    # SQLAlchemy has no COPY
     cursor: Any = connection.connection.cursor()
     with cursor:
         cursor.copy_expert(
@@ -269,6 +273,7 @@ def _merge(connection: Connection, file: FileToLoad) -> tuple[int, int, int]:
     """Return rows inserted, rows updated, and new pools with placeholders."""
     required = required_descriptions(connection)
     rows = _last_rows(file)
+    # functions: the statements of other kinds need columns that this file lacks
     statement = {
         "history": lambda: load_sql.merge_history(rows),
         "prices": lambda: load_sql.merge_prices(rows),
@@ -277,6 +282,7 @@ def _merge(connection: Connection, file: FileToLoad) -> tuple[int, int, int]:
     }[file.kind]()
     undescribed = 0
     if file.kind == "pools":
+        # before the merge, which adds these pools
         count = load_sql.count_placeholders(rows, file.text_columns, required)
         undescribed = int(connection.exec_driver_sql(count).scalar_one())
     inserted, updated = connection.exec_driver_sql(statement).one()

@@ -27,6 +27,7 @@ def merge_history(rows: str) -> str:
     Args:
         rows: SELECT of row_number, pool_id, timestamp, document.
     """
+    # in the order of the file: of two snapshots of a moment the later id is used
     return f"""
     WITH merged AS (
         INSERT INTO {qualified(raw_pool_history)} (pool_id, timestamp, raw_json_data)
