@@ -47,6 +47,7 @@ def separate_provisional_days(plan: Plan, staging: str) -> list[str]:
     SELECT *
     FROM {staging}
     WHERE {not_over}""",
+        # checks, coverage and merge of staging are for complete days
         f"DELETE FROM {staging} WHERE {not_over}",
     ]
 
@@ -76,6 +77,7 @@ def update_provisional_days(connection: Connection, run: Run, plan: Plan, stagin
     if plan.decision.provisional_from is None:
         return remove_provisional_days(connection, computed_again=final)
     again = f"{final} UNION ALL SELECT pool_id, date FROM {STAGED_TODAY}"
+    # before the merge: this run's marks replace those of earlier runs
     removed = remove_provisional_days(connection, computed_again=again)
     metrics = metrics_table_of(connection)
     merge_staged(run, MergeTarget(metrics, KEY, {name: name for name in VALUES}), STAGED_TODAY)

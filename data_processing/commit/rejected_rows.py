@@ -91,6 +91,7 @@ def quarantine_market_rows(
 
 
 def _insert(rows: str) -> str:
+    # only an accepted row is opened again: decisions of people stay
     return f"""
     INSERT INTO {QUARANTINE} AS q
         (run_id, source_table, source_id, timestamp, reason, raw_json_data)

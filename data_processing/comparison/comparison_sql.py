@@ -144,6 +144,7 @@ def _joined(sides: Sides) -> str:
         f"s.{name} AS {name}_known" + (f", {name}_has_row, {name}_of_last_row" * (name in _OPENS))
         for name in SERIES
     )
+    # MATERIALIZED: several joins read these, and each is one pass over a table
     return f"""
     WITH {_ours(sides)},
     {_theirs(sides)},

@@ -81,12 +81,14 @@ def _binary_format(head: bytes) -> tuple[str, str] | None:
     if head.startswith(b"PK\x03\x04"):
         is_workbook = b"[Content_Types].xml" in head or b"xl/" in head or b"opendocument" in head
         return ("an Excel or Calc workbook", AS_CSV) if is_workbook else ("a ZIP archive", UNPACK)
+    # no CSV has a NUL, and UTF-16 has one in every ASCII character
     if b"\0" in head and not head.startswith(b"PAR1"):
         return "binary, or text in UTF-16", AS_UTF_8
     return None
 
 
 def _text_format(head: bytes) -> tuple[str, str] | None:
+    # a byte-order mark may precede any of them
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"<") and not NAMES_IN_BRACKETS.match(text):
         is_page = b"<html" in text.lower() or b"<!doctype html" in text.lower()

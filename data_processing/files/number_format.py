@@ -155,8 +155,10 @@ def decimal_sign(
         return "."
     has_point = any(other.point for other in others)
     has_comma = any(other.comma for other in others)
+    # the file's other columns decide if they agree
     if has_point != has_comma:
         return "." if has_point else ","
+    # with a decimal comma, every number would need quotes
     if delimiter == "," and not evidence.either_comma and not has_comma:
         return "."
     raise _ambiguous(place, either)

@@ -19,6 +19,7 @@ from database.schema.merge_sql import qualified
 ColumnTypes = Mapping[str, str]
 """Type by column, with precision or length: numeric(10,2), character varying(255)."""
 
+# a domain counts as the type below it
 _TYPES = text("""
 SELECT a.attname AS name,
     format_type(
@@ -38,6 +39,7 @@ _LARGEST = {
     "smallint": 2**15 - 1,
     "integer": 2**31 - 1,
     "bigint": 2**63 - 1,
+    # a little below the limit of the type
     "real": 3.4e38,
     "double precision": 1.79e308,
 }
@@ -123,5 +125,6 @@ def fit_to_columns(values: Mapping[str, Any], types: ColumnTypes) -> dict[str, A
 def _limit(type_: str) -> Decimal:
     """Return a bound of a number's size below which it fits after rounding, too."""
     if numeric := _NUMERIC.fullmatch(type_):
+        # minus 1, because the column rounds a value up to the next unit
         return Decimal(10) ** (int(numeric[1]) - int(numeric[2])) - 1
     return Decimal(repr(_LARGEST[type_])) if type_ in _LARGEST else Decimal("inf")

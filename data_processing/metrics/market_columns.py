@@ -16,6 +16,7 @@ import numpy as np
 
 from data_processing.metrics.daily_grid import Days, Floats
 
+# that module imports SQLAlchemy
 if TYPE_CHECKING:
     from data_processing.raw.market_series import MarketDay
 

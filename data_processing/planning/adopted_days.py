@@ -57,6 +57,7 @@ def adopt_days(connection: Connection, job: str) -> int:
         )"""),
         {"job": job, "first": FIRST_UNROUNDED_RULES},
     ).scalar_one()
+    # runs since then store what they observe, also for raw rows that vanish later
     if has_stored_before:
         return 0
     return sum(

@@ -14,6 +14,7 @@ from data_processing.planning.run_request import Request
 from database.connections.engine import make_engine
 from database.schema.own_tables import OWN_SCHEMA
 
+# in our own schema, where the role may create tables
 DRY_RUN_TABLE = f"{OWN_SCHEMA}.plan_of_a_dry_run"
 
 

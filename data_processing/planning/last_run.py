@@ -111,6 +111,7 @@ def last_good_run(connection: Connection, job: str) -> LastRun | None:
             ledger.watermark.is_not(None),
             ledger.end.is_not(None),
             ledger.plan.is_not(None),
+            # a run of some pools leaves the others behind
             text("plan #>> '{request,pools}' IS NULL"),
         )
         .order_by(ledger.started_at.desc())
@@ -251,10 +252,12 @@ def find_new_rows(
         return new_from, _clock_warning(last, server_clock, new_from, lag)
     if last.arrivals is None:
         return last.watermark, None
+    # rows came into the overlap after the last run had looked at it
     if arrivals.overlap != last.arrivals.overlap:
         return last.watermark - OVERLAP, None
     if last.arrivals.newest is None or arrivals.later != last.arrivals.later:
         return last.watermark, None
+    # the last run saw all of them, so that only later rows are new
     return max(last.watermark, last.arrivals.newest + timedelta(microseconds=1)), None
 
 

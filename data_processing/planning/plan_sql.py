@@ -46,6 +46,7 @@ def coverage_end(connection: Connection, previous: LastRun | None) -> date:
     return max(filter(None, (newest, previous.end if previous else None)), default=EARLIEST_DAY)
 
 
+# other roles' sessions show no state to a role without pg_read_all_stats
 OPEN_SINCE = text("""
     SELECT least(:asked_at, min(began)) AS watermark, bool_or(hidden) AS hidden
     FROM (
@@ -269,6 +270,7 @@ def create_reasons(
         market: first change of the market series, or None.
         reach: days that a correction can change.
     """
+    # IS NOT FALSE: a pool that `pools` lacks counts as active
     connection.execute(
         text(
             f"""

@@ -67,6 +67,7 @@ def extend_reads_to_now(connection: Connection, table: str, now: datetime) -> No
         table: the plan's table.
         now: clock of the run, UTC; a later row is in the future.
     """
+    # read_end is exclusive, and a row of this very moment is read
     connection.execute(
         text(f"""
     UPDATE {table}

@@ -161,6 +161,7 @@ def _decimal_signs(table: FileTable, option: DecimalSign | None) -> dict[str, De
         )
         for name, column_evidence in evidence.items()
     }
+    # ids are whole numbers, which a decimal point leaves as they are
     return {"id": ".", **signs}
 
 
@@ -173,6 +174,7 @@ def _value(cell: str) -> int | float | str:
 
 
 def _id(place: str, value: Any) -> int:
+    # 18 digits always fit a bigint
     if not re.fullmatch("[0-9]{1,18}", str(value)):
         raise InputError(
             f"{place}: {value!r} is no id of a quarantined row; `quarantine list` shows them"

@@ -98,6 +98,7 @@ def list_rows(engine: Engine, selection: Selection, *, limit: int) -> dict[str, 
     WHERE {selection.condition}
     GROUP BY 1, 2, 3
     ORDER BY rows DESC, 1, 2, 3"""
+    # ordered by the table's column: the select list has a text of the same name
     rows_query = f"""
     SELECT {COLUMNS}
     FROM {QUARANTINE}
@@ -177,6 +178,7 @@ def remedy(row: dict[str, Any]) -> str:
         return "correct the source and `load` it; the next metrics run sees that it is good"
     if row["source_id"].startswith(SOURCE_ID):
         return "`load` or `ingest` it again with its pool id"
+    # a number is a snapshot's identity; `load` and `ingest` write file or pool, and position
     if not re.fullmatch("-?[0-9]{1,19}", row["source_id"]):
         return (
             "it never came into the raw table: correct the file or the source and `load` or"
@@ -221,6 +223,7 @@ def require_ids(engine: Engine, ids: Sequence[int]) -> None:
 def _reason_now(
     connection: Connection, settings: Settings, row_id: int, now: datetime
 ) -> str | None:
+    # UNDECIDED: the question is whether the values pass, whatever people decided
     row = f"""
         SELECT id, timestamp,
             {json_fields("raw_json_data")},

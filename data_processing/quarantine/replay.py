@@ -311,6 +311,7 @@ def _detail(row: dict[str, Any], settings: Settings) -> dict[str, Any]:
 
 
 def _counts(details: list[dict[str, Any]]) -> dict[str, int]:
+    # a set: several entries of one raw row insert one row
     replayed = len({row["replayed_row_id"] for row in details if row["outcome"] == "replayed"})
     failing = sum(row["outcome"] == "still_failing" for row in details)
     return dict.fromkeys(ROW_COUNTS, 0) | {

@@ -248,6 +248,7 @@ def invalidate_market_series(
         start: first day that the run wrote.
     """
     stored = stored_market_series(connection)
+    # a day that is not stored has no other value to be mixed with
     mixed = [day.date for day in series if day.date >= start and stored.get(day.date, day) != day]
     if mixed:
         connection.execute(delete(market_series).where(market_series.c.date.in_(mixed)))

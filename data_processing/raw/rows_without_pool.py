@@ -74,6 +74,7 @@ def quarantine_rows_without_pool(connection: Connection, settings: Settings, run
     if not rows:
         return
     log.warning("check %s: %d rows, not used", NO_POOL, rows)
+    # Spark does not see these rows, so its counts lack them
     for name in ("read", "quarantined"):
         run.rows[name] += rows
     message = f"{check_message(NO_POOL, settings)}: {rows:,} rows, not used"

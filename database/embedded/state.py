@@ -95,4 +95,5 @@ def read_cluster_folder(file: Path, system_folders: tuple[Path, ...]) -> Path:
 
 
 def _text(file: Path) -> str:
+    # a damaged file may have any bytes
     return file.read_text(encoding="utf-8", errors="replace").strip()

@@ -56,6 +56,7 @@ class CheckResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of the run ledger."""
+        # without the names: the entry has its own
         accepted = self.acceptance and {"by": self.acceptance.by, "reason": self.acceptance.reason}
         entry: dict[str, Any] = {
             "name": self.name,

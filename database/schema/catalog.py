@@ -58,6 +58,7 @@ class CatalogTable:
     has_children: bool
 
 
+# ev_type 1 is the rule of a SELECT, which every view has
 _TABLE = text("""
 SELECT c.oid,
     c.relkind::text AS kind,
@@ -110,6 +111,7 @@ WHERE a.attrelid = :table
     AND NOT a.attisdropped
 """)
 
+# ON CONFLICT by columns alone infers no deferrable, partial or expression index
 _IS_UNIQUE = text("""
 SELECT EXISTS (
     SELECT FROM pg_index AS i
@@ -128,6 +130,7 @@ SELECT EXISTS (
 )
 """)
 
+# internal triggers are those of foreign keys; a partition may have triggers of its own
 _HAS_TRIGGERS = text("""
 SELECT EXISTS (
     SELECT FROM pg_trigger AS t
@@ -140,6 +143,7 @@ SELECT EXISTS (
 )
 """)
 
+# a serial column needs a right on its sequence, an identity column does not
 _INACCESSIBLE_SEQUENCES = text("""
 SELECT DISTINCT format('%I.%I', n.nspname, s.relname)
 FROM pg_attrdef AS d
@@ -160,6 +164,7 @@ WHERE d.adrelid = :table
 ORDER BY 1
 """)
 
+# an index with more columns serves as well, if these come first
 _IS_INDEXED = text("""
 SELECT EXISTS (
     SELECT FROM pg_index AS i

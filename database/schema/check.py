@@ -30,6 +30,7 @@ from database.schema.table_use import TableUse
 
 log = logging.getLogger(__name__)
 
+# any type of a family works: the merge casts to the stored type
 _FAMILIES = {
     "text": {"text", "character varying", "character"},
     "number": {"numeric", "double precision", "real", "bigint", "integer", "smallint"},
@@ -309,6 +310,7 @@ def _missing_rights(use: TableUse, stored: CatalogTable) -> list[str]:
     columns = {"SELECT": reads, "INSERT": use.inserts, "UPDATE": use.updates}
     missing = []
     for command, names in columns.items():
+        # a missing column is reported by itself
         rights = [stored.columns[name].rights for name in names if name in stored.columns]
         if not all(command in granted for granted in rights):
             missing.append(command)

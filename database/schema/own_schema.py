@@ -54,6 +54,7 @@ WHERE n.nspname = :schema
     AND c.relname = ANY(CAST(:tables AS text[]))
 """)
 
+# by name: staging tables of another role need no rights
 _TABLES = {
     "schema": OWN_SCHEMA,
     "tables": [*(table.name for table in own_metadata.tables.values()), VERSION_TABLE],
@@ -91,6 +92,7 @@ def require_own_rights(connection: Connection, *, to_create: bool = False) -> No
     """
     schema = connection.execute(SCHEMA, {"schema": OWN_SCHEMA}).one()
     rights = connection.execute(_RIGHTS, _TABLES).one()
+    # `migrate` creates it, or names the right that it needs for that
     if not schema.is_there:
         return
     if schema.may_use and rights.may_read and (schema.may_create or not to_create):

@@ -66,7 +66,9 @@ run_ledger = Table(
     Column("cost_usd", Double),
     Column("error", Text),
     Column("batch_id", Text, comment="id of the cloud's batch that this run was; null elsewhere"),
+    # every plan looks for the last good run of its job
     Index("run_ledger_job_started_at_idx", "job", "started_at"),
+    # costs are recorded by the id of the batch
     Index("run_ledger_batch_id_idx", "batch_id"),
 )
 
@@ -168,6 +170,7 @@ observed_days = Table(
     ),
     Column("apy", Double, comment="percent; null: the snapshot had none"),
     Column("tvl", Double, comment="USD; null: the snapshot had none"),
+    # partial: without adopted days, which most databases do not have, it is empty
     Index("observed_days_rounded_idx", "pool_id", postgresql_where=text("snapshot IS NULL")),
     comment=(
         "each day's last accepted snapshot, unrounded; replaces raw rows that no longer exist"
@@ -206,6 +209,7 @@ quarantine = Table(
     Column("resolved_by", Text, comment="user@host of who replayed or dropped it"),
     Column("replayed_row_id", Text, comment="source_id of the row that took its place"),
     Column("note", Text, comment="why it was dropped"),
+    # a source row has one quarantined row for each reason
     Index("quarantine_source_idx", "source_table", "source_id", "reason", unique=True),
 )
 

@@ -64,6 +64,7 @@ raw_pool_history = Table(
         server_default=NOW,
         doc="time at which the row was inserted; it selects what a run reads",
     ),
+    # every run searches by both; `check` reports them if the owner lacks them
     Index("raw_defillama_pool_history_pool_id_timestamp_idx", "pool_id", "timestamp"),
     Index("raw_defillama_pool_history_insertion_timestamp_idx", "insertion_timestamp"),
     info={"description": "raw snapshots of pools, several a day"},

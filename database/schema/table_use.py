@@ -86,6 +86,7 @@ METRICS_USE = (
     TableUse(gas_fees_daily, _GAS),
     TableUse(
         pool_daily_metrics,
+        # a row that another job has marked is kept when its day is removed
         reads=(*_DAY, "is_filtered_out", *METRIC_COLUMNS),
         inserts=(*_DAY, *METRIC_COLUMNS),
         updates=METRIC_COLUMNS,

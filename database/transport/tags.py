@@ -47,6 +47,7 @@ def add_tag_columns(transform: Step | None, schema: pa.Schema | None = None) -> 
     """
 
     def rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        # inside the generator, which runs in the task; the function around it runs in the driver
         partition, attempt = task_identity()
         for output in transform(batches) if transform else batches:
             batch = output if schema is None else output.cast(schema)

@@ -80,7 +80,8 @@ def insert_snapshots(connection: Connection, pool_id: str, rows: Snapshots) -> i
     Raises:
         CheckFailed: the table lacks some of them afterwards.
     """
-    # another load would not see these rows before they are committed, and insert them a second time
+    # `load` takes it as well: it would not see these rows before they are committed, and insert
+    # them a second time
     lock_in_transaction(connection, RAW_TABLES_LOCK)
     parameters = {"pool_id": pool_id, "timestamps": rows.timestamps, "documents": rows.documents}
     counts = connection.execute(text(defillama_sql.INSERT_SNAPSHOTS), parameters).one()

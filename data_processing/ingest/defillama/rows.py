@@ -188,6 +188,7 @@ def instant(value: object) -> datetime | None:
             moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         else:
             seconds = number(value)
+            # NaN raises ValueError, as a number out of range does
             moment = datetime.fromtimestamp(math.nan if seconds is None else seconds, UTC)
     except (ValueError, OverflowError, OSError):
         return None

@@ -22,8 +22,7 @@ from database.schema.owner_tables import pools, raw_pool_history, raw_prices
 HISTORY = qualified(raw_pool_history)
 PRICES = qualified(raw_prices)
 
-"""The lock that `load` takes as well."""
-
+# arrays: a chart has thousands of points, and one statement stores them
 _DIFFERENT_SNAPSHOTS = """
     SELECT timestamp, CAST(document AS jsonb) AS document, min(position) AS position
     FROM unnest(CAST(:timestamps AS timestamptz[]), CAST(:documents AS text[]))

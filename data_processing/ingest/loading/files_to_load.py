@@ -114,6 +114,7 @@ class FileToLoad:
         missing = pa.chunked_array([pa.nulls(batch.table.num_rows, pa.string())])
         columns = _columns_in_use(self.table, self.columns, batch)
         timestamps, unreadable = missing, missing
+        # descriptions of pools may come without one
         if "timestamp" in columns:
             place, column = columns.pop("timestamp")
             timestamps = cells.to_timestamps(place, column)

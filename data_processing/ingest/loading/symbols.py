@@ -50,8 +50,10 @@ def base_symbol(written: str) -> str:
     text = re.sub(r"\s*([-_/:])\s*", r"\1", written.strip().upper())
     if pair := _PAIR.fullmatch(text):
         return COINS.get(pair[1], pair[1])
+    # TradingView writes the exchange first
     text = _EXCHANGE.sub("", text)
     if other := _OTHER_JOINED_PAIR.fullmatch(text):
+        # does not match SYMBOL, so that a price in another quote is refused
         return f"{other[1]}/{other[2]}"
     if pair := _PAIR.fullmatch(text):
         text = pair[1]
@@ -87,6 +89,7 @@ def symbol_from_name(path: Path) -> str:
         InputError: the name has no symbol, two symbols, or a price that is not in USD.
     """
     name = path.stem.upper()
+    # split at digits as well: eth2024 is ETH
     parts = {*re.split("[^A-Z0-9]+", name), *re.split("[^A-Z]+", name)}
     coins = {base_symbol(part) for part in parts} & set(COINS.values())
     is_other = bool(parts & OTHER_COINS) or any(

@@ -63,6 +63,7 @@ def json_value(column: str) -> str:
     Args:
         column: a text column.
     """
+    # numeric keeps every digit of the text
     return f"""CASE
             WHEN {is_number(column, "~")} THEN to_jsonb({column}::numeric)
             WHEN lower({column}) = 'nan' THEN '"NaN"'::jsonb
@@ -110,6 +111,7 @@ def validate_prices(columns: Collection[str], types: ColumnTypes) -> str:
         types: types of the table of prices.
     """
     document = ", ".join(f"'{name}', {json_value(name)}" for name in PRICE_KEYS if name in columns)
+    # a daily price is stored at the midnight of its day
     rows = f"""
     SELECT row_number, {DAY}::timestamp AT TIME ZONE 'UTC' AS timestamp, symbol,
         jsonb_build_object('USD', jsonb_build_object({document})) AS document,
@@ -204,6 +206,7 @@ def _pool_value(name: str) -> str:
 
 def _last_of_day(rows: str, *, key: str, value: str) -> str:
     """Return a SELECT with is_last, in which earlier rows with other values are refused."""
+    # bad rows are windows of their own, so that the last good row of a day is used
     columns = key if "timestamp" in key else f"{key}, timestamp"
     return f"""
     SELECT rows.*, row_number() OVER of_day = 1 AS is_last
