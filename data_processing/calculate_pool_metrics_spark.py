@@ -146,12 +146,7 @@ def run_metrics(
         batch_id=settings.batch_id,
     ) as run:
         run.acceptance = acceptance
-        with run.stage("plan"):
-            # named like staging, so that it is dropped with the run
-            table = staging_name(run, "plan")
-            plan = plan_metrics(settings, engine, request, table=table, now=now)
-        # before the work: `--retry` of a failed run needs its days
-        _record_plan(run, plan)
+        plan = _plan(engine, settings, request, run, now)
         if plan.is_empty:
             _commit_without_spark(engine, settings, run, plan)
         else:
@@ -171,11 +166,20 @@ def _request(engine: Engine, request: Request | None, retry: str | None) -> Requ
     return request_from_run(engine, JOB, retry)
 
 
-def _record_plan(run: Run, plan: Plan) -> None:
+def _plan(
+    engine: Engine, settings: Settings, request: Request, run: Run, now: datetime | None
+) -> Plan:
+    """Plan the run, and record the plan in it."""
+    with run.stage("plan"):
+        # named like staging, so that it is dropped with the run
+        table = staging_name(run, "plan")
+        plan = plan_metrics(settings, engine, request, table=table, now=now)
+    # before the work: `--retry` of a failed run needs its days
     run.mode = plan.decision.mode
     run.start, run.end = plan.statistics.start, plan.decision.end
     run.watermark = plan.decision.watermark
     run.plan = plan.to_json()
+    return plan
 
 
 def _default_session(settings: Settings, rows: int) -> SparkSession:

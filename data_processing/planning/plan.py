@@ -49,6 +49,8 @@ from data_processing.planning.unread_rows import (
     unread_message,
 )
 from data_processing.raw.market_series import (
+    MarketChange,
+    MarketDay,
     first_change,
     read_market_series,
     stored_market_series,
@@ -233,10 +235,7 @@ def _decide(
     includes_today = settings.include_today and not request.is_partial and not request.until
     # values of today serve the rows of today; `complete_market` leaves them out
     market_end = today + ONE_DAY if includes_today else run_end
-    market = read_market_series(connection, settings, EARLIEST_DAY, market_end)
-    market_change = None
-    if last:
-        market_change = first_change(stored_market_series(connection), market, before=run_end)
+    market, market_change = _read_market(connection, settings, last, run_end, market_end)
     reach = affected_days_after(settings.max_fill_days)
     plan_sql.create_reasons(connection, request, mode, end=end, market=market_change, reach=reach)
     # before the plan's table, which is made from the reasons
@@ -265,6 +264,16 @@ def _decide(
         is_rewritten=past.is_rewritten,
     )
     return decision, past.warnings
+
+
+def _read_market(
+    connection: Connection, settings: Settings, last: LastRun | None, run_end: date, end: date
+) -> tuple[tuple[MarketDay, ...], MarketChange | None]:
+    """Return the market series up to `end`, and its first change before `run_end`."""
+    market = read_market_series(connection, settings, EARLIEST_DAY, end)
+    if last is None:
+        return market, None
+    return market, first_change(stored_market_series(connection), market, before=run_end)
 
 
 def _known_end(last: LastRun | None, request: Request, covered_end: date) -> date | None:
