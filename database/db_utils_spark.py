@@ -173,6 +173,7 @@ def upsert_via_staging(
     with open_run(
         make_engine(settings), job=job, mode="upsert", code_version=settings.code_version
     ) as run:
+        # the session of the frame is a JVM that runs already
         run.jvm_started = True
         return commit_run(run, settings, [StagedFrame(frame, [MergeTarget(table, keys, columns)])])
 

@@ -44,6 +44,7 @@ WAS_DROPPED = "`load` it with another value or timestamp to use it"
 WAS_REPLACED = "the row that `quarantine replay` inserted in its place is used"
 CANNOT_BE_STORED = "such a row can't be stored"
 
+# their conditions are in `row_checks`
 _ROWS = (
     Check("timestamp_missing", "row", "fail", "it has no timestamp", BELONGS_TO_NO_DAY),
     Check(
@@ -135,6 +136,7 @@ _ROWS = (
     ),
 )
 
+# reasons of `load` and `ingest`: such a row never reaches a raw table
 _INCOMING = (
     Check(
         "timestamp_unusable",
@@ -189,6 +191,7 @@ _INCOMING = (
     ),
 )
 
+# their queries are in `commit.metrics_checks`
 _COMMITS = (
     Check(
         "spike",

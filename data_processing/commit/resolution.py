@@ -75,6 +75,7 @@ def update_resolutions(
 
 def _snapshots(plan: Plan, end: date) -> str:
     """Return a SELECT of the snapshots behind the entries that may change, with source_id."""
+    # other reasons change with a limit, and a changed limit makes a full refresh
     candidates = f"resolution IS NULL AND reason IN ('{IN_FUTURE}', '{NOT_IN_POOLS}')"
     if plan.decision.mode == "full_refresh":
         candidates = "resolution IS NULL OR resolution = 'accepted'"

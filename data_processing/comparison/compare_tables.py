@@ -142,6 +142,7 @@ def compare_tables(engine: Engine, request: Comparison) -> dict[str, Any]:
         "run_end": previous.end.isoformat(),
         **summary,
         "not_compared": [name for name in METRIC_COLUMNS if name not in sides.columns],
+        # a row may have several unexplained values
         "examples": examples[: request.listed],
     }
 
@@ -208,6 +209,7 @@ def _precisions(
     for name in METRIC_COLUMNS:
         if name not in facts.columns or facts.columns[name].type not in NUMBERS:
             continue
+        # the coarser of both scales: finer decimals of one side mean nothing
         scale = min(_scale(types[name], ours.c[name].type) for types in stored)
         slack = Decimal(1).scaleb(-scale) if limit is None else limit
         is_wide = _digits(stored[1][name]) > WIDEST

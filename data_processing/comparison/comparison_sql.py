@@ -230,6 +230,7 @@ def _theirs(sides: Sides) -> str:
         for name in ("actual_apy", "actual_tvl")
         if name not in sides.columns
     )
+    # RANGE and not ROWS, because the other table may lack days
     frames = ", ".join(
         f"w{days} AS (days RANGE BETWEEN '{days - 1} days' PRECEDING AND CURRENT ROW)"
         for days in WINDOW_DAYS
@@ -245,6 +246,7 @@ def _theirs(sides: Sides) -> str:
         f" sum_{days})::double precision, 0) / (n_{days} * (n_{days} - 1))) END AS stddev_{days}"
         for days in WINDOW_DAYS
     )
+    # the row before is not yesterday's if the other table lacks days
     yesterday = "CASE WHEN lag(date) OVER days = date - 1 THEN lag(apy) OVER days END"
     derived = "".join(
         f", {expression} AS derived_{name}" for name, expression in _windows(sides.columns).items()

@@ -57,6 +57,7 @@ def require_type(place: str, kind: pa.DataType, role: Role) -> None:
         InputError: no cell of the type can be read in the role.
     """
     plain = _plain_type(kind)
+    # a column without any value has the type null
     is_text = _is_text(plain) or _is_bytes(plain) or pa.types.is_null(plain)
     is_number = pa.types.is_integer(plain) or pa.types.is_floating(plain)
     is_number |= pa.types.is_decimal(plain)
@@ -175,6 +176,7 @@ def _items(cell: str | list[object] | None) -> list[object] | None:
         items = None
     if isinstance(items, list):
         return items
+    # no JSON: Python's list, PostgreSQL's array literal, or values with commas
     inside = re.sub(r"^[\[{(]|[\]})]$", "", cell)
     texts = (text.strip(" '\"") for text in inside.split(","))
     return [text for text in texts if text and text != "None"]
@@ -197,6 +199,7 @@ def _plain(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return the column without dictionary and extension types, bytes as UTF-8 text."""
     kind = column.type
     if pa.types.is_dictionary(kind):
+        # pandas writes categories as a dictionary
         return _plain(place, column.cast(kind.value_type))
     if isinstance(kind, pa.BaseExtensionType):
         chunks = [chunk.storage for chunk in column.chunks]

@@ -108,6 +108,7 @@ def text_batches(path: Path, header: Header) -> Iterator[Batch]:
             reader = csv.reader(file, delimiter=header.delimiter, strict=True)
             next(reader)
             for values in reader:
+                # line_num, because a quoted value may have several lines
                 line = header.lines_above + reader.line_num
                 if len(values) == width and any(values):
                     numbers.append(line)

@@ -38,6 +38,7 @@ def read_schema(path: Path) -> tuple[pa.Schema, frozenset[str]]:
             logical = [parquet.column(number) for number in range(len(parquet))]
     except DAMAGED as error:
         raise _damaged(path, error) from None
+    # by Parquet's own annotation: Arrow recognises only UUIDs that it wrote itself
     annotated = {column.path for column in logical if column.logical_type.type == "UUID"}
     uuids = frozenset(
         field.name for field in arrow if field.name in annotated or is_uuid(field.type)

@@ -107,6 +107,7 @@ def read_statistics(
     missing = without_rows = None
     if counted_rows is None or rows <= counted_rows or retire_missing:
         with_raw_row, without_rows = _days_with_snapshots(connection, table)
+        # a run that removes missing days also removes those with a stored snapshot alone
         missing = totals["days"] - with_raw_row - (0 if retire_missing else without_rows)
     return PlanStatistics(
         **totals,

@@ -190,6 +190,7 @@ def request_from_run(engine: Engine, job: str, run_id: str) -> Request:
             pools=pools,
             retire_missing=retire_missing,
         )
+    # a run that failed before its plan has no end; it would have ended before that day
     started = failed.started_at.astimezone(UTC).date()
     return Request(
         full_refresh=request["mode"] == "full_refresh",

@@ -55,6 +55,7 @@ def price_rows() -> str:
 
     Rows without a symbol are included, so that they are quarantined.
     """
+    # compared in upper case: sources write symbols in either
     symbols = ", ".join(f"'{symbol}'" for symbol in SYMBOLS)
     return f"""
         SELECT data_timestamp,

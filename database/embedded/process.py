@@ -67,6 +67,7 @@ def initialise(folders: ServerFolders, role: str, password: str) -> None:
     Raises:
         EnvironmentNotReady: initdb failed; the message has its error.
     """
+    # left by an initdb that was killed
     for abandoned in folders.cluster.glob(f"{PARTIAL}*"):
         shutil.rmtree(abandoned, ignore_errors=True)
     # a new name each time: an initdb whose caller was killed may still write into the old folder
@@ -74,12 +75,14 @@ def initialise(folders: ServerFolders, role: str, password: str) -> None:
     if folders.account:
         # the account owns the parent folder, so it can replace the folder by a link
         os.chown(partial, folders.account.uid, folders.account.gid, follow_symlinks=False)
+    # not on the command line, which every user of the machine can read
     with tempfile.NamedTemporaryFile(
         "w", dir=folders.cluster, prefix=".pwfile.", encoding="utf-8"
     ) as pwfile:
         pwfile.write(password)
         pwfile.flush()
         if folders.account:
+            # a temporary file is readable for its owner alone
             os.fchown(pwfile.fileno(), folders.account.uid, folders.account.gid)
         options = [
             "-U",
@@ -176,6 +179,7 @@ def stop(folders: ServerFolders) -> bool:
     pg_ctl: list[str | Path] = [folders.binaries / "pg_ctl", "-D", folders.data]
     # fast: ends the clients' sessions instead of waiting for them
     done = run_as(folders.account, [*pg_ctl, "-m", "fast", "-w", "-t", str(STOP_SECONDS), "stop"])
+    # without this file the server has ended in the meantime
     if done.returncode != 0 and (folders.data / "postmaster.pid").exists():
         raise DatabaseUnreachable(
             f"the embedded server in {folders.data} did not stop:"
@@ -218,10 +222,12 @@ def _is_foreign(data: Path) -> bool:
         pid = int(read_regular_file(data / "postmaster.pid").splitlines()[0])
     except OSError:
         return False
+    # a truncated file names no server
     except (IndexError, ValueError):
         return True
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    # no such process: PostgreSQL replaces the file itself
     except OSError:
         return False
     # the name is in parentheses and may contain some itself (proc(5))

@@ -116,6 +116,7 @@ class EmbeddedServer:
             return
         with self._exclusive() as folders:
             server_process.stop(folders)
+            # the data first: a password without data does no harm
             shutil.rmtree(folders.cluster)
             for name in ("password", "port", "cluster_folder"):
                 (folders.state / name).unlink(missing_ok=True)
@@ -263,9 +264,8 @@ def _usable_port(file: Path) -> int:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as PostgreSQL does: a closed connection's port is free
+        # as PostgreSQL does: the port of a closed connection is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError:

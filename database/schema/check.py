@@ -195,6 +195,7 @@ def find_table_problems(connection: Connection, uses: Iterable[TableUse]) -> Tab
             _add_missing_right(report, f"USAGE on sequence {name}", f"USAGE ON SEQUENCE {name}")
     for name, commands in absent_commands.items():
         listed = ", ".join(command for command in COMMANDS if command in commands)
+        # the owner creates the table, and the role needs rights on it
         report.creates.append(f"GRANT {listed} ON {name} TO {report.role};")
     for name, commands in rights.items():
         listed = ", ".join(command for command in COMMANDS if command in commands)

@@ -49,6 +49,7 @@ class AdbcTransport:
         staging: str,
         transform: ArrowTransform | None = None,
     ) -> int:
+        # ADBC takes both names apart and quotes them itself
         schema_name, table = staging.split(".")
         writer = _writer(probe_session(settings).for_tasks, schema_name, table, tag_rows(transform))
         return sum(task.rows for task in frame.mapInArrow(writer, "rows bigint").collect())
@@ -95,6 +96,7 @@ def _writer(session: TaskSession, schema_name: str, table: str, rows_to_stage: S
             with adbc_connection(session) as connection, connection.cursor() as cursor:
                 # two attempts of a partition, as with speculation, must not insert at once
                 cursor.execute(
+                    # the key is a pair of signed 32-bit integers
                     f"SELECT pg_advisory_xact_lock({zlib.crc32(table.encode()) & 0x7FFFFFFF},"
                     f" {partition})"
                 ).fetchall()

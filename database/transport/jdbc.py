@@ -84,6 +84,7 @@ class JdbcTransport:
         return spark.read.jdbc(
             url,
             f"({query.sql}) AS portable",
+            # each of them is a partition with a connection of its own
             predicates=list(predicates),
             properties=properties,
         )

@@ -36,6 +36,7 @@ _STORED = f"""EXISTS (
             AND h.raw_json_data = n.document
     )"""
 
+# in the order of the chart: of two snapshots of one moment the later id is used
 INSERT_SNAPSHOTS = f"""
 WITH n AS MATERIALIZED ({_DIFFERENT_SNAPSHOTS}
 ),

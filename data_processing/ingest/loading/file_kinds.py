@@ -53,6 +53,7 @@ NAMES: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
         "timestamp": ("timestamp", "lastupdated"),
         "name": ("name",),
         "chain": ("chain",),
+        # DefiLlama calls it project
         "protocol": ("protocol", "project", "protocolslug"),
         "symbol": ("symbol",),
         "tvl": ("tvlusd", "tvl"),

@@ -162,6 +162,7 @@ def inspect_file(
     table = open_file(path)
     columns = map_columns(path, table.columns, parse_kind(kind) if kind else _kind_of(table))
     for name, column in columns.names.items():
+        # by type, before any row is read
         cells.require_type(
             _place(table, column), _type_of(table, column), _role(columns.kind, name)
         )
@@ -206,6 +207,7 @@ def _kind_of(table: FileTable) -> Kind:
     fitting = fitting_kinds(table.columns)
     if not fitting:
         raise unknown_kind(table.path, table.columns)
+    # a list of pools with APY and TVL looks like a history of one day
     if set(fitting) == {"history", "pools"}:
         if _has_several_rows_of_a_pool(table):
             return "history"

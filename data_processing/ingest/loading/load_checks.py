@@ -123,6 +123,7 @@ def require_numbers(connection: Connection, path: Path) -> int:
         ("apy", counts.apy_numbers, counts.apy_text),
         ("tvl_usd", counts.tvl_numbers, counts.tvl_text),
     ):
+        # texts and not one number: the column writes numbers in an unknown form
         if cell is not None and not numbers:
             raise InputError(
                 f"no {name} in {path} is a number, the first is {cell[:MAX_QUOTED_CHARACTERS]!r};"

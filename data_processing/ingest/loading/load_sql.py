@@ -79,6 +79,7 @@ def merge_prices(rows: str) -> str:
         rows: SELECT of timestamp (a midnight), symbol, document.
     """
     prices = qualified(raw_prices)
+    # ours are stamped at midnight
     is_foreign = "l.data_timestamp > n.timestamp"
     usd = "l.raw_json_data -> 'USD'"
     return _counted(
@@ -188,6 +189,7 @@ def count_pools_to_write(rows: str, columns: Collection[str], types: ColumnTypes
         for name in columns
         if name not in {"pool_id", "timestamp"}
     }
+    # the merge can't tell an older row, which it leaves out, from one that a trigger drops
     differs = " OR ".join(f"{value} <> p.{name}" for name, value in described.items())
     changed = " OR ".join(
         f"coalesce({value}, p.{name}) IS DISTINCT FROM p.{name}"
