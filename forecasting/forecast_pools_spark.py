@@ -108,7 +108,7 @@ def run_forecast(
             updated_actuals = update_actuals(run.connection)
         with run.stage("plan"):
             plan = plan_forecast(settings, as_of=as_of, engine=engine_name, today=today)
-        run.as_of, run.plan = plan.as_of, plan.summary() | {"came_true": updated_actuals}
+        run.as_of, run.plan = plan.as_of, plan.summary() | {"updated_actuals": updated_actuals}
         if plan.age_days:
             log.warning(
                 "the newest metrics are of %s: %d days behind the last complete day",

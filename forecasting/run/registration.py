@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 def model_checks(plan: ForecastPlan, serving: ServingModel) -> list[dict[str, Any]]:
     """Returns checks of registry and versions, the decision on a refit and what is published.
 
-    The checks are `model_registry`, `model_judgement` and `model_serves`; all are warnings.
+    The checks are `model_registry`, `model_decision` and `model_serves`; all are warnings.
     """
     problems = plan.serving.problems if plan.serving else ()
     entries = [_check("model_registry", False, problem) for problem in problems] or [
@@ -35,7 +35,7 @@ def model_checks(plan: ForecastPlan, serving: ServingModel) -> list[dict[str, An
     promotion = serving.refit.promotion if serving.refit else None
     if promotion:
         check = _check(
-            "model_judgement",
+            "model_decision",
             promotion.decision != REFUSED,
             f"{promotion.decision}: {promotion.reason}",
         )

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 
 from database.connections.engine import checked_connection
 
-DRIFT_CHECKS = ("feature_drift", "new_pools_share", "rule_share")
+DRIFT_CHECKS = ("feature_drift", "new_pools_share", "fallback_share")
 MAX_DECISIONS = 8
 
 NEWEST_CHECKS = """

@@ -120,7 +120,7 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
         0,
         12,
     )
-    assert not {"fit_tvl", "fit_apy", "judge"} & set(again["stages"])
+    assert not {"fit_tvl", "fit_apy", "validate"} & set(again["stages"])
     assert again["rows"]["read"] == row["rows"]["read"], (
         "features look back as far as in a run that fits"
     )
@@ -408,7 +408,7 @@ def test_a_dry_run_prints_the_plan_without_a_session_and_writes_nothing(
         "lightgbm",
     )
     assert plan["rows"] == int((panel["date"] >= dt.date.fromisoformat(plan["first_day"])).sum())
-    assert (plan["forecast_days"], plan["refits"], plan["ledger_days"]) == (46, 1, 0)
+    assert (plan["forecast_days"], plan["refits"], plan["history_days"]) == (46, 1, 0)
     assert (plan["champion"], plan["newest_version"], plan["problems"]) == (None, None, [])
     assert table(short, "yieldspark.run_ledger").empty
     assert f"as_of: {END}" in plain_lines(document)
