@@ -14,6 +14,7 @@ from cli.app import DATA, app
 from cli.options import AsJson, Decimal, QuarantinedSince, day, run_in_context
 from cli.terminal import out, print_json, print_pairs, print_records, print_run, print_table
 from common.errors import ConfigurationError
+from common.quantities import count
 
 quarantine_app = typer.Typer(
     no_args_is_help=True,
@@ -89,7 +90,8 @@ def list_rows(
         print_records(columns, listing["rows"])
     if listing["total"] > len(listing["rows"]):
         out.print(
-            f"{len(listing['rows'])} of {listing['total']} rows; --limit shows more", style="dim"
+            f"{len(listing['rows']):,} of {count(listing['total'], 'row')}; --limit shows more",
+            style="dim",
         )
 
 
@@ -233,4 +235,5 @@ def _filters(
 def _print_replay(result: dict[str, Any]) -> None:
     print_run({name: value for name, value in result.items() if name != "details"})
     if result["details"]:
-        print_records(["id", "pool_id", "timestamp", "outcome", "said"], result["details"])
+        columns = ["id", "pool_id", "timestamp", "outcome"]
+        print_records({key: key for key in columns} | {"message": "said"}, result["details"])

@@ -24,7 +24,17 @@ from reporting.report.feature_labels import feature_label
 log = logging.getLogger(__name__)
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-FORMATS = ("percent", "points", "signed_points", "usd", "share", "ratio", "count", "age")
+FORMATS = (
+    "percent",
+    "points",
+    "signed_points",
+    "usd",
+    "share",
+    "ratio",
+    "count",
+    "age",
+    "duration",
+)
 
 
 def write_page(
