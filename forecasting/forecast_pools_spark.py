@@ -33,7 +33,7 @@ from database.ledger.runs import Run, ledger_row, open_run
 from database.schema.metrics_table import metrics_table
 from forecasting.engines.choose import choose_engine
 from forecasting.evaluation.backtest import backtest_rows
-from forecasting.evaluation.scores import score_table, summary_line
+from forecasting.evaluation.scores import score_table, summary_line, table_json
 from forecasting.features.targets import Target, targets_of
 from forecasting.publishing.fallbacks import apply_fallbacks, join_targets
 from forecasting.publishing.forecast_history import (
@@ -268,7 +268,7 @@ def _score_check(
         "passed": True,
         "severity": "info",
         "found": line,
-        "scores": table,
+        "scores": table_json(table),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -16,8 +17,8 @@ from sqlalchemy import Engine
 from config_spark import Settings
 from database.connections.engine import make_engine
 from database.ledger.runs import ledger_row, open_run
-from forecasting.evaluation.scores import score_table, summary_line
-from forecasting.evaluation.segments import segment_scores
+from forecasting.evaluation.scores import ScoreTable, score_table, summary_line, table_json
+from forecasting.evaluation.segments import SegmentScore, segment_scores
 from forecasting.publishing.forecast_history import (
     describe_pools,
     engine_to_score,
@@ -75,27 +76,38 @@ def evaluate(
             run.as_of = end or newest_scored_day(database, name, horizon=horizon)
             rows = scored_rows(database, name, horizon=horizon, last=run.as_of, days=days)
             scores = scores_of(database, rows, settings.interval_level)
-        table = scores["targets"]
         run.checks.append(
             {
                 "name": "scores",
                 "passed": True,
                 "severity": "info",
-                "found": summary_line(table),
-                "scores": table,
+                "found": summary_line(scores.targets),
+                "scores": table_json(scores.targets),
             }
         )
-    return ledger_row(database, run.run_id) | scores
+    return ledger_row(database, run.run_id) | scores.to_json()
 
 
-def scores_of(database: Engine, rows: pd.DataFrame, level: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class EvaluationScores:
+    """Scores of past forecasts, by target and by segment of pools."""
+
+    targets: ScoreTable
+    segments: list[SegmentScore]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns `targets` and `groups`, as `evaluate` and `backtest` print them."""
+        return {
+            "targets": table_json(self.targets),
+            "groups": [asdict(segment) for segment in self.segments],
+        }
+
+
+def scores_of(database: Engine, rows: pd.DataFrame, level: float) -> EvaluationScores:
     """Scores evaluation rows that have actual values.
 
     Args:
         level: nominal coverage of the intervals, 0 to 1.
-
-    Returns:
-        `targets` (see `score_table`) and `groups` (see `segment_scores`).
     """
     described = describe_pools(database, rows)
-    return {"targets": score_table(described, level), "groups": segment_scores(described, level)}
+    return EvaluationScores(score_table(described, level), segment_scores(described, level))

@@ -24,7 +24,7 @@ from database.schema.tables import FORECAST_COLUMNS, pool_daily_metrics, pools
 from forecasting.backtest_spark import run_backtest
 from forecasting.engines.synapseml_engine import check_runtime
 from forecasting.evaluation.evaluate import evaluate
-from forecasting.evaluation.scores import score_table
+from forecasting.evaluation.scores import score_table, table_json
 from forecasting.forecast_pools_spark import main, run_forecast
 from forecasting.run.dataset import cached_dataset
 from forecasting.run.plan import plan_forecast
@@ -326,7 +326,7 @@ def is_left_by_a_backtest(short: Settings, spark: SparkSession) -> None:
     assert {"level", "coverage", "mean_width", "pinball", "pinball_ratio"} <= set(
         scored["interval"]
     )
-    assert score_table(kept[0], short.interval_level) == result["targets"]
+    assert table_json(score_table(kept[0], short.interval_level)) == result["targets"]
     assert result["seconds"] > 0
     assert "fit_apy" in result["stages"]
     assert execute_sql(short, published_query) == before
