@@ -73,7 +73,9 @@ def backtest(
 
         if not dry_run:
             context.require_engine()
+        # not a default of the option: the setting comes from the environment
         length = days or context.settings.backtest_days
+        # the page needs the scored rows, and the ledger row has only their scores
         scored: list[pd.DataFrame] = []
         document = run_backtest(
             context.settings,

@@ -99,6 +99,7 @@ def show(
     if as_json:
         print_json(document)
         return
+    # too long for a line; printed below, or counted
     listed = ("features", "gain", "scores", "decisions")
     print_pairs(
         {name: value for name, value in document.items() if name not in listed}

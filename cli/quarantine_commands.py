@@ -22,6 +22,7 @@ quarantine_app = typer.Typer(
 )
 app.add_typer(quarantine_app, name="quarantine", rich_help_panel=DATA)
 
+# below the largest bigint of PostgreSQL, 2**63 - 1
 MAX_ID = 10**18
 
 RowId = Annotated[
@@ -169,6 +170,7 @@ def replay(
         changes=not dry_run,
     )
     print_json(result) if as_json else _print_replay(result)
+    # a script that names rows has to learn that they were not used
     if selection.ids and set(result["outcomes"]) & {"still_failing", "not_replayable"}:
         raise typer.Exit(1)
 
@@ -199,6 +201,7 @@ def drop(
         raise ConfigurationError(
             "`quarantine drop` needs --note TEXT: who dropped the rows, and why, is recorded"
         )
+    # a script has nobody who could answer
     if not yes and not (
         sys.stdin.isatty() and typer.confirm("Drop these rows for good?", err=True)
     ):

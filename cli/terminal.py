@@ -40,8 +40,8 @@ class PlainConsole(Console):
         )
 
 
+# Characters of a line in a pipe, which has no width of its own
 TABLE_WIDTH = 100
-"""Characters of a line in a pipe, which has no width of its own."""
 
 
 def _width_of_pipe() -> int | None:
@@ -52,11 +52,12 @@ def _width_of_pipe() -> int | None:
 out = PlainConsole(highlight=False, width=_width_of_pipe())
 err = PlainConsole(stderr=True, highlight=False)
 
+# Spaces between two columns of a table: Rich pads each cell by one on either side
 COLUMN_GAP = 2
-"""Spaces between two columns of a table: Rich pads each cell by one on either side."""
+# Characters that a column keeps however narrow the console is
 LEAST_WIDTH = 8
-"""Characters that a column keeps however narrow the console is."""
 
+# Loggers of YieldSpark's own packages, among them those of the jobs
 PRODUCT_LOGGERS = (
     *sorted({job.package for job in JOBS}),
     "database",
@@ -66,7 +67,6 @@ PRODUCT_LOGGERS = (
     "cli",
     "workflows",
 )
-"""Loggers of YieldSpark's own packages, among them those of the jobs."""
 
 
 class _StderrHandler(logging.Handler):
@@ -75,11 +75,13 @@ class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else "dim"
         line = on_one_line(shorten_message(record.getMessage()))
+        # one record is one line, however wide: a log is searched by line
         err.print(f"  {line}", style=style, markup=False, soft_wrap=True)
 
 
 def show_logs() -> None:
     """Send YieldSpark's records from INFO to standard error; others go to the log file only."""
+    # records of libraries from INFO (py4j, MLflow, urllib3) would fill the log file
     logging.getLogger().setLevel(logging.WARNING)
     handler = _StderrHandler()
     for name in PRODUCT_LOGGERS:
@@ -94,6 +96,7 @@ def print_json(document: object) -> None:
     Raises:
         ValueError: the document has NaN or an infinity, which JSON does not have.
     """
+    # not by the console, which would wrap long lines
     sys.stdout.write(json.dumps(document, default=json_value, indent=2, allow_nan=False) + "\n")
     sys.stdout.flush()
 
@@ -131,7 +134,7 @@ def print_table(
     Numbers are aligned to the right and always whole. If the rest does not fit, sentences are
     wrapped and single words, such as ids, end in `…`.
     """
-    texts = [[format_cell(value) for value in row] for row in rows]
+    texts = [list(map(format_cell, row)) for row in rows]
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     widths = _column_widths(columns, rows, texts, out.width)
     for number, (heading, width) in enumerate(zip(columns, widths, strict=True)):
@@ -191,16 +194,17 @@ def print_records(
     print_table(list(headings), rows, title=title)
 
 
+# an id is no quantity: without separators it can be copied into the next command
 def _record_values(record: Mapping[str, Any], keys: Iterable[str]) -> list[object]:
     return [str(record[key]) if key == "id" else record[key] for key in keys]
 
 
+# Ending of a payload's key, the ending that people read, and the text of a value
 UNITS: dict[str, tuple[str, Callable[[float], str]]] = {
     "age_seconds": ("age", age),
     "seconds": ("duration", duration),
     "bytes": ("size", file_size),
 }
-"""Ending of a payload's key, the ending that people read, and the text of a value."""
 
 
 def format_field(name: str, value: object) -> tuple[str, str]:
@@ -261,6 +265,7 @@ def print_run(row: Mapping[str, Any]) -> None:
     if "plan" in row:
         print_plan(row)
         return
+    # failed checks are printed below; the others and their figures are in `--json`
     hidden = {"checks", "jvm_started"}
     pairs = {name: value for name, value in row.items() if name not in hidden and value is not None}
     if "rows" in pairs:
@@ -283,6 +288,7 @@ def row_counts(rows: Mapping[str, int]) -> str:
 def print_plan(document: Mapping[str, Any]) -> None:
     """Print the plan of a dry run: its figures, then one line for each reason if it has reasons."""
     plan = document["plan"]
+    # `parts` has a table of its own, and the rest is for programs
     hidden = {"parts", "reasons", "rules", "request", "seen"}
     pairs = {"job": document["job"]}
     for name, value in plan.items():

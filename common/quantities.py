@@ -5,8 +5,8 @@ Takes seconds, bytes and numbers of things. Programs read the plain numbers of `
 
 from __future__ import annotations
 
+# Seconds
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
-"""Seconds."""
 DAYS_PER_YEAR = 365.25
 
 

@@ -33,10 +33,10 @@ SERVER_FACTS = """
 """
 
 CLOCK_TOLERANCE_SECONDS = 60.0
+# Time limit of each statement
 DATABASE_SECONDS = 30.0
-"""Time limit of each statement."""
+# A machine without a clock starts in 1970 or at the date of its firmware
 SANE_YEARS = range(2025, 2100)
-"""A machine without a clock starts in 1970 or at the date of its firmware."""
 
 
 def database(settings: Settings) -> Finding:
@@ -134,11 +134,13 @@ def clock(settings: Settings) -> Finding:
             f"the clock is at {now:%Y-%m-%d}",
             "set the clock: as-of days and watermarks come from it",
         )
+    # the embedded server has the clock of this machine
     if settings.db_host is None:
         return Finding("ok", f"{now:%Y-%m-%d %H:%M:%S} UTC")
     try:
         with limited_connection(settings) as connection:
             theirs = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    # it is a YieldSparkError too, and has a result of its own
     except CheckUnfinished:
         raise
     except YieldSparkError:

