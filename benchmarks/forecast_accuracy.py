@@ -231,7 +231,7 @@ def score_methods(
 def _scores(
     methods: Mapping[str, pd.DataFrame], mask: pd.Series[bool], level: float
 ) -> dict[str, Any]:
-    scores = {name: score(rows[mask], level) for name, rows in methods.items()}
+    scores = {name: score(rows[mask], level).to_json() for name, rows in methods.items()}
     counts = {name: next(iter(scores.values()))[name] for name in ("rows", "pools", "days")}
     if not counts["rows"]:
         return counts | {"methods": {}}

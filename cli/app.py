@@ -8,8 +8,8 @@ import typer
 
 from common.settings.cloud import PRODUCT_VERSION
 
+# Groups of the commands in `--help`
 RUN, DATA, MODELS, DATABASE, MACHINE = "Run", "Data", "Models", "Database", "Machine"
-"""Groups of the commands in `--help`."""
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -9,7 +9,7 @@ Each command parses its options, calls one function of a layer below, and prints
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,10 +24,22 @@ from cli.options import (
     day,
     run_in_context,
 )
-from cli.terminal import out, print_json, print_pairs, print_records, print_table, say
+from cli.terminal import (
+    out,
+    print_json,
+    print_pairs,
+    print_records,
+    print_table,
+    row_counts,
+    say,
+)
 from common.errors import ConfigurationError
 from common.jobs import JOBS
+from common.quantities import duration
 from config_spark import load_settings
+
+if TYPE_CHECKING:
+    from cli.doctor.check import CheckResult
 
 
 @app.command(rich_help_panel=RUN)
@@ -81,7 +93,10 @@ def load(
         return
     keys = [key for key in summary["files"][0] if key != "symbols_unread"]
     headings = {key.removeprefix("rows_").replace("_", " "): key for key in keys}
-    files = [entry | {"path": Path(entry["path"]).name} for entry in summary["files"]]
+    files = [
+        entry | {"path": Path(entry["path"]).name, "seconds": duration(entry["seconds"])}
+        for entry in summary["files"]
+    ]
     print_records(headings, files)
 
 
@@ -143,9 +158,25 @@ def status(as_json: AsJson = False) -> None:
     if as_json:
         print_json(payload)
         return
-    jobs = [{**row, "job": name} for name, row in payload["jobs"].items()]
-    print_records(["job", "status", "mode", "as_of", "rows", "seconds", "error"], jobs)
+    print_table(
+        ["job", "status", "mode", "as of", "rows", "duration", "error"],
+        [_job_cells(name, row) for name, row in payload["jobs"].items()],
+    )
+    out.print()
     print_pairs(payload["data"])
+
+
+def _job_cells(name: str, row: dict[str, Any]) -> list[object]:
+    seconds = row["seconds"]
+    return [
+        name,
+        row["status"],
+        row["mode"],
+        row["as_of"],
+        row_counts(row["rows"]),
+        duration(seconds) if seconds is not None else None,
+        row["error"],
+    ]
 
 
 @app.command(rich_help_panel=RUN)
@@ -168,16 +199,19 @@ def doctor(as_json: AsJson = False) -> None:
 
     Example: python run_spark_local.py doctor
     """
-    from cli.doctor_checks import run_checks
-    from cli.metrics_doctor_check import UNREAD_ROWS
+    from cli.doctor.checks import run_checks
 
-    results = run_checks(load_settings(), [UNREAD_ROWS])
+    results = run_checks(load_settings())
     if as_json:
         print_json({"checks": [vars(result) for result in results]})
     else:
         print_table(
-            ["check", "result", "found", "fix"],
-            [[result.name, result.result, result.found, result.fix] for result in results],
+            ["check", "result", "finding"],
+            [[result.name, result.result, _finding(result)] for result in results],
         )
     if any(result.result == "fail" for result in results):
         raise typer.Exit(1)
+
+
+def _finding(result: CheckResult) -> str:
+    return f"{result.found}\nFix: {result.fix}" if result.fix else result.found

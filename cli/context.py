@@ -56,6 +56,7 @@ class JobContext:
         from database.embedded.resolve import resolve_database
         from database.schema.migrate import prepare_tables
 
+        # starts the embedded server if DB_HOST is unset
         settings = resolve_database(self.base_settings)
         prepare_tables(
             make_engine(settings),
@@ -100,6 +101,7 @@ class JobContext:
         Raises:
             EnvironmentNotReady: the engine is `synapseml` and its jars are missing.
         """
+        # a JVM takes seconds to start, and Spark would name a missing class, not the missing jar
         is_synapseml = self.settings.engine == "synapseml"
         if is_synapseml and self.has_local_java and "synapseml" in self.jars.missing:
             raise EnvironmentNotReady(self.jars.missing["synapseml"])

@@ -55,6 +55,7 @@ def migrate_tables(as_json: AsJson = False) -> None:
     settings = resolve_database(edge_settings())
     engine = make_engine(settings)
     changed = migrate(engine)
+    # after the product's own tables: an MLflow that fails leaves those usable
     registry = upgrade_tables(settings)
     with checked_connection(engine) as connection:
         findings = find_table_problems(connection, JOBS_USE)
@@ -104,6 +105,7 @@ def url(as_json: AsJson = False) -> None:
     from database.embedded.resolve import resolve_database
 
     url = connection_parameters(resolve_database(edge_settings())).sqlalchemy_url()
+    # the one command that shows the password, for programs that need it
     url_text = url.render_as_string(hide_password=False)
     print_json({"url": url_text}) if as_json else out.print(url_text, soft_wrap=True, markup=False)
 
@@ -119,6 +121,7 @@ def psql(context: typer.Context) -> None:
     from database.embedded.server import EmbeddedServer
 
     settings = resolve_database(edge_settings())
+    # some wheels of the embedded server come without psql
     program = shutil.which("psql") or EmbeddedServer(settings.yieldspark_home).psql
     if program is None:
         raise EnvironmentNotReady(
@@ -145,6 +148,7 @@ def reset(
     settings = edge_settings()
     _require_embedded(settings)
     question = f"Delete all data of the embedded server in {settings.yieldspark_home}?"
+    # a script has nobody who could answer
     if not yes and not (sys.stdin.isatty() and typer.confirm(question, err=True)):
         raise ConfigurationError("nothing was deleted: answer `db reset` with yes, or give --yes")
     from database.embedded.server import EmbeddedServer
@@ -166,4 +170,5 @@ def _start(context: JobContext) -> dict[str, Any]:
 
     _require_embedded(context.base_settings)
     status = EmbeddedServer(context.settings.yieldspark_home).status()
+    # a port is no quantity: a number would be printed with separators
     return {**status, "port": str(status["port"])}

@@ -6,6 +6,7 @@ Every step can be repeated, so a new run continues an interrupted demo.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from cli.context import JobContext
@@ -45,8 +46,10 @@ def run_demo(context: JobContext) -> dict[str, Any]:
             " and forecast_pools on your data"
         )
     with step("1/5 database"):
+        # the first use starts the embedded server
         settings = context.settings
     with step("2/5 jars and sample"):
+        # the first run of a machine without SynapseML's jars still ends with forecasts
         forecast_settings = context.settings_with_available_engine()
         loaded = load_files(settings, SAMPLE_FILES, kind=None, symbol=None, progress=say)
     with step("3/5 calculate_metrics"):
@@ -59,7 +62,7 @@ def run_demo(context: JobContext) -> dict[str, Any]:
         "loaded": loaded,
         "metrics": metrics,
         "forecast": forecast,
-        "forecasts": forecast_table(context.engine)[:SHOWN_POOLS],
+        "forecasts": [asdict(row) for row in forecast_table(context.engine)[:SHOWN_POOLS]],
         "report": report,
     }
 

@@ -73,7 +73,9 @@ def backtest(
 
         if not dry_run:
             context.require_engine()
+        # not a default of the option: the setting comes from the environment
         length = days or context.settings.backtest_days
+        # the page needs the scored rows, and the ledger row has only their scores
         scored: list[pd.DataFrame] = []
         document = run_backtest(
             context.settings,
@@ -152,9 +154,9 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
     )
     columns = [
         "target",
-        "rows",
-        "forecasts",
         "pools",
+        "number",
+        "forecasts",
         "MAE ratio",
         "from",
         "to",
@@ -166,7 +168,10 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
     for target, models in document.get("targets", {}).items():
         rows += [_score_row(target, name, scores) for name, scores in models.items()]
     if rows:
-        title = "relative to persistence (1 = equal), the MAE ratio with its interval over days"
+        title = (
+            "errors relative to persistence (under 1 is better); the MAE ratio with its interval"
+            " over days;\nrestricted: TVL over 1 M USD and APY under 100 %"
+        )
         print_table(columns, rows, title=title)
     if document.get("groups"):
         ratios = {"MAE ratio": "mae_ratio", "median ratio": "median_ae_ratio"}
@@ -184,8 +189,8 @@ def _score_row(target: str, name: str, scores: dict[str, Any]) -> list[object]:
     return [
         target,
         name,
-        scores["rows"],
         scores["pools"],
+        scores["rows"],
         *errors,
         interval["coverage"],
         interval["pinball_ratio"],

@@ -113,6 +113,7 @@ def forecast_pools(
     def work(context: JobContext) -> dict[str, Any]:
         from forecasting.forecast_pools_spark import run_forecast
 
+        # a plan runs no model, so it works on a machine without the engine
         if not dry_run:
             context.require_engine()
         return run_forecast(

@@ -18,12 +18,12 @@ from cli.run_application import run_application
 from common.jobs import job_names
 from database.ledger.run_json import failure_payload
 
+# The `job` in the run ledger of the commands that are no batch jobs; those have their own name
 JOB_OF_COMMAND = {
     "ingest": "ingest",
     "quarantine drop": "drop_quarantine",
     "quarantine replay": "replay_quarantine",
 }
-"""The `job` in the run ledger of the commands that are no batch jobs; those have their own name."""
 
 
 def main() -> NoReturn:

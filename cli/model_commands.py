@@ -6,11 +6,20 @@ import datetime as dt
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from cli.app import MODELS, app
 from cli.context import JobContext
 from cli.options import AsJson, Engine, EngineName, run_in_context
-from cli.terminal import out, print_json, print_pairs, print_records, print_table
+from cli.terminal import (
+    format_cell,
+    out,
+    print_json,
+    print_pairs,
+    print_records,
+    print_table,
+)
+from common.quantities import count
 
 models_app = typer.Typer(
     no_args_is_help=True, help="Model versions: list, compare, promote and roll back."
@@ -90,6 +99,7 @@ def show(
     if as_json:
         print_json(document)
         return
+    # too long for a line; printed below, or counted
     listed = ("features", "gain", "scores", "decisions")
     print_pairs(
         {name: value for name, value in document.items() if name not in listed}
@@ -99,17 +109,8 @@ def show(
     for target, gain in document["gain"].items():
         print_table([f"{target}: group", "gain"], list(gain["groups"].items())[:MAX_GROUPS])
         print_table([f"{target}: feature", "gain"], list(gain["features"].items())[:MAX_FEATURES])
-    columns = [
-        "decided_at",
-        "decision",
-        "challenger",
-        "champion",
-        "serving_version",
-        "decided_by",
-        "reason",
-    ]
-    if document["decisions"]:
-        print_records(columns, document["decisions"])
+    for decision in document["decisions"]:
+        _print_recorded(decision)
 
 
 @models_app.command()
@@ -206,10 +207,23 @@ def _print_decision(row: dict[str, Any], as_json: bool) -> None:
     print_json(row) if as_json else print_pairs(row | {"next": "the next `forecast_pools` uses it"})
 
 
+def _print_recorded(decision: dict[str, Any]) -> None:
+    """Print a recorded decision as one line and its reason; as a table it has too many columns."""
+    serving = decision["serving_version"] or "persistence"
+    line = f"{format_cell(decision['decided_at'])} {decision['decision'].replace('_', ' ')} by"
+    out.print(Text(f"{line} {decision['decided_by']}: {serving} serves", style="bold"))
+    if decision["champion"] and decision["champion"] != decision["serving_version"]:
+        out.print(Text(f"  before: {decision['champion']}"))
+    out.print(Text(f"  {decision['reason']}"))
+
+
 def _print_numbers(numbers: dict[str, Any]) -> None:
     ratios = [[name, *values] for name, values in numbers.get("ratio", {}).items()]
     if ratios:
-        title = f"{numbers['rows']} rows of {numbers['days']} days: errors in the pools' own scales"
+        title = (
+            f"{count(numbers['rows'], 'row')} of {count(numbers['days'], 'day')}:"
+            " errors in the pools' own scales"
+        )
         print_table(["lost, as a ratio", "ratio", "from", "to"], ratios, title=title)
     if numbers.get("groups"):
         print_records(["by", "group", "rows", "ratio"], numbers["groups"])

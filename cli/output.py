@@ -68,6 +68,7 @@ class TerminalOutput:
         terminal.print_run(row)
 
     def print_usage_error(self, error: TyperException) -> None:
+        # Typer does the same unless `standalone_mode` is off
         rich_format_error(error)  # type: ignore[arg-type]
 
     def print_failure(self, error: BaseException, *, is_printed: bool) -> None:
@@ -99,12 +100,14 @@ class BatchOutput:
         handler.setFormatter(LineFormatter())
         handler.addFilter(_is_shown)
         logging.basicConfig(level=logging.INFO, handlers=[handler])
+        # py4j logs each call to the JVM
         logging.getLogger("py4j").setLevel(logging.WARNING)
 
     def show_logs(self) -> None:
         """Do nothing: records are shown from the start, those of wrong settings too."""
 
     def print_json(self, payload: object) -> None:
+        # one line: a platform makes an entry of its log of each
         line = json.dumps(payload, default=terminal.json_value, allow_nan=False)
         sys.stdout.write(without_controls(line) + "\n")
         sys.stdout.flush()
@@ -129,8 +132,8 @@ class BatchOutput:
         sys.stderr.write(f"{sentence}\n")
 
 
+# The form of this process's output
 OUTPUT: ContextVar[Output] = ContextVar("OUTPUT", default=TerminalOutput())  # noqa: B039
-"""The form of this process's output."""
 
 
 def plain_lines(row: Mapping[str, Any]) -> list[str]:

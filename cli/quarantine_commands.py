@@ -14,6 +14,7 @@ from cli.app import DATA, app
 from cli.options import AsJson, Decimal, QuarantinedSince, day, run_in_context
 from cli.terminal import out, print_json, print_pairs, print_records, print_run, print_table
 from common.errors import ConfigurationError
+from common.quantities import count
 
 quarantine_app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +22,7 @@ quarantine_app = typer.Typer(
 )
 app.add_typer(quarantine_app, name="quarantine", rich_help_panel=DATA)
 
+# below the largest bigint of PostgreSQL, 2**63 - 1
 MAX_ID = 10**18
 
 RowId = Annotated[
@@ -89,7 +91,8 @@ def list_rows(
         print_records(columns, listing["rows"])
     if listing["total"] > len(listing["rows"]):
         out.print(
-            f"{len(listing['rows'])} of {listing['total']} rows; --limit shows more", style="dim"
+            f"{len(listing['rows']):,} of {count(listing['total'], 'row')}; --limit shows more",
+            style="dim",
         )
 
 
@@ -167,6 +170,7 @@ def replay(
         changes=not dry_run,
     )
     print_json(result) if as_json else _print_replay(result)
+    # a script that names rows has to learn that they were not used
     if selection.ids and set(result["outcomes"]) & {"still_failing", "not_replayable"}:
         raise typer.Exit(1)
 
@@ -197,6 +201,7 @@ def drop(
         raise ConfigurationError(
             "`quarantine drop` needs --note TEXT: who dropped the rows, and why, is recorded"
         )
+    # a script has nobody who could answer
     if not yes and not (
         sys.stdin.isatty() and typer.confirm("Drop these rows for good?", err=True)
     ):

@@ -23,8 +23,8 @@ from common.errors import (
 )
 from common.interrupts import END_SECONDS, end_if_interrupted, end_on_signal
 
+# Makes the `--json` payload of an error from the error and the arguments that are no options
 FailurePayload = Callable[[BaseException, list[str]], Any]
-"""Makes the `--json` payload of an error from the error and the arguments that are no options."""
 
 
 def run_application(
@@ -56,6 +56,7 @@ def run_application(
 
     with end_on_signal(lambda: report(KeyboardInterrupt()), end_seconds=end_seconds):
         try:
+            # Typer's own handling would end the process without the JSON document of an error
             code = app(command_line, standalone_mode=False, prog_name=prog_name)
             if code == Interrupted.exit_code:
                 # Typer ends an interrupted command with this code and without a message
@@ -68,4 +69,5 @@ def run_application(
             code = report(error)
     end_recording(keep=not code)
     end_if_interrupted(code if isinstance(code, int) else 0)
+    # without `standalone_mode` Typer returns what the command returns, which is None
     sys.exit(code if isinstance(code, int) else 0)

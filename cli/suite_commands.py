@@ -31,8 +31,8 @@ TOOLS = (
     ("lint-imports", "--no-cache"),
 )
 
+# Selects tests that start no other process (markers of tests/support/markers.py)
 FAST = "unit and not long"
-"""Selects tests that start no other process (markers of tests/support/markers.py)."""
 
 
 @app.command(
@@ -60,6 +60,7 @@ def run_suite(
             check=False,
         )
         findings = [tool for tool in tools if not tool.is_clean()]
+    # findings of a tool fail a run whose tests passed
     raise typer.Exit(finished.returncode or bool(findings))
 
 
@@ -107,6 +108,7 @@ def _tools_running(commands: Sequence[tuple[str, ...]]) -> Iterator[list[Tool]]:
     for command in commands:
         output = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
         process = subprocess.Popen(
+            # the pinned tools of this environment, not others on PATH
             [str(Path(sys.executable).with_name(command[0])), *command[1:]],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,

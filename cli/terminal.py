@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.segment import Segment
 from rich.table import Table
@@ -23,6 +25,7 @@ from rich.text import Text
 from common.errors import shorten_message
 from common.jobs import JOBS
 from common.plain_text import on_one_line, without_controls
+from common.quantities import age, duration, file_size
 
 
 class PlainConsole(Console):
@@ -37,10 +40,24 @@ class PlainConsole(Console):
         )
 
 
-# a pipe has no width: Rich would cut tables at 80
-out = PlainConsole(highlight=False, width=None if sys.stdout.isatty() else 160)
+# Characters of a line in a pipe, which has no width of its own
+TABLE_WIDTH = 100
+
+
+def _width_of_pipe() -> int | None:
+    # None: Rich asks the terminal, or reads COLUMNS; without either it would take 80
+    return None if sys.stdout.isatty() or "COLUMNS" in os.environ else TABLE_WIDTH
+
+
+out = PlainConsole(highlight=False, width=_width_of_pipe())
 err = PlainConsole(stderr=True, highlight=False)
 
+# Spaces between two columns of a table: Rich pads each cell by one on either side
+COLUMN_GAP = 2
+# Characters that a column keeps however narrow the console is
+LEAST_WIDTH = 8
+
+# Loggers of YieldSpark's own packages, among them those of the jobs
 PRODUCT_LOGGERS = (
     *sorted({job.package for job in JOBS}),
     "database",
@@ -50,7 +67,6 @@ PRODUCT_LOGGERS = (
     "cli",
     "workflows",
 )
-"""Loggers of YieldSpark's own packages, among them those of the jobs."""
 
 
 class _StderrHandler(logging.Handler):
@@ -59,11 +75,13 @@ class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else "dim"
         line = on_one_line(shorten_message(record.getMessage()))
+        # one record is one line, however wide: a log is searched by line
         err.print(f"  {line}", style=style, markup=False, soft_wrap=True)
 
 
 def show_logs() -> None:
     """Send YieldSpark's records from INFO to standard error; others go to the log file only."""
+    # records of libraries from INFO (py4j, MLflow, urllib3) would fill the log file
     logging.getLogger().setLevel(logging.WARNING)
     handler = _StderrHandler()
     for name in PRODUCT_LOGGERS:
@@ -78,6 +96,7 @@ def print_json(document: object) -> None:
     Raises:
         ValueError: the document has NaN or an infinity, which JSON does not have.
     """
+    # not by the console, which would wrap long lines
     sys.stdout.write(json.dumps(document, default=json_value, indent=2, allow_nan=False) + "\n")
     sys.stdout.flush()
 
@@ -96,24 +115,65 @@ def json_value(value: object) -> object:
 
 
 def print_pairs(pairs: Mapping[str, object]) -> None:
-    """Print names and values in two columns."""
+    """Print names and values in two columns; values with a unit in their name as `format_field`."""
     grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    # a path that is cut is of no use: it continues on the next line
+    grid.add_column(overflow="fold")
     for name, value in pairs.items():
-        grid.add_row(Text(name, style="dim"), Text(format_value(value)))
+        label, text = format_field(name, value)
+        grid.add_row(Text(label, style="dim"), Text(text))
     out.print(grid)
 
 
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None
 ) -> None:
-    """Print rows as a table; columns of numbers are aligned to the right."""
+    """Print rows as a table that fits the console.
+
+    Numbers are aligned to the right and always whole. If the rest does not fit, sentences are
+    wrapped and single words, such as ids, end in `…`.
+    """
+    texts = [list(map(format_cell, row)) for row in rows]
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[number], int | float | None) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left")
-    for row in rows:
-        table.add_row(*(Text(format_value(value)) for value in row))
+    widths = _column_widths(columns, rows, texts, out.width)
+    for number, (heading, width) in enumerate(zip(columns, widths, strict=True)):
+        is_word = not any(" " in row[number] for row in texts)
+        table.add_column(
+            heading,
+            justify="right" if _is_numeric(rows, number) else "left",
+            width=width,
+            no_wrap=is_word,
+            overflow="ellipsis" if is_word else "fold",
+        )
+    for row in texts:
+        table.add_row(*map(Text, row))
     out.print(table)
+
+
+def _is_numeric(rows: Sequence[Sequence[object]], column: int) -> bool:
+    return bool(rows) and all(isinstance(row[column], int | float | None) for row in rows)
+
+
+def _column_widths(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    texts: Sequence[Sequence[str]],
+    console_width: int,
+) -> list[int]:
+    """Return the widths of columns that together fit the console, if LEAST_WIDTH allows it."""
+    widths = [cell_len(heading) for heading in columns]
+    for row in texts:
+        widths = [max(width, cell_len(text)) for width, text in zip(widths, row, strict=True)]
+    # Rich would also shorten numbers, and a number without its end looks like another number
+    narrowable = [number for number in range(len(columns)) if not _is_numeric(rows, number)]
+    room = console_width - COLUMN_GAP * (len(columns) - 1)
+    while sum(widths) > room and narrowable:
+        widest = max(narrowable, key=lambda number: widths[number])
+        if widths[widest] <= LEAST_WIDTH:
+            break
+        widths[widest] -= 1
+    return widths
 
 
 def print_records(
@@ -134,8 +194,33 @@ def print_records(
     print_table(list(headings), rows, title=title)
 
 
+# an id is no quantity: without separators it can be copied into the next command
 def _record_values(record: Mapping[str, Any], keys: Iterable[str]) -> list[object]:
     return [str(record[key]) if key == "id" else record[key] for key in keys]
+
+
+# Ending of a payload's key, the ending that people read, and the text of a value
+UNITS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "age_seconds": ("age", age),
+    "seconds": ("duration", duration),
+    "bytes": ("size", file_size),
+}
+
+
+def format_field(name: str, value: object) -> tuple[str, str]:
+    """Return label and text of a payload's entry: the text has the unit, so the label has none."""
+    if isinstance(value, int | float):
+        for ending, (label, text) in UNITS.items():
+            if name == ending or name.endswith(f"_{ending}"):
+                return name.removesuffix(ending) + label, text(value)
+    return name, format_value(value)
+
+
+def format_cell(value: object) -> str:
+    """Return a value of a table: as `format_value`, and times to the minute in UTC."""
+    if isinstance(value, datetime) and value.tzinfo:
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M}"
+    return format_value(value)
 
 
 def format_value(value: object) -> str:
@@ -150,6 +235,8 @@ def format_value(value: object) -> str:
         return _format_float(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {format_value(inner)}" for name, inner in value.items()) or "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(format_value, value)) or "-"
     return str(value)
 
 
@@ -166,11 +253,11 @@ def say(line: str) -> None:
 
 @contextmanager
 def step(title: str) -> Iterator[None]:
-    """Print the title of a step on standard error, and its seconds at the end."""
+    """Print the title of a step on standard error, and its duration at the end."""
     err.print(f"[bold]{title}[/bold]")
     began = time.monotonic()
     yield
-    err.print(f"  [green]done[/green] in {time.monotonic() - began:.1f} s")
+    err.print(f"  [green]done[/green] in {duration(time.monotonic() - began)}")
 
 
 def print_run(row: Mapping[str, Any]) -> None:
@@ -178,10 +265,14 @@ def print_run(row: Mapping[str, Any]) -> None:
     if "plan" in row:
         print_plan(row)
         return
+    # failed checks are printed below; the others and their figures are in `--json`
     hidden = {"checks", "jvm_started"}
-    print_pairs(
-        {name: value for name, value in row.items() if name not in hidden and value is not None}
-    )
+    pairs = {name: value for name, value in row.items() if name not in hidden and value is not None}
+    if "rows" in pairs:
+        pairs["rows"] = row_counts(pairs["rows"])
+    if "stages" in pairs:
+        pairs["stages"] = {name: duration(spent) for name, spent in pairs["stages"].items()}
+    print_pairs(pairs)
     failed = [check for check in row.get("checks") or [] if not check.get("passed", True)]
     for check in failed:
         out.print(
@@ -189,9 +280,15 @@ def print_run(row: Mapping[str, Any]) -> None:
         )
 
 
+def row_counts(rows: Mapping[str, int]) -> str:
+    """Return the row counts of a run without those that are 0: `read 5,000, inserted 31`."""
+    return format_value({name: number for name, number in rows.items() if number})
+
+
 def print_plan(document: Mapping[str, Any]) -> None:
     """Print the plan of a dry run: its figures, then one line for each reason if it has reasons."""
     plan = document["plan"]
+    # `parts` has a table of its own, and the rest is for programs
     hidden = {"parts", "reasons", "rules", "request", "seen"}
     pairs = {"job": document["job"]}
     for name, value in plan.items():

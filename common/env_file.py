@@ -30,6 +30,7 @@ def check_env_file(names: Set[str]) -> None:
     if not os.path.lexists(ENV_FILE) or Path(ENV_FILE).is_dir():
         return
     try:
+        # editors on Windows begin a file with a byte order mark
         content = Path(ENV_FILE).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigurationError(
@@ -40,6 +41,7 @@ def check_env_file(names: Set[str]) -> None:
             f"{ENV_FILE} can't be read: {error.strerror}; make it readable, or move it away"
         ) from None
     for line in parse_stream(StringIO(content)):
+        # python-dotenv reads `NAME` without `=` as a name without a value, and skips it
         lacks_value = line.value is None and (line.key or "").upper() in names
         if line.error or lacks_value or "\0" in line.original.string:
             raise ConfigurationError(

@@ -43,8 +43,8 @@ from pathlib import Path
 from common.plain_text import without_controls, without_credentials
 
 MAX_MESSAGE_CHARACTERS = 500
+# Length of the end that a shortened message keeps: it has the next step
 TAIL_CHARACTERS = 240
-"""Length of the end that a shortened message keeps: it has the next step."""
 
 
 class YieldSparkError(Exception):
@@ -150,6 +150,7 @@ def shorten_message(text: str) -> str:
     text = without_credentials(text)
     if len(text) <= MAX_MESSAGE_CHARACTERS:
         return text
+    # the middle is cut: the start names the problem and the end the next step
     head_length = MAX_MESSAGE_CHARACTERS - TAIL_CHARACTERS - len(" ... ")
     return f"{text[:head_length].rstrip()} ... {text[-TAIL_CHARACTERS:].lstrip()}"
 
@@ -182,6 +183,7 @@ def _other_owner(path: Path) -> str | None:
     """Whose the file or folder is, or the lowest folder above it that can be seen; None for this
     account's own.
     """
+    # a folder without the right to enter hides what is in it
     for place in (path, *path.parents):
         with suppress(OSError):
             owner = place.stat().st_uid

@@ -31,6 +31,7 @@ def take_lock(path: Path, *, seconds: float | None = None, create: bool = False)
         TimeoutError: another process has the lock for longer than `seconds`.
         OSError: the path cannot be opened.
     """
+    # a folder can be locked too, but only if it is opened for reading
     flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
     descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
     try:
@@ -65,6 +66,7 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o600) -> None:
     Raises:
         OSError: the folder cannot be written or its disk is full; the file is unchanged.
     """
+    # in the same folder: a rename is atomic only inside one file system
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
@@ -81,6 +83,7 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o600) -> None:
 
 
 def _poll_lock(descriptor: int, path: Path, seconds: float) -> None:
+    # `flock` waits without a limit or not at all
     deadline = time.monotonic() + seconds
     while True:
         try:

@@ -111,8 +111,8 @@ FORECAST_POOLS = JobSpec(
     needs_model_registry=True,
 )
 
+# All batch jobs, in the order in which the pipeline runs them
 JOBS: tuple[JobSpec, ...] = (CALCULATE_METRICS, FORECAST_POOLS)
-"""All batch jobs, in the order in which the pipeline runs them."""
 
 
 def job_names() -> tuple[str, ...]:

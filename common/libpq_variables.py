@@ -12,6 +12,7 @@ from collections.abc import Mapping, MutableMapping
 
 from pydantic import SecretStr
 
+# Variables and the settings that replace them
 SETTINGS = {
     "PGHOST": "DB_HOST",
     "PGPORT": "DB_PORT",
@@ -21,10 +22,9 @@ SETTINGS = {
     "PGSSLMODE": "DB_SSLMODE",
     "PGSSLROOTCERT": "DB_SSLROOTCERT",
 }
-"""Variables and the settings that replace them."""
 
+# Every connection sets its own value, which takes precedence
 WITHOUT_EFFECT = ("PGAPPNAME", "PGCLIENTENCODING", "PGCONNECT_TIMEOUT")
-"""Every connection sets its own value, which takes precedence."""
 
 REFUSED = (
     *("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGSYSCONFDIR", "PGPASSFILE", "PGOPTIONS"),

@@ -17,8 +17,8 @@ from common.private_files import private_folder, private_opener
 
 log = logging.getLogger(__name__)
 
+# Logger for tracebacks, which go to stderr only if there is no log file
 traceback_logger = logging.getLogger("yieldspark.failures")
-"""Logger for tracebacks, which go to stderr only if there is no log file."""
 
 LOG_FILE_BYTES = 5_000_000
 
@@ -57,6 +57,7 @@ class _PrivateFile(logging.FileHandler):
         if not isinstance(error, OSError):
             super().handleError(record)
             return
+        # each further record would fail too, and print a traceback
         logging.getLogger().removeHandler(self)
         self.close()
         log.warning(

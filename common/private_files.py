@@ -16,8 +16,8 @@ FOLDER, FILE = 0o700, 0o600
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
+# Limits of file systems (Linux: NAME_MAX, and PATH_MAX without its NUL)
 NAME_BYTES, PATH_BYTES = 255, 4095
-"""Limits of file systems (Linux: NAME_MAX, and PATH_MAX without its NUL)."""
 
 
 def absolute_path(path: Path) -> Path:
@@ -52,6 +52,7 @@ def private_folder(folder: Path) -> Path:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=FOLDER, exist_ok=True)
+    # rights are changed by descriptor: a path may lead elsewhere a moment later
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _close_to_others(descriptor, FOLDER)
@@ -80,6 +81,7 @@ def create_exclusively(path: Path) -> int:
     Raises:
         FileExistsError: the path exists, also as a link.
     """
+    # O_EXCL fails for an existing path, so no prepared file or link receives the content
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(path, flags, FILE)
 
@@ -102,6 +104,7 @@ def read_regular_file(path: Path, start: int = 0) -> str:
     Raises:
         OSError: the path is a link, a device, or has a second name.
     """
+    # without O_NONBLOCK, opening a named pipe would wait for a writer
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as stream:
         status = os.fstat(descriptor)
@@ -117,6 +120,7 @@ def change_owner(folder: Path, uid: int, gid: int) -> None:
 
     Links are removed, because their targets may be outside the folder.
     """
+    # the content before its folder: the new owner of a folder could exchange what is in it
     for _, folders, files, descriptor in os.fwalk(folder, topdown=False, follow_symlinks=False):
         for name in [*folders, *files]:
             status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)

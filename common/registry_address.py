@@ -9,10 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+# Scheme of a registry in PostgreSQL. For SQLAlchemy, `postgresql` alone means psycopg 3, which is
+# not installed.
 REGISTRY_DATABASE = "postgresql+psycopg2"
-"""Scheme of a registry in PostgreSQL. For SQLAlchemy, `postgresql` alone means psycopg 3, which is
-not installed.
-"""
 
 
 SQLITE = "sqlite:///"
@@ -35,6 +34,7 @@ def check_form(uri: str) -> None:
         ValueError: the URI has credentials, or needs a driver that is not installed.
     """
     scheme, _, rest = uri.partition("://")
+    # SQLAlchemy takes a password before the host or as a parameter
     if "@" in rest.partition("/")[0] or "password=" in rest:
         raise ValueError(
             "it holds credentials, and a URI is logged; a database takes those of DB_USER and"
@@ -67,6 +67,7 @@ def check_place(uri: str, *, db_host: str | None, db_name: str, artifacts_uri: s
 
 def _problem(uri: str, db_host: str | None, db_name: str) -> str | None:
     address = urlsplit(uri)
+    # `hostname` is in lower case
     host, database = address.hostname or "", unquote(address.path.removeprefix("/"))
     if not db_host:
         return "takes the login of the database at DB_HOST, which is not set; set it"

@@ -22,7 +22,7 @@ from database.ledger.runs import Run, open_run
 from forecasting.engines.choose import choose_engine
 from forecasting.engines.folds import FoldPlan
 from forecasting.evaluation.backtest import backtest_rows
-from forecasting.evaluation.evaluate import scores_of
+from forecasting.evaluation.evaluate import EvaluationScores, scores_of
 from forecasting.models.stacked_model import fit_stacked
 from forecasting.publishing.forecast_history import BACKTEST
 from forecasting.run.dataset import cached_dataset
@@ -89,12 +89,12 @@ def run_backtest(
         with interruptible(spark):
             rows, scores = _backtest(spark, settings, plan, days, run)
             keep(rows)
-    return read_run(database, run.run_id).to_json() | scores
+    return read_run(database, run.run_id).to_json() | scores.to_json()
 
 
 def _backtest(
     spark: SparkSession, settings: Settings, plan: ForecastPlan, days: int, run: Run
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+) -> tuple[pd.DataFrame, EvaluationScores]:
     """The scored rows, committed, and their scores."""
     with exported_snapshot(settings) as snapshot:
         rows = forecast_backtest_days(spark, settings, plan.engine, plan.folds, run, snapshot)

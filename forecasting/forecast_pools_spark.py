@@ -35,7 +35,7 @@ from database.ledger.runs import Run, open_run
 from database.schema.metrics_table import metrics_table
 from forecasting.engines.choose import choose_engine
 from forecasting.evaluation.backtest import backtest_rows
-from forecasting.evaluation.scores import score_table, summary_line
+from forecasting.evaluation.scores import score_table, summary_line, table_json
 from forecasting.features.targets import Target, targets_of
 from forecasting.publishing.fallbacks import apply_fallbacks, join_targets
 from forecasting.publishing.forecast_history import (
@@ -110,7 +110,7 @@ def run_forecast(
             updated_actuals = update_actuals(run.connection)
         with run.stage("plan"):
             plan = plan_forecast(settings, as_of=as_of, engine=engine_name, today=today)
-        run.as_of, run.plan = plan.as_of, plan.summary() | {"came_true": updated_actuals}
+        run.as_of, run.plan = plan.as_of, plan.summary() | {"updated_actuals": updated_actuals}
         if plan.age_days:
             log.warning(
                 "the newest metrics are of %s: %d days behind the last complete day",
@@ -265,7 +265,8 @@ def _score_check(
     table = score_table(rows, level)
     line = summary_line(table)
     log.info("the last %d days: %s", SCORED_DAYS, line)
-    return CheckResult("rolling_origin_score", True, "info", line, figures={"scores": table})
+    figures = {"scores": table_json(table)}
+    return CheckResult("rolling_origin_score", True, "info", line, figures=figures)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -22,6 +22,7 @@ import pandas as pd
 from pyspark.sql import SparkSession
 
 from common.errors import ConfigurationError, NotEnoughHistory
+from common.quantities import duration
 from config_spark import Settings
 from database.connections.engine import make_engine
 from database.db_utils_spark import exported_snapshot
@@ -181,10 +182,10 @@ def search(
         suggested = {name: suggest(trial) for name, suggest in SPACE.items()}
         ratio = losses(dataset, searched, replace(present, **suggested)).ratio
         log.info(
-            "trial %d: %.5f of persistence, %.0f s left",
+            "trial %d: %.5f of persistence, %s left",
             trial.number,
             ratio,
-            max(deadline - monotonic(), 0.0),
+            duration(max(deadline - monotonic(), 0.0)),
         )
         return ratio
 

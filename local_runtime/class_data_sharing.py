@@ -22,7 +22,7 @@ from common.files import locked, take_lock
 from config_spark import Settings
 from local_runtime.jars import find_java, pyspark_folder
 from spark.jar_sets import jars_folder
-from spark.session import end_jvm, is_jvm_running
+from spark.jvm import end_jvm, is_jvm_running
 
 log = logging.getLogger(__name__)
 

@@ -18,15 +18,14 @@ from pyspark.sql import SparkSession
 
 from common import interrupts
 from common.errors import SparkLost
-from spark.session import jvm_exit_code, kill_jvm
+from spark.jvm import jvm_exit_code, kill_jvm
 
+# A cancellation ends the current jobs only; it is repeated for those that start later
 CANCEL_EVERY_SECONDS = 0.2
-"""A cancellation ends the current jobs only; it is repeated for those that start later."""
 
+# Work that is no Spark job (a query plan, a native model fit) cannot be cancelled: the JVM is
+# killed after this time
 GIVE_UP_SECONDS = 2.0
-"""Work that is no Spark job (a query plan, a native model fit) cannot be cancelled: the JVM is
-killed after this time.
-"""
 
 JVM_ENDED_MESSAGE = (
     "Spark's JVM ended during the work, with exit code {code}: it was killed, or ran out of memory."
@@ -34,8 +33,8 @@ JVM_ENDED_MESSAGE = (
     " again"
 )
 
+# Set by the signal handler of `interruptible`; signals belong to the process
 _signal_received = threading.Event()
-"""Set by the signal handler of `interruptible`; signals belong to the process."""
 
 
 def stop_if_interrupted() -> None:

@@ -7,12 +7,9 @@ pass it to their tasks.
 from __future__ import annotations
 
 import atexit
-import logging
 import os
-import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -20,36 +17,26 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
 
 from py4j.protocol import Py4JError
-from pyspark import SparkConf, SparkContext, java_gateway
-from pyspark.accumulators import AccumulatorServer
-from pyspark.errors import PySparkRuntimeError
-from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from common import interrupts
-from common.errors import ConfigurationError, EnvironmentNotReady
-from common.private_files import make_private, private_folder, private_opener
+from common.errors import ConfigurationError
+from common.private_files import make_private, private_folder
 from config_spark import Settings
 from spark.jar_sets import JDBC, JarSet, jar_files, jars_folder
+from spark.jvm import is_jvm_running, kill_jvm, log_lost_jvm, start_jvm
 
-log = logging.getLogger(__name__)
-
+# The checkout, or the zip of a submitted job; Python workers need it on their path
 CODE_ROOT = Path(__file__).resolve().parents[1]
-"""The checkout, or the zip of a submitted job; Python workers need it on their path."""
 
+# Up to this number of rows, the JVM's quick compiler alone is faster: the optimizing one takes
+# longer than its code saves
 SHORT_RUN_ROWS = 1_000_000
-"""Up to this number of rows, the JVM's quick compiler alone is faster: the optimizing one takes
-longer than its code saves.
-"""
 
-STACK_FRAME = ("at ", "... ")
-ERROR_WORD = re.compile("error|exception|invalid|unrecognized", re.IGNORECASE)
-
+# Characters in a path that Spark takes for a separator of jars or a glob pattern
 SPLIT_OR_GLOB = ",:*?[]{}\\"
-"""Characters in a path that Spark takes for a separator of jars or a glob pattern."""
 
 LOG_LAYOUT = """\
 rootLogger.level = warn
@@ -97,11 +84,9 @@ def get_spark_session(
         os.environ["PYSPARK_PYTHON"] = sys.executable
         # inherited by the JVM: on busy cores LightGBM's OpenMP threads would spin for minutes
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # AccumulatorServer's thread would print a traceback when the JVM ends; the call that waits for
-    # the JVM raises that error already
-    AccumulatorServer.handle_error = _log_lost_jvm  # type: ignore[method-assign, assignment]
+    log_lost_jvm()
     if settings.environment == "local" and not is_jvm_running():
-        _start_jvm(conf, settings.yieldspark_home / "logs" / "java.log")
+        start_jvm(conf, settings.yieldspark_home / "logs" / "java.log")
     builder = SparkSession.builder.appName(app_name)
     for key, value in conf.items():
         builder = builder.config(key, value)
@@ -136,103 +121,10 @@ def session_conf(
     return conf
 
 
-def is_jvm_running() -> bool:
-    """Whether this process has started its JVM, which outlives its sessions."""
-    return SparkContext._gateway is not None
-
-
-def jvm_exit_code() -> int | None:
-    """Return the exit code of this process's JVM; None while it runs, and on a cluster."""
-    process = getattr(SparkContext._gateway, "proc", None)
-    return None if process is None else process.poll()
-
-
 def stop_session(spark: SparkSession) -> None:
     """Stop the session. If its JVM has ended, do nothing: that error is reported elsewhere."""
     with suppress(Py4JError, OSError):
         spark.stop()
-
-
-class _JvmProcess(subprocess.Popen[bytes]):
-    """Process of a JVM. PySpark starts no other processes with this class."""
-
-    newest: ClassVar[_JvmProcess | None] = None
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        _JvmProcess.newest = self
-
-
-def kill_jvm() -> bool:
-    """Kill the JVM that `_start_jvm` started last; returns whether it started one."""
-    if _JvmProcess.newest is None:
-        return False
-    _JvmProcess.newest.kill()
-    return True
-
-
-def end_jvm(timeout_seconds: float) -> int | None:
-    """End this process's JVM, whose session is stopped, and wait for its exit handlers.
-
-    Without this, PySpark reuses the JVM for the next session.
-
-    Args:
-        timeout_seconds: time until the JVM is killed.
-
-    Returns:
-        Its exit code, None if it was killed.
-    """
-    gateway = SparkContext._gateway
-    assert gateway is not None, "no JVM was started"
-    # cleared first, as in PySpark's own tests: PySpark takes a remaining gateway for a running JVM
-    SparkContext._gateway = SparkContext._jvm = None
-    gateway.shutdown()
-    process: subprocess.Popen[bytes] = gateway.proc
-    assert process.stdin is not None, "the JVM lives as long as this pipe"
-    process.stdin.close()
-    try:
-        return process.wait(timeout_seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        return None
-
-
-def _start_jvm(conf: Mapping[str, str], log_file: Path) -> None:
-    """Start this process's JVM; raises EnvironmentNotReady with its message if it ends at once."""
-    # PySpark loses a process whose start is interrupted, and that JVM would never end
-    java_gateway.Popen = _JvmProcess  # type: ignore[assignment, attr-defined]
-    with open(log_file, "ab", opener=private_opener) as stream:
-        offset = stream.tell()
-        try:
-            SparkContext._ensure_initialized(
-                gateway=launch_gateway(  # type: ignore[no-untyped-call]
-                    SparkConf(loadDefaults=False).setAll(list(conf.items())),
-                    {"stdout": stream, "stderr": stream},
-                )
-            )
-        except KeyboardInterrupt:
-            kill_jvm()
-            raise
-        except PySparkRuntimeError as error:
-            output = log_file.read_bytes()[offset:].decode(errors="replace")
-            raise EnvironmentNotReady(
-                f"Java ended before Spark started: {_java_error(output) or 'no message'} (in"
-                f" {log_file}). Check JAVA_HOME, SPARK_DRIVER_MEMORY, and Java's own variables"
-                " JAVA_TOOL_OPTIONS, _JAVA_OPTIONS and JDK_JAVA_OPTIONS"
-            ) from error
-
-
-def _java_error(output: str) -> str:
-    """Return the first two lines of a Java error, without its stack trace."""
-    lines = [line.strip() for line in output.split("\n") if line.strip()]
-    messages = [line for line in lines if not line.startswith(STACK_FRAME)]
-    first = next((i for i, line in enumerate(messages) if ERROR_WORD.search(line)), -1)
-    return " ".join(messages[first:][:2])
-
-
-def _log_lost_jvm(_server: AccumulatorServer, _request: object, _address: object) -> None:
-    log.debug("the JVM closed the accumulator connection", exc_info=True)
 
 
 def _property(path: Path) -> str:

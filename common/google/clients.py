@@ -86,9 +86,11 @@ def credentials(settings: CloudSettings) -> Credentials:
 
 def _file_credentials(path: Path | None) -> Credentials:
     if path is None:
+        # anonymous: never this machine's Google account for an emulator
         return NoTokenCredentials()  # type: ignore[no-untyped-call]
     token = FileTokenCredentials(path)
     try:
+        # a missing file is found here, not inside the first request
         token.refresh(None)
     except TokenError as error:
         raise EnvironmentNotReady(str(error)) from None

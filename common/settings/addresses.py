@@ -14,5 +14,5 @@ def _without_login(url: str) -> str:
 
 
 Url = Annotated[str, Field(pattern=r"^https?://[^/]"), AfterValidator(_without_login)]
+# A URL without a path
 Origin = Annotated[str, Field(pattern=r"^https?://[^/]+$"), AfterValidator(_without_login)]
-"""A URL without a path."""

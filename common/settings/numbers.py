@@ -6,5 +6,5 @@ from typing import Annotated
 
 from pydantic import Field
 
+# A fraction between 0 and 1
 Share = Annotated[float, Field(ge=0, le=1)]
-"""A fraction between 0 and 1."""

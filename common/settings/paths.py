@@ -27,5 +27,5 @@ def default_home() -> Path:
         ) from None
 
 
+# A path; `~` is the home folder, and a relative path is completed by the working folder
 AbsolutePath = Annotated[Path, AfterValidator(absolute_path)]
-"""A path; `~` is the home folder, and a relative path is completed by the working folder."""

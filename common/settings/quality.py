@@ -23,6 +23,8 @@ class QualitySettings(BaseSettings):
             " and checks ignore it"
         ),
     )
+    # The upper limits are a tenth of what the columns of pool_daily_metrics can store:
+    # numeric(20, 4) for APY, numeric(20, 2) for TVL, numeric(20, 8) for prices.
     max_apy_percent: Annotated[float, Field(gt=0, le=1e15)] = Field(
         1_000_000.0, description="an APY of larger magnitude is quarantined; percent"
     )

@@ -7,6 +7,7 @@ points or USD) unless stated otherwise, and None where a measure has no value.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,47 @@ Integers = npt.NDArray[np.int64]
 # least denominator of MAPE, in APY points and USD: otherwise a pool at 0.01 % or with 3 USD would
 # decide the mean alone
 MAPE_FLOOR = {"apy": 1.0, "tvl": 1_000.0}
+
+
+@dataclass(frozen=True)
+class PointErrors:
+    """Errors of a point forecast; None where one is unknown on a row.
+
+    Attributes:
+        mae: mean absolute error, in the target's units, as `median_ae` and `rmse`.
+        mape: mean of |error| / max(|actual|, MAPE_FLOOR), a share.
+        mase: mean absolute scaled error, see `mase`; None without a pool that moved.
+    """
+
+    mae: float | None
+    median_ae: float | None
+    rmse: float | None
+    mape: float | None
+    mase: float | None
+
+
+@dataclass(frozen=True)
+class IntervalScores:
+    """Scores of the published interval and of the naive one around persistence.
+
+    Attributes:
+        level: nominal coverage, 0 to 1.
+        rows: rows with a published interval.
+        coverage: share of their actual values inside, both ends included.
+        mean_width: in the target's units.
+        pinball: mean of the losses at the lower quantile, the median and the upper quantile.
+        pinball_ratio: to the naive interval's; this and the naive scores are of the rows that have
+            both intervals.
+    """
+
+    level: float
+    rows: int = 0
+    coverage: float | None = None
+    mean_width: float | None = None
+    pinball: float | None = None
+    pinball_ratio: float | None = None
+    naive_coverage: float | None = None
+    naive_width: float | None = None
 
 
 def values(rows: pd.DataFrame, column: str) -> Values:
@@ -63,25 +105,24 @@ def ratio(value: float | None, reference: float | None) -> float | None:
     return number(value / reference) if value is not None and reference else None
 
 
-def point_errors(absolute: Values, actual: Values, floor: float) -> dict[str, float | None]:
+def point_errors(absolute: Values, actual: Values, floor: float, mase: float | None) -> PointErrors:
     """Computes the errors of a point forecast.
 
     Args:
         absolute: absolute errors.
         actual: actual values.
         floor: least denominator of MAPE.
-
-    Returns:
-        mae, median_ae, rmse, and mape as a share: mean of |error| / max(|actual|, floor). All are
-            None if one error is unknown: without its row they would not be of the same rows as
-            other forecasts.
+        mase: the mean absolute scaled error of the same rows.
     """
-    return {
-        "mae": mean(absolute),
-        "median_ae": median(absolute),
-        "rmse": number(math.sqrt((absolute**2).mean())),
-        "mape": mean(absolute / np.maximum(np.abs(actual), floor)),
-    }
+    # One unknown error makes all of them unknown: without its row they would not be of the same
+    # rows as other forecasts.
+    return PointErrors(
+        mae=mean(absolute),
+        median_ae=median(absolute),
+        rmse=number(math.sqrt((absolute**2).mean())),
+        mape=mean(absolute / np.maximum(np.abs(actual), floor)),
+        mase=mase,
+    )
 
 
 def mean_changes(change: Values, pools: Integers) -> Values:
@@ -133,18 +174,12 @@ def inside(rows: pd.DataFrame, low: str = "low", high: str = "high") -> Values:
     )
 
 
-def interval_scores(rows: pd.DataFrame, level: float) -> dict[str, float | None]:
+def interval_scores(rows: pd.DataFrame, level: float) -> IntervalScores:
     """Computes the scores of the published interval and of the naive one.
 
     Args:
         rows: evaluation rows of one target.
         level: nominal coverage, 0 to 1.
-
-    Returns:
-        rows (with a published interval), coverage, mean_width and pinball (mean of the losses at
-        the lower quantile, the median and the upper quantile). `pinball_ratio` (to the naive
-        interval around persistence), `naive_coverage` and `naive_width` are of the rows that have
-        both intervals.
     """
     low, high, naive_low, naive_high = (
         values(rows, column) for column in ("low", "high", "naive_low", "naive_high")
@@ -154,15 +189,16 @@ def interval_scores(rows: pd.DataFrame, level: float) -> dict[str, float | None]
     actual, tail = values(rows, "actual"), (1.0 - level) / 2.0
     loss = _interval_loss(actual, (low, values(rows, "forecast"), high), tail)
     naive_loss = _interval_loss(actual, (naive_low, values(rows, "persistence"), naive_high), tail)
-    return {
-        "rows": int(has_interval.sum()),
-        "coverage": mean(inside(rows)[has_interval]),
-        "mean_width": mean((high - low)[has_interval]),
-        "pinball": mean(loss[has_interval]),
-        "pinball_ratio": ratio(mean(loss[has_both]), mean(naive_loss[has_both])),
-        "naive_coverage": mean(inside(rows, "naive_low", "naive_high")[has_both]),
-        "naive_width": mean((naive_high - naive_low)[has_both]),
-    }
+    return IntervalScores(
+        level=level,
+        rows=int(has_interval.sum()),
+        coverage=mean(inside(rows)[has_interval]),
+        mean_width=mean((high - low)[has_interval]),
+        pinball=mean(loss[has_interval]),
+        pinball_ratio=ratio(mean(loss[has_both]), mean(naive_loss[has_both])),
+        naive_coverage=mean(inside(rows, "naive_low", "naive_high")[has_both]),
+        naive_width=mean((naive_high - naive_low)[has_both]),
+    )
 
 
 def _interval_loss(actual: Values, quantiles: tuple[Values, Values, Values], tail: float) -> Values:

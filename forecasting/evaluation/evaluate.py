@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -18,8 +19,8 @@ from database.connections.engine import make_engine
 from database.ledger.check_result import CheckResult
 from database.ledger.run_records import read_run
 from database.ledger.runs import open_run
-from forecasting.evaluation.scores import score_table, summary_line
-from forecasting.evaluation.segments import segment_scores
+from forecasting.evaluation.scores import ScoreTable, score_table, summary_line, table_json
+from forecasting.evaluation.segments import SegmentScore, segment_scores
 from forecasting.publishing.forecast_history import (
     describe_pools,
     engine_to_score,
@@ -77,21 +78,38 @@ def evaluate(
             run.as_of = end or newest_scored_day(database, name, horizon=horizon)
             rows = scored_rows(database, name, horizon=horizon, last=run.as_of, days=days)
             scores = scores_of(database, rows, settings.interval_level)
-        table = scores["targets"]
         run.checks.append(
-            CheckResult("scores", True, "info", summary_line(table), figures={"scores": table})
+            CheckResult(
+                "scores",
+                True,
+                "info",
+                summary_line(scores.targets),
+                figures={"scores": table_json(scores.targets)},
+            )
         )
-    return read_run(database, run.run_id).to_json() | scores
+    return read_run(database, run.run_id).to_json() | scores.to_json()
 
 
-def scores_of(database: Engine, rows: pd.DataFrame, level: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class EvaluationScores:
+    """Scores of past forecasts, by target and by segment of pools."""
+
+    targets: ScoreTable
+    segments: list[SegmentScore]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns `targets` and `groups`, as `evaluate` and `backtest` print them."""
+        return {
+            "targets": table_json(self.targets),
+            "groups": [asdict(segment) for segment in self.segments],
+        }
+
+
+def scores_of(database: Engine, rows: pd.DataFrame, level: float) -> EvaluationScores:
     """Scores evaluation rows that have actual values.
 
     Args:
         level: nominal coverage of the intervals, 0 to 1.
-
-    Returns:
-        `targets` (see `score_table`) and `groups` (see `segment_scores`).
     """
     described = describe_pools(database, rows)
-    return {"targets": score_table(described, level), "groups": segment_scores(described, level)}
+    return EvaluationScores(score_table(described, level), segment_scores(described, level))

@@ -8,7 +8,7 @@ depend on what was published.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,16 @@ PROMOTED, KEPT, REFUSED = "promoted", "kept", "refused"
 # ratio of two mean losses and the ends of its interval
 Ratio = tuple[float | None, float | None, float | None]
 CHALLENGER, CHAMPION, PERSISTENCE = "challenger", "champion", "persistence"
+
+
+@dataclass(frozen=True)
+class SegmentRatio:
+    """The challenger's loss relative to its rival's in one large segment of `segments_of`."""
+
+    by: str
+    group: str
+    rows: int
+    ratio: float
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ def evaluate_challenger(
     segments = _segment_ratios(target, rows[is_compared], losses[CHALLENGER], losses[rival])
     # against persistence the gate does this: it publishes today's value for a segment that loses
     limit = 1.0 + max_segment_regression if rival == CHAMPION else np.inf
-    worse = [segment for segment in segments if segment["ratio"] > limit]
+    worse = [segment for segment in segments if segment.ratio > limit]
     beaten = {
         name: _under_one(high)
         for name, (_, _, high) in ratios.items()
@@ -92,7 +102,7 @@ def evaluate_challenger(
             for name, loss in losses.items()
         },
         "ratio": ratios,
-        "groups": segments,
+        "groups": [asdict(segment) for segment in segments],
     }
     passes = (
         beaten["challenger/persistence"]
@@ -151,7 +161,7 @@ def _ratio(first: Values, second: Values, days: Integers) -> Ratio:
 
 def _segment_ratios(
     target: Target, rows: pd.DataFrame, first: Values, second: Values
-) -> list[dict[str, Any]]:
+) -> list[SegmentRatio]:
     """Ratios by large segment, without segments in which the rival lost nothing."""
     described = pd.DataFrame(
         {
@@ -166,21 +176,17 @@ def _segment_ratios(
             members = np.asarray(segments == segment)
             if members.sum() >= MIN_SEGMENT_SHARE * len(rows) and second[members].sum() > 0.0:
                 ratio = round(float(first[members].sum() / second[members].sum()), 5)
-                ratios.append(
-                    {"by": by, "group": str(segment), "rows": int(members.sum()), "ratio": ratio}
-                )
+                ratios.append(SegmentRatio(by, str(segment), int(members.sum()), ratio))
     return ratios
 
 
 def _reason(
-    decision: str, ratios: Mapping[str, Ratio], rival: str, worse: list[dict[str, Any]]
+    decision: str, ratios: Mapping[str, Ratio], rival: str, worse: list[SegmentRatio]
 ) -> str:
     values = ", ".join(f"{name} {_ratio_text(*ratio)}" for name, ratio in ratios.items())
     if decision == PROMOTED:
         return f"the challenger loses less than {rival} outside the noise: {values}"
-    names = ", ".join(
-        f"{segment['by']} {segment['group']} ({segment['ratio']:.3f})" for segment in worse
-    )
+    names = ", ".join(f"{segment.by} {segment.group} ({segment.ratio:.3f})" for segment in worse)
     regressions = f"; worse in {names}" if worse else ""
     if decision == KEPT:
         return f"the challenger does not beat the champion outside the noise: {values}{regressions}"

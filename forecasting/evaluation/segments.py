@@ -1,14 +1,13 @@
 """Scores by segment of pools: by volatility, size, age, chain and project.
 
-Reads evaluation rows (columns of `yieldspark.forecast_evaluation`); returns flat dicts of plain
-numbers, None where a score has no value. Errors are in APY points or USD, shares and ratios between
-0 and 1. Segments are of the as-of day.
+Reads evaluation rows (columns of `yieldspark.forecast_evaluation`); returns one `SegmentScore` for
+each segment. Segments are of the as-of day.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -41,7 +40,37 @@ SCORED = (
 )
 
 
-def segment_scores(rows: pd.DataFrame, level: float) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class SegmentScore:
+    """Scores of one segment of one target; None where a score has no value.
+
+    Attributes:
+        by: class of segments: instability (VOLATILITY_CLASSES), tvl_class, age_class (days), chain
+            or project.
+        group: name of the segment.
+        rows: scored forecasts.
+        mae: mean absolute error of the model, in APY points or USD.
+        mae_ratio: to persistence's MAE, with its bootstrap interval mae_ratio_low, mae_ratio_high.
+        coverage: share of actual values inside the interval, 0 to 1.
+        pinball_ratio: interval loss relative to the naive interval's.
+    """
+
+    target: str
+    by: str
+    group: str
+    rows: int
+    pools: int
+    mae: float | None
+    persistence_mae: float | None
+    mae_ratio: float | None
+    mae_ratio_low: float | None
+    mae_ratio_high: float | None
+    median_ae_ratio: float | None
+    coverage: float | None
+    pinball_ratio: float | None
+
+
+def segment_scores(rows: pd.DataFrame, level: float) -> list[SegmentScore]:
     """Scores each segment of each target that has rows.
 
     Args:
@@ -49,11 +78,8 @@ def segment_scores(rows: pd.DataFrame, level: float) -> list[dict[str, Any]]:
         level: nominal coverage of the intervals, 0 to 1.
 
     Returns:
-        Dicts of target; by: instability (VOLATILITY_CLASSES), tvl_class, age_class (days), chain or
-        project; group: the segment's name; rows, pools, mae, persistence_mae, mae_ratio with its
-        bootstrap interval mae_ratio_low and mae_ratio_high, median_ae_ratio, coverage and
-        pinball_ratio. A class is left out if the rows lack its column; rows without a value are in
-        the segment `unknown`.
+        Scores of the segments that have rows. A class is left out if the rows lack its column; rows
+        without a value are in the segment `unknown`.
     """
     scores = []
     for target, of_target in rows.groupby("target"):
@@ -62,8 +88,7 @@ def segment_scores(rows: pd.DataFrame, level: float) -> list[dict[str, Any]]:
             for segment in segments.categories:
                 members = scored[segments == segment]
                 if len(members):
-                    key = {"target": str(target), "by": by, "group": str(segment)}
-                    scores.append(key | _segment_score(members, level))
+                    scores.append(_segment_score(members, level, str(target), by, str(segment)))
     return scores
 
 
@@ -116,21 +141,26 @@ def _largest(labels: pd.Series[str]) -> pd.Categorical:
     return pd.Categorical(filled.where(filled.isin(order), "other"), order)
 
 
-def _segment_score(rows: pd.DataFrame, level: float) -> dict[str, Any]:
+def _segment_score(
+    rows: pd.DataFrame, level: float, target: str, by: str, group: str
+) -> SegmentScore:
     model, persistence = (
         np.abs(values(rows, "actual") - values(rows, name)) for name in ("forecast", "persistence")
     )
     low, high = mean_ratio_interval(model, persistence, category_codes(rows["as_of"]))
     interval = interval_scores(rows, level)
-    return {
-        "rows": len(rows),
-        "pools": int(rows["pool_id"].nunique()),
-        "mae": mean(model),
-        "persistence_mae": mean(persistence),
-        "mae_ratio": ratio(mean(model), mean(persistence)),
-        "mae_ratio_low": low,
-        "mae_ratio_high": high,
-        "median_ae_ratio": ratio(median(model), median(persistence)),
-        "coverage": interval["coverage"],
-        "pinball_ratio": interval["pinball_ratio"],
-    }
+    return SegmentScore(
+        target=target,
+        by=by,
+        group=group,
+        rows=len(rows),
+        pools=int(rows["pool_id"].nunique()),
+        mae=mean(model),
+        persistence_mae=mean(persistence),
+        mae_ratio=ratio(mean(model), mean(persistence)),
+        mae_ratio_low=low,
+        mae_ratio_high=high,
+        median_ae_ratio=ratio(median(model), median(persistence)),
+        coverage=interval.coverage,
+        pinball_ratio=interval.pinball_ratio,
+    )

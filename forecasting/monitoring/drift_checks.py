@@ -26,7 +26,7 @@ def drift_checks(
     max_new_pools_share: float,
     max_fallback_share: float,
 ) -> list[CheckResult]:
-    """Returns the checks `feature_drift`, `new_pools_share` and `rule_share`.
+    """Returns the checks `feature_drift`, `new_pools_share` and `fallback_share`.
 
     Args:
         features: drift of the as-of day's features.
@@ -50,7 +50,7 @@ def drift_checks(
             max_new_pools_share,
         ),
         _share_check(
-            "rule_share",
+            "fallback_share",
             fallbacks,
             len(reasons),
             "APY forecasts are fallbacks",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select
@@ -16,6 +17,36 @@ from database.ledger.runs import current_user
 from database.schema.own_tables import promotion
 
 BY_HAND, ROLLED_BACK = "by_hand", "rolled_back"
+
+
+@dataclass(frozen=True)
+class RecordedDecision:
+    """A row of `yieldspark.promotion`, in the order of its columns.
+
+    Attributes:
+        decided_by: user and host.
+        run_id: the forecast run that validated; None for a person's decision.
+        as_of: last day of the validation.
+        decision: PROMOTED, KEPT, REFUSED, BY_HAND or ROLLED_BACK.
+        challenger: version that was decided on.
+        champion: serving version before the decision; None for persistence.
+        serving_version: serving version after it; None for persistence.
+        numbers: numbers of the decision, see `PromotionDecision`.
+    """
+
+    id: int
+    decided_at: dt.datetime
+    decided_by: str
+    run_id: str | None
+    engine: str
+    horizon_days: int
+    as_of: dt.date | None
+    decision: str
+    challenger: str | None
+    champion: str | None
+    serving_version: str | None
+    reason: str
+    numbers: Mapping[str, Any]
 
 
 def record_decision(
@@ -64,7 +95,7 @@ def record_decision(
     connection.execute(insert(promotion).values(row))
 
 
-def list_decisions(database: Engine, *, engine: str, horizon: int) -> list[dict[str, Any]]:
+def list_decisions(database: Engine, *, engine: str, horizon: int) -> list[RecordedDecision]:
     """Returns all decisions on one model, the newest first."""
     rows = (
         select(promotion)
@@ -72,7 +103,7 @@ def list_decisions(database: Engine, *, engine: str, horizon: int) -> list[dict[
         .order_by(promotion.c.id.desc())
     )
     with checked_connection(database) as connection:
-        return [dict(row) for row in connection.execute(rows).mappings()]
+        return [RecordedDecision(**row) for row in connection.execute(rows).mappings()]
 
 
 def previous_champion(
@@ -85,10 +116,11 @@ def previous_champion(
     """
     # a rollback to `version` does not count: else a second rollback would undo the first
     arrivals = [
-        row
-        for row in list_decisions(database, engine=engine, horizon=horizon)
-        if row["serving_version"] == version and row["decision"] != ROLLED_BACK
+        recorded
+        for recorded in list_decisions(database, engine=engine, horizon=horizon)
+        if recorded.serving_version == version and recorded.decision != ROLLED_BACK
     ]
     return next(
-        (str(row["champion"]) for row in arrivals if row["champion"] not in (None, version)), None
+        (recorded.champion for recorded in arrivals if recorded.champion not in (None, version)),
+        None,
     )

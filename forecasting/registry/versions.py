@@ -1,7 +1,8 @@
 """Model versions for the command line: list, show, promote, roll back.
 
-Reads the settings' engine and horizon and a version by its name, number or alias; returns plain
-dicts. A change takes effect with the next forecast run, and is a row of `yieldspark.promotion`.
+Reads the settings' engine and horizon and a version by its name, number or alias; returns the
+payloads of `models`. A change takes effect with the next forecast run, and is a row of
+`yieldspark.promotion`.
 """
 
 from __future__ import annotations
@@ -69,16 +70,16 @@ def show_version(settings: Settings, database: Engine, name: str) -> dict[str, A
     version, archive = load_version(settings, database, name)
     card = {key: value for key, value in asdict(archive.card).items() if key != "reference"}
     of_version = [
-        row
-        for row in decisions.list_decisions(database, **_model(settings))
-        if version.version in (row["challenger"], row["champion"], row["serving_version"])
+        recorded
+        for recorded in decisions.list_decisions(database, **_model(settings))
+        if version.version in (recorded.challenger, recorded.champion, recorded.serving_version)
     ]
     return {
         **card,
         "features_hash": archive.card.features_hash,
         "number": version.number,
         "aliases": version.aliases,
-        "decisions": of_version[:MAX_DECISIONS],
+        "decisions": [asdict(recorded) for recorded in of_version[:MAX_DECISIONS]],
     }
 
 

@@ -106,7 +106,7 @@ def _serving_summary(serving: ServingVersions, history_days: int) -> dict[str, A
         archive.card.version if archive else None for archive in (serving.champion, serving.newest)
     )
     return {
-        "ledger_days": history_days,
+        "history_days": history_days,
         "champion": champion,
         "newest_version": newest,
         "problems": list(serving.problems),

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 def model_checks(plan: ForecastPlan, serving: ServingModel) -> list[CheckResult]:
     """Returns checks of registry and versions, the decision on a refit and what is published.
 
-    The checks are `model_registry`, `model_judgement` and `model_serves`; all are warnings.
+    The checks are `model_registry`, `model_decision` and `model_serves`; all are warnings.
     """
     problems = plan.serving.problems if plan.serving else ()
     results = [_result("model_registry", False, problem) for problem in problems] or [
@@ -37,7 +37,7 @@ def model_checks(plan: ForecastPlan, serving: ServingModel) -> list[CheckResult]
     if promotion:
         results.append(
             _result(
-                "model_judgement",
+                "model_decision",
                 promotion.decision != REFUSED,
                 f"{promotion.decision}: {promotion.reason}",
                 numbers=promotion.numbers,

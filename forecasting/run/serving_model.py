@@ -143,7 +143,7 @@ def _fit(
             champion_sample = forecast_by(dataset, load_stacked_model(engine, champion, days))
     if not fitted.models[0].apy:
         return champion_sample or fitted, champion, False, Refit(fitted)
-    with run.stage("judge"):
+    with run.stage("validate"):
         promotion = decide_promotion(fitted, champion_sample, settings)
         reference = training_reference(dataset, plan.folds.apy[0].train)
         archive = _archive(

@@ -1,25 +1,69 @@
 """Accuracy of the newest engine's forecasts, compared with persistence and the 7-day median.
 
-Reads evaluation rows; returns plain numbers of `forecasting.evaluation.scores`. Errors and widths
-are in APY points or USD.
+Reads evaluation rows; returns numbers of `forecasting.evaluation.scores`. Errors and widths are in
+APY points or USD.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import datetime as dt
+from dataclasses import dataclass
 
 import pandas as pd
 from sqlalchemy import Engine, text
 
 from database.connections.engine import checked_connection
-from forecasting.evaluation.scores import score_table
+from forecasting.evaluation.error_measures import ratio
+from forecasting.evaluation.scores import ErrorRatios, Score, score_table
 from forecasting.publishing.forecast_history import scored_rows
 from reporting.figures.forecasts import NEWEST_FORECASTS
 
 NEWEST = f"WITH {NEWEST_FORECASTS} SELECT * FROM newest"
 
 FORECASTERS = {"model": "model", "persistence": "persistence", "median7": "median_7d"}
-ERRORS = ("mae", "median_ae", "rmse")
+
+
+@dataclass(frozen=True)
+class ForecasterErrors:
+    """Errors of one forecaster of FORECASTERS, in APY points or USD.
+
+    Attributes:
+        ratio: its MAE relative to persistence's; None where that is zero.
+    """
+
+    name: str
+    mae: float | None
+    median_ae: float | None
+    rmse: float | None
+    ratio: float | None
+
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """Accuracy of one target (apy, tvl) and class of pools.
+
+    Attributes:
+        pool_class: restricted (TVL over 1 M USD and APY under 100 % that day) or all.
+        first_day, last_day: target days of the rows.
+        interval_level: nominal coverage of the interval, 0 to 1.
+        coverage: actual one.
+        mean_width: width of the interval.
+        ratio: the model's errors relative to persistence's, with their bootstrap intervals.
+        forecasters: model, persistence and 7-day median.
+    """
+
+    target: str
+    pool_class: str
+    engine: str
+    rows: int
+    pools: int
+    first_day: dt.date
+    last_day: dt.date
+    interval_level: float
+    coverage: float | None
+    mean_width: float | None
+    ratio: ErrorRatios
+    forecasters: tuple[ForecasterErrors, ...]
 
 
 def newest_evaluated(engine: Engine, *, days: int) -> pd.DataFrame:
@@ -44,18 +88,14 @@ def newest_evaluated(engine: Engine, *, days: int) -> pd.DataFrame:
     )
 
 
-def accuracy(rows: pd.DataFrame) -> list[dict[str, Any]]:
+def accuracy(rows: pd.DataFrame) -> list[ClassAccuracy]:
     """Scores one engine's rows by target and class.
 
     Args:
         rows: evaluation rows with actual values.
 
     Returns:
-        A dict for each target (apy, tvl) and class (restricted: TVL over 1 M USD and APY under 100
-        % that day; all): rows, pools, first_day, last_day, coverage of the interval and its nominal
-        interval_level, mean_width, `ratio` (MAE to persistence's with its bootstrap interval: mae,
-        mae_low, mae_high), and `forecasters`: model, persistence and median_7d with mae, median_ae,
-        rmse and ratio (its MAE to persistence's; None where that is zero).
+        Only targets and classes that have rows.
     """
     if rows.empty:
         return []
@@ -63,7 +103,7 @@ def accuracy(rows: pd.DataFrame) -> list[dict[str, Any]]:
     for target, classes in score_table(rows, published_level(rows)).items():
         of_target = rows[rows["target"] == target]
         for name, score in classes.items():
-            if score["rows"]:
+            if score.rows:
                 entries.append(_entry(target, name, score, of_target))
     return entries
 
@@ -73,26 +113,27 @@ def published_level(rows: pd.DataFrame) -> float:
     return float(rows["interval_level"].max())
 
 
-def _entry(target: str, name: str, score: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
-    persistence = score["persistence"]["mae"]
+def _entry(target: str, name: str, score: Score, rows: pd.DataFrame) -> ClassAccuracy:
+    persistence = score.errors["persistence"].mae
     forecasters = []
     for forecaster, label in FORECASTERS.items():
-        errors = score[forecaster]
-        ratio = errors["mae"] / persistence if persistence else None
+        errors = score.errors[forecaster]
         forecasters.append(
-            {"name": label, **{error: errors[error] for error in ERRORS}, "ratio": ratio}
+            ForecasterErrors(
+                label, errors.mae, errors.median_ae, errors.rmse, ratio(errors.mae, persistence)
+            )
         )
-    return {
-        "target": target,
-        "class": name,
-        "engine": rows["engine"].iloc[0],
-        "rows": score["rows"],
-        "pools": score["pools"],
-        "first_day": rows["target_date"].min(),
-        "last_day": rows["target_date"].max(),
-        "interval_level": score["interval"]["level"],
-        "coverage": score["interval"]["coverage"],
-        "mean_width": score["interval"]["mean_width"],
-        "ratio": score["ratio"],
-        "forecasters": forecasters,
-    }
+    return ClassAccuracy(
+        target=target,
+        pool_class=name,
+        engine=rows["engine"].iloc[0],
+        rows=score.rows,
+        pools=score.pools,
+        first_day=rows["target_date"].min(),
+        last_day=rows["target_date"].max(),
+        interval_level=score.interval.level,
+        coverage=score.interval.coverage,
+        mean_width=score.interval.mean_width,
+        ratio=score.ratio,
+        forecasters=tuple(forecasters),
+    )

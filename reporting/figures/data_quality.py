@@ -1,12 +1,14 @@
 """Data quality: amount of data, observed and carried values, quarantine, and age of the raw rows.
 
-Reads tables of the metrics job, `pools`, the quarantine and the newest raw row; returns plain
-numbers. Days are UTC, ages in seconds.
+Reads tables of the metrics job, `pools`, the quarantine and the newest raw row; returns one
+`DataQuality`. Days are UTC, ages in seconds.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine, text
@@ -52,43 +54,81 @@ GROUP BY source_table, reason
 ORDER BY rows DESC, 1, 2
 """
 
-UNOBSERVED_STATES = ("carried", "unknown")
+
+@dataclass(frozen=True)
+class ValueShares:
+    """Shares of the pool-days whose value was observed, carried forward, or is unknown; 0 to 1."""
+
+    observed: float
+    carried: float
+    unknown: float
 
 
-def data_quality(engine: Engine) -> dict[str, Any]:
+@dataclass(frozen=True)
+class QuarantinedRows:
+    """Open rows of one source table and reason."""
+
+    source_table: str
+    reason: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class DataQuality:
+    """State of the data.
+
+    Attributes:
+        pool_days: rows of the metrics job.
+        first_day, last_day: None without any.
+        active_pools_not_observed: active pools without an observation on the newest day.
+        newest_raw: time of the newest raw row; None without any.
+        shares: by target (apy, tvl); empty without pool-days.
+        quarantine: the most rows first.
+    """
+
+    pools: int
+    pool_days: int
+    first_day: dt.date | None
+    last_day: dt.date | None
+    active_pools: int
+    active_pools_not_observed: int
+    newest_raw: dt.datetime | None
+    raw_age_seconds: float | None
+    shares: Mapping[str, ValueShares]
+    quarantine: tuple[QuarantinedRows, ...]
+
+
+def data_quality(engine: Engine) -> DataQuality:
     """Reads the state of the data.
 
     Args:
         engine: the database.
 
-    Returns:
-        pools, pool_days, first_day, last_day; shares {apy|tvl: {observed, carried, unknown}} of the
-        pool-days, 0 to 1, empty without any; active_pools, and active_pools_not_observed on the
-        newest day; newest_raw (datetime), raw_age_seconds; quarantine: [{source_table, reason,
-        rows}] of the open rows, the most first.
-
     Raises:
         DatabaseError: the database does not answer or refuses a statement.
     """
     with checked_connection(engine) as connection:
-        state_of_data = dict(connection.execute(text(EXTENT)).mappings().one())
+        extent = connection.execute(text(EXTENT)).mappings().one()
         missing = connection.execute(text(NOT_OBSERVED)).mappings().one()
-        state_of_data |= connection.execute(text(ACTIVE_POOLS)).mappings().one()
-        state_of_data |= connection.execute(text(RAW_AGE)).mappings().one()
-        quarantined = [dict(row) for row in connection.execute(text(QUARANTINED)).mappings()]
-    return state_of_data | {
-        "shares": _shares(state_of_data["pool_days"], missing),
-        "quarantine": quarantined,
-    }
+        active = connection.execute(text(ACTIVE_POOLS)).mappings().one()
+        raw = connection.execute(text(RAW_AGE)).mappings().one()
+        quarantined = connection.execute(text(QUARANTINED)).mappings().all()
+    return DataQuality(
+        **extent,
+        **active,
+        **raw,
+        shares=_shares(extent["pool_days"], missing),
+        quarantine=tuple(QuarantinedRows(**row) for row in quarantined),
+    )
 
 
-def _shares(days: int, missing: Mapping[Any, int]) -> dict[str, dict[str, float]]:
+def _shares(days: int, missing: Mapping[Any, int]) -> dict[str, ValueShares]:
     if not days:
         return {}
     shares = {}
     for target in ("apy", "tvl"):
-        shares[target] = {state: missing[f"{target}_{state}"] / days for state in UNOBSERVED_STATES}
-    return {
-        target: {"observed": 1 - sum(states.values()), **states}
-        for target, states in shares.items()
-    }
+        carried, unknown = (missing[f"{target}_{state}"] for state in ("carried", "unknown"))
+        # the table of staleness has only the days that were not observed
+        observed = 1 - (carried + unknown) / days
+        shares[target] = ValueShares(observed, carried / days, unknown / days)
+    return shares

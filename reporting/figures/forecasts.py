@@ -1,12 +1,15 @@
 """Forecasts, runs and amounts of data for the report and `status`.
 
-Reads a migrated database by SQL; returns dicts of floats, dates and text. APY is in percent, TVL in
-USD, days are UTC, unknown values are None. Scores are in `accuracy`, the state of the data in
+Reads a migrated database by SQL. APY is in percent, TVL in USD, days are UTC, unknown values are
+None. Scores are in `accuracy`, the state of the data in
 `data_quality`.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Engine, text
@@ -104,59 +107,112 @@ FROM yieldspark.pool_coverage
 RECENT_RUN_ROWS = "SELECT * FROM yieldspark.run_ledger ORDER BY started_at DESC, run_id LIMIT :runs"
 
 
-def forecast_table(engine: Engine) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class PoolForecast:
+    """The newest forecast of one pool.
+
+    Attributes:
+        name, symbol, protocol, chain: labels of the pool; None if `pools` lacks it.
+        apy_today, tvl_today: values of the as-of day.
+        apy, tvl: forecasts, with their intervals from `*_low` to `*_high`.
+        interval_level: nominal coverage of the intervals, 0 to 1.
+        apy_fallback_reason: why a fallback is published; None for a model's forecast.
+        explanation: [{feature, points}], the strongest contributions in points of APY; None for a
+            fallback.
+    """
+
+    pool_id: str
+    name: str | None
+    symbol: str | None
+    protocol: str | None
+    chain: str | None
+    as_of: dt.date
+    target_date: dt.date
+    horizon_days: int
+    apy_today: float | None
+    apy: float | None
+    apy_low: float | None
+    apy_high: float | None
+    tvl_today: float | None
+    tvl: float | None
+    tvl_low: float | None
+    tvl_high: float | None
+    interval_level: float
+    engine: str
+    model_version: str
+    apy_fallback_reason: str | None
+    explanation: list[dict[str, Any]] | None
+
+
+@dataclass(frozen=True)
+class PoolDay:
+    """One day of a pool's plot.
+
+    Attributes:
+        actual: observed APY; None if it was carried or is unknown.
+        forecast: past forecast with its interval; None on a day that was not scored.
+    """
+
+    date: dt.date
+    actual: float | None
+    forecast: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class PoolSeries:
+    """The newest APY forecast of a pool and its last days, in order."""
+
+    pool: PoolForecast
+    apy: float
+    days: tuple[PoolDay, ...]
+
+
+def forecast_table(engine: Engine) -> list[PoolForecast]:
     """Reads the newest forecasts, one row for each pool.
 
     Args:
         engine: the database.
 
     Returns:
-        Rows by TVL of the as-of day, the largest first and unknown TVL last. Keys: pool_id, name,
-        symbol, protocol, chain, as_of, target_date, horizon_days, apy_today, apy, apy_low,
-        apy_high, tvl_today, tvl, tvl_low, tvl_high, interval_level, engine, model_version,
-        apy_fallback_reason, explanation. `*_today` are the as-of day's values; the reason is None
-        for a model's forecast, and explanation, [{feature, points}] in points of APY, is None for a
-        fallback.
+        By TVL of the as-of day, the largest first and unknown TVL last.
 
     Raises:
         DatabaseError: the database does not answer or refuses a statement.
     """
     rows = text(FORECAST_ROWS.format(metrics=metrics_name(engine)))
     with checked_connection(engine) as connection:
-        return [dict(row) for row in connection.execute(rows).mappings()]
+        return [PoolForecast(**row) for row in connection.execute(rows).mappings()]
 
 
 def pool_series(
     engine: Engine,
-    forecasts: list[dict[str, Any]],
+    forecasts: Sequence[PoolForecast],
     *,
     pools: int = LARGEST_POOLS,
     days: int = SERIES_DAYS,
-) -> list[dict[str, Any]]:
+) -> list[PoolSeries]:
     """Reads actual APY and past forecasts of the largest pools.
 
     Args:
         engine: the database.
-        forecasts: rows of `forecast_table`.
-        pools: number of pools, from the first row on.
+        forecasts: result of `forecast_table`.
+        pools: number of pools, from the first on; those without an APY forecast are left out.
         days: number of days up to the as-of day.
-
-    Returns:
-        The forecast row of each pool and `days`: [{date, actual, forecast, low, high}] by date.
-            `actual` is an observed value; `forecast` is None on days that were not scored.
 
     Raises:
         DatabaseError: the database does not answer or refuses a statement.
     """
-    largest = [row for row in forecasts if row["apy"] is not None][:pools]
-    days_of_pool: dict[str, list[dict[str, Any]]] = {row["pool_id"]: [] for row in largest}
+    largest = [(row, row.apy) for row in forecasts if row.apy is not None][:pools]
+    days_of_pool: dict[str, list[PoolDay]] = {row.pool_id: [] for row, _ in largest}
     series = text(SERIES_ROWS.format(metrics=metrics_name(engine)))
     parameters = {"days": days, "pools": list(days_of_pool)}
     with checked_connection(engine) as connection:
         for row in connection.execute(series, parameters).mappings():
             day = {key: value for key, value in row.items() if key != "pool_id"}
-            days_of_pool[row["pool_id"]].append(day)
-    return [row | {"days": days_of_pool[row["pool_id"]]} for row in largest]
+            days_of_pool[row["pool_id"]].append(PoolDay(**day))
+    return [PoolSeries(row, apy, tuple(days_of_pool[row.pool_id])) for row, apy in largest]
 
 
 def status(engine: Engine) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """The largest forecast errors, with the reasons that explain them.
 
-Reads evaluation rows with actual values and age_days (`forecast_history.describe_pools`); returns
-plain rows, APY in percent, TVL in USD.
+Reads evaluation rows with actual values and age_days (`forecast_history.describe_pools`). APY is in
+percent, TVL in USD.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,39 @@ LABELS = "SELECT pool_id, name, symbol, protocol, chain FROM pools WHERE pool_id
 NO_LABEL = dict.fromkeys(("name", "symbol", "protocol", "chain"))
 
 
-def largest_errors(engine: Engine, rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+@dataclass(frozen=True)
+class ForecastError:
+    """One large error of a forecast.
+
+    Attributes:
+        persistence: value of the as-of day.
+        low, high: interval of the forecast; None if half of it is unknown.
+        tvl_usd: TVL of the as-of day.
+        error: absolute error, in the units of the values.
+        scales: the error in the pool's usual one-day steps.
+        reasons: spike (the value moved by more than SPIKE_SCALES that day), new (observed for less
+            than 30 days), no_model, as_today (today's value was published).
+        name, symbol, protocol, chain: labels of the pool; None if `pools` lacks it.
+    """
+
+    pool_id: str
+    target_date: dt.date
+    persistence: float | None
+    forecast: float | None
+    low: float | None
+    high: float | None
+    actual: float
+    tvl_usd: float | None
+    error: float
+    scales: float
+    reasons: tuple[str, ...]
+    name: str | None
+    symbol: str | None
+    protocol: str | None
+    chain: str | None
+
+
+def largest_errors(engine: Engine, rows: pd.DataFrame) -> dict[str, list[ForecastError]]:
     """Ranks the errors of each target.
 
     Args:
@@ -34,10 +68,7 @@ def largest_errors(engine: Engine, rows: pd.DataFrame) -> dict[str, list[dict[st
         rows: evaluation rows with actual values and age_days.
 
     Returns:
-        Of each target up to MAX_ERRORS rows, at most MAX_ERRORS_OF_A_POOL of one pool: COLUMNS, the
-            pool's labels, error (value units), scales and reasons: spike (the value moved by more
-            than SPIKE_SCALES that day), new (observed for less than 30 days), no_model, as_today
-            (today's value was published).
+        Up to MAX_ERRORS errors of each target, at most MAX_ERRORS_OF_A_POOL of one pool.
 
     Raises:
         DatabaseError: the database does not answer or refuses a statement.
@@ -49,11 +80,11 @@ def largest_errors(engine: Engine, rows: pd.DataFrame) -> dict[str, list[dict[st
     labels = _labels(engine, pools)
     labelled = {}
     for target, errors in by_target.items():
-        labelled[target] = [error | labels.get(error["pool_id"], NO_LABEL) for error in errors]
+        labelled[target] = [_error(row, labels.get(row["pool_id"], NO_LABEL)) for row in errors]
     return labelled
 
 
-def _largest(rows: pd.DataFrame) -> list[dict[str, Any]]:
+def _largest(rows: pd.DataFrame) -> list[dict[Any, Any]]:
     measured = rows.assign(
         error=np.abs(values(rows, "actual") - values(rows, "forecast")),
         scales=errors_in_scales(rows, "forecast"),
@@ -67,11 +98,11 @@ def _largest(rows: pd.DataFrame) -> list[dict[str, Any]]:
         ["scales", "pool_id", "target_date"], ascending=[False, True, True]
     )
     first = ranked.groupby("pool_id", sort=False).head(MAX_ERRORS_OF_A_POOL).head(MAX_ERRORS)
-    return [_error(row) for row in first.to_dict("records")]
+    return first.to_dict("records")
 
 
-def _error(row: dict[Any, Any]) -> dict[str, Any]:
-    values_of_row = {
+def _error(row: Mapping[Any, Any], labels: Mapping[str, Any]) -> ForecastError:
+    values_of_row: dict[str, Any] = {
         name: None if isinstance(row[name], float) and np.isnan(row[name]) else row[name]
         for name in (*COLUMNS, "error", "scales")
     }
@@ -79,12 +110,12 @@ def _error(row: dict[Any, Any]) -> dict[str, Any]:
     if "no_model" in reasons and "as_today" in reasons:
         # without a model, today's value is always published
         reasons.remove("as_today")
-    return values_of_row | {"reasons": reasons}
+    return ForecastError(**values_of_row, reasons=tuple(reasons), **labels)
 
 
 def _labels(engine: Engine, pools: Sequence[str]) -> dict[str, dict[str, Any]]:
+    labels = {}
     with checked_connection(engine) as connection:
-        return {
-            row["pool_id"]: dict(row)
-            for row in connection.execute(text(LABELS), {"pools": list(pools)}).mappings()
-        }
+        for row in connection.execute(text(LABELS), {"pools": list(pools)}).mappings():
+            labels[row["pool_id"]] = {name: row[name] for name in NO_LABEL}
+    return labels

@@ -37,6 +37,7 @@ def write_backtest(engine: Engine, rows: pd.DataFrame, folder: Path) -> Path:
         "pools": rows["pool_id"].nunique(),
         "models": rows["model_version"].nunique(),
     }
+    # an empty frame has no first row
     if days:
         names = ("engine", "horizon_days", "interval_level", "run_id")
         backtest |= {name: rows[name].iloc[0] for name in names}

@@ -7,6 +7,7 @@ and the page of a backtest share it.
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -14,7 +15,7 @@ from markupsafe import Markup
 from sqlalchemy import Engine
 
 from forecasting.evaluation.daily_scores import RECENT_DAYS, daily_scores
-from forecasting.evaluation.segments import segment_scores
+from forecasting.evaluation.segments import SegmentScore, segment_scores
 from forecasting.publishing.forecast_history import describe_pools
 from reporting.figures.accuracy import accuracy, published_level
 from reporting.figures.largest_errors import largest_errors
@@ -30,13 +31,13 @@ def evaluation_parts(engine: Engine, rows: pd.DataFrame, *, scored_days: int) ->
         scored_days: number of target days of all parts but the plots by day, which have all rows.
 
     Returns:
-        scores (see `accuracy`), by_day, by_group, largest_errors and recent_days.
+        scores (see `accuracy`), by_day, by_segment, largest_errors and recent_days.
     """
     if rows.empty:
         return {
             "scores": [],
             "by_day": [],
-            "by_group": [],
+            "by_segment": [],
             "largest_errors": {},
             "recent_days": RECENT_DAYS,
         }
@@ -46,53 +47,96 @@ def evaluation_parts(engine: Engine, rows: pd.DataFrame, *, scored_days: int) ->
         rows[rows["target_date"] > rows["target_date"].max() - dt.timedelta(days=scored_days)],
     )
     segments = [
-        segment for segment in segment_scores(scored, level) if segment["by"] in SEGMENT_TITLES
+        segment for segment in segment_scores(scored, level) if segment.by in SEGMENT_TITLES
     ]
-    by_group = []
-    for target in sorted({segment["target"] for segment in segments}):
-        of_target = [segment for segment in segments if segment["target"] == target]
-        by_group.append(_by_group(target, of_target))
+    by_segment = []
+    for target in sorted({segment.target for segment in segments}):
+        of_target = [segment for segment in segments if segment.target == target]
+        by_segment.append(_segment_part(target, of_target))
     return {
         "scores": accuracy(scored),
         "by_day": [
-            _by_day(str(target), rows_of_target, level)
+            _daily_part(str(target), rows_of_target, level)
             for target, rows_of_target in rows.groupby("target")
         ],
-        "by_group": by_group,
+        "by_segment": by_segment,
         "largest_errors": largest_errors(engine, scored),
         "recent_days": RECENT_DAYS,
     }
 
 
-def _by_day(target: str, rows: pd.DataFrame, level: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Plot:
+    """A plot and the number of values off its scale."""
+
+    svg: Markup
+    clipped: int
+
+
+@dataclass(frozen=True)
+class DailyPlot(Plot):
+    """A plot by day, with the newest four-week score and its interval; None with too few days."""
+
+    recent: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class DailyPart:
+    """Scores of one target by day.
+
+    Attributes:
+        level: nominal coverage of the interval, 0 to 1.
+        ratio: capped errors of the model relative to persistence's.
+        coverage: share of actual values inside the interval.
+        lowest_ratio, highest_ratio: MAE ratio of single days; None without any.
+    """
+
+    target: str
+    first_day: dt.date
+    last_day: dt.date
+    level: float
+    ratio: DailyPlot
+    coverage: DailyPlot
+    lowest_ratio: float | None
+    highest_ratio: float | None
+
+
+@dataclass(frozen=True)
+class SegmentPart:
+    """Scores of one target by segment of pools."""
+
+    target: str
+    plot: Plot
+    segments: list[SegmentScore]
+
+
+def _daily_part(target: str, rows: pd.DataFrame, level: float) -> DailyPart:
     days = daily_scores(rows)
-    ratio, ratio_clipped = ratio_plot(days, f"ratio-{target}")
-    coverage, coverage_clipped = coverage_plot(days, level, f"coverage-{target}")
+    single_days = days["mae_ratio"].dropna()
+    return DailyPart(
+        target=target,
+        first_day=days["target_date"].iloc[0],
+        last_day=days["target_date"].iloc[-1],
+        level=level,
+        ratio=_daily_plot(days, "capped_ratio", ratio_plot(days, f"ratio-{target}")),
+        coverage=_daily_plot(days, "coverage", coverage_plot(days, level, f"coverage-{target}")),
+        lowest_ratio=float(single_days.min()) if len(single_days) else None,
+        highest_ratio=float(single_days.max()) if len(single_days) else None,
+    )
+
+
+def _daily_plot(days: pd.DataFrame, measure: str, plot: tuple[str, int]) -> DailyPlot:
     newest = days.iloc[-1]
-    plain = days["mae_ratio"].dropna()
-    return {
-        "target": target,
-        "first_day": days["target_date"].iloc[0],
-        "last_day": newest["target_date"],
-        "level": level,
-        "ratio": {"svg": Markup(ratio), "clipped": ratio_clipped} | _recent(days, "capped_ratio"),
-        "coverage": (
-            {"svg": Markup(coverage), "clipped": coverage_clipped} | _recent(days, "coverage")
-        ),
-        "plain": {"lowest": plain.min(), "highest": plain.max()} if len(plain) else None,
-    }
+    recent, low, high = (
+        None if pd.isna(newest[column]) else float(newest[column])
+        for column in (f"{measure}_recent", f"{measure}_low", f"{measure}_high")
+    )
+    svg, clipped = plot
+    return DailyPlot(Markup(svg), clipped, recent, low, high)
 
 
-def _recent(days: pd.DataFrame, measure: str) -> dict[str, float | None]:
-    """The newest four-week score and its interval; None with too few days."""
-    newest = days.iloc[-1]
-    names = {"recent": f"{measure}_recent", "low": f"{measure}_low", "high": f"{measure}_high"}
-    return {
-        name: None if pd.isna(newest[column]) else float(newest[column])
-        for name, column in names.items()
-    }
-
-
-def _by_group(target: str, groups: list[dict[str, Any]]) -> dict[str, Any]:
-    svg, clipped = segment_plot(groups, f"groups-{target}")
-    return {"target": target, "svg": Markup(svg), "clipped": clipped, "groups": groups}
+def _segment_part(target: str, segments: list[SegmentScore]) -> SegmentPart:
+    svg, clipped = segment_plot(segments, f"groups-{target}")
+    return SegmentPart(target, Plot(Markup(svg), clipped), segments)

@@ -70,6 +70,7 @@ def _of_target(name: str) -> str | None:
     target, _, rest = name.partition("_")
     if target not in ("apy", "tvl"):
         return None
+    # the first match counts: `move_0` has a label of its own
     for pattern, template in TARGET_LABELS.items():
         if match := re.fullmatch(pattern, rest):
             label = match.expand(template).replace(" 1 days", " 1 day")

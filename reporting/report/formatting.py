@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 
+from common import quantities
+
 UNKNOWN = "–"
-SECONDS_PER_DAY = 86_400
 
 
 def percent(value: float | None) -> str:
@@ -78,18 +79,13 @@ def count(value: int | None) -> str:
 
 
 def age(seconds: float | None) -> str:
-    """Returns an age: 40 minutes, 5 hours, 12 days, 3.2 years."""
-    if seconds is None:
-        return UNKNOWN
-    for limit, size, unit in (
-        (5400, 60, "minute"),
-        (2 * SECONDS_PER_DAY, 3600, "hour"),
-        (730 * SECONDS_PER_DAY, SECONDS_PER_DAY, "day"),
-    ):
-        if seconds < limit:
-            whole = max(0, round(seconds / size))
-            return f"{whole} {unit}{'' if whole == 1 else 's'}"
-    return f"{seconds / (365.25 * SECONDS_PER_DAY):.1f} years"
+    """Returns an age: 40 minutes, 5 hours, 419 days, 3.2 years."""
+    return UNKNOWN if seconds is None else quantities.age(seconds)
+
+
+def duration(seconds: float | None) -> str:
+    """Returns a duration: 0.4 s, 45 s, 2 min 5 s, 3 h 12 min."""
+    return UNKNOWN if seconds is None else quantities.duration(seconds)
 
 
 def _scaled(value: float) -> str:

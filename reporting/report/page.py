@@ -24,7 +24,17 @@ from reporting.report.feature_labels import feature_label
 log = logging.getLogger(__name__)
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-FORMATS = ("percent", "points", "signed_points", "usd", "share", "ratio", "count", "age")
+FORMATS = (
+    "percent",
+    "points",
+    "signed_points",
+    "usd",
+    "share",
+    "ratio",
+    "count",
+    "age",
+    "duration",
+)
 
 
 def write_page(
@@ -46,6 +56,7 @@ def write_page(
     path = folder.resolve() / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # readable for other accounts: a report has no secrets, and a web server may serve it
         write_atomically(path, page, mode=0o644)
     except OSError as error:
         raise ConfigurationError(
@@ -61,6 +72,7 @@ def render(template: str, contents: dict[str, Any]) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
+        # a misspelt name is an error, not an empty cell
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -74,5 +86,6 @@ def render(template: str, contents: dict[str, Any]) -> str:
         contents,
         style=Markup(style),
         script=Markup(script),
+        # the page's policy allows this script and no other, in case text of the data gets unescaped
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )

@@ -1,18 +1,18 @@
 """The plot of a pool: actual APY, past forecasts with their intervals, and the next forecast.
 
-Reads a row of `pool_series` (APY percent, UTC days); returns an `<svg>` element.
+Reads a pool of `pool_series` (APY percent, UTC days); returns an `<svg>` element.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from reporting.figures.forecasts import PoolSeries
 from reporting.report.svg import (
     ACCENT,
     BAND,
@@ -30,11 +30,11 @@ INNER_QUANTILES = (0.03, 0.97)
 OUTER_REACH = 1.5
 
 
-def apy_plot(series: dict[str, Any], number: int) -> tuple[str, int]:
+def apy_plot(series: PoolSeries, number: int) -> tuple[str, int]:
     """Draws the plot of one pool.
 
     Args:
-        series: a row of `pool_series`.
+        series: a pool of `pool_series`.
         number: keeps the ids of several plots on one page apart.
 
     Returns:
@@ -44,30 +44,28 @@ def apy_plot(series: dict[str, Any], number: int) -> tuple[str, int]:
     return draw_svg(f"plot{number}", lambda axes: _draw(axes, series, low, high))
 
 
-def _column(series: dict[str, Any], name: str) -> Values:
-    return np.array([_number(day[name]) for day in series["days"]], dtype=float)
+def _column(series: PoolSeries, name: str) -> Values:
+    return np.array([_number(getattr(day, name)) for day in series.days], dtype=float)
 
 
-def _limits(series: dict[str, Any]) -> tuple[float, float]:
+def _limits(series: PoolSeries) -> tuple[float, float]:
     """Bounds of the axis: all values but extremes; the next forecast is always inside."""
-    values = np.concatenate(
-        [_column(series, "actual"), _column(series, "forecast"), [series["apy"]]]
-    )
+    values = np.concatenate([_column(series, "actual"), _column(series, "forecast"), [series.apy]])
     values = values[np.isfinite(values)]
     inner_low, inner_high = np.quantile(values, INNER_QUANTILES)
     reach = OUTER_REACH * (inner_high - inner_low)
     usual = values[(values >= inner_low - reach) & (values <= inner_high + reach)]
-    low, high = min(usual.min(), series["apy"]), max(usual.max(), series["apy"])
+    low, high = min(usual.min(), series.apy), max(usual.max(), series.apy)
     below, above = _interval_room(series, low, high)
     pad = 0.08 * (high - low) or 0.05 * abs(high) or 0.5
     return (max(low - below - pad, 0.0) if low >= 0.0 else low - below - pad), high + above + pad
 
 
-def _interval_room(series: dict[str, Any], low: float, high: float) -> tuple[float, float]:
+def _interval_room(series: PoolSeries, low: float, high: float) -> tuple[float, float]:
     """Room for intervals below and above: at most the range of the values on either side."""
     # a wide interval must not flatten the lines
-    lowest = np.nanmin([low, *_column(series, "low"), _number(series["apy_low"])])
-    highest = np.nanmax([high, *_column(series, "high"), _number(series["apy_high"])])
+    lowest = np.nanmin([low, *_column(series, "low"), _number(series.pool.apy_low)])
+    highest = np.nanmax([high, *_column(series, "high"), _number(series.pool.apy_high)])
     return min(low - lowest, high - low), min(highest - high, high - low)
 
 
@@ -75,8 +73,8 @@ def _number(value: float | None) -> float:
     return np.nan if value is None else value
 
 
-def _draw(axes: Axes, series: dict[str, Any], low: float, high: float) -> int:
-    dates = np.array([day["date"] for day in series["days"]], dtype="datetime64[D]")
+def _draw(axes: Axes, series: PoolSeries, low: float, high: float) -> int:
+    dates = np.array([day.date for day in series.days], dtype="datetime64[D]")
     actual, forecast = _column(series, "actual"), _column(series, "forecast")
     dates, (actual, forecast, lower, upper) = _with_gaps(
         dates, [actual, forecast, _column(series, "low"), _column(series, "high")]
@@ -90,22 +88,22 @@ def _draw(axes: Axes, series: dict[str, Any], low: float, high: float) -> int:
     clipped = mark_clipped(axes, dates, actual, low, high, INK)
     axes.set_ylim(low, high)
     style_axes(axes, grid="y")
-    style_day_axis(axes, series["target_date"])
+    style_day_axis(axes, series.pool.target_date)
     _style_percent_axis(axes, low, high)
     return clipped
 
 
-def _draw_next_forecast(axes: Axes, series: dict[str, Any], low: float, high: float) -> None:
-    day = np.datetime64(series["target_date"])
-    if series["apy_low"] is not None and series["apy_high"] is not None:
+def _draw_next_forecast(axes: Axes, series: PoolSeries, low: float, high: float) -> None:
+    day = np.datetime64(series.pool.target_date)
+    if series.pool.apy_low is not None and series.pool.apy_high is not None:
         axes.plot(
             [day, day],
-            np.clip([series["apy_low"], series["apy_high"]], low, high),
+            np.clip([series.pool.apy_low, series.pool.apy_high], low, high),
             color=ACCENT,
             linewidth=2.4,
             alpha=0.55,
         )
-    axes.plot([day], [series["apy"]], linestyle="", marker="o", markersize=5, color=ACCENT)
+    axes.plot([day], [series.apy], linestyle="", marker="o", markersize=5, color=ACCENT)
 
 
 def _with_gaps(

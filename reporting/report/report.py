@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,13 @@ from sqlalchemy import Engine
 
 from reporting.figures.accuracy import newest_evaluated
 from reporting.figures.data_quality import data_quality
-from reporting.figures.forecasts import SERIES_DAYS, forecast_table, pool_series, recent_runs
+from reporting.figures.forecasts import (
+    SERIES_DAYS,
+    PoolForecast,
+    forecast_table,
+    pool_series,
+    recent_runs,
+)
 from reporting.figures.model_health import model_health
 from reporting.report.evaluation_parts import evaluation_parts
 from reporting.report.page import write_page
@@ -46,8 +54,9 @@ def _contents(engine: Engine, now: dt.datetime) -> dict[str, Any]:
     forecasts = forecast_table(engine)
     plots = []
     for number, series in enumerate(pool_series(engine, forecasts), start=1):
+        # the number keeps the ids of the plots apart
         svg, clipped = apy_plot(series, number)
-        plots.append({"pool": series, "svg": Markup(svg), "clipped": clipped})
+        plots.append({"pool": series.pool, "svg": Markup(svg), "clipped": clipped})
     return {
         "newest": _newest(forecasts, now.date()),
         "forecasts": forecasts,
@@ -62,20 +71,44 @@ def _contents(engine: Engine, now: dt.datetime) -> dict[str, Any]:
     }
 
 
-def _newest(forecasts: list[dict[str, Any]], today: dt.date) -> dict[str, Any] | None:
-    """Facts that all rows of the newest forecasts share; `age_days` counts complete days only."""
+@dataclass(frozen=True)
+class NewestForecasts:
+    """Facts of all rows of the newest forecasts.
+
+    Attributes:
+        age_days: complete days between the as-of day and today.
+        by_model: forecasts that no fallback replaced.
+        fallbacks: reasons and their numbers of forecasts, the most frequent first.
+        tvl: sum over the pools on the as-of day; USD.
+    """
+
+    as_of: dt.date
+    target_date: dt.date
+    horizon_days: int
+    interval_level: float
+    engines: list[str]
+    versions: list[str]
+    age_days: int
+    by_model: int
+    fallbacks: list[tuple[str, int]]
+    tvl: float
+
+
+def _newest(forecasts: Sequence[PoolForecast], today: dt.date) -> NewestForecasts | None:
     if not forecasts:
         return None
     first = forecasts[0]
-    reasons = Counter(row["apy_fallback_reason"] for row in forecasts if row["apy_fallback_reason"])
-    return {
-        **{
-            name: first[name] for name in ("as_of", "target_date", "horizon_days", "interval_level")
-        },
-        "engines": sorted({row["engine"] for row in forecasts}),
-        "versions": sorted({row["model_version"] for row in forecasts}),
-        "age_days": (today - first["as_of"]).days - 1,
-        "by_model": len(forecasts) - reasons.total(),
-        "fallbacks": reasons.most_common(),
-        "tvl": sum(row["tvl_today"] or 0.0 for row in forecasts),
-    }
+    reasons = Counter(row.apy_fallback_reason for row in forecasts if row.apy_fallback_reason)
+    return NewestForecasts(
+        as_of=first.as_of,
+        target_date=first.target_date,
+        horizon_days=first.horizon_days,
+        interval_level=first.interval_level,
+        engines=sorted({row.engine for row in forecasts}),
+        versions=sorted({row.model_version for row in forecasts}),
+        # today is never complete, so data up to yesterday are 0 days old
+        age_days=(today - first.as_of).days - 1,
+        by_model=len(forecasts) - reasons.total(),
+        fallbacks=reasons.most_common(),
+        tvl=sum(row.tvl_today or 0.0 for row in forecasts),
+    )

@@ -6,7 +6,7 @@ values off their scale. Labels are those of this module, never names of the data
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
+from forecasting.evaluation.segments import SegmentScore
 from reporting.report.svg import (
     ACCENT,
     BAND,
@@ -54,6 +55,7 @@ SEGMENT_LABELS = {
 
 def coverage_plot(days: pd.DataFrame, level: float, name: str) -> tuple[str, int]:
     """Draws the share of actual values inside the interval."""
+    # the axis ends at 100 %, and has room only below the values
     lowest = np.nanmin([*days["coverage"], *days["coverage_low"], level])
     return draw_svg(
         name,
@@ -73,11 +75,11 @@ def ratio_plot(days: pd.DataFrame, name: str) -> tuple[str, int]:
     )
 
 
-def segment_plot(segments: list[dict[str, Any]], name: str) -> tuple[str, int]:
+def segment_plot(segments: Sequence[SegmentScore], name: str) -> tuple[str, int]:
     """Draws each segment's MAE ratio with its interval and its number of rows."""
     by_class = []
     for by, title in SEGMENT_TITLES.items():
-        by_class.append((title, [segment for segment in segments if segment["by"] == by]))
+        by_class.append((title, [segment for segment in segments if segment.by == by]))
     lines = sum(len(members) + 1 for _, members in by_class if members)
     return draw_svg(
         name,
@@ -128,7 +130,7 @@ def _draw_days(
     return clipped
 
 
-def _draw_segments(axes: Axes, by_class: list[tuple[str, list[dict[str, Any]]]]) -> int:
+def _draw_segments(axes: Axes, by_class: list[tuple[str, list[SegmentScore]]]) -> int:
     # x in shares of the axes, y in rows: for texts on either side of the axes
     margin = blended_transform_factory(axes.transAxes, axes.transData)
     labels: list[str] = []
@@ -148,18 +150,19 @@ def _draw_segments(axes: Axes, by_class: list[tuple[str, list[dict[str, Any]]]])
         )
         labels.append("")
         for segment in members:
-            ends = (segment[key] for key in ("mae_ratio", "mae_ratio_low", "mae_ratio_high"))
+            ends = (segment.mae_ratio, segment.mae_ratio_low, segment.mae_ratio_high)
+            # with too few days there is no interval: the segment gets a point without a bar
             ratios.append((len(labels), *(np.nan if end is None else end for end in ends)))
             axes.text(
                 1.02,
                 len(labels),
-                f"{segment['rows']:,}",
+                f"{segment.rows:,}",
                 ha="left",
                 va="center",
                 transform=margin,
                 color=MUTED,
             )
-            labels.append(SEGMENT_LABELS.get(segment["group"], segment["group"]))
+            labels.append(SEGMENT_LABELS.get(segment.group, segment.group))
     positions, values, low, high = np.array(ratios, dtype=float).T
     left, right = _ratio_limits(np.concatenate([values, low, high]))
     axes.axvline(1.0, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))

@@ -48,14 +48,18 @@ def draw_svg(
     """
     with mpl.rc_context(
         {
+            # text stays text, in the font of the page
             "svg.fonttype": "none",
+            # ids are random otherwise: the same data must give the same file
             "svg.hashsalt": f"yieldspark-{name}",
             "font.size": 9,
             "path.simplify": True,
+            # a dollar sign in a label is no formula
             "text.parse_math": False,
         }
     ):
         figure = Figure(figsize=inches, layout="constrained")
+        # registers itself as the canvas of the figure
         FigureCanvasSVG(figure)
         result = draw(figure.add_subplot())
         buffer = io.StringIO()
@@ -135,6 +139,7 @@ def _inline(svg: str, name: str) -> str:
     """Converts an SVG file into an element: no prologue, colours by variable, ids with a prefix."""
     opening, rest = svg[svg.index("<svg") :].split(">", 1)
     view_box = opening[opening.index('viewBox="') :].split('"')[1]
+    # the namespace of xlink is declared in the prologue, which is left out
     rest = rest.replace("xlink:href", "href")
     rest = re.sub(r'\bid="', f'id="{name}-', rest)
     rest = re.sub(r'(href="|url\()#', rf"\1#{name}-", rest)

@@ -218,7 +218,7 @@ def test_every_method_is_scored_on_the_same_rows_beside_persistence() -> None:
         == apy["methods"]["median7"]["ratio"]["mae_high"]
         == 2.0
     )
-    assert apy["methods"]["lightgbm"]["mae"] == score(rows, 0.8)["model"]["mae"]
+    assert apy["methods"]["lightgbm"]["mae"] == score(rows, 0.8).errors["model"].mae
     assert apy["methods"]["persistence"]["interval"]["pinball_ratio"] == 1.0
     coverage = {
         name: method["interval"] and method["interval"]["coverage"]

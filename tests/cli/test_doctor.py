@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from cli import doctor_checks
-from cli.doctor_checks import CheckResult, run_checks
+from cli.doctor import database as database_checks
+from cli.doctor import machine
+from cli.doctor.check import CheckResult
+from cli.doctor.checks import run_checks
 from common.errors import DatabaseRefused
 from config_spark import Settings
 from database.connections.engine import make_engine
@@ -68,6 +70,7 @@ def test_every_check_reports_once_and_a_failure_names_its_fix(settings: Settings
         "tables",
         "clock",
         "folders",
+        "unread rows",
     ]
     for finding in found:
         assert finding.found
@@ -141,7 +144,7 @@ def test_a_standby_is_a_warning(settings: Settings, own_server: EmbeddedServer) 
 def test_a_clock_apart_from_the_databases_is_a_warning(
     settings: Settings, server_address: ServerAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_checks, "CLOCK_TOLERANCE_SECONDS", -1.0)
+    monkeypatch.setattr(database_checks, "CLOCK_TOLERANCE_SECONDS", -1.0)
     clock = findings(with_server(settings, server_address))["clock"]
     assert clock.result == "warn"
     assert "NTP" in clock.fix
@@ -150,7 +153,7 @@ def test_a_clock_apart_from_the_databases_is_a_warning(
 def test_a_clock_before_the_product_is_a_failure(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_checks, "SANE_YEARS", range(1970, 1971))
+    monkeypatch.setattr(database_checks, "SANE_YEARS", range(1970, 1971))
     assert findings(settings)["clock"].result == "fail"
 
 
@@ -196,16 +199,16 @@ def test_no_java_fails_with_what_to_install(
 def test_disk_is_judged_by_what_is_free_where_the_data_go(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, enough: float, least: float, state: str
 ) -> None:
-    monkeypatch.setattr(doctor_checks, "ENOUGH_DISK_GIB", enough)
-    monkeypatch.setattr(doctor_checks, "LEAST_DISK_GIB", least)
+    monkeypatch.setattr(machine, "ENOUGH_DISK_GIB", enough)
+    monkeypatch.setattr(machine, "LEAST_DISK_GIB", least)
     disk = findings(settings)["disk"]
     assert disk.result == state
     assert str(settings.yieldspark_home.parent) in disk.found
 
 
 def test_little_memory_is_a_warning(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 0.1 < doctor_checks.memory_gib() < 100_000
-    monkeypatch.setattr(doctor_checks, "ENOUGH_MEMORY_GIB", 100_000.0)
+    assert 0.1 < machine.memory_gib() < 100_000
+    monkeypatch.setattr(machine, "ENOUGH_MEMORY_GIB", 100_000.0)
     assert findings(settings)["memory"].result == "warn"
 
 

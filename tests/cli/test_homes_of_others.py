@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.doctor_checks import OWN_HOME, run_checks
+from cli.doctor.check import OWN_HOME
+from cli.doctor.checks import run_checks
 from common.errors import describe_file_error
 from config_spark import load_settings
 from tests.support.processes import CommandLineHere

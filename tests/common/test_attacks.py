@@ -34,7 +34,7 @@ from urllib.request import Request, urlopen
 import pytest
 from pyspark.sql import SparkSession
 
-from cli.doctor_checks import folders
+from cli.doctor.machine import folders
 from common.errors import CloudRefused, EnvironmentNotReady, ReleaseConflict
 from common.logging_setup import add_log_file
 from common.private_files import change_owner, private_folder, write_private

@@ -72,7 +72,7 @@ def test_dry_run_prints_plan(database: Settings, engine: Engine, tmp_path: Path)
 PLANS = """
 from config_spark import load_settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
-from spark.session import is_jvm_running
+from spark.jvm import is_jvm_running
 print(run_metrics(load_settings(), dry_run=True)["plan"]["mode"], is_jvm_running())
 """
 

@@ -18,7 +18,7 @@ from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.planning.run_request import Request
 from data_processing.quarantine.queries import Selection
 from data_processing.quarantine.replay import Replay, drop_rows, replay_rows
-from reporting.figures.data_quality import data_quality
+from reporting.figures.data_quality import QuarantinedRows, data_quality
 from tests.data_processing.test_metrics_job import assert_equal_to_oracle
 from tests.support.metrics_histories import START
 from tests.support.metrics_oracle import RawRow, World
@@ -110,9 +110,9 @@ def test_next_run_uses_corrected_row(
         "apy_beyond_limit": "replayed",
         "apy_not_a_number": None,
     }
-    assert data_quality(engine)["quarantine"] == [
-        {"source_table": "raw_defillama_pool_history", "reason": "apy_not_a_number", "rows": 1}
-    ]
+    assert data_quality(engine).quarantine == (
+        QuarantinedRows("raw_defillama_pool_history", "apy_not_a_number", rows=1),
+    )
 
 
 def test_replay_under_other_limits_and_following_full_run(

@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
-from cli.metrics_doctor_check import unread_rows
+from cli.doctor.raw_history import unread_rows
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.planning.run_request import Request

@@ -180,4 +180,4 @@ def test_forecasts_use_the_named_table(database: Settings, spark: SparkSession) 
     )
     assert published == [{"rows": 12}]
     assert rows_of(engine, "SELECT * FROM pool_daily_metrics") == []
-    assert {row["apy_today"] is not None for row in forecast_table(engine)} == {True}
+    assert {row.apy_today is not None for row in forecast_table(engine)} == {True}

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from cli.doctor_checks import CheckResult, run_checks
+from cli.doctor.check import CheckResult
+from cli.doctor.checks import run_checks
 from common.errors import DatabaseRefused, SchemaMismatch
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics

@@ -10,8 +10,8 @@ from datetime import UTC, date, datetime
 import pytest
 from sqlalchemy import Engine, text
 
-from cli import doctor_checks
-from cli.metrics_doctor_check import UNREAD_ROWS
+from cli.doctor import checks as doctor_checks
+from cli.doctor import database as database_checks
 from config_spark import Settings
 from data_processing.planning import plan as metrics_plan
 from data_processing.planning.plan import plan_metrics
@@ -89,9 +89,9 @@ def test_counts_restart_after_a_run_that_could_not_count(engine: Engine) -> None
 def test_doctor_reports_an_unfinished_check(
     database: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_checks, "DATABASE_SECONDS", SHORT)
+    monkeypatch.setattr(database_checks, "DATABASE_SECONDS", SHORT)
     add_run(engine, database, datetime.now(UTC), date(2024, 1, 2))
-    findings = doctor_checks.run_checks(database, [UNREAD_ROWS])
+    findings = doctor_checks.run_checks(database)
     unread = findings[-1]
     assert (unread.result, unread.found[: len(UNFINISHED)]) == ("warn", UNFINISHED)
     assert "fail" not in {finding.result for finding in findings if finding.name == "database"}

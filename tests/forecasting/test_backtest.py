@@ -185,8 +185,9 @@ def test_the_gate_opens_after_forty_target_days_with_actual_values(horizon: int)
 def test_a_model_with_skill_beats_persistence(target: Target) -> None:
     rows = after_warm_up(published(out_of_sample(0.9), target))
     table = score_table(evaluated(rows, target), 0.8)[target.name]["restricted"]
-    assert table["rows"] == 20 * (DAYS - MIN_DAYS - 2)
-    assert table["ratio"]["mae"] < 0.6
+    assert table.rows == 20 * (DAYS - MIN_DAYS - 2)
+    assert table.ratio.mae is not None
+    assert table.ratio.mae < 0.6
 
 
 @pytest.mark.parametrize("gate", ["closed", "open"])
@@ -214,8 +215,8 @@ def test_a_model_without_skill_becomes_persistence_to_the_bit(target: Target) ->
     assert (rows["gate_weight"] == 0.0).all()
     assert (rows["forecast"] == rows["now"]).all()
     found = score(evaluated(rows, target), 0.8)
-    assert found["ratio"]["mae"] == 1.0
-    assert found["interval"]["coverage"] == pytest.approx(0.8, abs=0.03)
+    assert found.ratio.mae == 1.0
+    assert found.interval.coverage == pytest.approx(0.8, abs=0.03)
 
 
 def test_a_step_that_is_noise_becomes_persistence_to_the_bit() -> None:

@@ -223,7 +223,7 @@ def test_entries_are_json_with_ten_features_at_most() -> None:
     entries = list(checks(found).values())
     assert json.loads(json.dumps(entries, allow_nan=False)) == entries
     assert [(entry["name"], entry["level"], entry["severity"]) for entry in entries] == [
-        (name, "batch", "warn") for name in ("feature_drift", "new_pools_share", "rule_share")
+        (name, "batch", "warn") for name in ("feature_drift", "new_pools_share", "fallback_share")
     ]
     listed = entries[0]["features"]
     assert [one["feature"] for one in listed[:3]] == [one.feature for one in found[:3]]
@@ -243,16 +243,17 @@ def test_new_pools_are_those_without_a_day_in_training() -> None:
     assert checks([], **wanted, max_new_pools_share=0.25)["new_pools_share"]["passed"]
 
 
-def test_rule_share_counts_fallbacks() -> None:
-    check = checks([], reasons=["gate", "stale", None, "cold_start", "gate", "gate"])["rule_share"]
+def test_fallback_share_counts_fallbacks() -> None:
+    reasons = ["gate", "stale", None, "cold_start", "gate", "gate"]
+    check = checks([], reasons=reasons)["fallback_share"]
     assert check["found"] == "5 of 6 APY forecasts are fallbacks (83%); MAX_FALLBACK_SHARE is 80%"
     assert (check["passed"], check["share"]) == (False, 0.8333)
-    assert checks([], reasons=["gate"] * 4 + [None])["rule_share"]["passed"]
+    assert checks([], reasons=["gate"] * 4 + [None])["fallback_share"]["passed"]
 
 
 def test_a_run_without_rows_has_no_share() -> None:
     found = checks([], pools=[], reasons=[])
-    assert [found[name]["share"] for name in ("new_pools_share", "rule_share")] == [0.0, 0.0]
+    assert [found[name]["share"] for name in ("new_pools_share", "fallback_share")] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("column", ["actual_apy", "actual_tvl"])

@@ -24,7 +24,7 @@ from database.schema.owner_tables import FORECAST_COLUMNS, pool_daily_metrics, p
 from forecasting.backtest_spark import run_backtest
 from forecasting.engines.synapseml_engine import check_runtime
 from forecasting.evaluation.evaluate import evaluate
-from forecasting.evaluation.scores import score_table
+from forecasting.evaluation.scores import score_table, table_json
 from forecasting.forecast_pools_spark import main, run_forecast
 from forecasting.run.dataset import cached_dataset
 from forecasting.run.plan import plan_forecast
@@ -120,7 +120,7 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
         0,
         12,
     )
-    assert not {"fit_tvl", "fit_apy", "judge"} & set(again["stages"])
+    assert not {"fit_tvl", "fit_apy", "validate"} & set(again["stages"])
     assert again["rows"]["read"] == row["rows"]["read"], (
         "features look back as far as in a run that fits"
     )
@@ -326,7 +326,7 @@ def is_left_by_a_backtest(short: Settings, spark: SparkSession) -> None:
     assert {"level", "coverage", "mean_width", "pinball", "pinball_ratio"} <= set(
         scored["interval"]
     )
-    assert score_table(kept[0], short.interval_level) == result["targets"]
+    assert table_json(score_table(kept[0], short.interval_level)) == result["targets"]
     assert result["seconds"] > 0
     assert "fit_apy" in result["stages"]
     assert execute_sql(short, published_query) == before
@@ -408,7 +408,7 @@ def test_a_dry_run_prints_the_plan_without_a_session_and_writes_nothing(
         "lightgbm",
     )
     assert plan["rows"] == int((panel["date"] >= dt.date.fromisoformat(plan["first_day"])).sum())
-    assert (plan["forecast_days"], plan["refits"], plan["ledger_days"]) == (46, 1, 0)
+    assert (plan["forecast_days"], plan["refits"], plan["history_days"]) == (46, 1, 0)
     assert (plan["champion"], plan["newest_version"], plan["problems"]) == (None, None, [])
     assert table(short, "yieldspark.run_ledger").empty
     assert f"as_of: {END}" in plain_lines(document)

@@ -21,7 +21,7 @@ import sample_data
 from forecasting.engines.folds import backtest_folds
 from forecasting.engines.lightgbm_engine import LightgbmEngine
 from forecasting.engines.model_parameters import ModelParameters
-from forecasting.evaluation.scores import score_table
+from forecasting.evaluation.scores import score_table, table_json
 from forecasting.features.feature_frame import feature_rows
 from forecasting.features.feature_names import FEATURES, LABELS
 from forecasting.features.labelled_features import FeatureSpec
@@ -74,9 +74,9 @@ def scores(spark: SparkSession) -> dict[str, Any]:
     for target_name, classes in table.items():
         print(
             target_name,
-            {name: (of["rows"], of["ratio"], of["interval"]) for name, of in classes.items()},
+            {name: (score.rows, score.ratio, score.interval) for name, score in classes.items()},
         )
-    return table
+    return table_json(table)
 
 
 @pytest.mark.parametrize(

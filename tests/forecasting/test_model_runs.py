@@ -43,7 +43,7 @@ from tests.support.model_archives import archive
 
 MODEL: dict[str, Any] = {"engine": "lightgbm", "horizon": 1}
 FIRST_DAY = END - dt.timedelta(days=10)
-FITS = {"fit_tvl", "fit_apy", "judge"}
+FITS = {"fit_tvl", "fit_apy", "validate"}
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
         True,
         "the registry answers and its versions are intact",
     )
-    assert checks_of(row)["model_judgement"][1].startswith(
+    assert checks_of(row)["model_decision"][1].startswith(
         "promoted: the challenger loses less than persistence"
     )
     assert checks_of(row)["model_serves"] == (True, f"{version} serves")
@@ -259,7 +259,7 @@ def test_where_nothing_can_be_forecast_persistence_is_published_with_the_reason(
     assert table(weekly, "yieldspark.promotion")[
         ["decision", "challenger", "serving_version"]
     ].to_numpy().tolist() == [[REFUSED, version, None]]
-    passed, found = checks_of(row)["model_judgement"]
+    passed, found = checks_of(row)["model_decision"]
     assert (
         passed,
         found.startswith("refused: no version beats persistence outside the noise"),
@@ -437,7 +437,7 @@ def test_problems_of_the_registry_are_checks_that_warn() -> None:
     assert [(result.name, result.passed, result.severity) for result in results] == [
         ("model_registry", False, "warn"),
         ("model_registry", False, "warn"),
-        ("model_judgement", False, "warn"),
+        ("model_decision", False, "warn"),
         ("model_serves", False, "warn"),
     ]
     assert [result.message for result in results[:2]] == ["one is damaged", "one is silent"]

@@ -144,22 +144,22 @@ def test_a_decision_is_written_with_who_and_why(engine: Engine) -> None:
     decide(engine, REFUSED, "b", "a", None)
     decide(engine, PROMOTED, "z", None, "z", of="synapseml")
     newest, first = decisions.list_decisions(engine, **MODEL)
-    assert [newest[name] for name in ("decision", "challenger", "champion", "serving_version")] == [
+    assert (newest.decision, newest.challenger, newest.champion, newest.serving_version) == (
         REFUSED,
         "b",
         "a",
         None,
-    ]
-    assert [first[name] for name in ("decision", "reason", "as_of", "run_id", "horizon_days")] == [
+    )
+    assert (first.decision, first.reason, first.as_of, first.run_id, first.horizon_days) == (
         PROMOTED,
         "promoted for a test",
         day(50),
         "run",
         1,
-    ]
-    assert first["numbers"] == {"ratio": {"challenger/persistence": [0.9, None, None]}}
-    assert "@" in first["decided_by"]
-    assert first["decided_at"] <= newest["decided_at"]
+    )
+    assert first.numbers == {"ratio": {"challenger/persistence": [0.9, None, None]}}
+    assert "@" in first.decided_by
+    assert first.decided_at <= newest.decided_at
 
 
 def test_who_served_before_over_promotions_and_going_back(engine: Engine) -> None:

@@ -46,7 +46,7 @@ def validation_rows(*, days: int = DAYS, small_pools: int = 10, seed: int = 3) -
             "apy_next": np.where(day == days, np.nan, 5.0 + 0.5 * actual_move),
             "apy_scale": 0.5,
             "tvl": np.where(pool < small_pools, SMALL, LARGE),
-            "came_true": actual_move,
+            "actual_move": actual_move,
         }
     )
 
@@ -61,7 +61,7 @@ def moves(rows: pd.DataFrame, skill: float, *, seed: int = 1) -> Values:
     worse.
     """
     noise = 0.05 * np.random.default_rng(seed).standard_normal(len(rows))
-    return _sixtyfourths(skill * rows["came_true"].to_numpy() + noise)
+    return _sixtyfourths(skill * rows["actual_move"].to_numpy() + noise)
 
 
 def decide(
@@ -134,7 +134,7 @@ def test_numbers_hold_losses_and_ratios_with_their_intervals() -> None:
         POOLS * DAYS,
         0.9,
     )
-    true = ROWS["came_true"].to_numpy()[ROWS["apy_next"].notna()]
+    true = ROWS["actual_move"].to_numpy()[ROWS["apy_next"].notna()]
     planted = {"challenger": BETTER, "champion": GOOD, "persistence": 0.0 * GOOD}
     losses = {
         name: float(np.abs(true - move[ROWS["apy_next"].notna()]).mean())
@@ -159,11 +159,11 @@ def test_a_version_that_is_the_champion_again_is_equal_to_the_bit() -> None:
 def test_a_little_better_within_the_noise_is_not_better() -> None:
     """The ratio is under 1, and its interval contains 1."""
     lucky = GOOD + np.where(
-        ROWS["date"] == ROWS["date"].min(), 0.25 * np.sign(ROWS["came_true"] - GOOD), 0.0
+        ROWS["date"] == ROWS["date"].min(), 0.25 * np.sign(ROWS["actual_move"] - GOOD), 0.0
     )
     unlucky = np.where(
         ROWS["date"] == ROWS["date"].max() - pd.Timedelta(days=1),
-        0.125 * np.sign(ROWS["came_true"] - GOOD),
+        0.125 * np.sign(ROWS["actual_move"] - GOOD),
         0.0,
     )
     found = decide(lucky - unlucky, GOOD)
@@ -280,8 +280,8 @@ def test_one_absurd_pool_decides_nothing() -> None:
 
 def test_tvl_is_compared_in_its_logarithm() -> None:
     rows = pd.DataFrame({"date": ROWS["date"], "tvl": ROWS["tvl"], "apy": 5.0, "tvl_scale": 0.01})
-    rows["tvl_next"] = np.expm1(np.log1p(rows["tvl"]) + 0.01 * ROWS["came_true"])
-    found = evaluate_challenger(TVL, rows, {CHALLENGER: ROWS["came_true"].to_numpy(float)}, 0.05)
+    rows["tvl_next"] = np.expm1(np.log1p(rows["tvl"]) + 0.01 * ROWS["actual_move"])
+    found = evaluate_challenger(TVL, rows, {CHALLENGER: ROWS["actual_move"].to_numpy(float)}, 0.05)
     assert found.numbers["loss"]["challenger"] == pytest.approx(0.0, abs=1e-6)
     assert (found.decision, found.numbers["target"]) == (PROMOTED, "tvl")
 

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forecasting.evaluation.scores import score, score_table, summary_line
-from forecasting.evaluation.segments import LARGEST, segment_scores
+from forecasting.evaluation.error_measures import IntervalScores
+from forecasting.evaluation.scores import ErrorRatios, score, score_table, summary_line, table_json
+from forecasting.evaluation.segments import LARGEST, SegmentScore, segment_scores
 
 DAY = dt.date(2024, 6, 1)
 COLUMNS = {
@@ -84,8 +85,14 @@ def test_scores_by_hand() -> None:
         apy_percent=[8.0, 10.0, 5.0, 150.0],
     )
     table = score_table(rows, 0.8)
-    found = table["apy"]["restricted"]
-    assert (found["rows"], found["pools"], found["days"], found["mase_pools"]) == (3, 2, 1, 2)
+    restricted = table["apy"]["restricted"]
+    assert (restricted.rows, restricted.pools, restricted.days, restricted.mase_pools) == (
+        3,
+        2,
+        1,
+        2,
+    )
+    found = restricted.to_json()
     # MASE: pool a errs by 0.5 where a step is 1, pool b by 2 where it is 4
     expected = {
         "mae": 1.0,
@@ -115,8 +122,8 @@ def test_scores_by_hand() -> None:
     assert (interval["level"], interval["rows"]) == (0.8, 3)
     assert interval["coverage"] == pytest.approx(1 / 3)
     assert interval["mean_width"] == pytest.approx(5.5 / 3)
-    assert table["apy"]["all"]["rows"] == 4
-    assert table["apy"]["all"]["interval"]["rows"] == 3
+    assert table["apy"]["all"].rows == 4
+    assert table["apy"]["all"].interval.rows == 3
 
 
 def test_pinball_losses_are_compared_where_both_intervals_are() -> None:
@@ -129,26 +136,23 @@ def test_pinball_losses_are_compared_where_both_intervals_are() -> None:
         naive_low=[8.0, np.nan, 8.0],
         naive_high=[9.0, np.nan, 12.0],
     )
-    found = score(rows, 0.8)["interval"]
+    found = score(rows, 0.8).interval
     first = (0.1 * 1.0 + 0.5 * 1.0 + 0.1 * 3.0) / 3
     second = (0.9 * 2.0 + 0.0 + 0.1 * 4.0) / 3
     naive_first = (0.1 * 2.0 + 0.5 * 2.0 + 0.9 * 1.0) / 3
-    assert found["pinball"] == pytest.approx((first + second) / 2)
-    assert found["pinball_ratio"] == pytest.approx(first / naive_first)
-    assert (found["naive_coverage"], found["naive_width"]) == (0.0, 1.0)
+    assert found.pinball == pytest.approx((first + second) / 2)
+    assert found.pinball_ratio == pytest.approx(first / naive_first)
+    assert (found.naive_coverage, found.naive_width) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(("actual", "coverage"), [(8.9, 0.0), (9.0, 1.0), (11.0, 1.0), (11.1, 0.0)])
 def test_an_interval_holds_its_own_ends(actual: float, coverage: float) -> None:
-    assert (
-        score(evaluation(actual=actual, low=9.0, high=11.0), 0.8)["interval"]["coverage"]
-        == coverage
-    )
+    assert score(evaluation(actual=actual, low=9.0, high=11.0), 0.8).interval.coverage == coverage
 
 
 def test_outer_quantiles_of_the_pinball_loss_are_those_of_the_level() -> None:
     rows = evaluation(actual=10.0, forecast=10.0, low=8.0, high=14.0)
-    assert score(rows, 0.5)["interval"]["pinball"] == pytest.approx((0.25 * 2.0 + 0.25 * 4.0) / 3)
+    assert score(rows, 0.5).interval.pinball == pytest.approx((0.25 * 2.0 + 0.25 * 4.0) / 3)
 
 
 @pytest.mark.parametrize(
@@ -156,17 +160,13 @@ def test_outer_quantiles_of_the_pinball_loss_are_those_of_the_level() -> None:
 )
 def test_half_an_interval_is_none(missing: dict[str, float]) -> None:
     rows = evaluation(**{"low": 9.0, "high": 11.0, "naive_low": 9.0, "naive_high": 11.0} | missing)
-    found = score(rows, 0.8)["interval"]
-    nothing = dict.fromkeys(
-        ("coverage", "mean_width", "pinball", "pinball_ratio", "naive_coverage", "naive_width")
-    )
-    assert found == {"level": 0.8, "rows": 0} | nothing
+    assert score(rows, 0.8).interval == IntervalScores(level=0.8)
 
 
 @pytest.mark.parametrize(("target", "floor"), [("apy", 1.0), ("tvl", 1_000.0)])
 def test_the_denominator_of_mape_has_a_floor(target: str, floor: float) -> None:
     rows = evaluation(target=target, actual=[0.0, -4 * floor], forecast=[0.5 * floor, -3 * floor])
-    assert score(rows, 0.8)["model"]["mape"] == pytest.approx((0.5 + 0.25) / 2)
+    assert score(rows, 0.8).errors["model"].mape == pytest.approx((0.5 + 0.25) / 2)
 
 
 def test_pools_that_never_moved_or_are_unknown_are_left_out_of_mase() -> None:
@@ -174,42 +174,41 @@ def test_pools_that_never_moved_or_are_unknown_are_left_out_of_mase() -> None:
         pool_id=["still", "unknown", "half", "half"], mean_abs_change=[0.0, np.nan, np.nan, 0.5]
     )
     found = score(rows, 0.8)
-    assert (found["pools"], found["mase_pools"]) == (3, 1)
-    assert found["model"]["mase"] == pytest.approx(1.0 / 0.5)
-    assert score(rows.iloc[:2], 0.8)["ratio"]["mase"] is None
+    assert (found.pools, found.mase_pools) == (3, 1)
+    assert found.errors["model"].mase == pytest.approx(1.0 / 0.5)
+    assert score(rows.iloc[:2], 0.8).ratio.mase is None
 
 
 def test_a_ratio_to_a_perfect_persistence_is_not_defined() -> None:
     rows = month(days=20).query("target == 'apy'")
     found = score(rows.assign(persistence=rows["actual"]), 0.8)
-    assert set(found["ratio"].values()) == {None}
-    assert found["persistence"]["mae"] == 0.0
+    assert found.ratio == ErrorRatios()
+    assert found.errors["persistence"].mae == 0.0
 
 
 def test_no_rows_have_no_scores() -> None:
     none = evaluation().iloc[:0]
-    assert score(none, 0.8) == {"rows": 0, "pools": 0, "days": 0}
+    assert score(none, 0.8).to_json() == {"rows": 0, "pools": 0, "days": 0}
     assert (score_table(none, 0.8), segment_scores(none, 0.8)) == ({}, [])
     assert summary_line({}) == "no day could be scored"
 
 
 def test_a_forecast_unknown_on_one_row_has_no_errors_and_the_others_keep_theirs() -> None:
     rows = month().assign(mean_reversion=lambda rows: rows["mean_reversion"].mask(rows.index == 3))
-    found = score_table(rows, 0.8)["apy"]["all"]
+    found = score_table(rows, 0.8)["apy"]["all"].to_json()
     assert set(found["mean_reversion"].values()) == {None}
     assert None not in found["model"].values()
-    json.dumps(score_table(rows, 0.8), allow_nan=False)
+    json.dumps(table_json(score_table(rows, 0.8)), allow_nan=False)
 
 
 def test_ratios_are_in_their_intervals_and_do_not_depend_on_row_order() -> None:
     rows = month()
-    ratio = score_table(rows, 0.8)["apy"]["all"]["ratio"]
+    ratio = score_table(rows, 0.8)["apy"]["all"].to_json()["ratio"]
     assert ratio["mae_low"] < ratio["mae"] < ratio["mae_high"] < 0.8
     assert ratio["median_ae_low"] < ratio["median_ae"] < ratio["median_ae_high"]
     assert ratio["median_ae_low"] != ratio["mae_low"]
-    assert score_table(rows.sample(frac=1, random_state=1), 0.8)["apy"]["all"][
-        "ratio"
-    ] == pytest.approx(ratio, rel=1e-12)
+    shuffled = score_table(rows.sample(frac=1, random_state=1), 0.8)["apy"]["all"]
+    assert shuffled.to_json()["ratio"] == pytest.approx(ratio, rel=1e-12)
 
 
 def test_rows_as_stored_before_the_newer_columns_are_scored_without_them() -> None:
@@ -223,8 +222,8 @@ def test_rows_as_stored_before_the_newer_columns_are_scored_without_them() -> No
     ]
     rows = month()
     before, now = (
-        score_table(rows.drop(columns=newer), 0.8)["apy"]["all"],
-        score_table(rows, 0.8)["apy"]["all"],
+        score_table(rows.drop(columns=newer), 0.8)["apy"]["all"].to_json(),
+        score_table(rows, 0.8)["apy"]["all"].to_json(),
     )
     assert {name: value for name, value in before["model"].items() if name != "mase"} | {
         "mase": now["model"]["mase"]
@@ -234,51 +233,54 @@ def test_rows_as_stored_before_the_newer_columns_are_scored_without_them() -> No
         before["mean_reversion"]["mae"],
         before["interval"]["pinball_ratio"],
     ) == (None, None, None)
-    assert {one["by"] for one in segment_scores(rows.drop(columns=newer), 0.8)} == {"tvl_class"}
+    assert {segment.by for segment in segment_scores(rows.drop(columns=newer), 0.8)} == {
+        "tvl_class"
+    }
 
 
 def test_the_summary_line_has_the_interval_of_the_ratio_if_there_is_one() -> None:
     table = score_table(month(days=30), 0.8)
     found = table["apy"]["restricted"]
-    ratio = found["ratio"]
+    ratio = found.ratio
     assert summary_line(table).startswith(
-        f"apy: MAE {ratio['mae']:.3f} (90% interval {ratio['mae_low']:.3f} to"
-        f" {ratio['mae_high']:.3f}), median error {ratio['median_ae']:.3f} of persistence, coverage"
-        f" {found['interval']['coverage']:.3f} on 90 rows; tvl: MAE "
+        f"apy: MAE {ratio.mae:.3f} (90% interval {ratio.mae_low:.3f} to"
+        f" {ratio.mae_high:.3f}), median error {ratio.median_ae:.3f} of persistence, coverage"
+        f" {found.interval.coverage:.3f} on 90 rows; tvl: MAE "
     )
     assert (
         summary_line(score_table(evaluation(), 0.8))
-        == "apy: MAE 0.500, median error 0.500 of persistence, coverage not defined on 1 rows"
+        == "apy: MAE 0.500, median error 0.500 of persistence, coverage not defined on 1 row"
     )
 
 
 def groups(rows: pd.DataFrame, by: str) -> dict[str, int]:
-    return {one["group"]: one["rows"] for one in segment_scores(rows, 0.8) if one["by"] == by}
+    scores = segment_scores(rows, 0.8)
+    return {segment.group: segment.rows for segment in scores if segment.by == by}
 
 
 def test_a_group_has_the_scores_of_its_rows() -> None:
     rows = month()
     found = next(
-        one
-        for one in segment_scores(rows, 0.8)
-        if (one["target"], one["by"], one["group"]) == ("tvl", "tvl_class", "1M-10M")
+        segment
+        for segment in segment_scores(rows, 0.8)
+        if (segment.target, segment.by, segment.group) == ("tvl", "tvl_class", "1M-10M")
     )
     expected = score_table(rows, 0.8)["tvl"]["restricted"]
-    assert found == {
-        "target": "tvl",
-        "by": "tvl_class",
-        "group": "1M-10M",
-        "rows": 90,
-        "pools": 3,
-        "mae": expected["model"]["mae"],
-        "persistence_mae": expected["persistence"]["mae"],
-        "mae_ratio": expected["ratio"]["mae"],
-        "mae_ratio_low": expected["ratio"]["mae_low"],
-        "mae_ratio_high": expected["ratio"]["mae_high"],
-        "median_ae_ratio": expected["ratio"]["median_ae"],
-        "coverage": expected["interval"]["coverage"],
-        "pinball_ratio": expected["interval"]["pinball_ratio"],
-    }
+    assert found == SegmentScore(
+        target="tvl",
+        by="tvl_class",
+        group="1M-10M",
+        rows=90,
+        pools=3,
+        mae=expected.errors["model"].mae,
+        persistence_mae=expected.errors["persistence"].mae,
+        mae_ratio=expected.ratio.mae,
+        mae_ratio_low=expected.ratio.mae_low,
+        mae_ratio_high=expected.ratio.mae_high,
+        median_ae_ratio=expected.ratio.median_ae,
+        coverage=expected.interval.coverage,
+        pinball_ratio=expected.interval.pinball_ratio,
+    )
 
 
 def test_volatility_is_the_scale_relative_to_the_size_of_an_apy_and_the_scale_of_a_tvl() -> None:
@@ -312,5 +314,5 @@ def test_small_chains_are_other_and_a_chain_without_a_name_is_unknown() -> None:
     found = groups(rows, "chain")
     assert list(found) == ["unknown", *names[3:], "other"]
     assert (found["unknown"], found["chain03"], found["other"]) == (3, 2, 3)
-    assert "project" not in {one["by"] for one in segment_scores(rows, 0.8)}
+    assert "project" not in {segment.by for segment in segment_scores(rows, 0.8)}
     assert groups(rows.rename(columns={"chain": "project"}), "project") == found

@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import pytest
 from sqlalchemy import Engine
 
-from cli.doctor_checks import class_archive as examined
+from cli.doctor.runtime import class_archive as examined
 from common.errors import CheckUnfinished
 from config_spark import Settings
 from database.connections.engine import make_engine
@@ -259,7 +259,7 @@ def test_ignores_modified_archive_and_doctor_reports_it(
         yieldspark_home=copied.home, jars_dir=JARS, db_host=None, environment="local"
     )
     result, message, fix = examined(settings)
-    assert (result, message.endswith(f"GiB in {copied.archive.folder}"), fix) == ("ok", True, "")
+    assert (result, message.endswith(f"MB in {copied.archive.folder}"), fix) == ("ok", True, "")
     copied.classes.chmod(0o644)
     with copied.classes.open("r+b") as stream:
         stream.seek(60_000_000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from dataclasses import asdict, astuple
 
 import pandas as pd
 import pytest
@@ -15,8 +15,8 @@ from database.connections.engine import make_engine
 from database.schema.own_tables import quarantine, run_ledger
 from database.schema.owner_tables import raw_pool_history
 from forecasting.evaluation.scores import score_table
-from reporting.figures.accuracy import ERRORS, accuracy, newest_evaluated
-from reporting.figures.data_quality import data_quality
+from reporting.figures.accuracy import ClassAccuracy, accuracy, newest_evaluated
+from reporting.figures.data_quality import ValueShares, data_quality
 from reporting.figures.forecasts import forecast_table, pool_series, recent_runs, status
 from reporting.figures.model_health import model_health
 from tests.support.report_store import (
@@ -55,7 +55,7 @@ def _copy_evaluation(connection: Connection, *, engine: str, days_earlier: int) 
     connection.execute(text(copy), {"days": days_earlier, "engine": engine})
 
 
-def _scores(engine: Engine) -> list[dict[str, Any]]:
+def _scores(engine: Engine) -> list[ClassAccuracy]:
     return accuracy(newest_evaluated(engine, days=SCORED_DAYS))
 
 
@@ -68,7 +68,7 @@ def test_everything_works_on_an_empty_database(engine: Engine) -> None:
     assert pool_series(engine, []) == []
     assert _scores(engine) == []
     assert recent_runs(engine) == []
-    assert data_quality(engine)["shares"] == {}
+    assert data_quality(engine).shares == {}
 
 
 def test_status_counts_the_rows(engine: Engine) -> None:
@@ -123,20 +123,21 @@ def test_forecast_table_is_the_newest_day_largest_first_and_unknown_last(engine:
             )
         )
     rows = forecast_table(engine)
-    assert [row["pool_id"] for row in rows] == ["p1", "p0", "p2"]
-    assert {row["target_date"] for row in rows} == {TOMORROW}
-    assert rows[0]["tvl_today"] == 400_000.0
-    assert rows[0]["apy"] == pytest.approx(rows[0]["apy_today"] * 1.01, abs=1e-4)
-    assert [row["apy_fallback_reason"] for row in rows] == [None, "stale", None]
-    assert [row["explanation"] for row in rows] == [EXPLANATION, None, EXPLANATION]
-    assert isinstance(rows[0]["apy"], float)
+    assert [row.pool_id for row in rows] == ["p1", "p0", "p2"]
+    assert {row.target_date for row in rows} == {TOMORROW}
+    assert rows[0].tvl_today == 400_000.0
+    assert isinstance(rows[0].apy_today, float)
+    assert rows[0].apy == pytest.approx(rows[0].apy_today * 1.01, abs=1e-4)
+    assert [row.apy_fallback_reason for row in rows] == [None, "stale", None]
+    assert [row.explanation for row in rows] == [EXPLANATION, None, EXPLANATION]
+    assert isinstance(rows[0].apy, float)
 
 
 def test_a_longer_horizon_does_not_hide_tomorrow(engine: Engine) -> None:
     fill(engine, pool_count=2)
     with engine.begin() as connection:
         _copy_forecasts(connection, target_date="2025-10-12", as_of="2025-10-05", horizon=7)
-    assert {(row["target_date"], row["horizon_days"]) for row in forecast_table(engine)} == {
+    assert {(row.target_date, row.horizon_days) for row in forecast_table(engine)} == {
         (TOMORROW, 1)
     }
     assert status(engine)["data"]["forecasts_next_day"] == 2
@@ -145,18 +146,20 @@ def test_a_longer_horizon_does_not_hide_tomorrow(engine: Engine) -> None:
 def test_series_are_of_the_largest_pools_and_leave_out_carried_values(engine: Engine) -> None:
     fill(engine, pool_count=8)
     series = pool_series(engine, forecast_table(engine), days=40)
-    assert [one["pool_id"] for one in series] == ["p7", "p6", "p5", "p4", "p3", "p2"]
-    days = series[0]["days"]
-    assert [day["date"] for day in days] == [
+    assert [one.pool.pool_id for one in series] == ["p7", "p6", "p5", "p4", "p3", "p2"]
+    days = series[0].days
+    assert [day.date for day in days] == [
         AS_OF - dt.timedelta(days=back) for back in range(39, -1, -1)
     ]
-    assert sum(day["forecast"] is not None for day in days) == SCORED_DAYS
-    assert all(
-        day["low"] < day["forecast"] < day["high"] for day in days if day["forecast"] is not None
-    )
+    assert sum(day.forecast is not None for day in days) == SCORED_DAYS
+    for day in days:
+        if day.forecast is not None:
+            assert day.low is not None
+            assert day.high is not None
+            assert day.low < day.forecast < day.high
     smallest = pool_series(engine, forecast_table(engine), pools=8)[-1]
-    assert smallest["pool_id"] == "p0"
-    assert smallest["days"][-1]["actual"] is None, "the last day of p0 is carried, not observed"
+    assert smallest.pool.pool_id == "p0"
+    assert smallest.days[-1].actual is None, "the last day of p0 is carried, not observed"
 
 
 def test_scores_are_those_of_the_forecast_job(engine: Engine) -> None:
@@ -169,25 +172,26 @@ def test_scores_are_those_of_the_forecast_job(engine: Engine) -> None:
         )
     oracle = score_table(stored, 0.8)
     scores = _scores(engine)
-    assert [(score["target"], score["class"]) for score in scores] == [
+    assert [(score.target, score.pool_class) for score in scores] == [
         ("apy", "restricted"),
         ("apy", "all"),
         ("tvl", "restricted"),
         ("tvl", "all"),
     ]
     for score in scores:
-        expected = oracle[score["target"]][score["class"]]
-        assert (score["rows"], score["pools"]) == (expected["rows"], expected["pools"])
-        assert score["coverage"] == pytest.approx(expected["interval"]["coverage"])
-        assert score["mean_width"] == pytest.approx(expected["interval"]["mean_width"])
-        for one, name in zip(
-            score["forecasters"], ("model", "persistence", "median7"), strict=True
+        expected = oracle[score.target][score.pool_class]
+        assert (score.rows, score.pools) == (expected.rows, expected.pools)
+        assert score.coverage == pytest.approx(expected.interval.coverage)
+        assert score.mean_width == pytest.approx(expected.interval.mean_width)
+        for forecaster, name in zip(
+            score.forecasters, ("model", "persistence", "median7"), strict=True
         ):
-            assert {error: one[error] for error in ERRORS} == pytest.approx(
-                {error: expected[name][error] for error in ERRORS}
+            errors = expected.errors[name]
+            assert (forecaster.mae, forecaster.median_ae, forecaster.rmse) == pytest.approx(
+                (errors.mae, errors.median_ae, errors.rmse)
             )
-        assert score["forecasters"][0]["ratio"] == pytest.approx(expected["ratio"]["mae"])
-        assert score["ratio"] == pytest.approx(expected["ratio"])
+        assert score.forecasters[0].ratio == pytest.approx(expected.ratio.mae)
+        assert asdict(score.ratio) == pytest.approx(asdict(expected.ratio))
 
 
 def test_scores_are_of_the_last_days_of_the_newest_engine(engine: Engine) -> None:
@@ -196,19 +200,22 @@ def test_scores_are_of_the_last_days_of_the_newest_engine(engine: Engine) -> Non
         _copy_evaluation(connection, engine="synapseml", days_earlier=0)
         _copy_evaluation(connection, engine="lightgbm", days_earlier=60)
     score = _scores(engine)[1]
-    assert (score["engine"], score["rows"], score["last_day"]) == (
+    assert (score.engine, score.rows, score.last_day) == (
         "lightgbm",
         4 * SCORED_DAYS,
         AS_OF,
     )
-    assert score["forecasters"][0]["mae"] < 10
+    mae = score.forecasters[0].mae
+    assert mae is not None
+    assert mae < 10
 
 
 def test_a_ratio_to_a_perfect_persistence_is_not_defined(engine: Engine) -> None:
     fill(engine, pool_count=2)
     with engine.begin() as connection:
         connection.execute(text("UPDATE yieldspark.forecast_evaluation SET persistence = actual"))
-    assert {one["ratio"] for score in _scores(engine) for one in score["forecasters"]} == {None}
+    for score in _scores(engine):
+        assert {forecaster.ratio for forecaster in score.forecasters} == {None}
 
 
 def test_data_health_tells_observed_from_carried_and_counts_quarantine(engine: Engine) -> None:
@@ -231,18 +238,18 @@ def test_data_health_tells_observed_from_carried_and_counts_quarantine(engine: E
         )
         connection.execute(insert(quarantine), bad | {"source_id": "9", "reason": "absurd_apy"})
     health = data_quality(engine)
-    assert (health["pools"], health["pool_days"], health["last_day"]) == (4, 4 * DAYS, AS_OF)
-    assert health["shares"]["apy"] == pytest.approx(
-        {"observed": 1 - 1 / (4 * DAYS), "carried": 1 / (4 * DAYS), "unknown": 0}
+    assert (health.pools, health.pool_days, health.last_day) == (4, 4 * DAYS, AS_OF)
+    assert astuple(health.shares["apy"]) == pytest.approx(
+        astuple(ValueShares(observed=1 - 1 / (4 * DAYS), carried=1 / (4 * DAYS), unknown=0.0))
     )
-    assert health["shares"]["tvl"]["unknown"] == pytest.approx(0.25)
-    assert (health["active_pools"], health["active_pools_not_observed"]) == (3, 1)
-    assert [(one["reason"], one["rows"]) for one in health["quarantine"]] == [
+    assert health.shares["tvl"].unknown == pytest.approx(0.25)
+    assert (health.active_pools, health.active_pools_not_observed) == (3, 1)
+    assert [(rows.reason, rows.rows) for rows in health.quarantine] == [
         ("negative_tvl", 3),
         ("absurd_apy", 1),
     ]
-    assert health["newest_raw"] is None
-    assert health["raw_age_seconds"] is None
+    assert health.newest_raw is None
+    assert health.raw_age_seconds is None
 
 
 def test_recent_runs_are_newest_first_and_limited(engine: Engine) -> None:

@@ -27,7 +27,7 @@ def test_a_miss_is_ranked_in_its_pools_own_steps(engine: Engine) -> None:
         volatility_scale=[500.0, 0.1, 0.1],
     )
     found = largest_errors(engine, rows)["apy"]
-    assert [(one["pool_id"], one["error"], round(one["scales"], 9)) for one in found] == [
+    assert [(one.pool_id, one.error, round(one.scales, 9)) for one in found] == [
         ("calm", 1.0, 10.0),
         ("wild", 1000.0, 2.0),
     ]
@@ -40,7 +40,7 @@ def test_one_pool_does_not_fill_the_table(engine: Engine) -> None:
     others = missed(
         pool_id=[f"p{n:02d}" for n in range(20)], actual=[11.5 + n / 100 for n in range(20)]
     )
-    found = [one["pool_id"] for one in largest_errors(engine, pd.concat([absurd, others]))["apy"]]
+    found = [one.pool_id for one in largest_errors(engine, pd.concat([absurd, others]))["apy"]]
     assert found == ["absurd"] * MAX_ERRORS_OF_A_POOL + [
         f"p{n}" for n in range(19, 19 - (MAX_ERRORS - MAX_ERRORS_OF_A_POOL), -1)
     ]
@@ -56,8 +56,8 @@ def test_each_target_has_its_own(engine: Engine) -> None:
         ]
     )
     found = largest_errors(engine, rows)
-    assert [one["scales"] for one in found["apy"]] == [2.0]
-    assert [round(one["scales"], 9) for one in found["tvl"]] == [5.0]
+    assert [one.scales for one in found["apy"]] == [2.0]
+    assert [round(one.scales, 9) for one in found["tvl"]] == [5.0]
 
 
 def test_reasons_are_those_that_hold(engine: Engine) -> None:
@@ -68,13 +68,13 @@ def test_reasons_are_those_that_hold(engine: Engine) -> None:
         model_change=[0.2, 0.2, 0.2, np.nan, 0.2],
         age_days=[400, 29, 30, 400, 400],
     )
-    reasons = {one["pool_id"]: one["reasons"] for one in largest_errors(engine, rows)["apy"]}
+    reasons = {one.pool_id: one.reasons for one in largest_errors(engine, rows)["apy"]}
     assert reasons == {
-        "spike": ["spike"],
-        "new": ["new"],
-        "gate": ["as_today"],
-        "no_model": ["no_model"],
-        "none": [],
+        "spike": ("spike",),
+        "new": ("new",),
+        "gate": ("as_today",),
+        "no_model": ("no_model",),
+        "none": (),
     }
 
 
@@ -83,7 +83,7 @@ def test_a_pool_without_a_scale_is_not_ranked_and_half_an_interval_is_unknown(
 ) -> None:
     rows = missed(pool_id=["unknown", "known"], volatility_scale=[np.nan, 0.5], low=[9.0, np.nan])
     (found,) = largest_errors(engine, rows)["apy"]
-    assert (found["pool_id"], found["low"], found["high"]) == ("known", None, 12.0)
+    assert (found.pool_id, found.low, found.high) == ("known", None, 12.0)
 
 
 def test_an_error_has_the_pools_labels_if_there_are_any(engine: Engine) -> None:
@@ -94,10 +94,10 @@ def test_an_error_has_the_pools_labels_if_there_are_any(engine: Engine) -> None:
             )
         )
     known, unknown = largest_errors(engine, missed(pool_id=["a", "b"], actual=[20.0, 12.0]))["apy"]
-    assert (known["symbol"], known["protocol"], known["chain"], known["name"]) == (
+    assert (known.symbol, known.protocol, known.chain, known.name) == (
         "USDC-WETH",
         "curve-dex",
         "Base",
         None,
     )
-    assert (unknown["pool_id"], unknown["symbol"]) == ("b", None)
+    assert (unknown.pool_id, unknown.symbol) == ("b", None)

@@ -4,9 +4,9 @@ and no markup from the data.
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,12 +16,12 @@ from sqlalchemy import Engine, insert, text
 from common.errors import ConfigurationError
 from database.schema.own_tables import promotion, run_ledger
 from forecasting.publishing.forecast_history import scored_rows
-from reporting.figures.forecasts import forecast_table, pool_series
+from reporting.figures.forecasts import PoolDay, PoolSeries, forecast_table, pool_series
 from reporting.report import formatting
 from reporting.report.backtest_page import write_backtest
 from reporting.report.pool_plot import apy_plot
 from reporting.report.report import REPORT_NAME, write_report
-from tests.support.report_store import AS_OF, TOMORROW, UNSAFE, decision, drift, fill, ledger_row
+from tests.support.report_store import AS_OF, UNSAFE, decision, drift, fill, ledger_row
 
 VOID = {"meta", "input", "br", "link", "img", "hr", "path", "use", "circle"}
 REFERENCES = ("src", "href", "xlink:href", "action", "data", "poster", "srcset")
@@ -198,9 +198,10 @@ def test_extreme_days_do_not_flatten_the_plot_and_are_counted(engine: Engine) ->
     fill(engine, pool_count=1)
     series = pool_series(engine, forecast_table(engine))[0]
     assert apy_plot(series, 1)[1] == 0
-    series["days"][5]["actual"] = 355_083.0
-    series["days"][6]["actual"] = 90_000.0
-    svg, clipped = apy_plot(series, 1)
+    days = list(series.days)
+    days[5] = replace(days[5], actual=355_083.0)
+    days[6] = replace(days[6], actual=90_000.0)
+    svg, clipped = apy_plot(replace(series, days=tuple(days)), 1)
     assert clipped == 2
     assert "355" not in "".join(re.findall(r"<text[^>]*>([^<]*)", svg))
 
@@ -208,21 +209,14 @@ def test_extreme_days_do_not_flatten_the_plot_and_are_counted(engine: Engine) ->
 @pytest.mark.parametrize(
     "days",
     [
-        [],
-        [
-            {
-                "date": TOMORROW - dt.timedelta(days=1),
-                "actual": 0.0,
-                "forecast": None,
-                "low": None,
-                "high": None,
-            }
-        ],
+        (),
+        (PoolDay(AS_OF, actual=0.0, forecast=None, low=None, high=None),),
     ],
 )
-def test_a_pool_with_hardly_a_day_has_a_plot(days: list[dict[str, object]]) -> None:
-    series = {"days": days, "apy": 0.0, "apy_low": None, "apy_high": None, "target_date": TOMORROW}
-    assert apy_plot(series, 1)[1] == 0
+def test_a_pool_with_hardly_a_day_has_a_plot(engine: Engine, days: tuple[PoolDay, ...]) -> None:
+    fill(engine, pool_count=1)
+    forecast = replace(forecast_table(engine)[0], apy=0.0, apy_low=None, apy_high=None)
+    assert apy_plot(PoolSeries(forecast, 0.0, days), 1)[1] == 0
 
 
 def test_the_same_pool_gives_the_same_picture(engine: Engine) -> None:

@@ -72,7 +72,7 @@ def test_every_group_of_the_three_classes_is_named_with_its_rows() -> None:
         chain=["Base", "Base", "Base", "Base"],
     )
     groups = segment_scores(rows, 0.8)
-    assert {one["group"] for one in groups if one["by"] != "chain"} == {
+    assert {segment.group for segment in groups if segment.by != "chain"} == {
         *TVL_CLASSES,
         *AGE_CLASSES,
         *VOLATILITY_CLASSES,
@@ -99,7 +99,9 @@ def test_every_group_of_the_three_classes_is_named_with_its_rows() -> None:
 def test_groups_without_a_ratio_or_noise_have_a_line_too() -> None:
     rows = month(days=3)
     perfect = segment_scores(rows.assign(persistence=rows["actual"]), 0.8)
-    svg, clipped = segment_plot([one for one in perfect if one["target"] == "apy"], "groups")
+    svg, clipped = segment_plot(
+        [segment for segment in perfect if segment.target == "apy"], "groups"
+    )
     assert clipped == 0
     assert "12" in words(svg)
 
@@ -108,7 +110,8 @@ def test_a_group_twice_as_wrong_is_at_the_edge_and_counted() -> None:
     rows = evaluation(forecast=[30.0, 11.0], tvl_usd=[9e4, 9e6])
     assert (
         segment_plot(
-            [one for one in segment_scores(rows, 0.8) if one["by"] == "tvl_class"], "groups"
+            [segment for segment in segment_scores(rows, 0.8) if segment.by == "tvl_class"],
+            "groups",
         )[1]
         == 1
     )

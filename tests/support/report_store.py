@@ -126,7 +126,7 @@ def drift(
         },
         check
         | {
-            "name": "rule_share",
+            "name": "fallback_share",
             "passed": True,
             "found": "1 of 8 APY forecasts are fallbacks",
             "share": 0.125,

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from cli.doctor_checks import memory_gib
+from cli.doctor.machine import memory_gib
 
 WORKER_GIB = 5
 """Memory of a worker: its JVM, and the JVMs of processes that a test starts."""

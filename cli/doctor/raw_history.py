@@ -1,14 +1,13 @@
-"""The check of `doctor` for raw rows that no metrics run will read.
-
-It writes nothing and starts no server.
-"""
+"""The check of `doctor` for raw rows that no metrics run will read."""
 
 from __future__ import annotations
 
 from sqlalchemy import text
 
-from cli.doctor_checks import Check, Result, is_embedded_and_stopped, limited_connection
+from cli.doctor.check import Check, Finding
+from cli.doctor.database import is_embedded_and_stopped, limited_connection
 from common.errors import DatabaseRefused, DatabaseUnreachable, SchemaMismatch
+from common.quantities import count
 from config_spark import Settings
 from data_processing.metrics.rolling_metrics import affected_days_after
 from data_processing.planning.plan import JOB
@@ -18,25 +17,29 @@ from database.schema.merge_sql import qualified
 from database.schema.own_tables import raw_day_counts
 
 
-def unread_rows(settings: Settings) -> tuple[Result, str, str]:
-    """Check raw history for rows that no run has read. Returns result, finding and fix."""
+def unread_rows(settings: Settings) -> Finding:
+    """Check raw history for rows that no run has read."""
     if is_embedded_and_stopped(settings):
-        return "ok", "not checked: the embedded server is not running", ""
+        return Finding("ok", "not checked: the embedded server is not running")
     try:
         with limited_connection(resolve_database(settings)) as connection:
             table = {"name": qualified(raw_day_counts)}
             table_exists = text("SELECT to_regclass(:name) IS NOT NULL")
             if not connection.execute(table_exists, table).scalar_one():
-                return "ok", "not checked: no metrics run has counted raw history yet", ""
+                return Finding("ok", "not checked: no metrics run has counted raw history yet")
             days, sentence = find_unread_rows(
                 connection, JOB, affected_days_after(settings.max_fill_days)
             )
     except (DatabaseUnreachable, DatabaseRefused, SchemaMismatch):
-        return "warn", "raw history could not be counted", "see the checks `database` and `tables`"
+        return Finding(
+            "warn", "raw history could not be counted", "see the checks `database` and `tables`"
+        )
     if sentence is None:
-        return "ok", f"{days:,} days of raw history, none with rows that no run has read", ""
+        return Finding(
+            "ok", f"{count(days, 'day')} of raw history, none with rows that no run has read"
+        )
     found, _, command = sentence.partition(". ")
-    return "warn", found, command
+    return Finding("warn", found, command)
 
 
 UNREAD_ROWS = Check("unread rows", unread_rows, "see the checks `database` and `tables`")
