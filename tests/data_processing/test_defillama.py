@@ -21,7 +21,14 @@ from data_processing.ingest.defillama.prices import COINS
 from data_processing.ingest.defillama.pull import ingest, read_pool_file
 from data_processing.ingest.defillama.rows import closes, instant, snapshots
 from database.ledger.runs import last_runs
-from tests.support.defillama_server import CUT, HELD, TRUNCATED, DefiLlamaServer, Failure, running
+from tests.support.defillama_server import (
+    CUT,
+    STALLED,
+    TRUNCATED,
+    DefiLlamaServer,
+    Failure,
+    running,
+)
 
 NOW = datetime.now(UTC)
 TODAY = NOW.date()
@@ -47,10 +54,10 @@ def at(llama: DefiLlamaServer) -> Settings:
 
 
 class Pauses(list[float]):
-    """The pauses that were asked for; none is taken."""
+    """Records the requested pauses without pausing."""
 
-    def retry_policy(self, **given: Any) -> RetryPolicy:
-        return RetryPolicy(sleep=self.append, **given)
+    def retry_policy(self, **options: Any) -> RetryPolicy:
+        return RetryPolicy(sleep=self.append, **options)
 
 
 @pytest.fixture
@@ -58,7 +65,7 @@ def pauses() -> Pauses:
     return Pauses()
 
 
-def listed(pool_id: str, **given: Any) -> dict[str, Any]:
+def pool_entry(pool_id: str, **changes: Any) -> dict[str, Any]:
     return {
         "pool": pool_id,
         "chain": "Ethereum",
@@ -69,10 +76,10 @@ def listed(pool_id: str, **given: Any) -> dict[str, Any]:
         "stablecoin": True,
         "poolMeta": None,
         "underlyingTokens": ["0xA0b8", "0xdAC1"],
-    } | given
+    } | changes
 
 
-def point(day: date, apy: object = 5.0, **given: Any) -> dict[str, Any]:
+def point(day: date, apy: object = 5.0, **changes: Any) -> dict[str, Any]:
     values = {
         "tvlUsd": 1000,
         "apy": apy,
@@ -81,7 +88,7 @@ def point(day: date, apy: object = 5.0, **given: Any) -> dict[str, Any]:
         "il7d": None,
         "apyBase7d": 0.1,
     }
-    return {"timestamp": f"{day.isoformat()}T23:01:07.123Z"} | values | given
+    return {"timestamp": f"{day.isoformat()}T23:01:07.123Z"} | values | changes
 
 
 def days_ago(days: int) -> date:
@@ -89,11 +96,9 @@ def days_ago(days: int) -> date:
 
 
 def fill(llama: DefiLlamaServer, *pool_ids: str, days: int = 3) -> None:
-    llama.pools += [listed(pool_id) for pool_id in pool_ids]
-    llama.charts |= {
-        pool_id: [point(days_ago(ago), apy=ago) for ago in range(days, 0, -1)]
-        for pool_id in pool_ids
-    }
+    llama.pools += [pool_entry(pool_id) for pool_id in pool_ids]
+    for pool_id in pool_ids:
+        llama.charts[pool_id] = [point(days_ago(ago), apy=ago) for ago in range(days, 0, -1)]
 
 
 def rows(engine: Engine, statement: str) -> list[Any]:
@@ -116,9 +121,9 @@ def test_ingest_stores_points_unchanged_and_describes_pool(
 ) -> None:
     fill(llama, "a")
     llama.pools[0] |= {"poolMeta": "core", "tvlUsd": 1234567.891, "apy": 1e300}
-    said: list[str] = []
+    messages: list[str] = []
     summary = ingest(
-        settings, pool_ids=["a"], progress=said.append, retry_policy=pauses.retry_policy()
+        settings, pool_ids=["a"], progress=messages.append, retry_policy=pauses.retry_policy()
     )
     assert {name: summary[name] for name in summary if name != "seconds"} == {
         "pools_chosen": 1,
@@ -133,7 +138,10 @@ def test_ingest_stores_points_unchanged_and_describes_pool(
     }
     assert rows(
         engine, "SELECT raw_json_data, timestamp FROM raw_defillama_pool_history ORDER BY id"
-    ) == [(given, datetime.fromisoformat(given["timestamp"])) for given in llama.charts["a"]]
+    ) == [
+        (chart_point, datetime.fromisoformat(chart_point["timestamp"]))
+        for chart_point in llama.charts["a"]
+    ]
     columns = (
         "name, chain, protocol, symbol, tvl::text, apy, is_active, poolmeta, underlying_tokens,"
         " underlying_token_addresses"
@@ -152,7 +160,7 @@ def test_ingest_stores_points_unchanged_and_describes_pool(
             ["0xA0b8", "0xdAC1"],
         )
     ]
-    assert said
+    assert messages
     run = last_runs(engine)["ingest"]
     assert (run["status"], run["mode"], run["rows"]["inserted"], run["checks"][0]["passed"]) == (
         "succeeded",
@@ -169,7 +177,7 @@ def test_second_ingest_inserts_new_rows_and_keeps_values(
     ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())
     llama.charts["a"][-1] = point(days_ago(1), apy=99)
     llama.charts["a"] += [point(TODAY), point(TODAY)]
-    llama.pools = [listed("a", symbol=None, tvlUsd=None, underlyingTokens=None, chain="Base")]
+    llama.pools = [pool_entry("a", symbol=None, tvlUsd=None, underlyingTokens=None, chain="Base")]
     summary = ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())
     assert (
         summary["pools_fetched"],
@@ -208,7 +216,7 @@ def test_point_that_cannot_be_stored_is_quarantined_once(
         point(days_ago(1)) | {"timestamp": True},
     ]
     llama.pools, llama.charts = (
-        [listed("a")],
+        [pool_entry("a")],
         {"a": [*bad, good, point(days_ago(2), apy=float("nan"), il7d=float("inf"))]},
     )
     for _ in range(2):
@@ -225,11 +233,11 @@ def test_point_that_cannot_be_stored_is_quarantined_once(
         ("a:3", "a", "not_an_object", None),
         ("a:4", "a", "timestamp_unusable", "5.0"),
     ]
-    kept = (
+    query = (
         "SELECT raw_json_data ->> 'apy', raw_json_data ->> 'il7d', raw_json_data -> 'extra' ->>"
         " 'nul' FROM raw_defillama_pool_history ORDER BY timestamp"
     )
-    assert rows(engine, kept) == [("NaN", "Infinity", None), ("NaN", None, "a\ufffdb")]
+    assert rows(engine, query) == [("NaN", "Infinity", None), ("NaN", None, "a\ufffdb")]
 
 
 def test_pools_are_chosen_by_tvl_and_kind(
@@ -264,8 +272,8 @@ def test_bad_pool_does_not_stop_others(
         "/chart/garbled": Failure(body=b'{"status": "succ'),
         "/chart/wrong%20form": Failure(body=b'{"status": "error"}'),
     }
-    asked = ["a", "missing", "garbled", "wrong form", "unlisted", "empty", "a/../b", "z", "z"]
-    summary = ingest(settings, pool_ids=asked, retry_policy=pauses.retry_policy())
+    pool_ids = ["a", "missing", "garbled", "wrong form", "unlisted", "empty", "a/../b", "z", "z"]
+    summary = ingest(settings, pool_ids=pool_ids, retry_policy=pauses.retry_policy())
     errors = {failure["pool_id"]: failure["error"] for failure in summary["failed"]}
     assert set(errors) == {"missing", "garbled", "wrong form", "empty", "a/../b"}
     assert "404" in errors["missing"]
@@ -286,7 +294,7 @@ def test_bad_pool_does_not_stop_others(
 def test_hostile_pools_fail_alone_in_every_run(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
-    """Each is reported by name; the prices and the good pool come with both pulls."""
+    """Each is reported by name; both pulls store the prices and the good pool."""
     deep: Any = 1.0
     for _ in range(700):
         deep = [deep]
@@ -298,7 +306,7 @@ def test_hostile_pools_fail_alone_in_every_run(
         "deep": [point(days_ago(1), extra=deep)],
         "z": [point(days_ago(1)) | {"timestamp": "9999-12-31T23:59:59Z"}, point(days_ago(1))],
     }
-    llama.pools = [listed(name) for name in charts]
+    llama.pools = [pool_entry(name) for name in charts]
     llama.charts = {name: chart for name, chart in charts.items() if "\ud800" not in name}
     llama.always["/chart/deeper"] = Failure(body=b"[" * 100_000)
     close = datetime.combine(days_ago(1), datetime.min.time(), UTC).timestamp()
@@ -306,7 +314,7 @@ def test_hostile_pools_fail_alone_in_every_run(
         "coingecko:ethereum": {int(close): 1e400},
         "coingecko:bitcoin": {int(close): 30_000.0},
     }
-    # the row of another version of this program, or of another one
+    # the row of another version of this program, or of another program
     with engine.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO raw_defillama_pool_history (pool_id, timestamp, raw_json_data)"
@@ -377,7 +385,7 @@ def test_ingest_fails_if_every_pool_failed(
     [
         CUT,
         TRUNCATED,
-        HELD,
+        STALLED,
         Failure(500),
         Failure(502),
         Failure(503),
@@ -406,7 +414,7 @@ def test_attempts_are_bounded(llama: DefiLlamaServer, pauses: Pauses) -> None:
     with pytest.raises(SourceUnavailable, match=r"HTTP 500 .*after 8 attempts"):
         client.pools()
     client.close()
-    assert len(llama.asked) == 8
+    assert len(llama.requests) == 8
     assert max(pauses) <= 10.0
     assert len(pauses) == 7
 
@@ -440,7 +448,7 @@ def test_retry_after_is_never_undercut(llama: DefiLlamaServer, pauses: Pauses) -
 
 def test_retry_after_takes_seconds_and_http_dates() -> None:
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
-    given = {
+    seconds_of_headers = {
         None: None,
         "12": 12.0,
         "": None,
@@ -449,7 +457,9 @@ def test_retry_after_takes_seconds_and_http_dates() -> None:
         "Thu, 01 Jan 2026 12:01:30 GMT": 90.0,
         "Thu, 01 Jan 2026 11:00:00 GMT": 0.0,
     }
-    assert {header: retry_after_seconds(header, noon) for header in given} == given
+    assert {
+        header: retry_after_seconds(header, noon) for header in seconds_of_headers
+    } == seconds_of_headers
 
 
 @pytest.mark.parametrize(
@@ -498,18 +508,18 @@ def test_ingest_resumes_after_outage(
     with pytest.raises(SourceUnavailable, match="5 pools in a row got no answer"):
         ingest(settings, concurrency=1, retry_policy=pauses.retry_policy(attempts=2))
     assert [pool_id for pool_id, _ in stored(engine)] == names[:8]
-    assert len(set(llama.charts_asked())) <= 8 + 5 + 1
+    assert len(set(llama.requested_charts())) <= 8 + 5 + 1
     assert last_runs(engine)["ingest"]["status"] == "failed"
 
     llama.down_after_charts = None
-    llama.asked.clear()
+    llama.requests.clear()
     summary = ingest(settings, retry_policy=pauses.retry_policy())
     assert (summary["pools_chosen"], summary["pools_fetched"], summary["pools_skipped"]) == (
         20,
         12,
         8,
     )
-    assert sorted(llama.charts_asked()) == names[8:]
+    assert sorted(llama.requested_charts()) == names[8:]
     assert stored(engine) == [(name, 3) for name in names]
     assert last_runs(engine)["ingest"]["mode"] == "resume"
 
@@ -519,7 +529,7 @@ def test_ingest_resumes_after_outage(
 def test_ingest_that_stored_nothing_is_not_resumed(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
-    """The owner's job touches every row of `pools` while the pull is under way."""
+    """The owner's job updates every row of `pools` during the pull."""
     names = [f"p{number}" for number in range(8)]
     fill(llama, *names)
     ingest(settings, retry_policy=pauses.retry_policy())
@@ -541,7 +551,7 @@ def test_ingest_that_stored_nothing_is_not_resumed(
 def test_ingest_resumes_by_its_own_record_and_reports_unfetched_pools(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
-    """Two interrupts, and between them another job that rewrites a pool's raw rows."""
+    """Two interrupts; between them another job rewrites a pool's raw rows."""
     names = [f"p{number}" for number in range(8)]
     fill(llama, *names)
     llama.charts["p1"] = []
@@ -565,9 +575,9 @@ def test_ingest_resumes_by_its_own_record_and_reports_unfetched_pools(
         connection.execute(text("DELETE FROM raw_defillama_pool_history WHERE pool_id = 'p0'"))
     check = interrupted("2 of 6 pools,")["checks"][0]
     assert check["found"].startswith("4 of 8 pools not fetched yet")
-    llama.asked.clear()
+    llama.requests.clear()
     assert ingest(settings, retry_policy=pauses.retry_policy())["pools_skipped"] == 4
-    assert sorted(llama.charts_asked()) == names[4:]
+    assert sorted(llama.requested_charts()) == names[4:]
     assert stored(engine) == [(name, 3) for name in names if name != "p1"]
 
 
@@ -625,9 +635,10 @@ def test_rows_dropped_or_moved_by_trigger_are_reported(
     llama: DefiLlamaServer,
     pauses: Pauses,
 ) -> None:
-    """Counted are rows of history, pools and days with a price."""
+    """`stored_rows` counts rows of history, pools and days with a price."""
     fill(llama, "a")
-    llama.prices = {coin: {midnight(days_ago(ago)): 1.5 for ago in range(5)} for coin in COINS}
+    prices = {midnight(days_ago(ago)): 1.5 for ago in range(5)}
+    llama.prices = dict.fromkeys(COINS, prices)
     with engine.begin() as connection:
         connection.exec_driver_sql(
             f"CREATE FUNCTION change_row() RETURNS trigger LANGUAGE plpgsql AS"
@@ -668,7 +679,7 @@ def test_ingest_with_other_first_day_or_old_one_is_not_resumed(
 
 
 @pytest.mark.parametrize(
-    "others", [HELD, Failure(429, {"Retry-After": "200"})], ids=["silent server", "long pause"]
+    "others", [STALLED, Failure(429, {"Retry-After": "200"})], ids=["silent server", "long pause"]
 )
 def test_interrupt_stops_requests_and_keeps_stored_pools(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, others: Failure
@@ -683,7 +694,7 @@ def test_interrupt_stops_requests_and_keeps_stored_pools(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        # a request whose socket is closed under it ends with the silence at the latest
+        # a request whose socket is closed ends with the time limit for silence at the latest
         ingest(settings, progress=interrupt, concurrency=3, retry_policy=RetryPolicy(silence=5.0))
     assert stored(engine) == [("p00", 3)]
     assert last_runs(engine)["ingest"]["status"] == "cancelled"
@@ -697,7 +708,7 @@ def test_interrupt_stops_requests_and_keeps_stored_pools(
     for thread in fetching:
         thread.join(timeout=20)
     assert not any(thread.is_alive() for thread in fetching)
-    assert len(llama.charts_asked()) <= 4
+    assert len(llama.requested_charts()) <= 4
     llama.always.clear()
     assert ingest(settings)["pools_skipped"] == 1
 
@@ -707,10 +718,10 @@ def test_closes_are_the_last_price_of_a_finished_day() -> None:
     noon_of_next = midnight(day) + 86_400 + 43_200
 
     def found(*points: tuple[int, object]) -> dict[date, str]:
-        given = [{"timestamp": moment, "price": price} for moment, price in points]
+        prices = [{"timestamp": moment, "price": price} for moment, price in points]
         return {
             key: str(price)
-            for key, price in closes([*given, None, {}], today=date(2026, 3, 2)).items()
+            for key, price in closes([*prices, None, {}], today=date(2026, 3, 2)).items()
         }
 
     end = midnight(day) + 86_400
@@ -738,12 +749,12 @@ def test_closes_are_stored_at_the_start_of_their_day(
     assert (
         ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())["prices_written"] == 6
     )
-    found = (
+    query = (
         "SELECT data_timestamp, symbol, raw_json_data -> 'USD' ->> 'close' FROM"
         " raw_coinmarketcap_ohlcv ORDER BY 2, 1"
     )
     utc_midnights = [datetime.combine(days_ago(ago), datetime.min.time(), UTC) for ago in (3, 2, 1)]
-    assert rows(engine, found) == [
+    assert rows(engine, query) == [
         *zip(utc_midnights, ["BTC"] * 3, ["60003.0", "60002.0", "60001.0"], strict=True),
         *zip(utc_midnights, ["ETH"] * 3, ["3003.125", "3002.125", "3001.125"], strict=True),
     ]
@@ -779,17 +790,17 @@ def test_close_is_rewritten_only_if_changed_and_never_over_another_source(
     assert (
         ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())["prices_written"] == 1
     )
-    changed = (
+    query = (
         "SELECT raw_json_data -> 'USD' ->> 'close', insertion_timestamp = max(insertion_timestamp)"
         " OVER () FROM raw_coinmarketcap_ohlcv ORDER BY 1"
     )
-    assert rows(engine, changed) == [("2", False), ("3003.0", False), ("7.0", True)]
+    assert rows(engine, query) == [("2", False), ("3003.0", False), ("7.0", True)]
 
 
 def test_prices_are_paged_within_the_limit_of_the_endpoint(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
-    llama.pools, llama.charts = [listed("a")], {"a": [point(days_ago(600)), point(days_ago(1))]}
+    llama.pools, llama.charts = [pool_entry("a")], {"a": [point(days_ago(600)), point(days_ago(1))]}
     llama.prices = {
         "coingecko:bitcoin": {
             midnight(days_ago(ago)) + 84_600: 100.0 + ago for ago in range(1, 602)
@@ -809,7 +820,7 @@ def test_prices_are_paged_within_the_limit_of_the_endpoint(
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("value", "expected"),
     [
         ("2025-10-05T23:04:49.5Z", datetime(2025, 10, 5, 23, 4, 49, 500_000, tzinfo=UTC)),
         ("2025-10-05T23:04:49", datetime(2025, 10, 5, 23, 4, 49, tzinfo=UTC)),
@@ -822,8 +833,8 @@ def test_prices_are_paged_within_the_limit_of_the_endpoint(
         ("0001-01-01T00:00+14:00", None),
     ],
 )
-def test_instants(given: object, expected: datetime | None) -> None:
-    assert instant(given) == expected
+def test_instants(value: object, expected: datetime | None) -> None:
+    assert instant(value) == expected
 
 
 def test_since_is_a_utc_day() -> None:

@@ -1,4 +1,4 @@
-"""Tests the plan as data: SQL decides it before any Spark session exists."""
+"""Tests the plan as data: SQL makes it before a Spark session exists."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def raw(number: int, pool: str, day: date, **document: Any) -> RawRow:
 def add_calendar(
     engine: Engine, pool: str, first: date, last: date, observed: date | None = None
 ) -> None:
-    """What an earlier run left: a pool's calendar, observed up to `observed` and carried or unknown
-    after it.
+    """Store a pool's calendar as an earlier run leaves it: observed up to `observed`, carried or
+    unknown after it.
     """
     execute(
         engine,
@@ -61,7 +61,7 @@ def add_calendar(
 def add_run(
     engine: Engine, settings: Settings, watermark: datetime, end: date, **other: Any
 ) -> None:
-    """A row of the ledger: a good incremental run unless `other` says otherwise."""
+    """Add a row of the ledger: a successful incremental run, unless `other` changes it."""
     values = {
         "run_id": f"r{watermark:%H%M%S%f}",
         "status": "succeeded",
@@ -90,7 +90,7 @@ def add_run(
 def planned(
     database: Settings, request: Request | None = None, now: datetime = NOW
 ) -> tuple[Plan, dict[str, dict[str, Any]]]:
-    """The plan and its table by pool."""
+    """Return the plan and its table by pool."""
     engine = make_engine(database)
     execute(engine, f"DROP TABLE IF EXISTS {TABLE}")
     plan = plan_metrics(database, engine, request or Request(), table=TABLE, now=now)
@@ -99,13 +99,14 @@ def planned(
 
 @pytest.fixture
 def settled(database: Settings, engine: Engine) -> Settings:
-    """Three pools, complete to the end of May 2024 by a good run; `old` is inactive since April."""
-    rows = [
-        raw(n * 3 + k, pool, date(2024, 1, 1) + timedelta(days=n))
-        for n in range(152)
-        for k, pool in enumerate(("a", "b", "old"))
-        if pool != "old" or n < 100
-    ]
+    """Three pools that a successful run completed to the end of May 2024; `old` is inactive since
+    April.
+    """
+    rows = []
+    for n in range(152):
+        for k, pool in enumerate(("a", "b", "old")):
+            if pool != "old" or n < 100:
+                rows.append(raw(n * 3 + k, pool, date(2024, 1, 1) + timedelta(days=n)))
     put_rows(engine, rows)
     execute(engine, "INSERT INTO pools (pool_id, is_active) VALUES ('old', false), ('b', NULL)")
     for pool in ("a", "b"):
@@ -379,9 +380,9 @@ def test_error_names_unknown_pool(settled: Settings) -> None:
 
 
 def test_pools_come_from_a_file_or_from_the_option_itself(tmp_path: Path) -> None:
-    listed = tmp_path / "pools.txt"
-    listed.write_text("a # the first\n\n b\na\n", encoding="utf-8")
-    assert parse_pools(str(listed)) == parse_pools(" a,b,,a") == ("a", "b")
+    pool_file = tmp_path / "pools.txt"
+    pool_file.write_text("a # the first\n\n b\na\n", encoding="utf-8")
+    assert parse_pools(str(pool_file)) == parse_pools(" a,b,,a") == ("a", "b")
     assert parse_pools(None) is None
     assert parse_pools("a" * 5000) == ("a" * 5000,)
     for nothing in ("", ",", str(tmp_path / "empty")):
@@ -394,7 +395,7 @@ def test_pools_come_from_a_file_or_from_the_option_itself(tmp_path: Path) -> Non
 
 
 def test_row_without_insertion_timestamp_is_always_new(settled: Settings, engine: Engine) -> None:
-    """The owner's column may be without NOT NULL, and without a default."""
+    """The owner's column may allow nulls and lack a default."""
     execute(
         engine, "ALTER TABLE raw_defillama_pool_history ALTER insertion_timestamp DROP NOT NULL"
     )
@@ -420,12 +421,12 @@ def test_row_without_insertion_timestamp_is_always_new(settled: Settings, engine
 
 
 def test_rows_inserted_after_plan_are_left_to_next_run(settled: Settings, engine: Engine) -> None:
-    """Stamped with a moment that is later than the plan's, they are of no impossible day."""
+    """Their timestamp is later than the plan's time, but not impossible."""
     put_rows(engine, [raw(1000, "a", date(2099, 1, 1))])
     for request in (Request(), Request(full_refresh=True)):
         plan, _ = planned(settled, request)
-        read = select_rows_to_read(TABLE, plan.out_of_range_rows)
-        query = f"SELECT id FROM ({read}) AS h ORDER BY id"
+        selection = select_rows_to_read(TABLE, plan.out_of_range_rows)
+        query = f"SELECT id FROM ({selection}) AS h ORDER BY id"
         before = rows_of(engine, query)
         assert (len(before), before[-1]["id"]) == (plan.statistics.rows_to_read, 1000)
         put_rows(engine, [RawRow(1001, "a", NOW + timedelta(seconds=30), {"apy": 1.0})])
@@ -434,8 +435,8 @@ def test_rows_inserted_after_plan_are_left_to_next_run(settled: Settings, engine
 
 
 def test_rows_of_unfinished_day_are_found_by_insertion(settled: Settings, engine: Engine) -> None:
-    """They were inserted before the last run's watermark, and no pass over all raw rows is needed
-    to find them.
+    """They were inserted before the last run's watermark, and finding them needs no scan of all raw
+    rows.
     """
     put_rows(engine, [raw(1000, "new", TODAY)])
     first, _ = planned(settled)
@@ -477,9 +478,9 @@ def test_retry_keeps_days_of_failed_run(settled: Settings, engine: Engine, statu
         run_id="lost",
         request=Request().to_json(),
     )
-    asked = request_from_run(engine, JOB, "lost")
-    assert asked == request_from_run(engine, JOB, "last") == Request(until=TODAY)
-    plan, pools = planned(settled, asked, now=NOW + timedelta(days=2))
+    request = request_from_run(engine, JOB, "lost")
+    assert request == request_from_run(engine, JOB, "last") == Request(until=TODAY)
+    plan, pools = planned(settled, request, now=NOW + timedelta(days=2))
     assert (plan.decision.end, pools["a"]["write_end"], plan.decision.unused_since is None) == (
         TODAY,
         TODAY,
@@ -500,7 +501,7 @@ def test_retry_keeps_days_of_failed_run(settled: Settings, engine: Engine, statu
 
 
 @pytest.mark.parametrize(
-    ("asked", "mode"),
+    ("request", "mode"),
     [
         (Request(retire_missing=True), "full_refresh"),
         (Request(retire_missing=True, pools=("a",)), "full_refresh"),
@@ -511,9 +512,9 @@ def test_retry_keeps_days_of_failed_run(settled: Settings, engine: Engine, statu
     ],
 )
 def test_run_that_retires_days_and_its_retry_recompute_requested_days(
-    settled: Settings, engine: Engine, asked: Request, mode: str
+    settled: Settings, engine: Engine, request: Request, mode: str
 ) -> None:
-    assert asked.mode == mode
+    assert request.mode == mode
     add_run(
         engine,
         settled,
@@ -522,10 +523,10 @@ def test_run_that_retires_days_and_its_retry_recompute_requested_days(
         status="failed",
         mode=mode,
         run_id="lost",
-        request=asked.to_json(),
+        request=request.to_json(),
     )
     again = request_from_run(engine, JOB, "lost")
-    assert (again.mode, again.retire_missing, again.pools) == (mode, True, asked.pools)
+    assert (again.mode, again.retire_missing, again.pools) == (mode, True, request.pools)
 
 
 def test_only_a_failed_run_can_be_retried(settled: Settings, engine: Engine) -> None:
@@ -572,8 +573,8 @@ def test_run_of_killed_driver_can_be_retried_at_once(settled: Settings, engine: 
 
 
 def test_tables_of_another_schema_are_refused(settled: Settings, engine: Engine) -> None:
-    """The ledger and the calendars are one schema for all: what was made of other tables is no
-    ground to go on from.
+    """All schemas share the ledger and the calendars, so an incremental run must not continue from
+    those of other tables.
     """
     elsewhere = settled.model_copy(update={"db_schema": "copies"})
     assert run_metrics(settled, now=NOW)["status"] == "nothing_to_do"
@@ -598,9 +599,9 @@ def test_duration_is_estimated_from_past_runs(settled: Settings, engine: Engine)
         " jvm_started = true",
         rows=rows,
     )
-    told, _ = planned(settled)
-    assert 59 < told.statistics.estimated_seconds < 61
-    assert (guess.statistics.estimated_cost_usd, told.statistics.estimated_cost_usd) == (0.0, 0.0)
+    plan, _ = planned(settled)
+    assert 59 < plan.statistics.estimated_seconds < 61
+    assert (guess.statistics.estimated_cost_usd, plan.statistics.estimated_cost_usd) == (0.0, 0.0)
     paid, _ = planned(settled.model_copy(update={"environment": "production"}))
     assert paid.statistics.estimated_cost_usd == pytest.approx(0.5, rel=0.02)
     assert guess.statistics.estimated_seconds < 20

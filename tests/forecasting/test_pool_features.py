@@ -48,8 +48,8 @@ def test_every_value_of_every_day_equals_the_oracle(pool: str) -> None:
             )
             assert row[name] == pytest.approx(wanted, nan_ok=True, **near), f"{name} on day {day}"
         assert [row["apy_observed"], row["tvl_observed"]] == [
-            oracle.apy_seen[day],
-            oracle.tvl_seen[day],
+            oracle.apy_observed[day],
+            oracle.tvl_observed[day],
         ]
 
 

@@ -27,7 +27,7 @@ from data_processing.ingest.defillama.pull import ingest
 from tests.fuzz.cases import require_sentence
 from tests.fuzz.files import counts
 from tests.fuzz.mutations import changed_bytes
-from tests.support.defillama_server import CUT, HELD, TRUNCATED, DefiLlamaServer, Failure
+from tests.support.defillama_server import CUT, STALLED, TRUNCATED, DefiLlamaServer, Failure
 
 Target = Literal["pools", "chart", "prices"]
 
@@ -97,7 +97,7 @@ def good_world(rng: random.Random, server: DefiLlamaServer) -> None:
     days = [today - dt.timedelta(days=back) for back in range(rng.randint(2, 6), 0, -1)]
     server.failures.clear()
     server.always.clear()
-    server.asked.clear()
+    server.requests.clear()
     server.pools = [_listed(rng, name) for name in ("good", "changed")]
     server.charts = {name: [_point(rng, day) for day in days] for name in ("good", "changed")}
     server.prices = {
@@ -195,7 +195,7 @@ def _other_http(
         lambda: Failure(headers={"Content-Type": "text/html; charset=utf-16"}, body=b"<html>busy"),
         lambda: Failure(body=rng.choice((b"", b"null", b"\xff", body.decode().encode("utf-16")))),
         lambda: Failure(body=_raw(rng, body), kind="raw"),
-        lambda: rng.choice((CUT, TRUNCATED, HELD, Failure(kind="trickled"))),
+        lambda: rng.choice((CUT, TRUNCATED, STALLED, Failure(kind="trickled"))),
     )
     failure = rng.choice(kinds)()
     if rng.random() < 0.3:

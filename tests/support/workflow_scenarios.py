@@ -1,8 +1,7 @@
-"""What the workflow must do, scenario by scenario: each runs a source in a world and asserts.
-Shared by the tests of the workflow and of its faults.
+"""Scenarios of the workflow: each executes a source and asserts the outcome. The tests of the
+workflow and of its faults share them.
 
-A scenario takes a folder, what executes, and the source, which is pipeline.yaml or a copy with a
-fault put in.
+A scenario takes a folder, an executor, and the source: pipeline.yaml, or a copy with a fault.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emulator.services.batch_lifecycle import BatchScript
-from tests.support.third_job import THIRD_JOB, one_more_job
+from tests.support.third_job import THIRD_JOB, third_job_added
 from tests.support.workflow_services import (
     NEW,
     OLD,
@@ -71,8 +70,8 @@ def assert_failed(outcome: Outcome, **expected: Any) -> None:
     last = outcome.log[-1]
     assert last["severity"] == "ERROR"
     assert last["jsonPayload"]["event"] == "run_failed"
-    told = {name: expected[name] for name in ("job", "batch", "state") if name in expected}
-    assert {**last["jsonPayload"], **told, "message": outcome.error["message"]} == last[
+    reported = {name: expected[name] for name in ("job", "batch", "state") if name in expected}
+    assert {**last["jsonPayload"], **reported, "message": outcome.error["message"]} == last[
         "jsonPayload"
     ]
 
@@ -92,11 +91,11 @@ def success(folder: Path, executor: Executor, source: str) -> None:
         outcome = cloud.run()
         assert_succeeded(outcome)
         execution = outcome.execution
-        wanted = [
+        expected = [
             {"batchId": f"{job}-{execution}", "requestId": f"{job[0]}-{execution}"}
             for job in ("metrics", "forecast")
         ]
-        assert [dict(request.query) for request in cloud.created] == wanted
+        assert [dict(request.query) for request in cloud.created] == expected
         batches = release_batches(NEW)["batches"]
         for request, key in zip(cloud.created, (METRICS, f"{FORECAST}/synapseml"), strict=True):
             body = request.json()
@@ -118,8 +117,8 @@ def success(folder: Path, executor: Executor, source: str) -> None:
             *["batch_state", "batch_state", "batch_ended"] * 2,
             "run_succeeded",
         ]
-        told = [(entry["severity"], entry["jsonPayload"]) for entry in outcome.log]
-        assert told[2][1] == {
+        events = [(entry["severity"], entry["jsonPayload"]) for entry in outcome.log]
+        assert events[2][1] == {
             "event": "batch_state",
             "job": METRICS,
             "batch": f"metrics-{execution}",
@@ -128,12 +127,13 @@ def success(folder: Path, executor: Executor, source: str) -> None:
             "seconds": 60,
             "message": "",
         }
-        assert {severity for severity, _ in told} == {"INFO"}
+        assert {severity for severity, _ in events} == {"INFO"}
 
 
 def usage_comes_later(folder: Path, executor: Executor, source: str) -> None:
-    """The service reports usage after the end. The metrics' usage is there when the forecast has
-    ended; the forecast's is waited for.
+    """The service reports usage after the end.
+
+    The metrics' usage is reported before the forecast ends; the workflow waits for the forecast's.
     """
     with world(folder, executor, source, dataproc=BatchScript(usage_delay_seconds=100)) as cloud:
         outcome = cloud.run()
@@ -166,8 +166,8 @@ def arguments_reach_the_jobs(folder: Path, executor: Executor, source: str) -> N
             )
         )
         bodies = [request.json() for request in cloud.created]
-        given = [body["pysparkBatch"]["args"][:-2] for body in bodies]
-        assert given == [
+        arguments = [body["pysparkBatch"]["args"][:-2] for body in bodies]
+        assert arguments == [
             ["--start", "2025-01-01", "--end", "2025-02-01", "--dry-run"],
             ["--dry-run"],
         ]
@@ -265,9 +265,7 @@ def lost_answer(folder: Path, executor: Executor, source: str) -> None:
 
 
 def batch_is_there_already(folder: Path, executor: Executor, source: str) -> None:
-    """Args:
-    409 for our own id: the workflow waits for that batch.
-    """
+    """A 409 for our own id: the workflow waits for that batch."""
     with world(folder, executor, source) as cloud:
 
         def create(execution: str) -> None:
@@ -284,9 +282,7 @@ def batch_is_there_already(folder: Path, executor: Executor, source: str) -> Non
 
 
 def create_is_aborted(folder: Path, executor: Executor, source: str) -> None:
-    """Args:
-    409 without a batch of our id: the request is sent again a few times.
-    """
+    """A 409 without a batch of our id: the request is repeated a few times."""
     with world(folder, executor, source) as cloud:
         cloud.dataproc.fail_next("create", 409, 2)
         assert_succeeded(cloud.run())
@@ -351,8 +347,9 @@ def deadline(folder: Path, executor: Executor, source: str) -> None:
 
 
 def deadline_without_an_end(folder: Path, executor: Executor, source: str) -> None:
-    """The wait after a cancel has a limit; a cancel is retried when the service is busy, and
-    reported when it is rejected.
+    """The wait after a cancel is limited.
+
+    A cancel is retried if the service is busy, and reported if it is rejected.
     """
     with world(
         folder,
@@ -409,12 +406,14 @@ def on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
         )
         assert_succeeded(outcome, "dataproc", "cloud_run")
         assert len(cloud.created) == 1
-        (asked,) = [request for request in cloud.cloud_run.asked if request.method == "POST"]
+        (request_of_job,) = [
+            request for request in cloud.cloud_run.asked if request.method == "POST"
+        ]
         assert (
-            asked.path
+            request_of_job.path
             == f"/v2/projects/{PROJECT}/locations/{REGION}/jobs/yieldspark-forecast-pools:run"
         )
-        words = [
+        arguments = [
             FORECAST,
             "--version",
             NEW,
@@ -424,15 +423,15 @@ def on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
             "--batch",
             f"cloud-run-forecast-{outcome.execution}",
         ]
-        assert asked.json() == {
-            "overrides": {"containerOverrides": [{"args": words}], "timeout": "7800s"}
+        assert request_of_job.json() == {
+            "overrides": {"containerOverrides": [{"args": arguments}], "timeout": "7800s"}
         }
         assert "execution_name" in outcome.result["steps"][1]["console"]
         outcome = cloud.run(
             {"platform": ON_CLOUD_RUN, "version": OLD, "start": "2025-01-01", "end": "2025-01-02"}
         )
         assert_succeeded(outcome, "cloud_run", "cloud_run")
-        words = [
+        arguments = [
             METRICS,
             "--version",
             OLD,
@@ -443,8 +442,10 @@ def on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
             "--batch",
             f"cloud-run-metrics-{outcome.execution}",
         ]
-        asked = [request for request in cloud.cloud_run.asked if request.method == "POST"][1]
-        assert asked.json()["overrides"]["containerOverrides"] == [{"args": words}]
+        request_of_job = [request for request in cloud.cloud_run.asked if request.method == "POST"][
+            1
+        ]
+        assert request_of_job.json()["overrides"]["containerOverrides"] == [{"args": arguments}]
         assert len(cloud.created) == 1
 
 
@@ -463,13 +464,13 @@ def platform_of_the_release(folder: Path, executor: Executor, source: str) -> No
             assert_succeeded(cloud.run(), *expected)
         assert len(cloud.created) == 4
         assert_succeeded(cloud.run({"platform": {FORECAST: "dataproc"}}), "cloud_run", "dataproc")
-        wanted = {METRICS: "dataproc", FORECAST: "dataproc"}
-        assert_succeeded(cloud.run({"platform": wanted}), *wanted.values())
-        asked = len(cloud.cloud_run.asked)
+        platforms = {METRICS: "dataproc", FORECAST: "dataproc"}
+        assert_succeeded(cloud.run({"platform": platforms}), *platforms.values())
+        requests_before = len(cloud.cloud_run.asked)
         for unknown in ("auto", 5, ["cloud_run"]):
             cloud.put_release(NEW, release_batches(NEW) | {"platform": unknown})
             assert_failed(cloud.run(), code=500, version=NEW, message="allowed is dataproc or")
-        assert (len(cloud.created), len(cloud.cloud_run.asked)) == (7, asked)
+        assert (len(cloud.created), len(cloud.cloud_run.asked)) == (7, requests_before)
 
 
 def failed_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
@@ -621,13 +622,13 @@ def changed_release(folder: Path, executor: Executor, source: str) -> None:
             message = f"{name} of release {NEW} was changed: its md5 is "
             assert_failed(cloud.run({"version": NEW}), code=500, version=NEW, message=message)
         assert_succeeded(cloud.run({"version": OLD}))
-        asked = len(cloud.dataproc.asked)
+        requests_before = len(cloud.dataproc.asked)
         outside = release_batches(NEW)
         main = outside["batches"][METRICS]["pysparkBatch"]
         main["mainPythonFileUri"] = f"gs://evil/versions/{NEW}/{METRICS}.py"
         cloud.put_release(NEW, outside)
         assert_failed(cloud.run(), code=500, message="which is no file of it; release again")
-        assert len(cloud.dataproc.asked) == asked
+        assert len(cloud.dataproc.asked) == requests_before
 
 
 WRONG_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
@@ -658,24 +659,24 @@ def wrong_argument(folder: Path, executor: Executor, source: str) -> None:
 
 
 def third_job(folder: Path, executor: Executor, source: str) -> None:
-    """A job that is one more entry of the table runs after the others, with its own options."""
-    with one_more_job(), world(folder, executor, source) as made:
+    """A job that only the table of jobs lists runs after the others, with its own options."""
+    with third_job_added(), world(folder, executor, source) as cloud:
         argument = {"start": "2025-01-01", "end": "2025-02-01", "full_refresh": False}
-        outcome = made.run(argument)
+        outcome = cloud.run(argument)
         assert outcome.state == "SUCCEEDED", outcome.error
         batches = [step["batch"] for step in outcome.result["steps"]]
         assert batches == [
             f"{job}-{outcome.execution}" for job in ("metrics", "forecast", "scores")
         ]
-        request = made.created[2]
+        request = cloud.created[2]
         assert request.query["requestId"] == f"s-{outcome.execution}"
         body = request.json()
         assert body["labels"]["job"] == THIRD_JOB.name
         assert body["pysparkBatch"]["args"] == ["--start", "2025-01-01", "--batch", batches[2]]
-        outcome = made.run({"platform": {THIRD_JOB.name: "cloud_run"}, "dry_run": True})
+        outcome = cloud.run({"platform": {THIRD_JOB.name: "cloud_run"}, "dry_run": True})
         assert outcome.state == "FAILED", "the emulator has no Cloud Run job of this name"
         assert outcome.error["job"] == THIRD_JOB.name
-        (request,) = [request for request in made.cloud_run.asked if request.method == "POST"]
+        (request,) = [request for request in cloud.cloud_run.asked if request.method == "POST"]
         assert request.json()["overrides"]["containerOverrides"] == [
             {
                 "args": [

@@ -42,7 +42,7 @@ from tests.support.dataproc_cases import (
 from tests.support.metrics_oracle import RawRow
 from tests.support.metrics_store import put_rows
 from tests.support.processes import PROJECT, environment_of
-from tests.support.third_job import THIRD_JOB, one_more_job
+from tests.support.third_job import THIRD_JOB, third_job_added
 from workflows.clients import dataproc
 from workflows.clients.dataproc import Batches
 from workflows.clients.executions import ExecutionNotSucceeded
@@ -247,7 +247,7 @@ def test_wrong_use_exits_with_2_before_any_request(cloud: Cloud, case: str) -> N
 
 def test_submits_a_third_job_that_is_one_entry_of_the_table(cloud: Cloud) -> None:
     words = ("submit", THIRD_JOB.name, "--rows", "5", "--dry-run")
-    with one_more_job():
+    with third_job_added():
         done = cloud.run(*words, "--start", "2025-08-01", "--end", "2025-09-01", "--json")
         assert "--end is no option of score_pools; allowed: --start" in done.stdout
         done = cloud.run(*words)
