@@ -1,5 +1,10 @@
-"""`quarantine list | show | replay | drop` as scripts see them, on a real PostgreSQL that a metrics
-run has left rows in.
+"""Tests `quarantine list
+
+show
+
+replay
+
+drop` as scripts see them, on a real PostgreSQL with rows that a metrics run has quarantined.
 """
 
 from __future__ import annotations
@@ -35,9 +40,10 @@ BAD_ROWS: list[tuple[str, Any, str]] = [
 
 
 @pytest.fixture
-def kept(engine: Engine) -> dict[str, int]:
-    """Four raw rows in quarantine, a price, and a line that `load` refused; their quarantine ids by
-    reason.
+def quarantine_ids(engine: Engine) -> dict[str, int]:
+    """Four raw rows in quarantine, a price, and a line that `load` rejected.
+
+    Returns their quarantine ids by reason.
     """
     raw = [
         RawRow(number, pool, NOON + timedelta(days=number), document)
@@ -93,7 +99,7 @@ def resolutions(engine: Engine) -> dict[str, Any]:
 
 
 def raw_rows(engine: Engine) -> list[dict[str, Any]]:
-    """What came in beside the five rows of the beginning."""
+    """Return raw rows besides the five initial ones."""
     return rows_of(
         engine,
         f"SELECT id, pool_id, timestamp, raw_json_data FROM {HISTORY} WHERE id > 9 ORDER BY id",
@@ -106,17 +112,19 @@ def ledger(engine: Engine) -> list[dict[str, Any]]:
     )
 
 
-def test_list_counts_by_reason_and_filters(run_here: CommandLine, kept: dict[str, int]) -> None:
-    found = run_here.json("quarantine", "list")
-    assert found["total"] == len(kept) == 7
+def test_list_counts_by_reason_and_filters(
+    run_here: CommandLine, quarantine_ids: dict[str, int]
+) -> None:
+    listing = run_here.json("quarantine", "list")
+    assert listing["total"] == len(quarantine_ids) == 7
     assert {
         "source_table": PRICES,
         "reason": "price_not_positive",
         "resolution": None,
         "rows": 1,
-    } in found["counts"]
-    assert {row["id"] for row in found["rows"]} == set(kept.values())
-    assert [row["timestamp"] for row in found["rows"] if row["pool_id"] == "infinite"] == [
+    } in listing["counts"]
+    assert {row["id"] for row in listing["rows"]} == set(quarantine_ids.values())
+    assert [row["timestamp"] for row in listing["rows"] if row["pool_id"] == "infinite"] == [
         "infinity"
     ]
     assert [
@@ -133,15 +141,15 @@ def test_list_counts_by_reason_and_filters(run_here: CommandLine, kept: dict[str
     assert run_here("quarantine", "list", "--since", "2999-01-01").stdout == "no such rows\n"
     two = run_here.json("quarantine", "list", "--limit", "2")
     assert (len(two["rows"]), two["total"]) == (2, 7)
-    shown = run_here("quarantine", "list").stdout
-    assert "apy_beyond_limit" in shown
-    assert str(kept["tvl_negative"]) in shown
+    table = run_here("quarantine", "list").stdout
+    assert "apy_beyond_limit" in table
+    assert str(quarantine_ids["tvl_negative"]) in table
 
 
-def test_show_says_why_and_whether_it_would_pass_today(
-    run_here: CommandLine, kept: dict[str, int]
+def test_show_has_the_reason_and_whether_the_row_passes_today(
+    run_here: CommandLine, quarantine_ids: dict[str, int]
 ) -> None:
-    row_id = str(kept["apy_beyond_limit"])
+    row_id = str(quarantine_ids["apy_beyond_limit"])
     row = run_here.json("quarantine", "show", row_id)
     assert row["raw_json_data"] == {"apy": 5_000_000, "tvlUsd": 10, "apyBase": 1}
     assert (row["words"], row["passes_now"], row["reason_now"]) == (
@@ -152,13 +160,13 @@ def test_show_says_why_and_whether_it_would_pass_today(
     assert (
         run_here.json("quarantine", "show", row_id, MAX_APY_PERCENT="6000000")["passes_now"] is True
     )
-    price = run_here.json("quarantine", "show", str(kept["price_not_positive"]))
+    price = run_here.json("quarantine", "show", str(quarantine_ids["price_not_positive"]))
     assert (price["passes_now"], "load" in price["what_to_do"]) == (None, True)
     assert run_here("quarantine", "show", row_id).stdout.count("apyBase") == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["show", "4711"], "quarantine has no row 4711"),
         (["replay", "4711"], "quarantine has no row 4711"),
@@ -186,10 +194,10 @@ def test_show_says_why_and_whether_it_would_pass_today(
     ],
 )
 def test_wrong_use_exits_with_2_and_changes_nothing(
-    run_here: CommandLine, engine: Engine, arguments: list[str], words: str
+    run_here: CommandLine, engine: Engine, arguments: list[str], message: str
 ) -> None:
     refused = run_here.json("quarantine", *arguments, code=2)
-    assert words in refused["error"]
+    assert message in refused["error"]
     assert refused["job"] == {"replay": "replay_quarantine", "drop": "drop_quarantine"}.get(
         arguments[0]
     )
@@ -197,9 +205,9 @@ def test_wrong_use_exits_with_2_and_changes_nothing(
 
 
 def test_a_corrected_row_comes_back_as_a_new_one_once(
-    run_here: CommandLine, engine: Engine, kept: dict[str, int]
+    run_here: CommandLine, engine: Engine, quarantine_ids: dict[str, int]
 ) -> None:
-    row_id = kept["apy_beyond_limit"]
+    row_id = quarantine_ids["apy_beyond_limit"]
     replay = ["quarantine", "replay", str(row_id), "--value", '{"apy": 5.5}']
     tried = run_here.json(*replay, "--dry-run")
     assert (tried["status"], tried["outcomes"], raw_rows(engine), ledger(engine)) == (
@@ -249,11 +257,16 @@ def test_a_corrected_row_comes_back_as_a_new_one_once(
     assert row_id in {row["id"] for row in run_here.json("quarantine", "list", "--all")["rows"]}
 
 
-def test_what_still_fails_stays_and_says_why(
-    run_here: CommandLine, engine: Engine, kept: dict[str, int]
+def test_a_row_that_still_fails_stays_with_its_reason(
+    run_here: CommandLine, engine: Engine, quarantine_ids: dict[str, int]
 ) -> None:
     document = run_here.json(
-        "quarantine", "replay", str(kept["apy_not_a_number"]), "--value", '{"apy": "??"}', code=1
+        "quarantine",
+        "replay",
+        str(quarantine_ids["apy_not_a_number"]),
+        "--value",
+        '{"apy": "??"}',
+        code=1,
     )
     (row,) = document["details"]
     assert (row["outcome"], row["reason_now"], row["said"]) == (
@@ -272,8 +285,8 @@ def test_what_still_fails_stays_and_says_why(
     }
 
 
-def test_replay_under_other_limits_takes_what_passes(
-    run_here: CommandLine, engine: Engine, kept: dict[str, int]
+def test_replay_under_other_limits_inserts_passing_rows(
+    run_here: CommandLine, engine: Engine, quarantine_ids: dict[str, int]
 ) -> None:
     document = run_here.json("quarantine", "replay", "--all", MAX_APY_PERCENT="6000000")
     assert document["outcomes"] == {"taken_in": 1, "still_failing": 4, "not_replayable": 2}
@@ -285,27 +298,27 @@ def test_replay_under_other_limits_takes_what_passes(
         "unchanged": 2,
         "removed": 0,
     }
-    said = {
+    messages = {
         row["reason"]: row["said"]
         for row in document["details"]
         if row["outcome"] == "not_replayable"
     }
-    assert "`load` it" in said["price_not_positive"]
-    assert "it never came into the raw table" in said["pool_id_missing"]
+    assert "`load` it" in messages["price_not_positive"]
+    assert "it never came into the raw table" in messages["pool_id_missing"]
     assert resolutions(engine) == {"apy_beyond_limit": "replayed"}
     assert (
         run_here.json("quarantine", "replay", "--reason", "apy_beyond_limit")["rows"]["read"] == 0
     )
-    assert run_here.json("quarantine", "replay", str(kept["price_not_positive"]), code=1)[
+    assert run_here.json("quarantine", "replay", str(quarantine_ids["price_not_positive"]), code=1)[
         "outcomes"
     ] == {"not_replayable": 1}
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_corrections_from_a_file(
-    run_here: CommandLine, engine: Engine, kept: dict[str, int], kind: str
+    run_here: CommandLine, engine: Engine, quarantine_ids: dict[str, int], kind: str
 ) -> None:
-    ids = [kept[reason] for _, _, reason in BAD_ROWS]
+    ids = [quarantine_ids[reason] for _, _, reason in BAD_ROWS]
     path = run_here.folder / f"corrections.{kind}"
     if kind == "jsonl":
         path.write_text(
@@ -333,7 +346,7 @@ def test_corrections_from_a_file(
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "words"),
+    ("name", "content", "message"),
     [
         ("c.txt", "1", "c.txt: corrections come as .jsonl"),
         ("c.csv", "id,apy\n1,2,3\n", "c.csv:2: the row has not as many values"),
@@ -352,22 +365,22 @@ def test_corrections_from_a_file(
         ("c.jsonl", '{"id": 4711, "apy": 1}\n', "quarantine has no row 4711"),
     ],
 )
-def test_a_file_that_is_none_is_named_with_its_line(
-    run_here: CommandLine, name: str, content: str, words: str
+def test_an_invalid_file_is_rejected_with_its_line(
+    run_here: CommandLine, name: str, content: str, message: str
 ) -> None:
     (run_here.folder / name).write_text(content)
-    assert words in run_here.json("quarantine", "replay", "--file", name, code=2)["error"]
+    assert message in run_here.json("quarantine", "replay", "--file", name, code=2)["error"]
 
 
 def test_a_row_with_two_reasons_comes_back_once(
-    run_here: CommandLine, engine: Engine, kept: dict[str, int]
+    run_here: CommandLine, engine: Engine, quarantine_ids: dict[str, int]
 ) -> None:
     execute(
         engine,
         "INSERT INTO yieldspark.quarantine (run_id, source_table, source_id, pool_id, timestamp,"
         " reason, raw_json_data) SELECT 'r3', source_table, source_id, pool_id, timestamp,"
         " 'tvl_beyond_limit', raw_json_data FROM yieldspark.quarantine WHERE id = :id",
-        id=kept["tvl_negative"],
+        id=quarantine_ids["tvl_negative"],
     )
     ids = [
         row["id"]
@@ -387,8 +400,8 @@ def test_a_row_with_two_reasons_comes_back_once(
     assert [row["raw_json_data"]["tvlUsd"] for row in raw_rows(engine)] == [8]
 
 
-def also_there(engine: Engine, row_id: int, reason: str, resolution: str | None = None) -> int:
-    """Another entry of the source row of `row_id`; its id."""
+def add_entry(engine: Engine, row_id: int, reason: str, resolution: str | None = None) -> int:
+    """Add another entry of the source row of `row_id`; returns its id."""
     execute(
         engine,
         "INSERT INTO yieldspark.quarantine (run_id, source_table, source_id, pool_id, timestamp,"
@@ -403,17 +416,17 @@ def also_there(engine: Engine, row_id: int, reason: str, resolution: str | None 
 
 
 def test_an_entry_that_is_done_with_decides_nothing(
-    database: Settings, engine: Engine, kept: dict[str, int]
+    database: Settings, engine: Engine, quarantine_ids: dict[str, int]
 ) -> None:
-    open_entry = kept["tvl_negative"]
-    ids = (open_entry, also_there(engine, open_entry, "tvl_beyond_limit", "accepted"))
+    open_entry = quarantine_ids["tvl_negative"]
+    ids = (open_entry, add_entry(engine, open_entry, "tvl_beyond_limit", "accepted"))
     document = replay_rows(
         database, engine, Replay(Selection(ids), "ann@desk", {open_entry: '{"tvlUsd": 1}'})
     )
     assert document["outcomes"] == {"taken_in": 1, "already_resolved": 1}
     ids = (
-        kept["apy_beyond_limit"],
-        also_there(engine, kept["apy_beyond_limit"], "tvl_beyond_limit", "accepted"),
+        quarantine_ids["apy_beyond_limit"],
+        add_entry(engine, quarantine_ids["apy_beyond_limit"], "tvl_beyond_limit", "accepted"),
     )
     looser = database.model_copy(update={"max_apy_percent": 6e6})
     assert replay_rows(looser, engine, Replay(Selection(ids), "ann@desk"))["outcomes"] == {
@@ -422,11 +435,11 @@ def test_an_entry_that_is_done_with_decides_nothing(
     }
 
 
-def test_of_two_corrections_of_a_row_the_newer_entrys_decides_and_says_so(
-    database: Settings, engine: Engine, kept: dict[str, int]
+def test_the_newer_entry_decides_between_two_corrections_of_a_row(
+    database: Settings, engine: Engine, quarantine_ids: dict[str, int]
 ) -> None:
-    older = kept["tvl_negative"]
-    newer = also_there(engine, older, "tvl_beyond_limit")
+    older = quarantine_ids["tvl_negative"]
+    newer = add_entry(engine, older, "tvl_beyond_limit")
     document = replay_rows(
         database,
         engine,
@@ -442,12 +455,13 @@ def test_of_two_corrections_of_a_row_the_newer_entrys_decides_and_says_so(
 
 
 def test_a_replay_waits_for_a_drop_that_is_under_way(
-    database: Settings, engine: Engine, kept: dict[str, int]
+    database: Settings, engine: Engine, quarantine_ids: dict[str, int]
 ) -> None:
-    """They are two jobs with two locks: without the rows' own locks the replay would insert what
-    the drop puts away.
+    """The two jobs have different locks.
+
+    Without locks on the rows, the replay would insert what the drop resolves.
     """
-    row_id = kept["apy_beyond_limit"]
+    row_id = quarantine_ids["apy_beyond_limit"]
     looser = database.model_copy(update={"max_apy_percent": 6e6})
     with ThreadPoolExecutor(1) as others:
         with engine.begin() as dropping:
@@ -467,17 +481,22 @@ def test_a_replay_waits_for_a_drop_that_is_under_way(
 
 
 def test_the_first_rows_of_a_replay_are_shown_and_all_are_counted(
-    database: Settings, engine: Engine, kept: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    database: Settings,
+    engine: Engine,
+    quarantine_ids: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(replay, "LISTED_ROWS", 2)
     document = replay_rows(database, engine, Replay(Selection(), "ann@desk"), dry_run=True)
     assert (sum(document["outcomes"].values()), [row["id"] for row in document["details"]]) == (
-        len(kept),
-        sorted(kept.values())[:2],
+        len(quarantine_ids),
+        sorted(quarantine_ids.values())[:2],
     )
 
 
-def test_drop_marks_and_keeps(run: CommandLine, engine: Engine, kept: dict[str, int]) -> None:
+def test_drop_marks_and_keeps(
+    run: CommandLine, engine: Engine, quarantine_ids: dict[str, int]
+) -> None:
     document = run.json("quarantine", "drop", "--pool", "b", "--note", "a test pool", "--yes")
     assert document["rows"] == {
         "read": 2,
@@ -491,7 +510,7 @@ def test_drop_marks_and_keeps(run: CommandLine, engine: Engine, kept: dict[str, 
     (entry,) = rows_of(
         engine,
         "SELECT note, resolved_by, resolved_by_run FROM yieldspark.quarantine WHERE id = :id",
-        id=kept["tvl_negative"],
+        id=quarantine_ids["tvl_negative"],
     )
     assert (entry["note"], entry["resolved_by_run"], "@" in entry["resolved_by"]) == (
         "a test pool",
@@ -502,8 +521,8 @@ def test_drop_marks_and_keeps(run: CommandLine, engine: Engine, kept: dict[str, 
     again = run.json(
         "quarantine",
         "drop",
-        str(kept["tvl_negative"]),
-        str(kept["price_not_positive"]),
+        str(quarantine_ids["tvl_negative"]),
+        str(quarantine_ids["price_not_positive"]),
         "--note",
         "and this",
         "--yes",
@@ -516,21 +535,21 @@ def test_drop_marks_and_keeps(run: CommandLine, engine: Engine, kept: dict[str, 
         "unchanged": 1,
         "removed": 0,
     }
-    assert run.json("quarantine", "replay", str(kept["tvl_negative"]), "--value", '{"tvlUsd": 1}')[
-        "outcomes"
-    ] == {"already_resolved": 1}
+    assert run.json(
+        "quarantine", "replay", str(quarantine_ids["tvl_negative"]), "--value", '{"tvlUsd": 1}'
+    )["outcomes"] == {"already_resolved": 1}
     assert run.json("quarantine", "list")["total"] == 4
 
 
-def test_what_only_looks_needs_no_rights_to_write(
-    run_here: CommandLine, engine: Engine, kept: dict[str, int]
+def test_reading_commands_need_no_rights_to_write(
+    run_here: CommandLine, engine: Engine, quarantine_ids: dict[str, int]
 ) -> None:
     execute(engine, "CREATE ROLE looker LOGIN PASSWORD 'looker'; GRANT pg_read_all_data TO looker")
     try:
         run_here.environment |= {"DB_USER": "looker", "DB_PASSWORD": "looker"}
         assert run_here.json("quarantine", "list")["total"] == 7
         assert (
-            run_here.json("quarantine", "show", str(kept["tvl_negative"]))["reason"]
+            run_here.json("quarantine", "show", str(quarantine_ids["tvl_negative"]))["reason"]
             == "tvl_negative"
         )
         refused = run_here.json("quarantine", "drop", "--all", "--note", "x", "--yes", code=1)
@@ -556,8 +575,8 @@ def test_corrections_as_a_spreadsheet_writes_them(tmp_path: Path) -> None:
 
     path = tmp_path / "c.csv"
     path.write_text("\ufeffid;apy;tvlUsd\n1;5,25;1.234\n2;1,5E-3;\n\n;;\n")
-    found = {row_id: json.loads(values) for row_id, values in read_corrections(path).items()}
-    assert found == {1: {"apy": 5.25, "tvlUsd": 1234}, 2: {"apy": 0.0015}}
+    corrections = {row_id: json.loads(values) for row_id, values in read_corrections(path).items()}
+    assert corrections == {1: {"apy": 5.25, "tvlUsd": 1234}, 2: {"apy": 0.0015}}
     path.write_text("id;apy\n1;1.234\n")
     with pytest.raises(InputError, match=r"column apy of .*: give --decimal . or --decimal ,"):
         read_corrections(path)

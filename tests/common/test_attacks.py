@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -79,8 +80,8 @@ class Attacked:
             line.sendall(lines + body)
             answer = b""
             with suppress(ConnectionError):
-                while read := line.recv(65536):
-                    answer += read
+                while chunk := line.recv(65536):
+                    answer += chunk
             return answer
 
     def status(self, *headers: str, target: str = PATH, body: bytes = b"") -> int:
@@ -186,14 +187,14 @@ def test_limits_endless_chunked_bodies(
     monkeypatch.setattr(http_service, "LARGEST_BODY", 1 << 20)
     chunk = b"10000\r\n" + b"x" * (1 << 16) + b"\r\n"
     head = "\r\n".join(("POST /v1/x HTTP/1.1", *attacked.good, "Transfer-Encoding: chunked"))
-    sent = 0
+    bytes_sent = 0
     with socket.create_connection(("127.0.0.1", urlsplit(attacked.url).port or 0)) as line:
         line.sendall(f"{head}\r\n\r\n".encode())
         with suppress(ConnectionError):
-            while sent < 64 << 20:
+            while bytes_sent < 64 << 20:
                 line.sendall(chunk)
-                sent += len(chunk)
-    assert sent < 32 << 20
+                bytes_sent += len(chunk)
+    assert bytes_sent < 32 << 20
     assert attacked.status(*attacked.good) == 200
     assert "Traceback" not in capfd.readouterr().err
 
@@ -281,9 +282,9 @@ def test_answers_unexpected_json_without_a_traceback(
 def test_content_type_of_an_upload_cannot_inject_headers(
     kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    double = FakeStorage(tmp_path, ["code"])
-    double.store.write("code", "x", b"content", {"contentType": kind}, Conditions(), {})
-    with serving([double], token=TOKEN) as url:
+    storage = FakeStorage(tmp_path, ["code"])
+    storage.store.write("code", "x", b"content", {"contentType": kind}, Conditions(), {})
+    with serving([storage], token=TOKEN) as url:
         server = Attacked(url, _AnyMethod())
         lines = ("GET /storage/v1/b/code/o/x?alt=media HTTP/1.1", *server.good, "Connection: close")
         answer = server.send(("\r\n".join(lines) + "\r\n\r\n").encode())
@@ -314,44 +315,40 @@ def test_spark_driver_rejects_objects_of_other_accounts(spark: SparkSession) -> 
 @pytest.mark.usefixtures("processes")
 def test_requests_are_not_stored(attacked: Attacked, monkeypatch: pytest.MonkeyPatch) -> None:
     source = "from emulator.services.http_service import Service; print(Service.keeps_requests)"
-    done = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", source], cwd=PROJECT, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "False\n"
+    assert finished.stdout == "False\n"
     monkeypatch.setattr(Service, "keeps_requests", False)
     assert attacked.status(*attacked.good) == 200
     assert attacked.service.asked == []
 
 
 def test_every_server_requires_a_token() -> None:
-    calls = [
-        (path.name, {keyword.arg for keyword in node.keywords})
-        for folder in ("workflows", "emulator")
-        for path in sorted((PROJECT / folder).rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "serving"
-    ]
+    folders = (PROJECT / "workflows", PROJECT / "emulator")
+    paths = sorted(chain.from_iterable(folder.rglob("*.py") for folder in folders))
+    calls = list(chain.from_iterable(_calls(path, "serving") for path in paths))
     assert len(calls) >= 3
     assert [name for name, keywords in calls if "token" not in keywords] == []
 
 
 def test_change_owner_does_not_follow_links() -> None:
     """An account can replace a name in its own folder by a link at any moment."""
-    calls = [
-        (path.name, {keyword.arg for keyword in node.keywords})
-        for folder in (
-            "database",
-            "emulator",
-            "local_runtime",
-            "workflows",
-            "common/private_files.py",
-        )
-        for path in sorted((PROJECT / folder).rglob("*.py")) or [PROJECT / folder]
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "chown"
-    ]
+    paths = [PROJECT / "common" / "private_files.py"]
+    for folder in ("database", "emulator", "local_runtime", "workflows"):
+        paths += sorted((PROJECT / folder).rglob("*.py"))
+    calls = list(chain.from_iterable(_calls(path, "chown") for path in paths))
     assert len(calls) >= 4
     assert [name for name, keywords in calls if "follow_symlinks" not in keywords] == []
+
+
+def _calls(path: Path, function: str) -> Iterator[tuple[str, set[str | None]]]:
+    """Yield the file's name and the keywords of each call of the function or method."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            names = getattr(node.func, "id", ""), getattr(node.func, "attr", "")
+            if function in names:
+                yield path.name, {keyword.arg for keyword in node.keywords}
 
 
 PAGE = """<!doctype html><title>a page</title><script>
@@ -598,20 +595,22 @@ def test_state_is_private_and_doctor_reports_shared_paths(
 
 
 def test_does_not_submit_a_changed_release(tmp_path: Path) -> None:
-    double = FakeStorage(tmp_path, [BUCKET])
-    with serving([double]) as url:
+    storage = FakeStorage(tmp_path, [BUCKET])
+    with serving([storage]) as url:
         settings = cloud_settings(url)
         publish_content(CodeBucket(settings), small_release(FIRST))
         assert find_release(settings).version == FIRST
         name = f"versions/{FIRST}/yieldspark.zip"
-        content = double.store.read(BUCKET, name, Conditions())[1]
-        for changed in (content[::-1], content + b"x"):
-            double.store.write(BUCKET, name, changed, {"contentType": "x/y"}, Conditions(), {})
+        content = storage.store.read(BUCKET, name, Conditions())[1]
+        for changed_content in (content[::-1], content + b"x"):
+            storage.store.write(
+                BUCKET, name, changed_content, {"contentType": "x/y"}, Conditions(), {}
+            )
             for version in (None, FIRST):
                 with pytest.raises(ReleaseConflict, match=r"is incomplete: yieldspark\.zip has"):
                     find_release(settings, version)
-        double.store.write(BUCKET, name, content, {"contentType": "x/y"}, Conditions(), {})
+        storage.store.write(BUCKET, name, content, {"contentType": "x/y"}, Conditions(), {})
         extra = f"versions/{FIRST}/jars/evil.jar"
-        double.store.write(BUCKET, extra, b"x", {"contentType": "x/y"}, Conditions(), {})
+        storage.store.write(BUCKET, extra, b"x", {"contentType": "x/y"}, Conditions(), {})
         with pytest.raises(ReleaseConflict, match=r"evil\.jar is not in the manifest"):
             find_release(settings)

@@ -77,13 +77,13 @@ NAMES = (
 )
 
 
-def asked_by_adbc(session: CheckedSession, query: str) -> object:
+def answer_by_adbc(session: CheckedSession, query: str) -> object:
     with adbc_connection(session.for_tasks) as connection, connection.cursor() as cursor:
         cursor.execute(query)
         return cursor.fetchone()[0]
 
 
-def asked_by_jdbc(spark: SparkSession, settings: Settings, query: str) -> object:
+def answer_by_jdbc(spark: SparkSession, settings: Settings, query: str) -> object:
     url, properties = checked_jdbc(spark, settings)
     row = spark.read.jdbc(url, f"({query}) AS asked", properties=properties).first()
     assert row is not None
@@ -95,8 +95,8 @@ def by_every_driver(spark: SparkSession, settings: Settings, expression: str) ->
     query = f"SELECT {expression} AS answer"
     return [
         execute_sql(settings, query)[0]["answer"],
-        asked_by_adbc(probe_session(settings), query),
-        asked_by_jdbc(spark, settings, query),
+        answer_by_adbc(probe_session(settings), query),
+        answer_by_jdbc(spark, settings, query),
     ]
 
 
@@ -105,8 +105,8 @@ def test_accepts_any_database_name(spark: SparkSession, server: Settings) -> Non
         with empty_database(server, name) as settings:
             assert by_every_driver(spark, settings, "current_database()::text") == [name] * 3
             url = connection_parameters(settings).sqlalchemy_url()
-            shown = make_url(url.render_as_string(hide_password=False))
-            with create_engine(shown, poolclass=NullPool).connect() as connection:
+            url_with_password = make_url(url.render_as_string(hide_password=False))
+            with create_engine(url_with_password, poolclass=NullPool).connect() as connection:
                 assert connection.exec_driver_sql("SELECT current_database()").scalar() == name
 
 
@@ -186,7 +186,7 @@ def test_each_driver_reports_its_server(
 
     def ask(settings: Settings) -> None:
         if driver == "ADBC":
-            asked_by_adbc(probe_session(settings), "SELECT 1")
+            answer_by_adbc(probe_session(settings), "SELECT 1")
         else:
             checked_jdbc(spark, settings)
 
@@ -356,7 +356,7 @@ def test_every_driver_verifies_the_server_certificate(
         parameters = connection_parameters(wrong)
         for ask in (
             lambda: connect(parameters),
-            lambda: asked_by_adbc(replace(session, parameters=parameters), "SELECT 1"),
+            lambda: answer_by_adbc(replace(session, parameters=parameters), "SELECT 1"),
         ):
             with pytest.raises(DatabaseUnreachable, match=r"certificate.*DB_SSLROOTCERT"):
                 ask()
@@ -440,7 +440,7 @@ def test_embedded_server_ignores_libpq_variables(
     resolved = resolve_database(server.model_copy(update={"db_host": None}))
     assert execute_sql(resolved, "SHOW TimeZone") == [{"TimeZone": "UTC"}]
     assert (
-        asked_by_adbc(probe_session(resolved), "SELECT current_database()::text")
+        answer_by_adbc(probe_session(resolved), "SELECT current_database()::text")
         == resolved.db_name
     )
 
@@ -482,7 +482,7 @@ def test_server_without_free_connections_is_reported(database: Settings) -> None
         with no_connection:
             execute_sql(settings, "SELECT 1")
         with no_connection:
-            asked_by_adbc(session, "SELECT 1")
+            answer_by_adbc(session, "SELECT 1")
 
 
 @pytest.mark.parametrize("accepted", [0, 3])

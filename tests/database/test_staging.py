@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -252,13 +253,13 @@ def test_casts_transformed_rows_to_staging_types(
         connection.exec_driver_sql(
             create_staging(f"{OWN_SCHEMA}.staged_numbers", staging_types(frame.schema))
         )
-    sent = transport_for(transported, transported.write_transport).write(
+    written_rows = transport_for(transported, transported.write_transport).write(
         frame, transported, f"{OWN_SCHEMA}.staged_numbers", ArrowTransform(_narrow, frame.schema)
     )
     rows = execute_sql(
         transported, f"SELECT source_id, value FROM {OWN_SCHEMA}.staged_numbers ORDER BY 1"
     )
-    assert sent == 2
+    assert written_rows == 2
     assert rows == [{"source_id": 7, "value": 0.5}, {"source_id": None, "value": None}]
 
 
@@ -315,16 +316,16 @@ def test_partitioned_read_has_every_row_once(spark: SparkSession, transported: S
     )
 
 
-@pytest.mark.parametrize(("wanted", "expected"), [(None, 2), (100, MOST_READ_PARTITIONS)])
+@pytest.mark.parametrize(("partitions", "expected"), [(None, 2), (100, MOST_READ_PARTITIONS)])
 def test_read_uses_sparks_parallelism_up_to_its_connection_limit(
-    spark: SparkSession, transported: Settings, wanted: int | None, expected: int
+    spark: SparkSession, transported: Settings, partitions: int | None, expected: int
 ) -> None:
     frame = read_table_spark(
         spark,
         transported,
         "SELECT pool_id FROM pools",
         partition_by="pool_id",
-        partitions=wanted,
+        partitions=partitions,
     )
     assert frame.rdd.getNumPartitions() == expected
 
@@ -333,10 +334,10 @@ def test_reads_share_one_snapshot(spark: SparkSession, transported: Settings) ->
     execute_sql(transported, "INSERT INTO pools (pool_id) VALUES ('before')")
     with exported_snapshot(transported) as snapshot:
         execute_sql(transported, "INSERT INTO pools (pool_id) VALUES ('after')")
-        seen = read_table_spark(
+        snapshot_rows = read_table_spark(
             spark, transported, "SELECT pool_id FROM pools", snapshot=snapshot
         ).collect()
-    assert [row.pool_id for row in seen] == ["before"]
+    assert [row.pool_id for row in snapshot_rows] == ["before"]
 
 
 def test_names_a_missing_table(spark: SparkSession, transported: Settings) -> None:
@@ -388,11 +389,9 @@ def test_counts_rows_beyond_the_first_of_their_key(engine: Engine, by_days: bool
         connection.exec_driver_sql(
             "CREATE TABLE staged (pool_id text, date date, value double precision, day_text text)"
         )
-        rows = [
-            {"pool_id": pool, "date": day, "day_text": str(day)}
-            for (pool, day), times in keys.items()
-            for _ in range(times)
-        ]
+        rows: list[dict[str, Any]] = []
+        for (pool, day), times in keys.items():
+            rows += [{"pool_id": pool, "date": day, "day_text": str(day)}] * times
         rows += [
             {"pool_id": "a", "date": None, "day_text": None},
             {"pool_id": None, "date": DAY, "day_text": str(DAY)},
@@ -423,9 +422,9 @@ def test_detects_a_lost_row(spark: SparkSession, database: Settings, engine: Eng
             staging: str,
             transform: ArrowTransform | None = None,
         ) -> int:
-            sent = super().write(frame, settings, staging, transform)
+            written_rows = super().write(frame, settings, staging, transform)
             execute_sql(settings, f"DELETE FROM {staging} WHERE pool_id = 'b'")
-            return sent
+            return written_rows
 
     rows = _frame(spark, ("a", DAY, 1.0, 1.0), ("b", DAY, 1.0, 1.0))
     with (
@@ -468,9 +467,9 @@ def test_interrupt_during_the_last_load_commits_nothing(
             staging: str,
             transform: ArrowTransform | None = None,
         ) -> int:
-            sent = super().write(frame, settings, staging, transform)
+            written_rows = super().write(frame, settings, staging, transform)
             interrupt_inside_the_jvm(spark)
-            return sent
+            return written_rows
 
     def interrupted_while_loading() -> None:
         with interruptible(spark), open_run(engine, job="upsert", mode="upsert") as run:
