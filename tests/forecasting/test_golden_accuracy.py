@@ -51,16 +51,16 @@ def scores(spark: SparkSession) -> dict[str, Any]:
     ) as rows:
         dataset = LightgbmEngine(ModelParameters(seed=1, threads=2)).prepare(rows, FEATURES, LABELS)
     sample = fit_stacked(dataset, folds, 0.8, untimed)
-    found = []
+    scored_days = []
     for target in targets(max_apy_percent=1e6, max_tvl_usd=1e12):
         published = publish_days(
             sample.rows, target, folds.forecast.days, horizon=1, level=0.8, history=empty_history()
         )
         scored = published[published["date"] >= pd.Timestamp(LAST) - pd.Timedelta(days=SCORED)]
-        known = scored[scored["next"].notna()]
-        found.append(
+        with_actual = scored[scored["next"].notna()]
+        scored_days.append(
             evaluation_rows(
-                known,
+                with_actual,
                 sample,
                 target,
                 horizon=1,
@@ -70,11 +70,18 @@ def scores(spark: SparkSession) -> dict[str, Any]:
                 run_id="golden",
             )
         )
-    table = score_table(pd.concat(found), 0.8)
+    table = score_table(pd.concat(scored_days), 0.8)
     for target_name, classes in table.items():
         print(
             target_name,
-            {name: (of["rows"], of["ratio"], of["interval"]) for name, of in classes.items()},
+            {
+                name: (
+                    scores_of_class["rows"],
+                    scores_of_class["ratio"],
+                    scores_of_class["interval"],
+                )
+                for name, scores_of_class in classes.items()
+            },
         )
     return table
 
@@ -91,9 +98,9 @@ def scores(spark: SparkSession) -> dict[str, Any]:
 def test_forecasts_are_no_worse_than_they_were(
     scores: dict[str, Any], target: str, name: str, mae: float, median: float
 ) -> None:
-    found = scores[target][name]
-    assert found["ratio"]["mae"] <= mae + 0.02
-    assert found["ratio"]["median_ae"] <= median + 0.04
+    score = scores[target][name]
+    assert score["ratio"]["mae"] <= mae + 0.02
+    assert score["ratio"]["median_ae"] <= median + 0.04
 
 
 @pytest.mark.parametrize("target", ["apy", "tvl"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -94,11 +95,11 @@ def test_status_counts_the_rows(engine: Engine) -> None:
             insert(run_ledger),
             ledger_row("forecast_pools_2", "forecast_pools", "failed", error="no room", **later),
         )
-    found = status(engine)
-    assert found["jobs"]["forecast_pools"]["run_id"] == "forecast_pools_2"
-    assert found["data"].pop("raw_age_seconds") == pytest.approx(5 * 3600, abs=600)
+    figures = status(engine)
+    assert figures["jobs"]["forecast_pools"]["run_id"] == "forecast_pools_2"
+    assert figures["data"].pop("raw_age_seconds") == pytest.approx(5 * 3600, abs=600)
     first_day = (AS_OF - dt.timedelta(days=DAYS - 1)).isoformat()
-    assert found["data"] == {
+    assert figures["data"] == {
         "pools": 3,
         "pool_days": 3 * DAYS,
         "first_day": first_day,
@@ -144,7 +145,7 @@ def test_a_longer_horizon_does_not_hide_tomorrow(engine: Engine) -> None:
 def test_series_are_of_the_largest_pools_and_leave_out_carried_values(engine: Engine) -> None:
     fill(engine, pool_count=8)
     series = pool_series(engine, forecast_table(engine), days=40)
-    assert [one["pool_id"] for one in series] == ["p7", "p6", "p5", "p4", "p3", "p2"]
+    assert [entry["pool_id"] for entry in series] == ["p7", "p6", "p5", "p4", "p3", "p2"]
     days = series[0]["days"]
     assert [day["date"] for day in days] == [
         AS_OF - dt.timedelta(days=back) for back in range(39, -1, -1)
@@ -179,10 +180,10 @@ def test_scores_are_those_of_the_forecast_job(engine: Engine) -> None:
         assert (score["rows"], score["pools"]) == (expected["rows"], expected["pools"])
         assert score["coverage"] == pytest.approx(expected["interval"]["coverage"])
         assert score["mean_width"] == pytest.approx(expected["interval"]["mean_width"])
-        for one, name in zip(
+        for forecaster, name in zip(
             score["forecasters"], ("model", "persistence", "median7"), strict=True
         ):
-            assert {error: one[error] for error in ERRORS} == pytest.approx(
+            assert {error: forecaster[error] for error in ERRORS} == pytest.approx(
                 {error: expected[name][error] for error in ERRORS}
             )
         assert score["forecasters"][0]["ratio"] == pytest.approx(expected["ratio"]["mae"])
@@ -207,10 +208,11 @@ def test_a_ratio_to_a_perfect_persistence_is_not_defined(engine: Engine) -> None
     fill(engine, pool_count=2)
     with engine.begin() as connection:
         connection.execute(text("UPDATE yieldspark.forecast_evaluation SET persistence = actual"))
-    assert {one["ratio"] for score in _scores(engine) for one in score["forecasters"]} == {None}
+    forecasters = chain.from_iterable(score["forecasters"] for score in _scores(engine))
+    assert {forecaster["ratio"] for forecaster in forecasters} == {None}
 
 
-def test_data_health_tells_observed_from_carried_and_counts_quarantine(engine: Engine) -> None:
+def test_data_health_counts_observed_and_carried_values_and_quarantine(engine: Engine) -> None:
     fill(engine, pool_count=4)
     with engine.begin() as connection:
         connection.execute(
@@ -236,7 +238,7 @@ def test_data_health_tells_observed_from_carried_and_counts_quarantine(engine: E
     )
     assert health["shares"]["tvl"]["unknown"] == pytest.approx(0.25)
     assert (health["active_pools"], health["active_pools_not_observed"]) == (3, 1)
-    assert [(one["reason"], one["rows"]) for one in health["quarantine"]] == [
+    assert [(reason["reason"], reason["rows"]) for reason in health["quarantine"]] == [
         ("negative_tvl", 3),
         ("absurd_apy", 1),
     ]
@@ -264,11 +266,11 @@ def test_recent_runs_are_newest_first_and_limited(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    "read", [forecast_table, _scores, data_quality, recent_runs, status, model_health]
+    "read_figures", [forecast_table, _scores, data_quality, recent_runs, status, model_health]
 )
 def test_a_database_that_is_gone_is_an_error_with_a_next_step(
-    database: Settings, read: object
+    database: Settings, read_figures: object
 ) -> None:
-    assert callable(read)
+    assert callable(read_figures)
     with pytest.raises(DatabaseUnreachable, match="DB_PORT"):
-        read(make_engine(database.model_copy(update={"db_port": 1})))
+        read_figures(make_engine(database.model_copy(update={"db_port": 1})))

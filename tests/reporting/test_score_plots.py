@@ -22,25 +22,28 @@ from tests.forecasting.test_daily_scores import days
 from tests.forecasting.test_scores import evaluation, month
 
 
-def words(svg: str) -> list[str]:
+def texts_of(svg: str) -> list[str]:
     return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
 
 
 @pytest.mark.parametrize("count", [1, RECENT_DAYS - 1, RECENT_DAYS, 60])
 def test_any_number_of_days_has_plots(count: int) -> None:
-    found = daily_scores(days(count))
-    for svg, clipped in (ratio_plot(found, "ratio-apy"), coverage_plot(found, 0.8, "coverage-apy")):
+    scores = daily_scores(days(count))
+    for svg, clipped in (
+        ratio_plot(scores, "ratio-apy"),
+        coverage_plot(scores, 0.8, "coverage-apy"),
+    ):
         assert svg.startswith("<svg viewBox=")
         assert "#0102" not in svg, "each of matplotlib's colours became a variable of the page"
         assert ("var(--band)" in svg) == (count >= RECENT_DAYS)
         assert clipped == 0
-        assert words(svg)
+        assert texts_of(svg)
 
 
 def test_ids_of_two_plots_differ() -> None:
-    found = daily_scores(days(5))
+    scores = daily_scores(days(5))
     ids = [
-        set(re.findall(r'\bid="([^"]*)"', ratio_plot(found, name)[0]))
+        set(re.findall(r'\bid="([^"]*)"', ratio_plot(scores, name)[0]))
         for name in ("ratio-apy", "ratio-tvl")
     ]
     assert ids[0]
@@ -54,13 +57,13 @@ def test_a_day_far_worse_than_persistence_is_marked_at_the_edge() -> None:
     )
     svg, clipped = ratio_plot(daily_scores(spoilt), "ratio-apy")
     assert clipped == 1
-    assert max(float(word) for word in words(svg) if re.fullmatch(r"\d\.\d\d", word)) <= 2.0
+    assert max(float(label) for label in texts_of(svg) if re.fullmatch(r"\d\.\d\d", label)) <= 2.0
 
 
 def test_a_perfect_persistence_or_no_interval_still_has_a_picture() -> None:
-    found = daily_scores(days(30).assign(persistence=10.0, low=np.nan))
-    assert words(ratio_plot(found, "r")[0])
-    assert "80 %" in words(coverage_plot(found, 0.8, "c")[0])
+    scores = daily_scores(days(30).assign(persistence=10.0, low=np.nan))
+    assert texts_of(ratio_plot(scores, "r")[0])
+    assert "80 %" in texts_of(coverage_plot(scores, 0.8, "c")[0])
 
 
 def test_every_group_of_the_three_classes_is_named_with_its_rows() -> None:
@@ -72,12 +75,12 @@ def test_every_group_of_the_three_classes_is_named_with_its_rows() -> None:
         chain=["Base", "Base", "Base", "Base"],
     )
     groups = segment_scores(rows, 0.8)
-    assert {one["group"] for one in groups if one["by"] != "chain"} == {
+    assert {group["group"] for group in groups if group["by"] != "chain"} == {
         *TVL_CLASSES,
         *AGE_CLASSES,
         *VOLATILITY_CLASSES,
     }
-    texts = words(segment_plot(groups, "groups")[0])
+    texts = texts_of(segment_plot(groups, "groups")[0])
     assert "Base" not in texts
     assert texts.count("1") == 4 + 4 + 2
     assert {
@@ -99,16 +102,16 @@ def test_every_group_of_the_three_classes_is_named_with_its_rows() -> None:
 def test_groups_without_a_ratio_or_noise_have_a_line_too() -> None:
     rows = month(days=3)
     perfect = segment_scores(rows.assign(persistence=rows["actual"]), 0.8)
-    svg, clipped = segment_plot([one for one in perfect if one["target"] == "apy"], "groups")
+    svg, clipped = segment_plot([group for group in perfect if group["target"] == "apy"], "groups")
     assert clipped == 0
-    assert "12" in words(svg)
+    assert "12" in texts_of(svg)
 
 
 def test_a_group_twice_as_wrong_is_at_the_edge_and_counted() -> None:
     rows = evaluation(forecast=[30.0, 11.0], tvl_usd=[9e4, 9e6])
     assert (
         segment_plot(
-            [one for one in segment_scores(rows, 0.8) if one["by"] == "tvl_class"], "groups"
+            [group for group in segment_scores(rows, 0.8) if group["by"] == "tvl_class"], "groups"
         )[1]
         == 1
     )

@@ -85,7 +85,7 @@ class Cloud:
 
 @contextmanager
 def served(folder: Path, script: BatchScript, *more: Service) -> Iterator[Cloud]:
-    """Both fakes with one small release in the code bucket. Args: more are other doubles."""
+    """Serve both fakes with a small release in the code bucket. `more` are other fakes."""
     storage = FakeStorage(folder / "storage", ["acme-code", "acme-staging"])
 
     def put(uri: str, content: bytes) -> None:
@@ -196,7 +196,7 @@ def test_a_dry_run_prints_the_request_and_sends_nothing(cloud: Cloud) -> None:
 
 
 def test_a_forecast_has_its_engine_and_day(cloud: Cloud) -> None:
-    words = (
+    arguments = (
         "submit",
         "forecast_pools",
         "--engine",
@@ -207,7 +207,7 @@ def test_a_forecast_has_its_engine_and_day(cloud: Cloud) -> None:
         "5",
         "--dry-run",
     )
-    request = json.loads(cloud.run(*words).stdout)
+    request = json.loads(cloud.run(*arguments).stdout)
     assert re.fullmatch(f"forecast-{UUID}", request["batchId"])
     assert request["batch"]["pysparkBatch"]["args"][:2] == ["--as-of", "2025-09-30"]
     assert (
@@ -238,24 +238,24 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_use_exits_with_2_before_any_request(cloud: Cloud, case: str) -> None:
-    words, sentence = WRONG[case]
-    result = cloud.run("submit", *words, "--json")
+    arguments, sentence = WRONG[case]
+    result = cloud.run("submit", *arguments, "--json")
     assert result.returncode == 2
     assert sentence in json.loads(result.stdout)["error"]
     assert cloud.dataproc.asked == []
 
 
 def test_submits_a_third_job_that_is_one_entry_of_the_table(cloud: Cloud) -> None:
-    words = ("submit", THIRD_JOB.name, "--rows", "5", "--dry-run")
+    arguments = ("submit", THIRD_JOB.name, "--rows", "5", "--dry-run")
     with third_job_added():
-        done = cloud.run(*words, "--start", "2025-08-01", "--end", "2025-09-01", "--json")
-        assert "--end is no option of score_pools; allowed: --start" in done.stdout
-        done = cloud.run(*words)
-    assert done.returncode == 0, done.stderr
-    request = json.loads(done.stdout)
+        result = cloud.run(*arguments, "--start", "2025-08-01", "--end", "2025-09-01", "--json")
+        assert "--end is no option of score_pools; allowed: --start" in result.stdout
+        result = cloud.run(*arguments)
+    assert result.returncode == 0, result.stderr
+    request = json.loads(result.stdout)
     assert re.fullmatch(f"scores-{UUID}", request["batchId"])
     assert request["batch"]["labels"]["job"] == THIRD_JOB.name
-    assert cloud.run(*words).returncode == 2
+    assert cloud.run(*arguments).returncode == 2
 
 
 def test_the_size_is_the_plans_where_there_is_a_database(
@@ -268,12 +268,12 @@ def test_the_size_is_the_plans_where_there_is_a_database(
             for number in (1, 2, 3)
         ],
     )
-    words = ("submit", "calculate_metrics", "--dry-run")
-    result = cloud.run(*words, **_reaching(database))
+    arguments = ("submit", "calculate_metrics", "--dry-run")
+    result = cloud.run(*arguments, **_reaching(database))
     assert result.returncode == 0, result.stderr
     planned = json.loads(result.stdout)
     assert (planned["rows"], planned["rows_from"]) == (3, "the plan")
-    result = cloud.run(*words)
+    result = cloud.run(*arguments)
     assert result.returncode == 0, result.stderr
     out_of_reach = json.loads(result.stdout)
     assert out_of_reach["rows"] == 1_000_000
@@ -320,7 +320,9 @@ def test_a_failed_batch_fails_the_command_with_its_summary(tmp_path: Path) -> No
 def test_a_failed_batch_fails_the_run_with_its_last_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The workflow is in pipeline.yaml's place: it raises what that raises of a failed batch."""
+    """A workflow in place of pipeline.yaml raises the error that pipeline.yaml raises for a failed
+    batch.
+    """
     settings: list[Settings] = []
 
     def batch_fails(_execution: str, _argument: Any) -> None:
@@ -424,14 +426,14 @@ def test_a_months_bill_by_the_model_names_its_inputs(cloud: Cloud) -> None:
     assert [entry["platform"] for entry in bill["platforms"]] == ["dataproc", "cloud_run"]
     assert bill["sources"]["region"] == "REGION"
     output = cloud.run("cost", "--pools", "2000", ENGINE="lightgbm").stdout
-    for words in (
+    for fragment in (
         "cloud_run",
         f"{bill['database']['instance_usd']:.2f}",
         "database_tier",
         "terraform's default",
         "2026-11-29",
     ):
-        assert words in output
+        assert fragment in output
 
 
 def test_an_unreachable_ledger_fails_no_batch(tmp_path: Path) -> None:
@@ -447,7 +449,7 @@ def test_an_unreachable_ledger_fails_no_batch(tmp_path: Path) -> None:
 
 @contextmanager
 def _waiting(cloud: Cloud, name: str, stdin: int) -> Iterator[subprocess.Popen[str]]:
-    """`wait` in a process of its own, as far as its first line of progress."""
+    """Start `wait` as a process and wait for its first line of progress."""
     variables = cloud.run.environment | {"PYTHONPATH": str(PROJECT)}
     process = subprocess.Popen(
         [sys.executable, "-c", "from workflows.commands.main import main; main()", "wait", name],
@@ -504,7 +506,10 @@ def test_ctrl_c_at_a_terminal_asks(tmp_path: Path, answer: str, state: str) -> N
 
 @pytest.fixture
 def gcloud(processes: None, tmp_path: Path) -> dict[str, str]:
-    """The variables that lead gcloud to a fake. Skips where it is not installed."""
+    """Yield the variables that direct gcloud to a fake.
+
+    Skips if gcloud is not installed.
+    """
     if not shutil.which("gcloud"):
         pytest.skip("gcloud is not installed here")
     return os.environ | {
@@ -516,12 +521,12 @@ def gcloud(processes: None, tmp_path: Path) -> dict[str, str]:
 
 
 def test_gcloud_itself_submits_lists_and_describes(cloud: Cloud, gcloud: dict[str, str]) -> None:
-    def asked(*words: str) -> Any:
+    def run_gcloud(*arguments: str) -> Any:
         command = [
             "gcloud",
             "dataproc",
             "batches",
-            *words,
+            *arguments,
             "--region=europe-west1",
             "--format=json",
         ]
@@ -531,7 +536,7 @@ def test_gcloud_itself_submits_lists_and_describes(cloud: Cloud, gcloud: dict[st
         return json.loads(result.stdout)
 
     main = batch_request()["pysparkBatch"]["mainPythonFileUri"]
-    submitted = asked(
+    submitted = run_gcloud(
         "submit",
         "pyspark",
         main,
@@ -542,8 +547,8 @@ def test_gcloud_itself_submits_lists_and_describes(cloud: Cloud, gcloud: dict[st
         "--async",
     )
     assert submitted["metadata"]["batch"] == f"{PARENT}/batches/metrics-by-hand"
-    assert [batch["name"] for batch in asked("list")] == [f"{PARENT}/batches/metrics-by-hand"]
-    described = asked("describe", "metrics-by-hand")
+    assert [batch["name"] for batch in run_gcloud("list")] == [f"{PARENT}/batches/metrics-by-hand"]
+    described = run_gcloud("describe", "metrics-by-hand")
     assert (described["state"], described["environmentConfig"]["executionConfig"]["ttl"]) == (
         "SUCCEEDED",
         "7200s",

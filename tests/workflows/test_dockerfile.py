@@ -233,8 +233,8 @@ CLOUD = {
 
 
 class BuiltHere:
-    """The Dockerfile's COPY lines, and its RUN lines that are Python's, in a folder instead of an
-    image. Debian's packages are this machine's.
+    """The Dockerfile's COPY lines and its RUN lines of Python, executed in a folder instead of an
+    image; Debian's packages are this machine's.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -264,8 +264,8 @@ class BuiltHere:
     def run(
         self, command: str, folder: Path | None = None, variables: Mapping[str, str] | None = None
     ) -> str:
-        """With the environment's programs, and of this process's variables those alone that lead to
-        packages and Java.
+        """Run with the environment's programs, and of this process's variables only those that lead
+        to packages and Java.
         """
         remaining = {
             name: value
@@ -291,8 +291,9 @@ class BuiltHere:
 
 @pytest.mark.long
 def test_pip_makes_the_images_and_the_jobs_run_in_them(database: Settings, tmp_path: Path) -> None:
-    """Downloads 300 MB, some minutes. The jobs are those of a release of this checkout, started by
-    the image's entry, which finds no checkout.
+    """Downloads 300 MB, which takes some minutes.
+
+    The image's entry, which finds no checkout, starts the jobs of a release of this checkout.
     """
     here = BuiltHere(tmp_path)
     here.build("locked")

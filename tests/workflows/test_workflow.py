@@ -28,5 +28,5 @@ def test_in_the_interpreter(scenario: Scenario, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_in_the_emulator(scenario: Scenario, tmp_path: Path, emulator: Emulator) -> None:
-    """Which also holds the source against Google's JSON schema."""
+    """The emulator also checks the source against Google's JSON schema."""
     scenario(tmp_path, emulator, PIPELINE)

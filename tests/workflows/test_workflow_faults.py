@@ -1,4 +1,4 @@
-"""Puts known faults into the workflow, one at a time, and tests that a rule or a scenario finds
+"""Puts known faults into the workflow, one at a time, and tests that a rule or a scenario detects
 each. The first of each list come from earlier designs.
 """
 
