@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy.testing  # noqa: F401 - its first import starts `lscpu`, which a test may not do
 import pytest
 from hypothesis import settings as hypothesis_settings
 from pyspark.sql import SparkSession
