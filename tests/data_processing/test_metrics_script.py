@@ -26,7 +26,7 @@ def environment(database: Settings) -> dict[str, str]:
 
 
 def test_wrong_use_exits_with_2_and_says_why(database: Settings, tmp_path: Path) -> None:
-    """Wrong values of options, and an interval that the plan rejects; test_metrics_plan.py tests
+    """Wrong values of options, and an interval that the plan rejects; test_plan_requests.py tests
     every wrong interval.
     """
     for arguments, message in (

@@ -48,8 +48,8 @@ def _runs(keys: Sequence[str]) -> list[str]:
     return [key for key, _ in groupby(keys)]
 
 
-ALL_CUTS = chain.from_iterable(
-    combinations(range(1, len(KEYS)), count) for count in range(len(KEYS))
+ALL_CUTS = list(
+    chain.from_iterable(combinations(range(1, len(KEYS)), count) for count in range(len(KEYS)))
 )
 
 
