@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.emulator_process import Emulator, emulator_python
-from tests.support.workflow_scenarios import SCENARIOS, Scenario
+from tests.support.scenario_checks import Scenario
+from tests.support.workflow_scenarios import SCENARIOS
 from tests.support.workflow_services import PIPELINE, by_interpreter
 
 
