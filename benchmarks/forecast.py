@@ -30,7 +30,7 @@ from forecasting.engines.choose import ENGINES
 ENDS = (dt.date(2025, 10, 5), dt.date(2025, 8, 6))
 """The shared data's last complete day, and the last day of the sixty before those."""
 
-SPEED_PARTS = ("night", "scale")
+SPEED_PARTS = ("daily", "scale")
 
 EXAMPLES = """examples:
   python -m benchmarks.forecast
@@ -44,8 +44,8 @@ EXAMPLES = """examples:
   python -m benchmarks.forecast --peer-python /opt/peer/bin/python
       mlforecast lives in another environment
   python -m benchmarks.forecast --speed
-      the night, and 20,000 generated pools x 180 days
-  python -m benchmarks.forecast --speed --only night --repeat 5
+      the daily run, and 20,000 generated pools x 180 days
+  python -m benchmarks.forecast --speed --only daily --repeat 5
   python -m benchmarks.forecast --speed --only scale --scale 500x180
 """
 
@@ -63,16 +63,18 @@ def run_accuracy(server: Settings, options: argparse.Namespace) -> Result:
 
 
 def run_speed(server: Settings, options: argparse.Namespace) -> Result:
-    scale, nights, panel = None, [], Result("generated", 0, 0)
-    if "night" in options.parts:
+    scale, daily_runs, panel = None, [], Result("generated", 0, 0)
+    if "daily" in options.parts:
         with _loaded(server, options) as (settings, panel):
-            nights = run_daily_forecasts(
+            daily_runs = run_daily_forecasts(
                 settings, options.engines, options.ends[0], options.repeat, _say
             )
     if "scale" in options.parts:
         pools, days = options.scale
         scale = run_scale(server, Panel(pools, days, ENDS[0]), _say)
-    return Result(panel.source, panel.pools, panel.rows, panel.loading, nights=nights, scale=scale)
+    return Result(
+        panel.source, panel.pools, panel.rows, panel.loading, daily_runs=daily_runs, scale=scale
+    )
 
 
 @contextmanager
@@ -122,7 +124,7 @@ def size_of(text: str) -> tuple[int, int]:
     return int(pools), int(days)
 
 
-def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.forecast",
         description=__doc__,
@@ -170,7 +172,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         type=lambda text: parse_names(text, SPEED_PARTS),
         dest="parts",
         default=list(SPEED_PARTS),
-        help="with --speed: night or scale",
+        help="with --speed: daily or scale",
     )
     add(
         "--scale",
@@ -179,11 +181,18 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="POOLSxDAYS",
         help="with --speed: generated pools (default: 20000x180)",
     )
-    add("--repeat", type=int, default=3, help="with --speed: nights of each engine (default: 3)")
+    add(
+        "--repeat", type=int, default=3, help="with --speed: daily runs of each engine (default: 3)"
+    )
     add("--json", action="store_true", help="print the JSON document instead of the tables")
+    return parser
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
     options = parser.parse_args(argv)
     options.ends = options.ends or list(ENDS)
-    if not options.speed or "night" in options.parts:
+    if not options.speed or "daily" in options.parts:
         try:
             options.files = history_files(options.data)
         except FileNotFoundError as error:

@@ -10,6 +10,7 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,7 @@ def _with_days(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _options(files: Mapping[str, Path]) -> list[str]:
-    return [argument for name, path in files.items() for argument in (f"--{name}", str(path))]
+    return list(chain.from_iterable((f"--{name}", str(path)) for name, path in files.items()))
 
 
 def score_methods(
@@ -219,13 +220,13 @@ def score_methods(
         **{name: without.assign(forecast=forecast) for name, forecast in others.items()},
     }
     masks = {"restricted": investable(first), "all": pd.Series(True, index=first.index)}
-    return {
-        str(target): {
-            name: _scores(methods, masks[name] & (first["target"] == target), level)
-            for name in CLASSES
+    scores: dict[str, Any] = {}
+    for target in sorted(first["target"].unique()):
+        is_target = first["target"] == target
+        scores[str(target)] = {
+            name: _scores(methods, masks[name] & is_target, level) for name in CLASSES
         }
-        for target in sorted(first["target"].unique())
-    }
+    return scores
 
 
 def _scores(

@@ -31,7 +31,7 @@ TVL_BOUNDS = {"MAE": 1.005, "median error": 1.02}
 RATIO_NAMES = {"MAE": "mae", "median error": "median_ae"}
 COVERAGE_MARGIN = 0.02
 ENGINES_APART = 0.01
-BACKTEST_SECONDS, NIGHT_SECONDS, SCALE_RATIO = 360.0, 60.0, 2.0
+BACKTEST_SECONDS, DAILY_RUN_SECONDS, SCALE_RATIO = 360.0, 60.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,14 @@ def _engines_apart(period: Period) -> Iterator[GoalResult]:
             )
 
 
-def daily_run_goals(nights: Sequence[DailyRuns], panel_pools: int) -> Iterator[GoalResult]:
+def daily_run_goals(daily_runs: Sequence[DailyRuns], panel_pools: int) -> Iterator[GoalResult]:
     elsewhere = None if panel_pools == GOAL_POOLS else f"a goal for {GOAL_POOLS} pools"
-    for night in nights:
+    for runs in daily_runs:
         yield GoalResult(
-            f"night {night.engine}",
-            median(run.seconds for run in night.timings),
+            f"daily run {runs.engine}",
+            median(run.seconds for run in runs.timings),
             None,
-            NIGHT_SECONDS,
+            DAILY_RUN_SECONDS,
             " s",
             elsewhere,
         )

@@ -125,7 +125,7 @@ def compare(spark: SparkSession, settings: Settings, as_of: dt.date) -> dict[str
     return {
         "status": run.status,
         "seconds": round(seconds, 2),
-        "stages": run.stages | {NATIVE: round(sum(taken for taken, _ in native), 2)},
+        "stages": run.stages | {NATIVE: round(sum(fit_seconds for fit_seconds, _ in native), 2)},
         "rows": {
             "read": run.rows["read"],
             "feature rows": len(fits[-1].dataset.frame),

@@ -53,7 +53,7 @@ def run_daily_forecasts(
     with copied_database(loaded, f"{loaded.db_name}_ledger") as ledger:
         for engine in engines:
             run_command(
-                f"night before, {engine}",
+                f"day before, {engine}",
                 ledger,
                 "forecast_pools",
                 "--as-of",
@@ -66,11 +66,11 @@ def run_daily_forecasts(
             for engine in engines:
                 # the registry is per database name: a new name has no champion, so that each run
                 # fits and validates
-                with copied_database(ledger, f"{loaded.db_name}_night_{number}") as settings:
+                with copied_database(ledger, f"{loaded.db_name}_run_{number}") as settings:
                     options = ["--as-of", as_of.isoformat(), "--engine", engine]
                     timings[engine].append(
                         run_command(
-                            f"night {engine}", settings, "forecast_pools", *options, say=say
+                            f"daily run {engine}", settings, "forecast_pools", *options, say=say
                         )
                     )
     return [DailyRuns(engine, as_of, runs) for engine, runs in timings.items()]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from statistics import median
 from typing import Any
 
@@ -46,14 +47,16 @@ class Result:
     rows: int
     loading: Sequence[Timing] = ()
     periods: Sequence[Period] = ()
-    nights: Sequence[DailyRuns] = ()
+    daily_runs: Sequence[DailyRuns] = ()
     scale: Scale | None = None
 
     def goals(self) -> list[GoalResult]:
-        accuracy = [goal for period in self.periods for goal in accuracy_goals(period, self.pools)]
+        accuracy = chain.from_iterable(
+            accuracy_goals(period, self.pools) for period in self.periods
+        )
         return [
             *accuracy,
-            *daily_run_goals(self.nights, self.pools),
+            *daily_run_goals(self.daily_runs, self.pools),
             *([scale_goal(self.scale)] if self.scale else []),
         ]
 
@@ -61,7 +64,7 @@ class Result:
 def result_document(facts: Mapping[str, Any], result: Result) -> dict[str, Any]:
     """Return the JSON payload, with days as text."""
     payload = asdict(result)
-    for part in (*payload["periods"], *payload["nights"]):
+    for part in (*payload["periods"], *payload["daily_runs"]):
         part |= {name: part[name].isoformat() for name in ("end", "as_of") if name in part}
     if result.scale:
         payload["scale"] |= {"ratio": round(scale_ratio(result.scale), 3)}
@@ -72,14 +75,12 @@ def result_text(facts: Mapping[str, Any], result: Result) -> str:
     lines = [f"{result.source}: {result.pools:,} pools, {result.rows:,} rows", facts_line(facts)]
     for period in result.periods:
         lines += ["", *_period_lines(period)]
-    timings = [
-        *result.loading,
-        *(timing for period in result.periods for timing in period.timings.values()),
-    ]
+    of_periods = chain.from_iterable(period.timings.values() for period in result.periods)
+    timings = [*result.loading, *of_periods]
     if timings:
         lines += ["", *_timing_lines(timings)]
-    for night in result.nights:
-        lines += ["", *_night_lines(night)]
+    for runs in result.daily_runs:
+        lines += ["", *_daily_run_lines(runs)]
     if result.scale:
         lines += ["", *_scale_lines(result.scale)]
     return "\n".join([*lines, "", "goals", *(goal.line() for goal in result.goals())])
@@ -158,19 +159,21 @@ def _stages(run: Timing) -> dict[str, float]:
     )
 
 
-def _night_lines(night: DailyRuns) -> Iterator[str]:
-    runs = night.timings
+def _daily_run_lines(daily_runs: DailyRuns) -> Iterator[str]:
+    runs = daily_runs.timings
     every = " ".join(f"{run.seconds:.1f}" for run in runs)
     peak, cpu_seconds = max(run.peak_mb for run in runs), median(run.cpu_seconds for run in runs)
     seconds = median(run.seconds for run in runs)
     yield (
-        f"night {night.engine}, as of {night.as_of}: {seconds:.1f} s ({every}), CPU"
+        f"daily run {daily_runs.engine}, as of {daily_runs.as_of}: {seconds:.1f} s ({every}), CPU"
         f" {cpu_seconds:.1f} s, peak {peak:.0f} MB"
     )
-    names = dict.fromkeys(name for run in runs for name in _stages(run))
-    yield "  " + ", ".join(
-        f"{name} {median(_stages(run).get(name, 0.0) for run in runs):.1f}" for name in names
-    )
+    stages = [_stages(run) for run in runs]
+    medians = []
+    for name in dict.fromkeys(chain.from_iterable(stages)):
+        seconds_of_stage = median(run_stages.get(name, 0.0) for run_stages in stages)
+        medians.append(f"{name} {seconds_of_stage:.1f}")
+    yield "  " + ", ".join(medians)
 
 
 def _scale_lines(scale: Scale) -> Iterator[str]:

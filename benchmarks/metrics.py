@@ -169,7 +169,9 @@ def run_size(
     with copied_database(server, f"bench_{history.pools}") as settings:
         bench = Bench(settings, history, say)
         rows = bench.load()
-        timings = [timing for _ in range(repeat) for timing in bench.turn(cases)]
+        timings: list[Timing] = []
+        for _ in range(repeat):
+            timings += bench.turn(cases)
         return Result(size, history.pools, history.days, rows, timings, bench.differing)
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -53,8 +54,9 @@ class Result:
         runs = [run for run in self.runs(case) if run.ledger_seconds is not None]
         if not runs:
             return {}
-        names = list(dict.fromkeys(name for run in runs for name in run.stages))
-        stages = {name: median(run.stages.get(name, 0.0) for run in runs) for name in names}
+        stages = {}
+        for name in dict.fromkeys(chain.from_iterable(run.stages for run in runs)):
+            stages[name] = median(run.stages.get(name, 0.0) for run in runs)
         return stages | {OUTSIDE: median(run.seconds - (run.ledger_seconds or 0.0) for run in runs)}
 
 
@@ -244,8 +246,8 @@ def _row(result: Result, case: str) -> str:
     )
 
 
-def _share(seconds: float, of: float) -> str:
-    return "" if math.isnan(of) else f"{seconds / of:.2f}"
+def _share(seconds: float, other: float) -> str:
+    return "" if math.isnan(other) else f"{seconds / other:.2f}"
 
 
 def _stages_line(result: Result, case: str) -> str:

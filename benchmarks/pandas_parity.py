@@ -57,7 +57,7 @@ def report(parity: Parity) -> str:
     """
     lines = [f"{parity.rows_of_both:,} rows in both"]
     for owner, causes in (("pandas", parity.only_pandas), ("the product", parity.only_product)):
-        lines.append(f"{sum(causes.values()):,} rows in {owner} alone{_listed(causes)}")
+        lines.append(f"{sum(causes.values()):,} rows in {owner} alone{_counts_text(causes)}")
     lines += ["", f"{'column':28}{'compared':>12}{'equal':>12}{'different':>11}{'share':>9}  why"]
     for name in METRIC_COLUMNS:
         different = sum(parity.cells[name].values())
@@ -66,7 +66,7 @@ def report(parity: Parity) -> str:
             f"{parity.rows_of_both:>12,}{parity.rows_of_both - different:>12,}"
             f"{different:>11,}{share:>9.2%}"
         )
-        lines.append(f"{name:28}{counts}{_listed(parity.cells[name]).replace(': ', '  ', 1)}")
+        lines.append(f"{name:28}{counts}{_counts_text(parity.cells[name]).replace(': ', '  ', 1)}")
     lines += [
         "",
         (
@@ -78,7 +78,7 @@ def report(parity: Parity) -> str:
     return "\n".join([*lines, "", f"{UNEXPLAINED}: {parity.unexplained:,}"])
 
 
-def _listed(causes: dict[str, int]) -> str:
+def _counts_text(causes: dict[str, int]) -> str:
     ordered = sorted(causes.items(), key=lambda item: -item[1])
     return ": " * bool(ordered) + ", ".join(f"{name} {count:,}" for name, count in ordered)
 

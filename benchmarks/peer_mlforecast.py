@@ -136,7 +136,7 @@ class Competitor:
 
 def forecasts(
     history: pd.DataFrame,
-    asked: pd.DataFrame,
+    requested: pd.DataFrame,
     *,
     refit: int,
     threads: int,
@@ -152,7 +152,7 @@ def forecasts(
         seconds: Collects the time of `fit` and `predict`.
     """
     parts = []
-    for target, rows in asked.groupby("target"):
+    for target, rows in requested.groupby("target"):
         values = by_day(history, str(target))
         days = sorted(rows["as_of"].unique())
         refits = refit_days(days, refit)

@@ -40,6 +40,29 @@ def _read(settings: Settings, query: str) -> pa.Table:
 
 def metrics(rows: pl.LazyFrame, market: pl.LazyFrame) -> pl.DataFrame:
     """Compute pool_id, date, METRIC_COLUMNS from id, pool_id, timestamp, apy and tvl (text)."""
+    daily = _last_of_day(rows)
+    last = pl.lit(daily["date"].max())
+    calendar = (
+        daily.lazy()
+        .group_by("pool_id")
+        .agg(pl.date_ranges(pl.col("date").min(), last).first().alias("date"))
+        .explode("date")
+    )
+    days = (
+        calendar.join(daily.lazy(), on=["pool_id", "date"], how="left")
+        .sort("pool_id", "date")
+        .with_columns(pl.col("actual_apy", "actual_tvl").forward_fill(MAX_FILL).over("pool_id"))
+    )
+    return (
+        _with_windows(days)
+        .join(market, on="date", how="left")
+        .select("pool_id", "date", *METRIC_COLUMNS)
+        .collect()
+    )
+
+
+def _last_of_day(rows: pl.LazyFrame) -> pl.DataFrame:
+    """Return the last valid snapshot of each pool and day."""
     numbers = [
         pl.when(pl.col(name).str.to_lowercase() != "nan").then(pl.col(name)).alias(name)
         for name in ("apy", "tvl")
@@ -58,7 +81,7 @@ def metrics(rows: pl.LazyFrame, market: pl.LazyFrame) -> pl.DataFrame:
     )
     date = pl.col("timestamp").dt.convert_time_zone("UTC").dt.date().alias("date")
     snapshots = rows.with_columns(numbers).with_columns(values).filter(is_valid).with_columns(date)
-    daily = (
+    return (
         snapshots.sort("timestamp", "id")
         .group_by("pool_id", "date")
         .agg(
@@ -67,39 +90,23 @@ def metrics(rows: pl.LazyFrame, market: pl.LazyFrame) -> pl.DataFrame:
         )
         .collect()
     )
-    last = pl.lit(daily["date"].max())
-    calendar = (
-        daily.lazy()
-        .group_by("pool_id")
-        .agg(pl.date_ranges(pl.col("date").min(), last).first().alias("date"))
-        .explode("date")
-    )
+
+
+def _with_windows(days: pl.LazyFrame) -> pl.LazyFrame:
     apy, pool = pl.col("actual_apy"), "pool_id"
-    days = (
-        calendar.join(daily.lazy(), on=["pool_id", "date"], how="left")
-        .sort("pool_id", "date")
-        .with_columns(pl.col("actual_apy", "actual_tvl").forward_fill(MAX_FILL).over(pool))
-        .with_columns(
-            *(
-                apy.rolling_mean(n, min_samples=1).over(pool).alias(f"rolling_apy_{n}d")
-                for n in (7, 30)
-            ),
-            *(
-                apy.rolling_std(n, min_samples=2).over(pool).alias(f"stddev_apy_{n}d")
-                for n in (7, 30)
-            ),
-            apy.diff().over(pool).alias("apy_delta_today_yesterday"),
+    return days.with_columns(
+        *(
+            apy.rolling_mean(n, min_samples=1).over(pool).alias(f"rolling_apy_{n}d")
+            for n in (7, 30)
+        ),
+        *(apy.rolling_std(n, min_samples=2).over(pool).alias(f"stddev_apy_{n}d") for n in (7, 30)),
+        apy.diff().over(pool).alias("apy_delta_today_yesterday"),
+    ).with_columns(
+        *(
+            pl.col(f"stddev_apy_{n}d").diff().over(pool).alias(f"stddev_apy_{n}d_delta")
+            for n in (7, 30)
         )
-        .with_columns(
-            *(
-                pl.col(f"stddev_apy_{n}d").diff().over(pool).alias(f"stddev_apy_{n}d_delta")
-                for n in (7, 30)
-            )
-        )
-        .join(market, on="date", how="left")
-        .select("pool_id", "date", *METRIC_COLUMNS)
     )
-    return days.collect()
 
 
 def _merge(settings: Settings, days: pa.Table) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -146,15 +147,12 @@ class _Monitor(threading.Thread):
 def family(root: int) -> list[int]:
     """Return the process and all its descendants."""
     try:
-        children = [
-            int(child)
-            for path in Path(f"/proc/{root}/task").glob("*/children")
-            for child in path.read_text().split()
-        ]
+        files = list(Path(f"/proc/{root}/task").glob("*/children"))
+        children = " ".join(path.read_text() for path in files).split()
     except OSError:
         # it ended between two polls
         return []
-    return [root, *(descendant for child in children for descendant in family(child))]
+    return [root, *chain.from_iterable(family(int(child)) for child in children)]
 
 
 def resident_bytes(pid: int) -> int:

@@ -56,8 +56,11 @@ def measure(server: Settings, sizes: Sequence[int], *, indexes: bool) -> dict[in
         checks = {
             rows: databases.enter_context(_loaded(server, rows, indexes=indexes)) for rows in sizes
         }
-        turns = [{rows: _seconds(*check) for rows, check in checks.items()} for _ in range(REPEAT)]
-    return {rows: statistics.median(turn[rows] for turn in turns) for rows in sizes}
+        seconds: dict[int, list[float]] = {rows: [] for rows in sizes}
+        for _ in range(REPEAT):
+            for rows, check in checks.items():
+                seconds[rows].append(_seconds(*check))
+    return {rows: statistics.median(of_size) for rows, of_size in seconds.items()}
 
 
 @contextmanager

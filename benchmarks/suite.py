@@ -177,10 +177,9 @@ def print_table(figures: Mapping[str, Any], top: int) -> None:
     print(f"\n{'fixture':50}{'set-ups':>8}{'seconds':>10}")
     for name, row in _slowest(figures["fixtures"], top):
         print(f"{name:50}{row['set_ups']:>8.0f}{row['seconds']:>10.1f}")
-    starts, seconds = (
-        ", ".join(f"{number:.0f} {name}" for name, number in sorted(figures[key].items()))
-        for key in ("starts", "cpu_seconds")
-    )
+    starts = ", ".join(f"{n:.0f} {name}" for name, n in sorted(figures["starts"].items()))
+    processor = sorted(figures["cpu_seconds"].items())
+    seconds = ", ".join(f"{number:.0f} {name}" for name, number in processor)
     print(
         f"\nwall {figures['seconds']:.0f} s, peak memory {figures['peak_mb'] / 1024:.1f} GB\n"
         f"started: {starts}\nprocessor seconds: {seconds}"

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy.testing  # noqa: F401 - its first import starts `lscpu`, which a test may not do
 import pytest
 from hypothesis import settings as hypothesis_settings
 from pyspark.sql import SparkSession
@@ -44,13 +45,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # an example that takes long says that the machine is busy
 hypothesis_settings.register_profile("no deadline", deadline=None)
 hypothesis_settings.load_profile("no deadline")
-# the tests look at what a double was asked
+# tests inspect the requests that a fake received
 Service.keeps_requests = True
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _bare_environment() -> Iterator[None]:
-    """No test sees the developer's own settings; what reads `.env` runs in a folder without one."""
+    """Remove the developer's settings from the environment.
+
+    Tests that read `.env` run in a folder without one.
+    """
     fields = {name.upper() for name in Settings.model_fields} | {
         "SPARK_ENVIRONMENT",
         "FORECAST_ENGINE",
@@ -63,8 +67,8 @@ def _bare_environment() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """No JVM of a test records an archive of Spark's classes in the test's own home, 125 MB each:
-    they all map one. Parallel workers inherit the variable.
+    """Make all test JVMs map one archive of Spark's classes, or each would record one of 125 MB in
+    its test's home. Parallel workers inherit the variable.
     """
     if "SPARK_SUBMIT_OPTS" not in os.environ:
         whole = bool(session.config.option.tx) and session.config.option.markexpr != FAST
@@ -81,10 +85,11 @@ def server_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def server(server_home: Path) -> Settings:
-    """Settings of the session's server, whose database `yieldspark` is migrated and serves as the
-    template of the tests' own.
+    """Settings of the session's server.
+
+    Its database `yieldspark` is migrated and is the template of the tests' databases.
     """
-    wanted = load_settings(
+    unresolved = load_settings(
         _env_file=None,
         yieldspark_home=server_home,
         jars_dir=JARS,
@@ -92,7 +97,7 @@ def server(server_home: Path) -> Settings:
         shuffle_partitions=2,
     )
     with (
-        make_engine(resolve_database(wanted))
+        make_engine(resolve_database(unresolved))
         .execution_options(isolation_level="AUTOCOMMIT")
         .connect() as connection
     ):
@@ -100,11 +105,11 @@ def server(server_home: Path) -> Settings:
             "fsync",
             "full_page_writes",
             "synchronous_commit",
-        ):  # they guard against a machine that goes away, and these data go with it
+        ):  # they protect data in a crash, and these data are temporary
             connection.execute(text(f"ALTER SYSTEM SET {guard} = off"))
         connection.execute(text("ALTER SYSTEM SET max_prepared_transactions = 2"))
     EmbeddedServer(server_home).stop()
-    settings = resolve_database(wanted)
+    settings = resolve_database(unresolved)
     migrate(make_engine(settings))
     return settings
 
@@ -116,33 +121,33 @@ def databases(server: Settings) -> Databases:
 
 @pytest.fixture
 def database(databases: Databases) -> Iterator[Settings]:
-    """Settings of a migrated, empty database of the test's own."""
+    """Settings of a migrated, empty database for one test."""
     with databases.lent() as settings:
         yield settings
 
 
 @pytest.fixture
 def second_database(databases: Databases) -> Iterator[Settings]:
-    """Another one, to compare with."""
+    """A second such database, for comparisons."""
     with databases.lent() as settings:
         yield settings
 
 
 @pytest.fixture
 def run(processes: None, database: Settings, tmp_path: Path) -> CommandLine:
-    """The command line on a fresh database, as processes."""
+    """The command line on a fresh database; each command is a process."""
     return CommandLine(database, tmp_path)
 
 
 @pytest.fixture
 def run_here(database: Settings, tmp_path: Path) -> CommandLineHere:
-    """The same without a process for each command."""
+    """The command line on a fresh database; commands run in this process."""
     return CommandLineHere(database, tmp_path)
 
 
 @pytest.fixture
 def run_on_spark(database: Settings, spark: SparkSession, tmp_path: Path) -> CommandLineHere:
-    """As `run_here`, for commands that need Spark: they work in the shared session."""
+    """Like `run_here`, for commands that need Spark: they use the shared session."""
     return CommandLineHere(database, tmp_path, spark)
 
 
@@ -165,7 +170,7 @@ def spark(server: Settings) -> Iterator[SparkSession]:
 
 @pytest.fixture(scope="session")
 def processes() -> None:
-    """For tests that start another program or process; it brings the marker `process`."""
+    """Sets the marker `process`, for tests that start another program or process."""
 
 
 @pytest.fixture(scope="session")
@@ -176,22 +181,20 @@ def jvm(processes: None) -> Path:
 
 @pytest.fixture(scope="session")
 def server_programs() -> Path:
-    """The folder of PostgreSQL's programs, for tests that start a server by themselves."""
+    """The folder of PostgreSQL's programs, for tests that start a server themselves."""
     return wheel_binaries()
 
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[EmbeddedServer]:
-    """A server of the test's own, not started; its data go with the test."""
+    """A stopped server for one test, which is deleted afterwards."""
     server = EmbeddedServer(tmp_path / "home")
     yield server
     server.reset()
 
 
 def skip_where_synapseml_cannot_run(error: EnvironmentNotReady) -> None:
-    """Skip on a machine without its native library; elsewhere the error is one of the product, and
-    stays.
-    """
+    """Skip where the native library cannot run; any other error is one of the product."""
     if obstacle := native_library_problem():
         pytest.skip(obstacle)
     raise error

@@ -1,11 +1,12 @@
-"""The benchmark's harness on a tiny history, and the parity report's counts on one made by hand. No
-figure of speed is asserted.
+"""Tests the benchmark's harness on a tiny history, and the counts of the parity report on a history
+made by hand. Asserts no speed.
 """
 
 from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ FIRST = TODAY - timedelta(days=DAYS)
     ],
 )
 def test_the_harness_runs_the_job_and_its_peers(server: Settings, peers: tuple[str, ...]) -> None:
-    """Over 20 s where two cores are busy: each case is a process of its own."""
+    """Takes over 20 s on two busy cores: each case is a process."""
     result = _tiny(server, ("full", *peers, "nothing-new"))
     compared = [peer for peer in peers if peer != "pandas"]
     assert {peer: result.differing[peer] for peer in compared} == dict.fromkeys(compared, 0)
@@ -78,11 +79,11 @@ def test_the_harness_runs_what_arrives_later(server: Settings) -> None:
 
 
 def _tiny(server: Settings, cases: tuple[str, ...]) -> Result:
-    said: list[str] = []
-    result = run_size(server, "20x20", History.until_today(20, 20), cases, 1, said.append)
+    messages: list[str] = []
+    result = run_size(server, "20x20", History.until_today(20, 20), cases, 1, messages.append)
     assert [timing.case for timing in result.timings] == list(cases)
     assert [timing.error for timing in result.timings if timing.error] == []
-    assert len(said) > len(cases)
+    assert len(messages) > len(cases)
     return result
 
 
@@ -94,24 +95,26 @@ def test_the_spike_benchmark_times_the_check(server: Settings) -> None:
     assert spikes.report({400: 1.0, 800: 2.2}).endswith("goal at most 2.2: hit")
 
 
-def _held(job: str, seconds: float, peak_mb: float, files_mb: float) -> container.JobUsage:
+def _usage(job: str, seconds: float, peak_mb: float, files_mb: float) -> container.JobUsage:
     timing = Timing(job, seconds, seconds, peak_mb, 0.0, "succeeded", seconds, {}, {"read": 7})
     return container.JobUsage(timing, files_mb)
 
 
-def test_a_night_fits_into_a_container_by_its_time_and_by_its_memory_with_its_files() -> None:
-    def judged(seconds: float, peak_mb: float, files_mb: float) -> str:
-        held = {
-            "calculate_metrics": _held("calculate_metrics", 800.0, 2_000.0, 100.0),
-            "forecast_pools": _held("forecast_pools", seconds, peak_mb, files_mb),
+def test_a_daily_run_fits_into_a_container_by_its_time_and_its_memory_with_files() -> None:
+    def last_line(seconds: float, peak_mb: float, files_mb: float) -> str:
+        jobs = {
+            "calculate_metrics": _usage("calculate_metrics", 800.0, 2_000.0, 100.0),
+            "forecast_pools": _usage("forecast_pools", seconds, peak_mb, files_mb),
         }
-        words = container.report(held, {"raw row": 300.0}, 1_000_000)
-        assert "raw row: 300 bytes in the database" in words
-        return words.splitlines()[-1]
+        report = container.report(jobs, {"raw row": 300.0}, 1_000_000)
+        assert "raw row: 300 bytes in the database" in report
+        return report.splitlines()[-1]
 
-    assert "GiB: fits, 1800 of 1800 s of processor, 16,384 of" in judged(1_000.0, 16_000.0, 384.0)
-    assert "does not fit, 1801 of 1800 s of" in judged(1_001.0, 16_000.0, 384.0)
-    assert "does not fit, 1800 of 1800 s of processor, 16,385 of" in judged(
+    assert "GiB: fits, 1800 of 1800 s of processor, 16,384 of" in last_line(
+        1_000.0, 16_000.0, 384.0
+    )
+    assert "does not fit, 1801 of 1800 s of" in last_line(1_001.0, 16_000.0, 384.0)
+    assert "does not fit, 1800 of 1800 s of processor, 16,385 of" in last_line(
         1_000.0, 16_000.0, 385.0
     )
 
@@ -157,8 +160,10 @@ def test_wrong_names_are_refused() -> None:
 
 def test_a_history_is_the_same_whatever_the_chunk_and_its_days_are_complete() -> None:
     history = History(30, 12, TODAY)
-    together = [row for chunk in history.chunks() for row in chunk.rows()]
-    assert together == [row for number in range(12) for row in history.rows_of_day(number).rows()]
+    rows_of_chunks = (chunk.rows() for chunk in history.chunks())
+    together = list(chain.from_iterable(rows_of_chunks))
+    rows_of_days = (history.rows_of_day(number).rows() for number in range(12))
+    assert together == list(chain.from_iterable(rows_of_days))
     days = [row[1][:10] for row in together]
     assert (days[0], days[-1], history.new_day()["timestamp"][0][:10]) == (
         "2024-03-18",
@@ -181,11 +186,11 @@ def test_goals_say_hit_or_missed_by_how_much_and_which_stage() -> None:
         _timing("new-day", 6, read=1, merge=3),
     ]
     result = Result("L", 1, 1, 1, timings, {"polars": 0})
-    judged = {
+    results = {
         goal["name"]: (goal["figure"], goal["hit"], goal["missed_by"], goal["longest_stage"])
         for goal in goal_results(result)
     }
-    assert judged == {
+    assert results == {
         "one new day / polars full": (0.3, False, 0.05, "merge"),
         "full / polars full": (1.5, False, 0.2, "read"),
         "full / plain Spark": (0.3, True, 0.0, "read"),
@@ -205,18 +210,20 @@ def test_the_exponent_of_time_against_rows() -> None:
 
 
 def _history(values: dict[int, Any], pool: str, first_id: int) -> list[RawRow]:
-    """A document for each number of a day from FIRST; a list is several snapshots of that day, a
-    tuple several of the same instant.
+    """Return a document for each number of a day from FIRST; a list is several snapshots of that
+    day, a tuple several of the same instant.
     """
     rows: list[RawRow] = []
-    for number, given in values.items():
-        documents = given if isinstance(given, list | tuple) else [given]
+    for number, day_documents in values.items():
+        documents = day_documents if isinstance(day_documents, list | tuple) else [day_documents]
         for place, document in enumerate(documents):
-            hour = 6 if isinstance(given, tuple) else 6 + place
+            hour = 6 if isinstance(day_documents, tuple) else 6 + place
             moment = datetime(FIRST.year, FIRST.month, FIRST.day, hour, tzinfo=UTC) + timedelta(
                 days=number
             )
-            number_in_tie = len(documents) - 1 - place if isinstance(given, tuple) else place
+            number_in_tie = (
+                len(documents) - 1 - place if isinstance(day_documents, tuple) else place
+            )
             rows.append(RawRow(first_id + 100 * number + number_in_tie, pool, moment, document))
     return rows
 
@@ -225,7 +232,7 @@ def _good(number: int) -> dict[str, Any]:
     return {"apy": 5 + number / 10, "tvlUsd": 1000 + number}
 
 
-def _made_by_hand() -> World:
+def _world_by_hand() -> World:
     """One pool for each cause, 30 complete days and one snapshot of today."""
     steady = {number: _good(number) for number in range(DAYS)}
     histories: dict[str, dict[int, Any]] = {
@@ -241,27 +248,29 @@ def _made_by_hand() -> World:
         },
     }
     now = datetime(TODAY.year, TODAY.month, TODAY.day, 12, tzinfo=UTC)
-    made = World(now=now, inactive={"f-inactive"})
+    source = World(now=now, inactive={"f-inactive"})
     for place, (pool, values) in enumerate(histories.items()):
-        made.rows += _history(values, pool, 1_000_000 * (place + 1))
+        source.rows += _history(values, pool, 1_000_000 * (place + 1))
     for number in range(-2, DAYS):
         if number != 12:
             for symbol in ("ETH", "BTC"):
-                made.prices[
+                source.prices[
                     datetime(FIRST.year, FIRST.month, FIRST.day, 23, tzinfo=UTC)
                     + timedelta(days=number),
                     symbol,
                 ] = 100.0 + number
         if number >= 3:
-            made.gas[FIRST + timedelta(days=number)] = 5.0 + number
-    return made
+            source.gas[FIRST + timedelta(days=number)] = 5.0 + number
+    return source
 
 
 @pytest.fixture
 def parity(database: Settings, engine: Engine, spark: SparkSession) -> Parity:
-    made = _made_by_hand()
-    put(engine, made)
-    assert run_metrics(database, session=lambda rows: spark, now=made.now)["status"] == "succeeded"
+    source = _world_by_hand()
+    put(engine, source)
+    assert (
+        run_metrics(database, session=lambda rows: spark, now=source.now)["status"] == "succeeded"
+    )
     return compare(ComparisonData.read(engine))
 
 
@@ -296,8 +305,8 @@ def test_a_difference_without_a_cause_is_unexplained(
         " date = :day",
         day=FIRST,
     )
-    changed = compare(ComparisonData.read(engine))
-    assert changed.cells["actual_tvl"][UNEXPLAINED] == changed.unexplained == 1
+    result = compare(ComparisonData.read(engine))
+    assert result.cells["actual_tvl"][UNEXPLAINED] == result.unexplained == 1
 
 
 def test_differing_rows_are_counted_beyond_the_last_decimal(engine: Engine) -> None:
@@ -320,7 +329,7 @@ def test_differing_rows_are_counted_beyond_the_last_decimal(engine: Engine) -> N
 
 
 def test_emptied_tables_leave_the_migration_and_the_raw_rows(engine: Engine) -> None:
-    put(engine, _made_by_hand())
+    put(engine, _world_by_hand())
     execute(engine, "INSERT INTO pool_daily_metrics (pool_id, date) VALUES ('p', '2024-01-01')")
     execute(engine, "INSERT INTO yieldspark.market_series (date) VALUES ('2024-01-01')")
     empty_products_tables(engine)
@@ -330,8 +339,8 @@ def test_emptied_tables_leave_the_migration_and_the_raw_rows(engine: Engine) -> 
         "raw_defillama_pool_history",
         "yieldspark.alembic_version",
     )
-    found = [rows_of(engine, f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in tables]
-    assert (found[:2], found[2] > 0, found[3]) == ([0, 0], True, 1)
+    row_counts = [rows_of(engine, f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in tables]
+    assert (row_counts[:2], row_counts[2] > 0, row_counts[3]) == ([0, 0], True, 1)
 
 
 def test_results_stay_out_of_the_repository() -> None:

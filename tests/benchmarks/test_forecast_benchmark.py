@@ -1,5 +1,5 @@
-"""The benchmark of the forecasts: what its competitor may see, how methods are put side by side,
-what it says. No figure of speed is asserted.
+"""Tests the benchmark of the forecasts: the days that its competitor may use, the comparison of
+methods, and its report. Asserts no speed.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sys
-from itertools import pairwise
+from itertools import chain, pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -55,19 +55,14 @@ SAMPLE = PROJECT / "sample_data"
 
 
 def observed(**pools: list[float | None]) -> pd.DataFrame:
-    """What the competitor reads: a value a day up to LAST, None where nothing was observed; TVL is
-    a thousand times APY.
+    """Return the competitor's input: one value a day up to LAST, None if not observed; TVL is a
+    thousand times APY.
     """
-    rows = [
-        {
-            "pool_id": pool,
-            "date": LAST - pd.Timedelta(days=len(values) - 1 - number),
-            "apy": value,
-            "tvl": value and value * 1000,
-        }
-        for pool, values in pools.items()
-        for number, value in enumerate(values)
-    ]
+    rows = []
+    for pool, values in pools.items():
+        days = pd.date_range(end=LAST, periods=len(values))
+        for day, value in zip(days, values, strict=True):
+            rows.append({"pool_id": pool, "date": day, "apy": value, "tvl": value and value * 1000})
     return pd.DataFrame(rows).astype({"apy": float, "tvl": float})
 
 
@@ -125,24 +120,29 @@ def test_its_forecasts_do_not_know_what_comes_and_first_differences_follow_a_tre
         },
         young=[3.0],
     )
-    asked = pd.DataFrame(
-        [("apy", pool, LAST - pd.Timedelta(days=back)) for back in (9, 2) for pool in ("p0", "p5")],
+    requested = pd.DataFrame(
+        [
+            ("apy", pool, LAST - pd.Timedelta(days=back))
+            for back, pool in product((9, 2), ("p0", "p5"))
+        ],
         columns=["target", "pool_id", "as_of"],
     )
-    asked.loc[len(asked)] = ["apy", "young", LAST]
-    found = forecasts(history, asked, refit=7, threads=1, seconds={"fit": 0.0, "predict": 0.0})
-    assert np.isfinite(found[list(VARIANTS)].to_numpy(float)).all()
-    old = found[found["as_of"] < LAST]
+    requested.loc[len(requested)] = ["apy", "young", LAST]
+    forecast_rows = forecasts(
+        history, requested, refit=7, threads=1, seconds={"fit": 0.0, "predict": 0.0}
+    )
+    assert np.isfinite(forecast_rows[list(VARIANTS)].to_numpy(float)).all()
+    old = forecast_rows[forecast_rows["as_of"] < LAST]
     truth = old.assign(date=old["as_of"] + pd.Timedelta(days=1)).merge(
         history, on=["pool_id", "date"], validate="one_to_one"
     )
     assert truth["differences"].tolist() == pytest.approx(truth["apy"].tolist(), abs=0.2)
-    changed = history.assign(
+    changed_history = history.assign(
         apy=history["apy"].where(history["date"] <= LAST - pd.Timedelta(days=2), 1e5)
     )
     again = forecasts(
-        changed,
-        asked[asked["as_of"] < LAST],
+        changed_history,
+        requested[requested["as_of"] < LAST],
         refit=7,
         threads=1,
         seconds={"fit": 0.0, "predict": 0.0},
@@ -163,8 +163,9 @@ def test_an_interpreter_without_it_is_named_with_the_reason(tmp_path: Path) -> N
 
 
 def evaluated(error: float, *, days: int = 40, target: str = "apy") -> pd.DataFrame:
-    """Evaluation rows of two pools of which only `large` is restricted; persistence is off by 1,
-    the forecast by `error`, the 7-day median by 2.
+    """Evaluation rows of two pools, of which only `large` is restricted.
+
+    Persistence is off by 1, the forecast by `error`, and the 7-day median by 2.
     """
     rows = [
         {
@@ -174,8 +175,7 @@ def evaluated(error: float, *, days: int = 40, target: str = "apy") -> pd.DataFr
             "as_of": END - dt.timedelta(days=back + 1),
             "tvl_usd": tvl,
         }
-        for pool, tvl in (("large", 2e6), ("small", 2e5))
-        for back in range(days)
+        for (pool, tvl), back in product((("large", 2e6), ("small", 2e5)), range(days))
     ]
     levels = {
         "actual": 5.0,
@@ -197,13 +197,13 @@ def evaluated(error: float, *, days: int = 40, target: str = "apy") -> pd.DataFr
 
 def test_every_method_is_scored_on_the_same_rows_beside_persistence() -> None:
     rows = evaluated(0.5)
-    found = score_methods(
+    scores = score_methods(
         {"lightgbm": rows, "synapseml": evaluated(0.25)},
         {"mlforecast level": pd.Series(5.0, index=rows.index)},
         0.8,
     )
-    apy = found["apy"]["restricted"]
-    assert (apy["rows"], apy["pools"], apy["days"], found["apy"]["all"]["rows"]) == (40, 1, 40, 80)
+    apy = scores["apy"]["restricted"]
+    assert (apy["rows"], apy["pools"], apy["days"], scores["apy"]["all"]["rows"]) == (40, 1, 40, 80)
     ratios = {name: method["ratio"]["mae"] for name, method in apy["methods"].items()}
     assert ratios == {
         "lightgbm": 0.5,
@@ -248,8 +248,11 @@ def timing(case: str, seconds: float, **stages: float) -> Timing:
 def period(error: float, **errors: float) -> Period:
     engines = {"lightgbm": error, **errors}
     rows = {
-        name: pd.concat([evaluated(one), evaluated(one, target="tvl")], ignore_index=True)
-        for name, one in engines.items()
+        name: pd.concat(
+            [evaluated(error_of_engine), evaluated(error_of_engine, target="tvl")],
+            ignore_index=True,
+        )
+        for name, error_of_engine in engines.items()
     }
     timings = {
         name: timing(f"backtest {name}", 300.0 + 100.0 * number, fit=200.0)
@@ -267,19 +270,19 @@ def period(error: float, **errors: float) -> Period:
 
 
 def test_goals_say_hit_or_missed_and_by_how_much() -> None:
-    judged = {
+    results = {
         goal.name: (round(goal.figure, 3), round(goal.missed_by, 3), goal.elsewhere)
         for goal in accuracy_goals(period(0.95, synapseml=1.02), 487)
     }
-    words = f"lightgbm to {END}: "
-    assert judged[f"{words}APY MAE ratio"] == (0.95, 0.0, None)
-    assert judged[f"{words}APY median error ratio"] == (0.95, 0.05, None)
-    assert judged[f"{words}TVL MAE ratio"] == (0.95, 0.0, None)
-    assert judged[f"{words}APY coverage"] == (1.0, 0.18, None)
-    assert judged[f"{words}backtest"] == (300.0, 0.0, None)
-    assert judged[f"synapseml to {END}: backtest"] == (400.0, 40.0, None)
-    assert judged[f"synapseml to {END}: TVL MAE ratio"] == (1.02, 0.015, None)
-    assert judged[f"to {END}: APY MAE ratios of the engines, apart"] == (0.069, 0.059, None)
+    prefix = f"lightgbm to {END}: "
+    assert results[f"{prefix}APY MAE ratio"] == (0.95, 0.0, None)
+    assert results[f"{prefix}APY median error ratio"] == (0.95, 0.05, None)
+    assert results[f"{prefix}TVL MAE ratio"] == (0.95, 0.0, None)
+    assert results[f"{prefix}APY coverage"] == (1.0, 0.18, None)
+    assert results[f"{prefix}backtest"] == (300.0, 0.0, None)
+    assert results[f"synapseml to {END}: backtest"] == (400.0, 40.0, None)
+    assert results[f"synapseml to {END}: TVL MAE ratio"] == (1.02, 0.015, None)
+    assert results[f"to {END}: APY MAE ratios of the engines, apart"] == (0.069, 0.059, None)
 
 
 def test_a_goal_for_another_panel_or_period_says_so() -> None:
@@ -301,17 +304,17 @@ def test_a_range_is_missed_below_and_above() -> None:
 
 @pytest.fixture
 def result() -> Result:
-    night = DailyRuns(
+    daily_runs = DailyRuns(
         "lightgbm",
         END,
-        [timing("night lightgbm", seconds, fit=40.0) for seconds in (50.0, 70.0, 58.0)],
+        [timing("daily run lightgbm", seconds, fit=40.0) for seconds in (50.0, 70.0, 58.0)],
     )
     stages = {"features": 30.0, "fit_apy": 60.0, "native": 60.0}
     scale = Scale(
         20_000, 180, Timing("scale", 170.0, 1.0, 1.0, 1.0, "succeeded", 90.0, stages, _scale_rows())
     )
     return Result(
-        "history.parquet", 487, 80_628, [timing("load", 2.0)], [period(0.95)], [night], scale
+        "history.parquet", 487, 80_628, [timing("load", 2.0)], [period(0.95)], [daily_runs], scale
     )
 
 
@@ -328,10 +331,8 @@ def _scale_rows() -> dict[str, int]:
 
 def test_the_tables_hold_every_method_process_and_goal(result: Result) -> None:
     lines = result_text(FACTS, result).splitlines()
-    model, persistence = (
-        next(line.split() for line in lines if line.startswith(name))
-        for name in ("lightgbm  ", "persistence  ")
-    )
+    model = next(line.split() for line in lines if line.startswith("lightgbm  "))
+    persistence = next(line.split() for line in lines if line.startswith("persistence  "))
     assert (
         " ".join(model)
         == "lightgbm" + 2 * " 0.95 0.950 0.950 to 0.950" + " 0.95 0.950 1.000 2 0.540"
@@ -343,10 +344,10 @@ def test_the_tables_hold_every_method_process_and_goal(result: Result) -> None:
         in text
     )
     assert "mlforecast: not installed: No module named 'mlforecast'" in text
-    assert "night lightgbm, as of 2025-10-05: 58.0 s (50.0 70.0 58.0)" in text
+    assert "daily run lightgbm, as of 2025-10-05: 58.0 s (50.0 70.0 58.0)" in text
     assert "fit 40.0, outside the ledger 18.0" in text
     assert "ours 90.0 s, native fits 60.0 s, 11 of 11 models the same" in text
-    assert "  night lightgbm: 58 s, goal <= 60 s: hit" in lines
+    assert "  daily run lightgbm: 58 s, goal <= 60 s: hit" in lines
     assert "  features, fit and predict / native fits: 1.5, goal <= 2: hit" in lines
     assert f"  lightgbm to {END}: APY coverage: 1, goal 0.78 to 0.82: missed by 0.18 (22%)" in lines
 
@@ -357,7 +358,7 @@ def test_the_document_is_json_with_all_of_it(result: Result) -> None:
     assert document["periods"][0]["scores"]["tvl"]["restricted"]["methods"]["lightgbm"]["ratio"][
         "mae"
     ] == pytest.approx(0.95)
-    assert document["nights"][0]["timings"][1]["seconds"] == 70.0
+    assert document["daily_runs"][0]["timings"][1]["seconds"] == 70.0
     assert document["scale"]["ratio"] == 1.5
     assert {goal["hit"] for goal in document["goals"]} == {True, False}
 
@@ -366,9 +367,11 @@ def test_rows_that_nobody_could_score_leave_an_empty_table() -> None:
     rows = evaluated(0.5).assign(tvl_usd=1.0)
     scores = score_methods({"lightgbm": rows}, {}, 0.8)
     assert scores["apy"]["restricted"]["methods"] == {}
-    found = Period(END, 60, 7, 2, {"lightgbm": timing("backtest", 1.0)}, scores, None)
-    assert [goal.name for goal in accuracy_goals(found, 2)] == [f"lightgbm to {END}: backtest"]
-    assert "0 rows of 0 pools" in result_text(FACTS, Result("h", 2, 2, periods=[found]))
+    empty_period = Period(END, 60, 7, 2, {"lightgbm": timing("backtest", 1.0)}, scores, None)
+    assert [goal.name for goal in accuracy_goals(empty_period, 2)] == [
+        f"lightgbm to {END}: backtest"
+    ]
+    assert "0 rows of 0 pools" in result_text(FACTS, Result("h", 2, 2, periods=[empty_period]))
 
 
 def test_a_folder_without_history_is_wrong_use(
@@ -394,7 +397,8 @@ def test_wrong_names_and_sizes_are_wrong_use(
         main(wrong)
     assert end.value.code == 2
     assert (
-        "is none of" in (said := capsys.readouterr().err) or "is no size; give POOLSxDAYS" in said
+        "is none of" in (message := capsys.readouterr().err)
+        or "is no size; give POOLSxDAYS" in message
     )
 
 
@@ -412,15 +416,10 @@ def test_a_generated_panel_is_the_same_again_and_carries_what_was_not_observed()
     panel = Panel(1_200, 30, END)
     chunks = list(panel.chunks())
     again = list(Panel(1_200, 30, END).chunks())
-    assert all(
-        one.equals(other)
-        for pair in zip(chunks, again, strict=True)
-        for one, other in zip(*pair, strict=True)
-    )
-    metrics, ages = (
-        pd.concat([pair[number].to_pandas() for pair in chunks], ignore_index=True)
-        for number in (0, 1)
-    )
+    tables = list(chain.from_iterable(chunks))
+    assert tables == list(chain.from_iterable(again))
+    metrics = pd.concat([table.to_pandas() for table in tables[0::2]], ignore_index=True)
+    ages = pd.concat([table.to_pandas() for table in tables[1::2]], ignore_index=True)
     assert (list(metrics), list(ages)) == (list(METRICS), list(AGES))
     assert metrics["pool_id"].nunique() == 1_200
     assert not metrics.duplicated(["pool_id", "date"]).any()
@@ -439,7 +438,7 @@ def test_a_generated_panel_is_the_same_again_and_carries_what_was_not_observed()
 def test_native_lightgbm_fits_the_very_models_of_the_product(
     database: Settings, engine: Engine, spark: SparkSession
 ) -> None:
-    rows = copy_panel(engine, Panel(20, 120, END), lambda words: None)
+    rows = copy_panel(engine, Panel(20, 120, END), lambda message: None)
     assert rows_of(engine, "SELECT count(*) AS n FROM pool_daily_metrics")[0]["n"] == rows
     document: dict[str, Any] = compare(spark, database.model_copy(update={"model_threads": 1}), END)
     counts = document["rows"]
@@ -449,7 +448,7 @@ def test_native_lightgbm_fits_the_very_models_of_the_product(
         rows,
         20,
     )
-    # one of them a coarse fit of TVL's chain
+    # one of them is a coarse fit of TVL's folds
     assert (
         counts["models"]
         == counts["same models"]
@@ -460,14 +459,18 @@ def test_native_lightgbm_fits_the_very_models_of_the_product(
 
 @pytest.mark.long
 def test_the_harness_backtests_and_scores_real_pools(server: Settings, tmp_path: Path) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     files = largest_pools(history_files(SAMPLE), 12, tmp_path)
     with copied_database(server, "bench_forecast_test") as settings:
-        load_history(settings, files, said.append)
-        found = run_period(settings, ["lightgbm"], END, 5, 7, Peer.of(sys.executable), said.append)
-    restricted, everything = (found.scores["apy"][name] for name in ("restricted", "all"))
+        load_history(settings, files, messages.append)
+        result_of_period = run_period(
+            settings, ["lightgbm"], END, 5, 7, Peer.of(sys.executable), messages.append
+        )
+    restricted, everything = (
+        result_of_period.scores["apy"][name] for name in ("restricted", "all")
+    )
     assert 0 < restricted["rows"] <= everything["rows"] <= 60
     assert everything["methods"]["persistence"]["ratio"]["mae"] == 1.0
     assert everything["methods"]["lightgbm"]["interval"]["rows"] == everything["rows"]
-    assert next(iter(found.timings)) == "lightgbm"
-    assert all(earlier != later for earlier, later in pairwise(said))
+    assert next(iter(result_of_period.timings)) == "lightgbm"
+    assert all(earlier != later for earlier, later in pairwise(messages))

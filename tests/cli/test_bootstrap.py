@@ -1,4 +1,6 @@
-"""`terraform/bootstrap.sh`: what it makes, what it leaves, and what it never shows."""
+"""Tests `terraform/bootstrap.sh`: what it creates, what it leaves unchanged, and that it prints no
+secret.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ esac
 
 @pytest.fixture
 def gcloud(tmp_path: Path) -> dict[str, str]:
-    """Variables with which a stand-in for gcloud comes first; its record is in RECORD."""
+    """Variables that put a stand-in for gcloud first on PATH; it records its calls in RECORD."""
     programs, record = tmp_path / "programs", tmp_path / "record"
     programs.mkdir()
     record.mkdir()
@@ -41,9 +43,9 @@ def gcloud(tmp_path: Path) -> dict[str, str]:
     return os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "RECORD": str(record)}
 
 
-def _bootstrap(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+def _bootstrap(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(PROJECT / "terraform" / "bootstrap.sh"), *words],
+        [str(PROJECT / "terraform" / "bootstrap.sh"), *arguments],
         env=environment,
         capture_output=True,
         text=True,
@@ -53,11 +55,11 @@ def _bootstrap(environment: dict[str, str], *words: str) -> subprocess.Completed
 
 @pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
 def test_bootstrap_makes_what_is_missing_and_prints_no_password(tmp_path: Path) -> None:
-    """By the real gcloud: its options exist, and mean what the script wants."""
+    """The real gcloud runs, so its options exist and mean what the script needs."""
     services = BootstrapServices()
     with served(services, tmp_path) as variables:
-        done = _bootstrap(os.environ | variables, "acme-yields", "europe-west1")
-    assert done.returncode == 0, done.stderr
+        finished = _bootstrap(os.environ | variables, "acme-yields", "europe-west1")
+    assert finished.returncode == 0, finished.stderr
     assert "secretmanager.googleapis.com" in services.apis
     bucket = services.documents["/storage/v1/b/acme-yields-yieldspark-state"]
     assert bucket["location"] == "europe-west1"
@@ -66,14 +68,14 @@ def test_bootstrap_makes_what_is_missing_and_prints_no_password(tmp_path: Path) 
     assert bucket["versioning"] == {"enabled": True}
     (password,) = services.secrets
     assert re.fullmatch(r"[A-Za-z0-9_-]{48}", password)
-    assert password not in done.stdout + done.stderr
-    assert "init -backend-config=bucket=acme-yields-yieldspark-state" in done.stdout
+    assert password not in finished.stdout + finished.stderr
+    assert "init -backend-config=bucket=acme-yields-yieldspark-state" in finished.stdout
 
 
 def test_bootstrap_puts_no_password_into_an_argument(gcloud: dict[str, str]) -> None:
-    """Arguments can be read by everyone on the machine."""
-    done = _bootstrap(gcloud, "acme-yields", "europe-west1")
-    assert done.returncode == 0, done.stderr
+    """Every account of the machine can read arguments."""
+    finished = _bootstrap(gcloud, "acme-yields", "europe-west1")
+    assert finished.returncode == 0, finished.stderr
     assert _changes(gcloud) == [
         "services enable",
         "storage buckets create gs://acme-yields-yieldspark-state",
@@ -88,36 +90,36 @@ def test_bootstrap_puts_no_password_into_an_argument(gcloud: dict[str, str]) -> 
 
 
 def _changes(gcloud: dict[str, str]) -> list[str]:
-    """What the script asked gcloud to change, without the options."""
+    """Return the calls of gcloud that change something, without their options."""
     calls = (Path(gcloud["RECORD"]) / "calls").read_text(encoding="utf-8").splitlines()
     return [call.partition(" --")[0] for call in calls if "describe" not in call]
 
 
 def test_bootstrap_leaves_what_is_there(gcloud: dict[str, str]) -> None:
-    done = _bootstrap(gcloud | {"PRESENT": "buckets describe versions"}, "acme-y", "us-east1")
-    assert done.returncode == 0, done.stderr
+    finished = _bootstrap(gcloud | {"PRESENT": "buckets describe versions"}, "acme-y", "us-east1")
+    assert finished.returncode == 0, finished.stderr
     assert _changes(gcloud) == [
         "services enable",
         "storage buckets update gs://acme-y-yieldspark-state",
     ]
 
 
-def test_bootstrap_rotates_the_password_when_asked(gcloud: dict[str, str]) -> None:
+def test_bootstrap_rotates_the_password_with_the_option(gcloud: dict[str, str]) -> None:
     present = gcloud | {"PRESENT": "buckets describe versions"}
-    done = _bootstrap(present, "acme-yields", "europe-west1", "--rotate")
-    assert done.returncode == 0, done.stderr
+    finished = _bootstrap(present, "acme-yields", "europe-west1", "--rotate")
+    assert finished.returncode == 0, finished.stderr
     assert _changes(gcloud)[-1] == "secrets versions add yieldspark-database-password"
 
 
-def test_bootstrap_makes_nothing_where_it_may_not_look(gcloud: dict[str, str]) -> None:
-    done = _bootstrap(gcloud | {"DENIED": "1"}, "acme-yields", "europe-west1")
-    assert done.returncode == 1
-    assert "PERMISSION_DENIED" in done.stderr
+def test_bootstrap_creates_nothing_without_the_right_to_read(gcloud: dict[str, str]) -> None:
+    finished = _bootstrap(gcloud | {"DENIED": "1"}, "acme-yields", "europe-west1")
+    assert finished.returncode == 1
+    assert "PERMISSION_DENIED" in finished.stderr
     assert _changes(gcloud) == ["services enable"]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         ([], "usage: "),
         (["acme-yields", "europe-west1", "--rotated"], "usage: "),
@@ -125,8 +127,10 @@ def test_bootstrap_makes_nothing_where_it_may_not_look(gcloud: dict[str, str]) -
         (["acme-yields", "europe"], "REGION is 'europe'; allowed is"),
     ],
 )
-def test_bootstrap_refuses_wrong_words(words: list[str], said: str, gcloud: dict[str, str]) -> None:
-    done = _bootstrap(gcloud, *words)
-    assert done.returncode == 2
-    assert said in done.stderr
+def test_bootstrap_refuses_wrong_arguments(
+    arguments: list[str], message: str, gcloud: dict[str, str]
+) -> None:
+    finished = _bootstrap(gcloud, *arguments)
+    assert finished.returncode == 2
+    assert message in finished.stderr
     assert not (Path(gcloud["RECORD"]) / "calls").exists()

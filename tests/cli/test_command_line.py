@@ -1,4 +1,4 @@
-"""The command line as scripts see it: real processes, one home, stdout and stderr apart."""
+"""Tests the command line as scripts see it: real processes, one home, stdout and stderr apart."""
 
 from __future__ import annotations
 
@@ -90,12 +90,10 @@ def test_commands_for_the_embedded_server_refuse_another_database(run_here: Comm
 def test_the_password_appears_nowhere(run_here: CommandLine, database: Settings) -> None:
     assert database.db_password is not None
     secret = database.db_password.get_secret_value()
-    shown = [run_here("status"), run_here("doctor"), run_here("status", "--json", DB_PORT="1")]
+    commands = [run_here("status"), run_here("doctor"), run_here("status", "--json", DB_PORT="1")]
     logs = [path.read_text() for path in run_here.folder.rglob("*.log")]
-    assert all(
-        secret not in text
-        for text in [*logs, *(finished.stdout + finished.stderr for finished in shown)]
-    )
+    outputs = [finished.stdout + finished.stderr for finished in commands]
+    assert all(secret not in text for text in [*logs, *outputs])
 
 
 def test_help_and_wrong_use_come_without_spark_and_sqlalchemy(run: CommandLine) -> None:
@@ -104,7 +102,7 @@ def test_help_and_wrong_use_come_without_spark_and_sqlalchemy(run: CommandLine) 
         f"import sys, atexit; from cli.main import main; atexit.register(lambda: {loaded}); main()"
     )
     for arguments, code in (["db", "--help"], 0), (["calculate_metrics", "--everything"], 2):
-        done = subprocess.run(
+        finished = subprocess.run(
             [sys.executable, "-c", ask, *arguments],
             cwd=PROJECT,
             env=run.environment,
@@ -112,16 +110,18 @@ def test_help_and_wrong_use_come_without_spark_and_sqlalchemy(run: CommandLine) 
             text=True,
             check=False,
         )
-        assert (done.returncode, done.stdout.splitlines()[-1]) == (code, "set()"), done.stderr
+        assert (finished.returncode, finished.stdout.splitlines()[-1]) == (code, "set()"), (
+            finished.stderr
+        )
 
 
 @pytest.mark.usefixtures("jvm")
 def test_an_interrupted_job_exits_with_130_and_leaves_nothing_behind(
     run: CommandLine, database: Settings, engine: Engine
 ) -> None:
-    """The forecast; the metrics are interrupted in test_interrupts.py and test_metrics_script.py.
+    """Tests the forecast; test_interrupts.py and test_metrics_script.py interrupt the metrics.
 
-    Over 20 s where two cores are busy: the JVM of a whole run, and a fit.
+    Takes over 20 s on two busy cores: the JVM of a whole run, and a fit.
     """
     store(engine, panel_rows(12, 110))
     del run.environment["SPARK_SUBMIT_OPTS"]
@@ -154,7 +154,7 @@ def test_an_interrupted_job_exits_with_130_and_leaves_nothing_behind(
         execute_sql(database, "SELECT tablename FROM pg_tables WHERE tablename LIKE 'staging%'")
         == []
     )
-    # it would have recorded Spark's classes: it drops them
+    # an interrupted run drops Spark's classes, which it would have recorded
     (archive,) = run.folder.glob("home/class_archive/*")
     assert [path.name for path in archive.iterdir() if not path.name.startswith("base-")] == []
     assert execute_sql(database, "SELECT count(*) AS n FROM yieldspark.forecasts") == [{"n": 0}]
@@ -223,10 +223,10 @@ def test_the_demo_stays_out_of_your_database(run_here: CommandLine, database: Se
     assert execute_sql(database, "SELECT count(*) AS n FROM pools") == [{"n": 0}]
 
 
-def test_where_no_jar_can_be_had_the_demo_goes_on(
+def test_the_demo_runs_without_any_jar(
     run_on_spark: CommandLine, own_server: EmbeddedServer
 ) -> None:
-    """Reads and writes by ADBC, forecasts by native LightGBM, and it says so."""
+    """Reads and writes by ADBC, forecasts by native LightGBM, and reports that."""
     blocked = "http://127.0.0.1:9"
     variables = {
         "DB_HOST": "",
@@ -234,20 +234,20 @@ def test_where_no_jar_can_be_had_the_demo_goes_on(
         "HTTP_PROXY": blocked,
         "JARS_DIR": str(own_server.home / "no_jars"),
         "YIELDSPARK_HOME": str(own_server.home),
-        # a small model of few days: the accuracy on the sample is not tested here
+        # a small model of few days, because the accuracy on the sample is not tested here
         "TRAIN_DAYS": "30",
         "MODEL_PARAMETERS_FILE": str(SHORT["model_parameters_file"]),
     }
-    done = run_on_spark("demo", "--json", **variables)
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+    finished = run_on_spark("demo", "--json", **variables)
+    assert finished.returncode == 0, finished.stderr
+    summary = json.loads(finished.stdout)
     assert (
         summary["metrics"]["status"],
         summary["forecast"]["status"],
         summary["forecast"]["engine"],
     ) == ("succeeded", "succeeded", "lightgbm")
-    assert "--engine lightgbm" in done.stderr
-    assert "going on with adbc" in done.stderr
+    assert "--engine lightgbm" in finished.stderr
+    assert "going on with adbc" in finished.stderr
     assert (run_on_spark.folder / "reports" / "yieldspark-report.html").exists()
 
 
@@ -272,11 +272,11 @@ main()
 """
 
 
-def test_in_production_a_fault_of_ours_is_said_whole_and_no_file_is_written(
+def test_in_production_a_product_fault_prints_its_traceback_and_writes_no_file(
     run: CommandLine,
 ) -> None:
-    """A container's files end with it; what it says is kept."""
-    done = subprocess.run(
+    """A container's files end with it, but its output is kept."""
+    finished = subprocess.run(
         [sys.executable, "-c", BROKEN_STATUS],
         cwd=run.folder,
         env=run.environment | {"ENVIRONMENT": "production", "PYTHONPATH": str(PROJECT)},
@@ -284,9 +284,9 @@ def test_in_production_a_fault_of_ours_is_said_whole_and_no_file_is_written(
         text=True,
         check=False,
     )
-    assert done.returncode == 1
-    assert done.stderr.startswith("Traceback")
-    assert done.stderr.endswith("error: TypeError: 'NoneType' object is not callable\n")
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("Traceback")
+    assert finished.stderr.endswith("error: TypeError: 'NoneType' object is not callable\n")
     assert not (run.folder / "home" / "logs").exists()
 
 

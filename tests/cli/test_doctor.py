@@ -1,4 +1,4 @@
-"""The doctor's checks against this machine, a real server and folders made to be wrong."""
+"""Tests the doctor's checks against this machine, a real server and wrong folders."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def with_server(settings: Settings, server_address: ServerAddress, **changes: ob
 
 
 def test_every_check_reports_once_and_a_failure_names_its_fix(settings: Settings) -> None:
-    found = run_checks(settings)
-    assert [finding.name for finding in found] == [
+    results = run_checks(settings)
+    assert [finding.name for finding in results] == [
         "python",
         "java",
         "jars",
@@ -72,7 +72,7 @@ def test_every_check_reports_once_and_a_failure_names_its_fix(settings: Settings
         "folders",
         "unread rows",
     ]
-    for finding in found:
+    for finding in results:
         assert finding.found
         assert bool(finding.fix) is (finding.result != "ok"), finding
 
@@ -91,22 +91,22 @@ def test_missing_jars_are_a_warning_and_a_changed_jar_a_failure(settings: Settin
     folder = settings.yieldspark_home / "jars"
     folder.mkdir(parents=True)
     (folder / name).write_bytes(b"not this")
-    changed = findings(settings)["jars"]
-    assert changed.result == "fail"
-    assert name in changed.found
+    changed_jar = findings(settings)["jars"]
+    assert changed_jar.result == "fail"
+    assert name in changed_jar.found
 
 
 def test_a_reachable_database_is_named_and_its_clock_compared(
     settings: Settings, server_address: ServerAddress
 ) -> None:
-    found = findings(with_server(settings, server_address))
-    assert found["database"].result == "ok"
+    results = findings(with_server(settings, server_address))
+    assert results["database"].result == "ok"
     assert (
         f"PostgreSQL 18.4 at 127.0.0.1:{server_address.port}/yieldspark (DB_HOST)"
-        in found["database"].found
+        in results["database"].found
     )
-    assert found["clock"].result == "ok"
-    assert "the database's within 60 s" in found["clock"].found
+    assert results["clock"].result == "ok"
+    assert "the database's within 60 s" in results["clock"].found
 
 
 def test_a_database_that_takes_no_writes_is_a_warning(
@@ -130,7 +130,7 @@ def test_a_database_that_takes_no_writes_is_a_warning(
 
 
 def test_a_standby_is_a_warning(settings: Settings, own_server: EmbeddedServer) -> None:
-    """A cluster that was shut down becomes a standby by a file in its folder."""
+    """A file in the data folder of a stopped server makes it a standby."""
     own_server.start()
     own_server.stop()
     (Path(own_server.status()["data_folder"]) / "standby.signal").touch()
@@ -168,14 +168,14 @@ def test_a_wrong_password_fails_without_showing_it(
     assert "hunter2" not in repr(database)
 
 
-def test_an_unreachable_database_fails_and_the_clock_stays_judged(settings: Settings) -> None:
-    found = findings(settings.model_copy(update={"db_host": "127.0.0.1", "db_port": 9}))
-    assert found["database"].result == "fail"
-    assert "Connection refused" in found["database"].found
-    assert found["clock"].result == "ok"
+def test_an_unreachable_database_fails_and_the_clock_is_still_checked(settings: Settings) -> None:
+    results = findings(settings.model_copy(update={"db_host": "127.0.0.1", "db_port": 9}))
+    assert results["database"].result == "fail"
+    assert "Connection refused" in results["database"].found
+    assert results["clock"].result == "ok"
 
 
-def test_the_running_embedded_server_is_found(
+def test_the_running_embedded_server_is_reported(
     settings: Settings, own_server: EmbeddedServer
 ) -> None:
     assert settings.yieldspark_home == own_server.home
@@ -196,7 +196,7 @@ def test_no_java_fails_with_what_to_install(
 @pytest.mark.parametrize(
     ("enough", "least", "state"), [(1e9, 0.0, "warn"), (1e9, 1e8, "fail"), (0.0, 0.0, "ok")]
 )
-def test_disk_is_judged_by_what_is_free_where_the_data_go(
+def test_disk_check_uses_the_free_space_of_the_data_folder(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, enough: float, least: float, state: str
 ) -> None:
     monkeypatch.setattr(machine, "ENOUGH_DISK_GIB", enough)

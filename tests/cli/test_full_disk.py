@@ -1,4 +1,6 @@
-"""A disk without room: the log file ends and the run goes on; an error says where to free space."""
+"""Tests a full disk: the log file ends and the run continues; an error names where to free
+space.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ def _handlers_put_back() -> Iterator[None]:
 
 @pytest.mark.skipif(not FULL.exists(), reason="only Linux has /dev/full")
 @pytest.mark.usefixtures("_handlers_put_back")
-def test_a_log_file_without_room_is_given_up_and_said_once(
+def test_a_log_file_on_a_full_disk_is_closed_and_reported_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "logs" / "yieldspark.log"
@@ -37,12 +39,12 @@ def test_a_log_file_without_room_is_given_up_and_said_once(
     assert add_log_file(tmp_path) == file
     for number in range(3):
         logging.getLogger("a.job").warning("line %d", number)
-    said = [record.getMessage() for record in caplog.records]
-    assert [text for text in said if "continues without it" in text] == [
+    messages = [record.getMessage() for record in caplog.records]
+    assert [text for text in messages if "continues without it" in text] == [
         f"{file} can't be written any more: No space left on device; free disk space there."
         " The run continues without it"
     ]
-    assert [text for text in said if text.startswith("line")] == ["line 0", "line 1", "line 2"]
+    assert [text for text in messages if text.startswith("line")] == ["line 0", "line 1", "line 2"]
     assert len(logging.getLogger().handlers) == handlers
     assert "Traceback" not in capfd.readouterr().err
 
@@ -70,7 +72,7 @@ def test_the_next_step_follows_from_the_systems_error(number: int, step: str) ->
     assert describe_file_error(error).startswith(f"{os.strerror(number)}; {step}")
 
 
-def test_a_full_disk_anywhere_says_what_to_free() -> None:
+def test_a_full_disk_names_the_folder_to_free() -> None:
     ours = summarize_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/file"))
     assert ours.startswith("/a/file can't be used: No space left on device; free disk space there")
     java = "An error occurred while calling None.JavaSparkContext.\n: java.io.IOException: "

@@ -1,4 +1,4 @@
-"""A home that belongs to another account of the machine: one sentence that says whose it is."""
+"""Tests a home that belongs to another account of the machine: one sentence names the owner."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def other_account() -> Iterator[None]:
 
 @pytest.fixture(params=[0o755, 0o700], ids=["readable", "closed"])
 def roots_home(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """Not in pytest's folders, which every other pytest closes to other accounts."""
+    """A home outside pytest's folders, which are closed to other accounts."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         home = Path(folder) / "home"
@@ -43,11 +43,11 @@ def roots_home(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("command", ["status", "calculate_metrics", "forecast_pools"])
-def test_a_command_says_whose_the_home_is(
+def test_a_command_names_the_owner_of_the_home(
     run_here: CommandLineHere, roots_home: Path, command: str
 ) -> None:
     run_here.folder, run_here.environment["YIELDSPARK_HOME"] = roots_home.parent, str(roots_home)
-    # loads what the command imports: Python itself may lie in root's folder
+    # loads the imports of the command, because Python itself may be in root's folder
     run_here(command, "--json", DB_PORT="1")
     shutil.rmtree(roots_home / "logs")
     with other_account():
@@ -60,7 +60,7 @@ def test_a_command_says_whose_the_home_is(
 
 
 @pytest.mark.usefixtures("jvm", "server_programs")
-def test_the_doctor_says_whose_the_home_is_and_blames_nothing_else(roots_home: Path) -> None:
+def test_the_doctor_names_the_owner_of_the_home_and_no_other_cause(roots_home: Path) -> None:
     settings = load_settings(_env_file=None, yieldspark_home=roots_home, db_host=None)
     with other_account():
         findings = {finding.name: finding for finding in run_checks(settings)}

@@ -1,5 +1,5 @@
-"""The bootstrap, for real and offline: a small clone with a package made here, environments made by
-venv and pip in subprocesses.
+"""Tests the bootstrap offline: a small clone with a package of the test, and environments that venv
+and pip create in subprocesses.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ MAIN = (
 
 
 class Clone:
-    """A folder like a fresh clone, whose requirements are the wheels `pin` makes; pip sees these
-    wheels and no index.
+    """A folder like a fresh clone.
+
+    `pin` makes the wheels that it requires; pip sees these wheels and no index.
     """
 
     def __init__(self, root: Path) -> None:
@@ -119,23 +120,24 @@ def clone(processes: None, tmp_path: Path) -> Clone:
 def first_run(
     processes: None, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Clone, tuple[int, str, str]]:
-    """A clone, and how its first run ended."""
-    made = Clone(tmp_path_factory.mktemp("first_run"))
-    return made, made.run()
+    """A clone, and the result of its first run."""
+    new_clone = Clone(tmp_path_factory.mktemp("first_run"))
+    return new_clone, new_clone.run()
 
 
 @pytest.fixture
 def ready(clone: Clone, first_run: tuple[Clone, tuple[int, str, str]]) -> Clone:
-    """A clone after its first run: an environment runs wherever it is copied to, and a copy takes a
-    tenth of the seconds.
+    """A clone after its first run.
+
+    An environment also works as a copy, which takes a tenth of the time.
     """
     shutil.copytree(first_run[0].venv, clone.venv, symlinks=True)
     return clone
 
 
 @pytest.fixture
-def changed(ready: Clone) -> Clone:
-    """A clone whose requirements are others than those its environment has."""
+def outdated(ready: Clone) -> Clone:
+    """A clone whose requirements differ from those of its environment."""
     ready.pin("requirements-spark.txt", probe="2.0")
     return ready
 
@@ -165,22 +167,22 @@ def test_the_command_test_adds_its_packages_once(ready: Clone) -> None:
     assert ready.run("demo")[2] == "", "the test requirements hold all of the others"
 
 
-def test_changed_requirements_are_installed(changed: Clone) -> None:
-    code, output, errors = changed.run()
-    assert (code, output) == (0, f"probe 2.0 {changed.venv} demo\n")
+def test_changed_requirements_are_installed(outdated: Clone) -> None:
+    code, output, errors = outdated.run()
+    assert (code, output) == (0, f"probe 2.0 {outdated.venv} demo\n")
     assert "making .venv" not in errors
 
 
 def test_an_interrupted_bootstrap_goes_on(clone: Clone) -> None:
-    """Killed, then interrupted, each time when the folder is made and pip is not yet there."""
+    """Killed, then interrupted, each time after the folder is created and before pip is in it."""
     mark, before = clone.venv / local_environment.CREATED_MARKER, None
-    for sent, expected in (signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130):
+    for signal_number, expected in (signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130):
         process = clone.start()
         deadline = time.monotonic() + 60
         while _modified(mark) in (None, before) and time.monotonic() < deadline:
             time.sleep(0.01)
         before = _modified(mark)
-        os.killpg(process.pid, sent)
+        os.killpg(process.pid, signal_number)
         output, errors = process.communicate(timeout=60)
         assert (process.returncode, output) == (expected, ""), errors
         assert not (clone.venv / local_environment.COMPLETE_MARKER).exists()
@@ -194,21 +196,21 @@ STEPS: dict[str, Callable[[Path], bool]] = {
 """Moments of the bootstrap, by what is in `.venv` then."""
 
 
-@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name_of_signal", ["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_signal_leaves_no_process_and_no_environment_that_stops_the_next_run(
-    clone: Clone, step: str, sent: str
+    clone: Clone, step: str, name_of_signal: str
 ) -> None:
-    """It comes to the command alone. pip, which ensurepip starts, is a process of a process."""
+    """The command alone gets the signal. pip, which ensurepip starts, is a process of a process."""
     token = secrets.token_hex(8)
-    # nohup or a background job of a shell may have set it to be ignored
-    before = signal.signal(signal.Signals[sent], signal.SIG_DFL)
+    # nohup or a background job of a shell may ignore the signal, which processes inherit
+    before = signal.signal(signal.Signals[name_of_signal], signal.SIG_DFL)
     try:
         process = clone.start(**{TOKEN: token})
     finally:
-        signal.signal(signal.Signals[sent], before)
+        signal.signal(signal.Signals[name_of_signal], before)
     until(lambda: STEPS[step](clone.venv), step)
-    process.send_signal(signal.Signals[sent])
+    process.send_signal(signal.Signals[name_of_signal])
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (130, ""), errors
     assert (
@@ -221,17 +223,22 @@ def test_a_signal_leaves_no_process_and_no_environment_that_stops_the_next_run(
 
 
 def test_a_signal_inside_generated_code_ends_with_130_too(ready: Clone) -> None:
-    """While the commands are loaded, which the `exec` of dataclasses is part of, by `python -m`."""
+    """The signal comes while `python -m` loads the commands, which includes the `exec` of
+    dataclasses.
+    """
     inside = "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nfor _ in range(1000): pass\n"
     (ready.root / "cli" / "main.py").write_text(f"exec({inside!r})\n")
-    done = subprocess.run(
+    finished = subprocess.run(
         [ready.venv / "bin" / "python", "-m", "run_spark_local"],
         cwd=ready.root,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (130, "interrupted before the command started\n")
+    assert (finished.returncode, finished.stderr) == (
+        130,
+        "interrupted before the command started\n",
+    )
 
 
 def test_a_hang_up_that_a_shell_ignores_stays_ignored(clone: Clone) -> None:
@@ -250,7 +257,7 @@ def test_a_hang_up_that_a_shell_ignores_stays_ignored(clone: Clone) -> None:
 def test_a_package_that_pip_left_half_unpacked_in_a_venv_of_the_users_is_unpacked_again(
     ready: Clone,
 ) -> None:
-    """As a kill during the installation leaves it: some of the modules, metadata, no list of
+    """As a kill during the installation leaves it: some of the modules and metadata, no list of
     files.
     """
     for name in (
@@ -274,17 +281,17 @@ def _modified(path: Path) -> int | None:
         return None
 
 
-def test_two_first_runs_at_once_make_one_environment(changed: Clone) -> None:
-    both = [changed.start("one"), changed.start("two")]
+def test_two_first_runs_at_once_make_one_environment(outdated: Clone) -> None:
+    both = [outdated.start("one"), outdated.start("two")]
     answers = [process.communicate(timeout=180) for process in both]
     assert [output for output, _ in answers] == [
-        f"probe 2.0 {changed.venv} {name}\n" for name in ("one", "two")
+        f"probe 2.0 {outdated.venv} {name}\n" for name in ("one", "two")
     ], answers
     assert sum(errors.count("installing") for _, errors in answers) == 1
 
 
-def test_a_blocked_download_says_what_to_set_and_what_is_half_made_is_not_trusted(
-    changed: Clone,
+def test_a_blocked_download_names_the_settings_and_a_partial_environment_is_not_used(
+    outdated: Clone,
 ) -> None:
     blocked = {
         "PIP_NO_INDEX": "0",
@@ -292,9 +299,9 @@ def test_a_blocked_download_says_what_to_set_and_what_is_half_made_is_not_truste
         "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
         "PIP_RETRIES": "1",
     }
-    code, output, errors = changed.run(**blocked)
+    code, output, errors = outdated.run(**blocked)
     assert (code, output) == (2, "")
-    for word in (
+    for fragment in (
         "installing 1 packages into .venv failed",
         "Connection refused",
         "HTTPS_PROXY",
@@ -302,28 +309,28 @@ def test_a_blocked_download_says_what_to_set_and_what_is_half_made_is_not_truste
         "PIP_CERT",
         "SSL_CERT_FILE",
     ):
-        assert word in errors
-    assert "Connection refused" in (changed.venv / local_environment.LOG).read_text()
-    changed.pin("requirements-spark.txt", probe="1.0")
-    (unpacked,) = changed.venv.glob("lib/python*/site-packages/probe.py")
-    unpacked.write_text("")  # half unpacked: pip takes it for installed
-    code, output, errors = changed.run()
-    assert (code, output) == (0, f"probe 1.0 {changed.venv} demo\n")
+        assert fragment in errors
+    assert "Connection refused" in (outdated.venv / local_environment.LOG).read_text()
+    outdated.pin("requirements-spark.txt", probe="1.0")
+    (unpacked,) = outdated.venv.glob("lib/python*/site-packages/probe.py")
+    unpacked.write_text("")  # half unpacked: pip regards it as installed
+    code, output, errors = outdated.run()
+    assert (code, output) == (0, f"probe 1.0 {outdated.venv} demo\n")
     assert "making .venv" in errors
 
 
-def test_a_package_with_another_hash_is_refused(changed: Clone) -> None:
-    path = changed.root / "requirements-spark.txt"
+def test_a_package_with_another_hash_is_refused(outdated: Clone) -> None:
+    path = outdated.root / "requirements-spark.txt"
     path.write_text(path.read_text().replace("sha256:", "sha256:" + "0" * 64 + "\n#"))
-    code, output, errors = changed.run()
+    code, output, errors = outdated.run()
     assert (code, output) == (2, "")
     assert "DO NOT MATCH THE HASHES" in errors
 
 
-def test_a_python_without_venv_is_told_the_package(clone: Clone, tmp_path: Path) -> None:
+def test_a_python_without_venv_names_the_package(clone: Clone, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\nsys.modules['ensurepip'] = None\n"
-    )  # as Debian ships it
+    )  # as in Debian
     code, output, errors = clone.run(PYTHONPATH=str(tmp_path))
     assert (code, output) == (2, "")
     assert "apt install python3-venv" in errors
@@ -332,11 +339,11 @@ def test_a_python_without_venv_is_told_the_package(clone: Clone, tmp_path: Path)
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 @pytest.mark.parametrize("has_venv", [False, True])
-def test_a_clone_of_another_user_is_told_what_to_do(has_venv: bool, tmp_path: Path) -> None:
+def test_a_clone_of_another_user_names_the_next_step(has_venv: bool, tmp_path: Path) -> None:
     folder = tmp_path / ".venv"
     if has_venv:
         folder.mkdir()
-    # what pytest made is closed to other users
+    # pytest's folders are closed to other users
     for place in (tmp_path, *tmp_path.parents[:3]):
         place.chmod(0o755)
     os.seteuid(65534)
@@ -350,7 +357,7 @@ def test_a_clone_of_another_user_is_told_what_to_do(has_venv: bool, tmp_path: Pa
     assert folder.exists() is has_venv
 
 
-def test_a_python_outside_the_range_is_told_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_outside_the_range_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_environment, "OLDEST", (3, 98))
     monkeypatch.setattr(local_environment, "NEWEST", (3, 99))
     with pytest.raises(
@@ -370,16 +377,16 @@ def test_an_environment_of_the_users_that_has_everything_is_used_as_it_is(clone:
     assert not clone.venv.exists()
 
 
-def test_a_venv_of_the_users_is_installed_into_and_never_cleared(changed: Clone) -> None:
+def test_a_venv_of_the_users_is_installed_into_and_never_cleared(outdated: Clone) -> None:
     for name in (
         local_environment.CREATED_MARKER,
         local_environment.COMPLETE_MARKER,
         local_environment.LOG,
     ):
-        (changed.venv / name).unlink()
-    (changed.venv / "notes.txt").write_text("mine")
-    assert changed.run()[:2] == (0, f"probe 2.0 {changed.venv} demo\n")
-    assert (changed.venv / "notes.txt").read_text() == "mine"
+        (outdated.venv / name).unlink()
+    (outdated.venv / "notes.txt").write_text("mine")
+    assert outdated.run()[:2] == (0, f"probe 2.0 {outdated.venv} demo\n")
+    assert (outdated.venv / "notes.txt").read_text() == "mine"
 
 
 def test_a_venv_of_the_users_with_another_python_is_left_alone(clone: Clone) -> None:
@@ -393,7 +400,7 @@ def test_a_venv_of_the_users_with_another_python_is_left_alone(clone: Clone) -> 
 def test_an_active_conda_environment_does_not_replace_the_running_python(
     clone: Clone, tmp_path: Path
 ) -> None:
-    """The variables of `conda activate`, whose environment has another `python` first on PATH."""
+    """The variables of `conda activate`, whose environment puts another `python` first on PATH."""
     conda = tmp_path / "conda"
     (conda / "bin").mkdir(parents=True)
     for name in ("python", "python3", "pip"):
@@ -410,15 +417,15 @@ def test_an_active_conda_environment_does_not_replace_the_running_python(
     code, output, errors = clone.run(**active)
     assert (code, output) == (0, f"probe 1.0 {clone.venv} demo\n"), errors
     assert clone.run("status", **active) == (0, f"probe 1.0 {clone.venv} status\n", "")
-    made = (clone.venv / "pyvenv.cfg").read_text()
-    assert str(Path(PYTHON).parent) in made
-    assert str(conda) not in made
+    configuration = (clone.venv / "pyvenv.cfg").read_text()
+    assert str(Path(PYTHON).parent) in configuration
+    assert str(conda) not in configuration
 
 
 def test_python_variables_of_the_users_do_not_lead_out_of_the_environment(
-    changed: Clone, tmp_path: Path
+    outdated: Clone, tmp_path: Path
 ) -> None:
-    expected = f"probe 2.0 {changed.venv} demo\n"
+    expected = f"probe 2.0 {outdated.venv} demo\n"
     other = tmp_path / "other"
     other.mkdir()
     (other / "probe.py").write_text("VALUE = 'another probe'\n")
@@ -427,16 +434,16 @@ def test_python_variables_of_the_users_do_not_lead_out_of_the_environment(
         "PYTHONPATH": str(other),
         "PYTHONSAFEPATH": "1",
     }
-    assert changed.run(**leading)[:2] == (0, expected)
-    assert changed.run(**leading) == (0, expected, "")
-    inside = str(changed.venv / "bin" / "python")
-    assert changed.run(python=inside, PYTHONPATH=str(other)) == (0, expected, "")
+    assert outdated.run(**leading)[:2] == (0, expected)
+    assert outdated.run(**leading) == (0, expected, "")
+    inside = str(outdated.venv / "bin" / "python")
+    assert outdated.run(python=inside, PYTHONPATH=str(other)) == (0, expected, "")
 
 
-def test_settings_of_pip_say_how_packages_are_reached_and_not_where_they_go(
+def test_settings_of_pip_apply_to_downloads_and_not_to_the_target(
     clone: Clone, tmp_path: Path
 ) -> None:
-    """The index and the links come from the file here, as a company's mirror does."""
+    """The index and the links come from this file, as with a company's mirror."""
     elsewhere, configuration = tmp_path / "elsewhere", tmp_path / "pip.conf"
     configuration.write_text(
         f"[global]\nno-index = true\nfind-links = {clone.wheels}\ndry-run = true\n"
@@ -466,9 +473,9 @@ def test_a_pip_that_installs_nothing_leaves_no_stamp(clone: Clone) -> None:
     assert not (clone.venv / local_environment.COMPLETE_MARKER).exists()
 
 
-def test_a_configuration_that_pip_cannot_read_is_named(changed: Clone, tmp_path: Path) -> None:
+def test_a_configuration_that_pip_cannot_read_is_named(outdated: Clone, tmp_path: Path) -> None:
     (tmp_path / "pip.conf").write_text("no section\n")
-    code, output, errors = changed.run(PIP_CONFIG_FILE=str(tmp_path / "pip.conf"))
+    code, output, errors = outdated.run(PIP_CONFIG_FILE=str(tmp_path / "pip.conf"))
     assert (code, output) == (2, "")
     assert "`pip config list` failed" in errors
     assert str(tmp_path / "pip.conf") in errors

@@ -1,5 +1,5 @@
-"""No message is longer than a person reads: what is shown, stored and printed as JSON is cut at one
-place, and the log file has all of it.
+"""Tests that messages are cut at one length in output, tables and JSON, and that the log file has
+them whole.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ def test_an_error_keeps_its_begin_and_its_next_step(error: Exception) -> None:
     assert full_message(error) == LONG
 
 
-def test_what_is_short_stays() -> None:
+def test_short_messages_are_not_cut() -> None:
     assert shorten_message("x" * MAX_MESSAGE_CHARACTERS) == "x" * MAX_MESSAGE_CHARACTERS
     assert str(InputError("short")) == summarize_error(InputError("short")) == "short"
 
 
 def test_the_command_line_prints_no_longer_line(run_here: CommandLine) -> None:
     name = f"no_such_{'x' * 200}/" * 4
-    done = run_here("load", f"{name}.csv", "--json")
-    assert done.returncode == 2
-    assert max(map(len, done.stderr.splitlines())) <= MAX_MESSAGE_CHARACTERS + len("error: ")
-    assert "the whole message is in" in done.stderr
-    done = run_here("load", "a.csv", "--kind", "x" * 5000)
-    assert done.returncode == 2
-    assert done.stderr.count("x") < 2 * MAX_MESSAGE_CHARACTERS
+    finished = run_here("load", f"{name}.csv", "--json")
+    assert finished.returncode == 2
+    assert max(map(len, finished.stderr.splitlines())) <= MAX_MESSAGE_CHARACTERS + len("error: ")
+    assert "the whole message is in" in finished.stderr
+    finished = run_here("load", "a.csv", "--kind", "x" * 5000)
+    assert finished.returncode == 2
+    assert finished.stderr.count("x") < 2 * MAX_MESSAGE_CHARACTERS

@@ -1,5 +1,5 @@
-"""`models`: which version serves, what it is, and that a move by hand is what the next run uses and
-what the record says.
+"""Tests `models`: the serving version, its description, and that the next run and the record use a
+version promoted by hand.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ NAMES = (OLD.card.version, NEW.card.version)
 
 @pytest.fixture
 def registered(database: Settings, run_here: CommandLine, engine: Engine) -> Settings:
-    """An old champion, and a new one that was promoted over it. Commands and settings have the
-    session's home, for a store of models takes seconds to make.
+    """An old champion, and a new one that replaced it.
+
+    Commands and settings use the session's home, because creating a store of models takes seconds.
     """
     run_here.environment["YIELDSPARK_HOME"] = str(database.yieldspark_home)
     settings = database.model_copy(update={"engine": "lightgbm"})
     registry = Registry(settings, engine="lightgbm", horizon=1)
     before: str | None = None
-    for one in (OLD, NEW):
-        registry.register(one, CHAMPION)
-        version = one.card.version
+    for archive_of_version in (OLD, NEW):
+        registry.register(archive_of_version, CHAMPION)
+        version = archive_of_version.card.version
         with engine.begin() as connection:
             record_decision(
                 connection,
@@ -48,23 +49,23 @@ def registered(database: Settings, run_here: CommandLine, engine: Engine) -> Set
                 champion=before,
                 serving_version=version,
                 reason="it lost less",
-                as_of=one.card.known,
+                as_of=archive_of_version.card.known,
             )
         before = version
     return settings
 
 
 def champion(settings: Settings, engine: Engine) -> str | None:
-    """What a night of that day would load."""
-    found = serving_versions(settings, engine, engine="lightgbm", as_of=day(70)).champion
-    return found.card.version if found else None
+    """Return the version that a run of that day would load."""
+    serving = serving_versions(settings, engine, engine="lightgbm", as_of=day(70)).champion
+    return serving.card.version if serving else None
 
 
 def last_decision(settings: Settings) -> dict[str, Any]:
     return execute_sql(settings, "SELECT * FROM yieldspark.promotion ORDER BY id DESC LIMIT 1")[0]
 
 
-def test_list_names_versions_aliases_and_what_waits(
+def test_list_names_versions_aliases_and_pending_versions(
     registered: Settings, run_here: CommandLine, engine: Engine
 ) -> None:
     waits = archive("c3", known=65)
@@ -76,17 +77,19 @@ def test_list_names_versions_aliases_and_what_waits(
         (NAMES[1], 2, [CHAMPION]),
         (NAMES[0], 1, []),
     ]
-    shown = run_here("models", "list", *LIGHTGBM).stdout
-    assert all(name in shown for name in NAMES)
+    table = run_here("models", "list", *LIGHTGBM).stdout
+    assert all(name in table for name in NAMES)
     assert "no versions yet" in run_here("models", "list", "--engine", "synapseml").stdout
 
 
 @pytest.mark.parametrize("name", [NAMES[1], "2", CHAMPION])
-def test_show_tells_what_a_version_is(
-    registered: Settings, run_here: CommandLine, name: str
-) -> None:
-    found = run_here.json("models", "show", name, *LIGHTGBM)
-    assert (found["version"], found["number"], found["aliases"]) == (NAMES[1], 2, [CHAMPION])
+def test_show_describes_a_version(registered: Settings, run_here: CommandLine, name: str) -> None:
+    description = run_here.json("models", "show", name, *LIGHTGBM)
+    assert (description["version"], description["number"], description["aliases"]) == (
+        NAMES[1],
+        2,
+        [CHAMPION],
+    )
     assert {
         "data_hash",
         "data_first_day",
@@ -96,15 +99,15 @@ def test_show_tells_what_a_version_is(
         "scores",
         "gain",
         "code_version",
-    } <= set(found)
-    assert "reference" not in found
-    assert [row["serving_version"] for row in found["decisions"]] == [NAMES[1]]
-    shown = run_here("models", "show", name, *LIGHTGBM).stdout
-    assert "challenger/persistence" in shown
-    assert "apy_level" in shown
+    } <= set(description)
+    assert "reference" not in description
+    assert [row["serving_version"] for row in description["decisions"]] == [NAMES[1]]
+    text = run_here("models", "show", name, *LIGHTGBM).stdout
+    assert "challenger/persistence" in text
+    assert "apy_level" in text
 
 
-def test_rollback_is_one_command_and_the_next_night_uses_it(
+def test_rollback_is_one_command_and_the_next_run_uses_it(
     registered: Settings, run_here: CommandLine, engine: Engine
 ) -> None:
     assert champion(registered, engine) == NAMES[1]
@@ -156,7 +159,7 @@ def test_a_version_that_waits_is_registered_before_it_is_promoted(
 
 @pytest.mark.parametrize("moved", [promote, roll_back])
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         (
             {"features": ("apy_level", "gone")},
@@ -166,37 +169,37 @@ def test_a_version_that_waits_is_registered_before_it_is_promoted(
     ],
 )
 def test_a_version_that_the_code_can_not_use_is_refused_and_nothing_moves(
-    registered: Settings, engine: Engine, moved: Any, changes: dict[str, Any], words: str
+    registered: Settings, engine: Engine, moved: Any, changes: dict[str, Any], message: str
 ) -> None:
     other = archive("d4", known=66, **changes)
     Registry(registered, engine="lightgbm", horizon=1).register(other, CHALLENGER)
     before = last_decision(registered)
-    with pytest.raises(ModelRefused, match=words):
+    with pytest.raises(ModelRefused, match=message):
         moved(registered, engine, other.card.version, "because")
     assert champion(registered, engine) == NAMES[1]
     assert last_decision(registered) == before
 
 
-def test_an_unknown_version_is_an_error_that_names_those_there_are(
+def test_an_unknown_version_is_an_error_that_names_the_existing_ones(
     registered: Settings, run_here: CommandLine
 ) -> None:
     for command in (["show"], ["promote", "--reason", "x"], ["rollback"]):
-        done = run_here("models", command[0], "20200101-zzzz", *command[1:], *LIGHTGBM)
-        assert done.returncode == 1
-        assert "no model version '20200101-zzzz'" in done.stderr
-        assert NAMES[1] in done.stderr
+        finished = run_here("models", command[0], "20200101-zzzz", *command[1:], *LIGHTGBM)
+        assert finished.returncode == 1
+        assert "no model version '20200101-zzzz'" in finished.stderr
+        assert NAMES[1] in finished.stderr
 
 
 def test_a_registry_that_is_down_is_an_error_here(run_here: CommandLine) -> None:
-    done = run_here("models", "list", *LIGHTGBM, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
-    assert done.returncode == 1
-    assert "MLFLOW_TRACKING_URI" in done.stderr
+    finished = run_here("models", "list", *LIGHTGBM, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert finished.returncode == 1
+    assert "MLFLOW_TRACKING_URI" in finished.stderr
 
 
 def aliases(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """What the registry itself says."""
-    found = Registry(settings, engine="lightgbm", horizon=1).versions()
-    return {one.version: one.aliases for one in found if one.aliases}
+    """Return the aliases in the registry."""
+    versions = Registry(settings, engine="lightgbm", horizon=1).versions()
+    return {version.version: version.aliases for version in versions if version.aliases}
 
 
 def test_a_registry_that_goes_away_after_the_decision_costs_a_warning(

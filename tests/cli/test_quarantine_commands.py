@@ -1,23 +1,20 @@
-"""`quarantine list | show | replay | drop` as scripts see them, on a real PostgreSQL that a metrics
-run has left rows in.
+"""Tests `quarantine list
+
+show
+
+replay
+
+drop` as scripts see them, on a real PostgreSQL with rows that a metrics run has quarantined.
 """
 
 from __future__ import annotations
 
-import json
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from common.errors import InputError
-from config_spark import Settings
-from data_processing.quarantine import replay
-from data_processing.quarantine.queries import Selection
-from data_processing.quarantine.replay import Replay, replay_rows
 from data_processing.raw.observed_days import snapshot_identity
 from tests.support.metrics_oracle import RawRow
 from tests.support.metrics_store import execute, put_rows, rows_of
@@ -35,9 +32,10 @@ BAD_ROWS: list[tuple[str, Any, str]] = [
 
 
 @pytest.fixture
-def kept(engine: Engine) -> dict[str, int]:
-    """Four raw rows in quarantine, a price, and a line that `load` refused; their quarantine ids by
-    reason.
+def quarantine_ids(engine: Engine) -> dict[str, int]:
+    """Four raw rows in quarantine, a price, and a line that `load` rejected.
+
+    Returns their quarantine ids by reason.
     """
     raw = [
         RawRow(number, pool, NOON + timedelta(days=number), document)
@@ -93,7 +91,7 @@ def resolutions(engine: Engine) -> dict[str, Any]:
 
 
 def raw_rows(engine: Engine) -> list[dict[str, Any]]:
-    """What came in beside the five rows of the beginning."""
+    """Return raw rows besides the five initial ones."""
     return rows_of(
         engine,
         f"SELECT id, pool_id, timestamp, raw_json_data FROM {HISTORY} WHERE id > 9 ORDER BY id",
@@ -106,17 +104,19 @@ def ledger(engine: Engine) -> list[dict[str, Any]]:
     )
 
 
-def test_list_counts_by_reason_and_filters(run_here: CommandLine, kept: dict[str, int]) -> None:
-    found = run_here.json("quarantine", "list")
-    assert found["total"] == len(kept) == 7
+def test_list_counts_by_reason_and_filters(
+    run_here: CommandLine, quarantine_ids: dict[str, int]
+) -> None:
+    listing = run_here.json("quarantine", "list")
+    assert listing["total"] == len(quarantine_ids) == 7
     assert {
         "source_table": PRICES,
         "reason": "price_not_positive",
         "resolution": None,
         "rows": 1,
-    } in found["counts"]
-    assert {row["id"] for row in found["rows"]} == set(kept.values())
-    assert [row["timestamp"] for row in found["rows"] if row["pool_id"] == "infinite"] == [
+    } in listing["counts"]
+    assert {row["id"] for row in listing["rows"]} == set(quarantine_ids.values())
+    assert [row["timestamp"] for row in listing["rows"] if row["pool_id"] == "infinite"] == [
         "infinity"
     ]
     assert [
@@ -133,15 +133,15 @@ def test_list_counts_by_reason_and_filters(run_here: CommandLine, kept: dict[str
     assert run_here("quarantine", "list", "--since", "2999-01-01").stdout == "no such rows\n"
     two = run_here.json("quarantine", "list", "--limit", "2")
     assert (len(two["rows"]), two["total"]) == (2, 7)
-    shown = run_here("quarantine", "list").stdout
-    assert "apy_beyond_limit" in shown
-    assert str(kept["tvl_negative"]) in shown
+    table = run_here("quarantine", "list").stdout
+    assert "apy_beyond_limit" in table
+    assert str(quarantine_ids["tvl_negative"]) in table
 
 
-def test_show_says_why_and_whether_it_would_pass_today(
-    run_here: CommandLine, kept: dict[str, int]
+def test_show_has_the_reason_and_whether_the_row_passes_today(
+    run_here: CommandLine, quarantine_ids: dict[str, int]
 ) -> None:
-    row_id = str(kept["apy_beyond_limit"])
+    row_id = str(quarantine_ids["apy_beyond_limit"])
     row = run_here.json("quarantine", "show", row_id)
     assert row["raw_json_data"] == {"apy": 5_000_000, "tvlUsd": 10, "apyBase": 1}
     assert (row["message"], row["passes_now"], row["reason_now"]) == (
@@ -152,13 +152,13 @@ def test_show_says_why_and_whether_it_would_pass_today(
     assert (
         run_here.json("quarantine", "show", row_id, MAX_APY_PERCENT="6000000")["passes_now"] is True
     )
-    price = run_here.json("quarantine", "show", str(kept["price_not_positive"]))
+    price = run_here.json("quarantine", "show", str(quarantine_ids["price_not_positive"]))
     assert (price["passes_now"], "load" in price["what_to_do"]) == (None, True)
     assert run_here("quarantine", "show", row_id).stdout.count("apyBase") == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["show", "4711"], "quarantine has no row 4711"),
         (["replay", "4711"], "quarantine has no row 4711"),
@@ -186,298 +186,19 @@ def test_show_says_why_and_whether_it_would_pass_today(
     ],
 )
 def test_wrong_use_exits_with_2_and_changes_nothing(
-    run_here: CommandLine, engine: Engine, arguments: list[str], words: str
+    run_here: CommandLine, engine: Engine, arguments: list[str], message: str
 ) -> None:
     refused = run_here.json("quarantine", *arguments, code=2)
-    assert words in refused["error"]
+    assert message in refused["error"]
     assert refused["job"] == {"replay": "replay_quarantine", "drop": "drop_quarantine"}.get(
         arguments[0]
     )
     assert rows_of(engine, "SELECT job, status FROM yieldspark.run_ledger") == []
 
 
-def test_a_corrected_row_comes_back_as_a_new_one_once(
-    run_here: CommandLine, engine: Engine, kept: dict[str, int]
+def test_drop_marks_and_keeps(
+    run: CommandLine, engine: Engine, quarantine_ids: dict[str, int]
 ) -> None:
-    row_id = kept["apy_beyond_limit"]
-    replay = ["quarantine", "replay", str(row_id), "--value", '{"apy": 5.5}']
-    tried = run_here.json(*replay, "--dry-run")
-    assert (tried["status"], tried["outcomes"], raw_rows(engine), ledger(engine)) == (
-        "planned",
-        {"replayed": 1},
-        [],
-        [],
-    )
-
-    document = run_here.json(*replay)
-    (new,) = raw_rows(engine)
-    assert (new["pool_id"], new["timestamp"], new["raw_json_data"]) == (
-        "a",
-        NOON + timedelta(days=1),
-        {"apy": 5.5, "tvlUsd": 10, "apyBase": 1},
-    )
-    assert document["rows"] == {
-        "read": 1,
-        "quarantined": 0,
-        "inserted": 1,
-        "updated": 0,
-        "unchanged": 0,
-        "removed": 0,
-    }
-    (entry,) = rows_of(engine, "SELECT * FROM yieldspark.quarantine WHERE id = :id", id=row_id)
-    (replacement,) = rows_of(
-        engine, f"SELECT {snapshot_identity('h')} AS id FROM {HISTORY} AS h WHERE id = {new['id']}"
-    )
-    assert (entry["resolution"], entry["replayed_row_id"], entry["resolved_by_run"]) == (
-        "replayed",
-        str(replacement["id"]),
-        document["run_id"],
-    )
-    assert "@" in entry["resolved_by"]
-    assert entry["raw_json_data"]["apy"] == 5_000_000
-    (row,) = ledger(engine)
-    assert (row["job"], row["status"]) == ("replay_quarantine", "succeeded")
-    assert row["plan"] == {"request": {"ids": [row_id]}, "corrections": {str(row_id): {"apy": 5.5}}}
-
-    again = run_here.json(*replay)
-    assert (again["outcomes"], again["rows"]["unchanged"], len(raw_rows(engine))) == (
-        {"already_resolved": 1},
-        1,
-        1,
-    )
-    assert row_id not in {row["id"] for row in run_here.json("quarantine", "list")["rows"]}
-    assert row_id in {row["id"] for row in run_here.json("quarantine", "list", "--all")["rows"]}
-
-
-def test_what_still_fails_stays_and_says_why(
-    run_here: CommandLine, engine: Engine, kept: dict[str, int]
-) -> None:
-    document = run_here.json(
-        "quarantine", "replay", str(kept["apy_not_a_number"]), "--value", '{"apy": "??"}', code=1
-    )
-    (row,) = document["details"]
-    assert (row["outcome"], row["reason_now"], row["message"]) == (
-        "still_failing",
-        "apy_not_a_number",
-        "its APY is no number",
-    )
-    assert (resolutions(engine), raw_rows(engine)) == ({}, [])
-    assert document["rows"] == {
-        "read": 1,
-        "quarantined": 1,
-        "inserted": 0,
-        "updated": 0,
-        "unchanged": 0,
-        "removed": 0,
-    }
-
-
-def test_replay_under_other_limits_takes_what_passes(
-    run_here: CommandLine, engine: Engine, kept: dict[str, int]
-) -> None:
-    document = run_here.json("quarantine", "replay", "--all", MAX_APY_PERCENT="6000000")
-    assert document["outcomes"] == {"replayed": 1, "still_failing": 4, "not_replayable": 2}
-    assert document["rows"] == {
-        "read": 7,
-        "quarantined": 4,
-        "inserted": 1,
-        "updated": 0,
-        "unchanged": 2,
-        "removed": 0,
-    }
-    said = {
-        row["reason"]: row["message"]
-        for row in document["details"]
-        if row["outcome"] == "not_replayable"
-    }
-    assert "`load` it" in said["price_not_positive"]
-    assert "it never came into the raw table" in said["pool_id_missing"]
-    assert resolutions(engine) == {"apy_beyond_limit": "replayed"}
-    assert (
-        run_here.json("quarantine", "replay", "--reason", "apy_beyond_limit")["rows"]["read"] == 0
-    )
-    assert run_here.json("quarantine", "replay", str(kept["price_not_positive"]), code=1)[
-        "outcomes"
-    ] == {"not_replayable": 1}
-
-
-@pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_corrections_from_a_file(
-    run_here: CommandLine, engine: Engine, kept: dict[str, int], kind: str
-) -> None:
-    ids = [kept[reason] for _, _, reason in BAD_ROWS]
-    path = run_here.folder / f"corrections.{kind}"
-    if kind == "jsonl":
-        path.write_text(
-            "\n".join(
-                json.dumps({"id": row_id, **({"tvlUsd": 7.5} if n == 2 else {"apy": 4})})
-                for n, row_id in enumerate(ids)
-            )
-            + "\n\n"
-        )
-    else:
-        path.write_text(
-            "id,apy,tvlUsd\n"
-            + "".join(
-                f"{row_id},{'' if n == 2 else 4},{7.5 if n == 2 else ''}\n"
-                for n, row_id in enumerate(ids)
-            )
-        )
-    assert run_here.json("quarantine", "replay", "--file", str(path))["outcomes"] == {"replayed": 4}
-    assert [row["raw_json_data"] for row in raw_rows(engine)] == [
-        {"apy": 4, "tvlUsd": 10, "apyBase": 1},
-        {"apy": 4, "tvlUsd": 10},
-        {"apy": 2, "tvlUsd": 7.5},
-        {"apy": 4},
-    ]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("c.txt", "1", "c.txt: corrections come as .jsonl"),
-        ("c.csv", "id,apy\n1,2,3\n", "c.csv:2: the row has not as many values"),
-        ("c.csv", "id,apy\none,2\n", "c.csv:2: 'one' is no id"),
-        ("c.csv", "id,apy\n1,\n", "c.csv:2: there is no value to replace"),
-        ("c.csv", "id,tvl\n1,2\n", "'tvl' is no key of a snapshot; give apy, tvlUsd"),
-        ("c.csv", "id,apy\n", "has no corrections in it"),
-        (
-            "c.jsonl",
-            '{"id": 1, "apy": 2}\n{"id": 1, "apy": 3}\n',
-            "c.jsonl:2: row 1 is corrected twice",
-        ),
-        ("c.jsonl", '{"id": 1, "apy": }\n', "c.jsonl:1: "),
-        ("c.jsonl", '{"id": 1, "apy": ' + "1" * 5000 + "}", "c.jsonl:1: "),
-        ("c.jsonl", '{"id": 99999999999999999999, "apy": 1}\n', "is no id"),
-        ("c.jsonl", '{"id": 4711, "apy": 1}\n', "quarantine has no row 4711"),
-    ],
-)
-def test_a_file_that_is_none_is_named_with_its_line(
-    run_here: CommandLine, name: str, content: str, words: str
-) -> None:
-    (run_here.folder / name).write_text(content)
-    assert words in run_here.json("quarantine", "replay", "--file", name, code=2)["error"]
-
-
-def test_a_row_with_two_reasons_comes_back_once(
-    run_here: CommandLine, engine: Engine, kept: dict[str, int]
-) -> None:
-    execute(
-        engine,
-        "INSERT INTO yieldspark.quarantine (run_id, source_table, source_id, pool_id, timestamp,"
-        " reason, raw_json_data) SELECT 'r3', source_table, source_id, pool_id, timestamp,"
-        " 'tvl_beyond_limit', raw_json_data FROM yieldspark.quarantine WHERE id = :id",
-        id=kept["tvl_negative"],
-    )
-    ids = [
-        row["id"]
-        for row in rows_of(
-            engine,
-            "SELECT id FROM yieldspark.quarantine WHERE reason LIKE 'tvl_%' ORDER BY id",
-        )
-    ]
-    (run_here.folder / "c.csv").write_text(f"id,tvlUsd\n{ids[1]},8\n{ids[0]},9\n")
-    document = run_here.json("quarantine", "replay", "--file", "c.csv")
-    assert (document["outcomes"], document["rows"]["inserted"], document["rows"]["unchanged"]) == (
-        {"replayed": 2},
-        1,
-        1,
-    )
-    assert resolutions(engine) == {"tvl_negative": "replayed", "tvl_beyond_limit": "replayed"}
-    assert [row["raw_json_data"]["tvlUsd"] for row in raw_rows(engine)] == [8]
-
-
-def also_there(engine: Engine, row_id: int, reason: str, resolution: str | None = None) -> int:
-    """Another entry of the source row of `row_id`; its id."""
-    execute(
-        engine,
-        "INSERT INTO yieldspark.quarantine (run_id, source_table, source_id, pool_id, timestamp,"
-        " reason, raw_json_data, resolution) SELECT 'r3', source_table, source_id, pool_id,"
-        " timestamp, :reason, raw_json_data, :resolution FROM yieldspark.quarantine WHERE id = :id",
-        id=row_id,
-        reason=reason,
-        resolution=resolution,
-    )
-    (entry,) = rows_of(engine, "SELECT max(id) AS id FROM yieldspark.quarantine")
-    return int(entry["id"])
-
-
-def test_an_entry_that_is_done_with_decides_nothing(
-    database: Settings, engine: Engine, kept: dict[str, int]
-) -> None:
-    open_entry = kept["tvl_negative"]
-    ids = (open_entry, also_there(engine, open_entry, "tvl_beyond_limit", "accepted"))
-    document = replay_rows(
-        database, engine, Replay(Selection(ids), "ann@desk", {open_entry: '{"tvlUsd": 1}'})
-    )
-    assert document["outcomes"] == {"replayed": 1, "already_resolved": 1}
-    ids = (
-        kept["apy_beyond_limit"],
-        also_there(engine, kept["apy_beyond_limit"], "tvl_beyond_limit", "accepted"),
-    )
-    looser = database.model_copy(update={"max_apy_percent": 6e6})
-    assert replay_rows(looser, engine, Replay(Selection(ids), "ann@desk"))["outcomes"] == {
-        "replayed": 1,
-        "already_resolved": 1,
-    }
-
-
-def test_of_two_corrections_of_a_row_the_newer_entrys_decides_and_says_so(
-    database: Settings, engine: Engine, kept: dict[str, int]
-) -> None:
-    older = kept["tvl_negative"]
-    newer = also_there(engine, older, "tvl_beyond_limit")
-    document = replay_rows(
-        database,
-        engine,
-        Replay(
-            Selection((older, newer)), "ann@desk", {older: '{"tvlUsd": 1}', newer: '{"tvlUsd": -1}'}
-        ),
-    )
-    assert [row["message"] for row in document["details"]] == [
-        "another entry of the same raw row decides, and that one fails",
-        "its TVL is negative",
-    ]
-    assert raw_rows(engine) == []
-
-
-def test_a_replay_waits_for_a_drop_that_is_under_way(
-    database: Settings, engine: Engine, kept: dict[str, int]
-) -> None:
-    """They are two jobs with two locks: without the rows' own locks the replay would insert what
-    the drop puts away.
-    """
-    row_id = kept["apy_beyond_limit"]
-    looser = database.model_copy(update={"max_apy_percent": 6e6})
-    with ThreadPoolExecutor(1) as others:
-        with engine.begin() as dropping:
-            dropping.execute(
-                text("UPDATE yieldspark.quarantine SET resolution = 'dropped' WHERE id = :id"),
-                {"id": row_id},
-            )
-            replay = others.submit(
-                replay_rows, looser, engine, Replay(Selection((row_id,)), "ann@desk")
-            )
-            while not replay.done() and not rows_of(
-                engine, "SELECT FROM pg_locks WHERE NOT granted"
-            ):
-                pass
-        assert replay.result()["outcomes"] == {"already_resolved": 1}
-    assert raw_rows(engine) == []
-
-
-def test_the_first_rows_of_a_replay_are_shown_and_all_are_counted(
-    database: Settings, engine: Engine, kept: dict[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(replay, "LISTED_ROWS", 2)
-    document = replay_rows(database, engine, Replay(Selection(), "ann@desk"), dry_run=True)
-    assert (sum(document["outcomes"].values()), [row["id"] for row in document["details"]]) == (
-        len(kept),
-        sorted(kept.values())[:2],
-    )
-
-
-def test_drop_marks_and_keeps(run: CommandLine, engine: Engine, kept: dict[str, int]) -> None:
     document = run.json("quarantine", "drop", "--pool", "b", "--note", "a test pool", "--yes")
     assert document["rows"] == {
         "read": 2,
@@ -491,7 +212,7 @@ def test_drop_marks_and_keeps(run: CommandLine, engine: Engine, kept: dict[str, 
     (entry,) = rows_of(
         engine,
         "SELECT note, resolved_by, resolved_by_run FROM yieldspark.quarantine WHERE id = :id",
-        id=kept["tvl_negative"],
+        id=quarantine_ids["tvl_negative"],
     )
     assert (entry["note"], entry["resolved_by_run"], "@" in entry["resolved_by"]) == (
         "a test pool",
@@ -502,8 +223,8 @@ def test_drop_marks_and_keeps(run: CommandLine, engine: Engine, kept: dict[str, 
     again = run.json(
         "quarantine",
         "drop",
-        str(kept["tvl_negative"]),
-        str(kept["price_not_positive"]),
+        str(quarantine_ids["tvl_negative"]),
+        str(quarantine_ids["price_not_positive"]),
         "--note",
         "and this",
         "--yes",
@@ -516,62 +237,24 @@ def test_drop_marks_and_keeps(run: CommandLine, engine: Engine, kept: dict[str, 
         "unchanged": 1,
         "removed": 0,
     }
-    assert run.json("quarantine", "replay", str(kept["tvl_negative"]), "--value", '{"tvlUsd": 1}')[
-        "outcomes"
-    ] == {"already_resolved": 1}
+    assert run.json(
+        "quarantine", "replay", str(quarantine_ids["tvl_negative"]), "--value", '{"tvlUsd": 1}'
+    )["outcomes"] == {"already_resolved": 1}
     assert run.json("quarantine", "list")["total"] == 4
 
 
-def test_what_only_looks_needs_no_rights_to_write(
-    run_here: CommandLine, engine: Engine, kept: dict[str, int]
+def test_reading_commands_need_no_rights_to_write(
+    run_here: CommandLine, engine: Engine, quarantine_ids: dict[str, int]
 ) -> None:
     execute(engine, "CREATE ROLE looker LOGIN PASSWORD 'looker'; GRANT pg_read_all_data TO looker")
     try:
         run_here.environment |= {"DB_USER": "looker", "DB_PASSWORD": "looker"}
         assert run_here.json("quarantine", "list")["total"] == 7
         assert (
-            run_here.json("quarantine", "show", str(kept["tvl_negative"]))["reason"]
+            run_here.json("quarantine", "show", str(quarantine_ids["tvl_negative"]))["reason"]
             == "tvl_negative"
         )
         refused = run_here.json("quarantine", "drop", "--all", "--note", "x", "--yes", code=1)
         assert "ON ALL TABLES IN SCHEMA yieldspark TO looker;" in refused["error"]
     finally:
         execute(engine, "DROP ROLE looker")
-
-
-def test_corrections_lie_beside_the_reader(tmp_path: Path) -> None:
-    from data_processing.quarantine.corrections import read_corrections
-
-    path = tmp_path / "c.csv"
-    path.write_text("id,apy,tvlUsd\n1,+4.5,1e3\n2,NaN,1e400\n3,-7,abc\n")
-    assert {row_id: json.loads(values) for row_id, values in read_corrections(path).items()} == {
-        1: {"apy": 4.5, "tvlUsd": 1000.0},
-        2: {"apy": "NaN", "tvlUsd": "1e400"},
-        3: {"apy": -7, "tvlUsd": "abc"},
-    }
-
-
-def test_corrections_as_a_spreadsheet_writes_them(tmp_path: Path) -> None:
-    from data_processing.quarantine.corrections import read_corrections
-
-    path = tmp_path / "c.csv"
-    path.write_text("\ufeffid;apy;tvlUsd\n1;5,25;1.234\n2;1,5E-3;\n\n;;\n")
-    found = {row_id: json.loads(values) for row_id, values in read_corrections(path).items()}
-    assert found == {1: {"apy": 5.25, "tvlUsd": 1234}, 2: {"apy": 0.0015}}
-    path.write_text("id;apy\n1;1.234\n")
-    with pytest.raises(InputError, match=r"column apy of .*: give --decimal . or --decimal ,"):
-        read_corrections(path)
-    assert read_corrections(path, ",") == {1: '{"apy": 1234}'}
-    assert read_corrections(path, ".") == {1: '{"apy": 1.234}'}
-    path.write_text("<html><body>")
-    with pytest.raises(InputError, match=r"is a web page"):
-        read_corrections(path)
-
-
-def test_a_column_of_corrections_that_comes_twice_is_refused(tmp_path: Path) -> None:
-    from data_processing.quarantine.corrections import read_corrections
-
-    path = tmp_path / "twice.csv"
-    path.write_text("id,apy,apy\n1,5.25,6.5\n")
-    with pytest.raises(InputError, match=r"has 2 columns 'apy'; keep one"):
-        read_corrections(path)

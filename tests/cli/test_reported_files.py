@@ -1,5 +1,6 @@
-"""The files that users have reported, through the command itself: each gives the right rows, or one
-sentence. Files of the same kinds that need nothing beside the checkout are in `test_file_formats`.
+"""Tests files that users reported, through the command: each gives the right rows, or one sentence.
+
+`test_file_formats` has files of the same kinds that need nothing beside the checkout.
 """
 
 from __future__ import annotations
@@ -87,18 +88,18 @@ def test_prices_of_a_pair_are_the_coins(
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("chart.json", "is JSON, and a Parquet or CSV file is needed: convert its rows"),
         ("years_only.csv", "timestamp_unusable: '2025' is no ISO 8601 timestamp"),
         ("yyyymm.csv", "timestamp_unusable: '202503' is no ISO 8601 timestamp"),
     ],
 )
-def test_what_is_no_such_table_gets_one_sentence(
-    run_here: CommandLine, engine: Engine, shared_cases: Path, name: str, says: str
+def test_an_unsuitable_table_gets_one_sentence(
+    run_here: CommandLine, engine: Engine, shared_cases: Path, name: str, message: str
 ) -> None:
     error = run_here.json("load", str(shared_cases / name), code=2)["error"]
-    assert says in error
+    assert message in error
     assert len(error) <= 500
     assert rows(engine, HISTORY) == []
 

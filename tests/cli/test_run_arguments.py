@@ -1,4 +1,4 @@
-"""What `workflows run --platform ..` hands to the workflow."""
+"""Tests the platforms that `workflows run --platform ..` passes to the workflow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ METRICS, FORECAST = "calculate_metrics", "forecast_pools"
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("options", "expected"),
     [
         (["cloud_run"], {METRICS: "cloud_run", FORECAST: "cloud_run"}),
         ([f"{FORECAST}=cloud_run"], {FORECAST: "cloud_run"}),
@@ -22,12 +22,14 @@ METRICS, FORECAST = "calculate_metrics", "forecast_pools"
         (["dataproc", "dataproc"], {METRICS: "dataproc", FORECAST: "dataproc"}),
     ],
 )
-def test_a_platform_is_for_both_jobs_or_for_one(asked: list[str], expected: dict[str, str]) -> None:
-    assert platforms_by_job(asked) == expected
+def test_a_platform_is_for_both_jobs_or_for_one(
+    options: list[str], expected: dict[str, str]
+) -> None:
+    assert platforms_by_job(options) == expected
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("options", "message"),
     [
         (
             ["auto"],
@@ -43,11 +45,11 @@ def test_a_platform_is_for_both_jobs_or_for_one(asked: list[str], expected: dict
         ),
     ],
 )
-def test_other_words_and_two_platforms_of_one_job_are_refused(
-    asked: list[str], message: str
+def test_unknown_platforms_and_two_platforms_of_one_job_are_refused(
+    options: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        platforms_by_job(asked)
+        platforms_by_job(options)
 
 
 def test_without_the_option_the_release_decides() -> None:

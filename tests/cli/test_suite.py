@@ -1,6 +1,5 @@
-"""The suite itself: markers, workers, what a failure says, and the tools beside pytest.
-
-Each test runs it on a small project with tests of its own.
+"""Tests the suite itself: markers, workers, the text of a failure, and the tools that run in
+parallel. Each test runs it on a small project with tests of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -84,7 +84,7 @@ def test_with_a_process(processes: None) -> None:
 
 @pytest.fixture
 def project(processes: None, tmp_path: Path) -> Path:
-    """Its plugins are ours under another name, for `tests` is its own package."""
+    """A project with our plugins under another name, because `tests` is its own package."""
     for name, text in SMALL_PROJECT.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text.lstrip())
@@ -115,8 +115,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def test_markers_follow_from_fixtures(project: Path) -> None:
     with (project / "tests" / "conftest.py").open("a") as file:
         file.write(SHOW_MARKERS)
-    done = run_pytest(project, "--collect-only", "-q", "-n", "0")
-    assert set(re.findall(r"^test_(\w+ .*)$", done.stdout, re.MULTILINE)) == {
+    finished = run_pytest(project, "--collect-only", "-q", "-n", "0")
+    assert set(re.findall(r"^test_(\w+ .*)$", finished.stdout, re.MULTILINE)) == {
         "alone unit",
         "with_spark spark",
         "with_a_database postgres",
@@ -151,30 +151,30 @@ def test_with_another_marker(spark: str) -> None:
 
 
 def test_a_start_without_its_marker_fails_the_test(project: Path) -> None:
-    """Also where the program does not exist."""
+    """Also if the program does not exist."""
     (project / "tests" / "test_small.py").write_text(STARTING_TESTS)
-    done = run_pytest(project, "-n", "0")
-    refused = re.findall(r"^E +AssertionError: (.*): take one of", done.stdout, re.MULTILINE)
+    finished = run_pytest(project, "-n", "0")
+    refused = re.findall(r"^E +AssertionError: (.*): take one of", finished.stdout, re.MULTILINE)
     assert sorted(refused) == [
         "git is started by a test that is not marked `process`",
         "java is started by a test that is not marked `spark`",
         "os.fork is started by a test that is not marked `process`",
     ]
-    assert "3 failed, 2 passed" in done.stdout
+    assert "3 failed, 2 passed" in finished.stdout
 
 
 def test_a_failure_names_seed_and_worker_and_runs_again_in_the_same_order(project: Path) -> None:
     with (project / "tests" / "test_small.py").open("a") as file:
         file.write("\n\ndef test_fails() -> None:\n    assert ORDER == 0\n")
-    done = run_pytest(project, "-n", "2", "-p", "randomly", "--randomly-seed", "7")
+    finished = run_pytest(project, "-n", "2", "-p", "randomly", "--randomly-seed", "7")
     again = re.findall(
         r"^after the tests that worker gw\d ran before it: python run_spark_local.py test (.*)$",
-        done.stdout,
+        finished.stdout,
         re.MULTILINE,
     )
-    assert (done.returncode, len(again)) == (1, 1), done.stdout
+    assert (finished.returncode, len(again)) == (1, 1), finished.stdout
     assert "--randomly-seed=7" in again[0]
-    order = re.findall(r"assert (\[.*\]) == 0", done.stdout)
+    order = re.findall(r"assert (\[.*\]) == 0", finished.stdout)
     repeated = run_pytest(project, *shlex.split(again[0]))
     assert re.findall(r"assert (\[.*\]) == 0", repeated.stdout) == order
 
@@ -182,14 +182,13 @@ def test_a_failure_names_seed_and_worker_and_runs_again_in_the_same_order(projec
 def test_tests_of_the_shared_session_stay_on_one_of_two_workers(project: Path) -> None:
     lines = [
         f"def test_{fixture or 'alone'}_{number}({fixture}) -> None:\n    pass\n\n"
-        for number in range(12)
-        for fixture in ("spark", "")
+        for number, fixture in product(range(12), ("spark", ""))
     ]
     (project / "tests" / "test_small.py").write_text("".join(lines))
-    done = run_pytest(project, "-n", "2", "-v")
-    ran = re.findall(r"\[(gw\d)\].*PASSED .*::test_(spark|alone)_\d+", done.stdout)
-    assert len(ran) == 24, done.stdout
-    first_half = ran[:12]
+    finished = run_pytest(project, "-n", "2", "-v")
+    passed = re.findall(r"\[(gw\d)\].*PASSED .*::test_(spark|alone)_\d+", finished.stdout)
+    assert len(passed) == 24, finished.stdout
+    first_half = passed[:12]
     assert {kind for worker, kind in first_half if worker == "gw0"} == {"spark"}
     assert {kind for worker, kind in first_half if worker == "gw1"} == {"alone"}
 
@@ -245,7 +244,7 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
 """
 
 
-def test_the_fast_lane_runs_the_tools_beside_what_starts_no_other_program(project: Path) -> None:
+def test_the_fast_lane_runs_the_tools_and_the_unit_tests(project: Path) -> None:
     (project / "tests_plugins").unlink()
     (project / "tests" / "conftest.py").write_text(MARKED_BY_NAME.lstrip())
     functions = [f"def test_{name}() -> None:\n    pass\n" for name in ("unit", "process", "spark")]
@@ -255,10 +254,10 @@ def test_the_fast_lane_runs_the_tools_beside_what_starts_no_other_program(projec
     assert (failed.returncode, "1 passed, 2 deselected" in failed.stdout) == (1, True), (
         failed.stderr
     )
-    said = failed.stderr.splitlines()
-    assert {"  ruff check .: failed", "  ruff format --check .: no findings"} <= set(said)
-    assert "  mypy .: no findings" in said
-    assert "  lint-imports --no-cache: no findings" in said
+    lines = failed.stderr.splitlines()
+    assert {"  ruff check .: failed", "  ruff format --check .: no findings"} <= set(lines)
+    assert "  mypy .: no findings" in lines
+    assert "  lint-imports --no-cache: no findings" in lines
     assert "`os` imported but unused" in failed.stderr
-    named = run_suite(project, "--fast", "-n", "0", "tests/test_small.py")
-    assert (named.returncode, "ruff" in named.stderr) == (0, False)
+    finished = run_suite(project, "--fast", "-n", "0", "tests/test_small.py")
+    assert (finished.returncode, "ruff" in finished.stderr) == (0, False)

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, insert
 
 from cli import terminal
 from config_spark import Settings
-from database.schema.tables import quarantine, run_ledger
+from database.schema.own_tables import quarantine, run_ledger
 from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION, PROMOTED
 from forecasting.registry import outbox
 from forecasting.registry.decisions import record_decision

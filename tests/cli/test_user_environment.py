@@ -1,5 +1,5 @@
-"""A user's own Spark, Hadoop, locale, host name and folder names do not reach the local session;
-what can't be kept out is named in one sentence.
+"""Tests that a user's own Spark, Hadoop, locale, host name and folder names do not reach the local
+session, and that one sentence names those that cannot be kept out.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ def run_session(home: Path, *before: str, **variables: str) -> subprocess.Comple
 
 @pytest.fixture
 def home(server: Settings, tmp_path: Path) -> Path:
-    made = tmp_path / "ü #1 %41 'x'"
-    made.mkdir()
-    shutil.copytree(jars_folder(server), made / "jars")
-    return made
+    folder = tmp_path / "ü #1 %41 'x'"
+    folder.mkdir()
+    shutil.copytree(jars_folder(server), folder / "jars")
+    return folder
 
 
 def test_a_session_starts_beside_another_spark_on_a_host_without_an_address(
     home: Path, tmp_path: Path
 ) -> None:
-    """Java's language is Turkish, the locale has no umlauts, Hadoop's file system is elsewhere."""
+    """Java's language is Turkish, the locale has no umlauts, and Hadoop's file system is remote."""
     other = tmp_path / "other"
     other.mkdir()
     (other / "spark-env.sh").write_text("exit 7\n")
@@ -77,7 +77,7 @@ def test_a_session_starts_beside_another_spark_on_a_host_without_an_address(
         [*renamed, "true"], capture_output=True, check=False
     ).returncode == 0  # fmt: skip
     few_files = ["sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh"]
-    done = run_session(
+    finished = run_session(
         home,
         *(renamed if can_rename else ()),
         *few_files,
@@ -90,14 +90,14 @@ def test_a_session_starts_beside_another_spark_on_a_host_without_an_address(
         PYSPARK_SUBMIT_ARGS="--master spark://nowhere:7077 pyspark-shell",
         PYSPARK_PYTHON="/no/such/python",
     )
-    assert (done.returncode, done.stdout) == (0, "4 I 700m\n"), done.stderr
+    assert (finished.returncode, finished.stdout) == (0, "4 I 700m\n"), finished.stderr
     assert (home / "logs" / "spark.log").is_file()
 
 
-def test_a_java_that_ends_at_once_says_its_last_line(home: Path) -> None:
-    done = run_session(home, JAVA_TOOL_OPTIONS="-XX:+NoSuchOption")
-    message = done.stderr.splitlines()[-1]
-    assert done.returncode == 1
+def test_the_last_line_of_a_java_that_ends_at_once_is_reported(home: Path) -> None:
+    finished = run_session(home, JAVA_TOOL_OPTIONS="-XX:+NoSuchOption")
+    message = finished.stderr.splitlines()[-1]
+    assert finished.returncode == 1
     assert "EnvironmentNotReady: Java ended before Spark started" in message
     assert "Unrecognized VM option 'NoSuchOption'" in message
     assert "JAVA_TOOL_OPTIONS" in message
@@ -105,16 +105,18 @@ def test_a_java_that_ends_at_once_says_its_last_line(home: Path) -> None:
 
 def test_too_few_open_files_are_named(home: Path) -> None:
     limited = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
-    done = run_session(home, *limited)
-    assert "a process may open 256 files here, and Spark needs 512" in done.stderr.splitlines()[-1]
+    finished = run_session(home, *limited)
+    assert (
+        "a process may open 256 files here, and Spark needs 512" in finished.stderr.splitlines()[-1]
+    )
 
 
 def test_another_pyspark_on_the_path_is_named(home: Path, tmp_path: Path) -> None:
     other = tmp_path / "spark-4.0.0" / "python"
     (other / "pyspark").mkdir(parents=True)
     (other / "pyspark" / "__init__.py").write_text("")
-    done = run_session(home, PYTHONPATH=str(other))
-    message = done.stderr.splitlines()[-1]
+    finished = run_session(home, PYTHONPATH=str(other))
+    message = finished.stderr.splitlines()[-1]
     assert f"pyspark would be imported from {other / 'pyspark'}" in message
     assert "take that folder out of PYTHONPATH" in message
 

@@ -169,7 +169,7 @@ def test_accepts_registry_on_the_database_server(
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"MLFLOW_TRACKING_URI": f"postgresql://{HOST}/mlflow"}, "postgresql:// asks for a driver"),
         ({"MLFLOW_TRACKING_URI": f"postgres://{HOST}/mlflow"}, "postgres:// asks for a driver"),
@@ -192,12 +192,12 @@ def test_accepts_registry_on_the_database_server(
     ],
 )
 def test_rejects_other_registries_in_postgresql_with_the_right_form(
-    change: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+    change: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (REGISTRY | change).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(
-        ConfigurationError, match=rf"MLFLOW_TRACKING_URI.*{words}.*write postgresql\+psycopg2://"
+        ConfigurationError, match=rf"MLFLOW_TRACKING_URI.*{message}.*write postgresql\+psycopg2://"
     ):
         load_settings()
 
@@ -223,7 +223,7 @@ def test_url_in_the_wrong_variable_shows_no_password(
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "message"),
     [
         ("/" + "x" * 5_000, "a name in a path has at most 255 bytes"),
         ("~nobody-here/x", "the account after ~ has no home folder"),
@@ -232,12 +232,12 @@ def test_url_in_the_wrong_variable_shows_no_password(
 )
 @pytest.mark.parametrize("name", ["YIELDSPARK_HOME", "JARS_DIR"])
 def test_rejects_path_that_no_file_can_have(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError) as caught:
         load_settings()
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert name in str(caught.value)
 
 
@@ -254,7 +254,10 @@ load_settings(_env_file=None)
 """
     if os.geteuid():
         pytest.skip("only root can take an account that does not exist")
-    done = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path
     )
-    assert "ConfigurationError: this account has no home folder: set YIELDSPARK_HOME" in done.stderr
+    assert (
+        "ConfigurationError: this account has no home folder: set YIELDSPARK_HOME"
+        in finished.stderr
+    )

@@ -7,12 +7,12 @@ import json
 
 import pytest
 
-import cli.main  # noqa: F401 - puts the commands on the application
+import cli.main  # noqa: F401 - registers the commands on the application
 from cli.app import app
 from common.errors import ConfigurationError
 from common.jobs import JOBS, job_names, job_spec
 from tests.support.batches import RELEASE, TODAY, cloud_settings
-from tests.support.third_job import THIRD_JOB, one_more_job
+from tests.support.third_job import THIRD_JOB, third_job_added
 from workflows.releases.code_archive import job_paths
 from workflows.releases.release_batches import build_batches_json
 from workflows.releases.release_content import job_entry_files
@@ -39,7 +39,7 @@ def test_rejects_an_unknown_job() -> None:
 
 
 def test_third_job_is_in_the_release() -> None:
-    with one_more_job():
+    with third_job_added():
         batches = json.loads(json.dumps(build_batches_json(cloud_settings(), RELEASE, today=TODAY)))
         entries, paths = job_entry_files(), job_paths()
     assert [job["name"] for job in batches["jobs"]] == [

@@ -47,10 +47,10 @@ def test_keeps_other_text() -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_console_prints_only_its_own_escape_sequences(text: str) -> None:
     hostile, plain = io.StringIO(), io.StringIO()
-    for stream, shown in ((hostile, text), (plain, REPLACEMENT * len(text))):
+    for stream, printed in ((hostile, text), (plain, REPLACEMENT * len(text))):
         console = PlainConsole(file=stream, force_terminal=True, highlight=False, width=60)
-        console.print(Text(f"[bold]{shown}", style="red"))
-        console.print(f"  {shown}", style="dim", markup=False, soft_wrap=True)
+        console.print(Text(f"[bold]{printed}", style="red"))
+        console.print(f"  {printed}", style="dim", markup=False, soft_wrap=True)
     own = {"\x1b", "\n"}
     assert "\x1b[31m" in hostile.getvalue(), "the console's own style"
     assert hostile.getvalue().count("\x1b") == plain.getvalue().count("\x1b")
@@ -58,7 +58,7 @@ def test_console_prints_only_its_own_escape_sequences(text: str) -> None:
 
 
 def test_the_traceback_of_another_handlers_formatter_is_not_taken_over() -> None:
-    """The formatters of Python keep their text in the record, for those that come after them."""
+    """Python's formatters keep their text in the record, for formatters of later handlers."""
     try:
         raise ValueError("http://me:hunter2@a.example \x1b[31m")
     except ValueError as error:
@@ -89,7 +89,7 @@ def test_error_summary_has_no_escape_sequences(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "printed"),
     [
         ("at https://u:p%40w@h:8080/x?", "at https://(hidden)@h:8080/x?"),
         ("'postgresql://u:p@w@h/db'", "'postgresql://(hidden)@h/db'"),
@@ -97,9 +97,9 @@ def test_error_summary_has_no_escape_sequences(error: Exception) -> None:
         ("http://h:80/a@b, me@h:1", "http://h:80/a@b, me@h:1"),
     ],
 )
-def test_hides_passwords_of_urls(text: str, shown: str) -> None:
-    assert without_credentials(text) == shown
+def test_hides_passwords_of_urls(text: str, printed: str) -> None:
+    assert without_credentials(text) == printed
     error = InputError(text)
     record = logging.LogRecord("x", logging.ERROR, "", 0, "%s", (text,), None)
     for line in (summarize_error(error), full_message(error), LineFormatter().format(record)):
-        assert shown in line
+        assert printed in line

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,13 @@ def snapshots(pools: list[str], day: datetime, first_id: int) -> list[RawRow]:
 
 @pytest.fixture
 def incomplete_day(engine: Engine) -> World:
-    """Twenty-four pools on two days, and three of them on the third, one of these with a bad row
-    too.
+    """Twenty-four pools on two days, and three of them on a third day, one with an invalid
+    row too.
     """
-    days = [snapshots(POOLS, TODAY - (3 - number) * DAY, 1 + number * 100) for number in range(2)]
-    history = World(rows=[row for rows in days for row in rows], now=TODAY + timedelta(hours=6))
+    rows = []
+    for number in range(2):
+        rows += snapshots(POOLS, TODAY - (3 - number) * DAY, 1 + number * 100)
+    history = World(rows=rows, now=TODAY + timedelta(hours=6))
     put(engine, history)
     return history
 
@@ -83,8 +86,8 @@ def add_third_day(history: World, engine: Engine) -> None:
 
 
 def every_byte(engine: Engine) -> dict[str, list[dict[str, Any]]]:
-    """Each row with its place and the transaction that wrote it: an update to the same values shows
-    too.
+    """Return each row with its place and the transaction that wrote it, which show updates to the
+    same values too.
     """
     return {
         table: rows_of(
@@ -119,9 +122,12 @@ def test_blocked_run_writes_nothing_and_next_run_continues(
         0,
         1,
     )
-    found = {entry["name"]: entry for entry in ledger["checks"]}
-    assert found["many_pools_missing"]["sample"][0]["missing"] == 21
-    assert (found["apy_not_a_number"]["level"], found["apy_not_a_number"]["failing"]) == ("row", 1)
+    checks = {entry["name"]: entry for entry in ledger["checks"]}
+    assert checks["many_pools_missing"]["sample"][0]["missing"] == 21
+    assert (checks["apy_not_a_number"]["level"], checks["apy_not_a_number"]["failing"]) == (
+        "row",
+        1,
+    )
     assert all(
         {"name", "level", "severity", "passed", "found"} <= entry.keys()
         for entry in ledger["checks"]
@@ -222,7 +228,7 @@ def test_accepted_plus_quarantined_equals_read(
 
 
 def test_real_history_passes_without_warning(spark: SparkSession, database: Settings) -> None:
-    """The sample as the demo has it; a backfill and a full refresh of it are no news either."""
+    """The sample of the demo. A backfill and a full refresh of it report nothing either."""
     load_files(database, SAMPLE_FILES)
     backfill = Request(start=date(2025, 9, 1), end=date(2025, 9, 30))
     for request in (Request(), backfill, Request(full_refresh=True)):
@@ -235,7 +241,7 @@ def test_real_history_passes_without_warning(spark: SparkSession, database: Sett
 def test_old_history_with_ended_pools_passes(
     spark: SparkSession, database: Settings, shared_data: Path
 ) -> None:
-    """487 pools, of which a few end early and none is called inactive; APYs up to 355,083 %."""
+    """487 pools with APYs up to 355,083 %. A few pools end early; none is marked inactive."""
     load_files(database, [shared_data / "defillama_pool_history.parquet"])
     row = run_metrics(database, session=lambda rows: spark)
     assert (row["status"], [entry["name"] for entry in row["checks"] if not entry["passed"]]) == (
@@ -274,17 +280,17 @@ def test_rejects_wrong_severity(database: Settings, severities: str, message: st
 def test_every_adjustable_check_accepts_every_severity(database: Settings) -> None:
     free = [check.name for check in CATALOGUE.values() if check.fixed_reason is None]
     for severity in ("fail", "warn", "off"):
-        wanted = ",".join(f"{name}={severity}" for name in free)
+        severities = ",".join(f"{name}={severity}" for name in free)
         assert changed_severities(
-            database.model_copy(update={"check_severities": wanted})
+            database.model_copy(update={"check_severities": severities})
         ) == dict.fromkeys(free, severity)
 
 
 def test_row_with_warning_is_used(
     spark: SparkSession, database: Settings, engine: Engine, incomplete_day: World
 ) -> None:
-    """The unusable APY counts as missing, its TVL is used; a row with nothing usable left stays
-    out. A new severity recomputes everything.
+    """The unusable APY counts as missing and the TVL is used; a row without any usable value is
+    left out. A new severity recomputes everything.
     """
     rows = [
         RawRow(301, POOLS[0], TODAY - DAY + timedelta(hours=11), {"apy": "?", "tvlUsd": 7.0}),
@@ -301,12 +307,12 @@ def test_row_with_warning_is_used(
         1,
         "full_refresh",
     )
-    found = {
+    severities = {
         entry["name"]: (entry["severity"], entry["failing"])
         for entry in second["checks"]
         if entry["level"] == "row"
     }
-    assert found == {"apy_not_a_number": ("warn", 1), "apy_and_tvl_unusable": ("fail", 1)}
+    assert severities == {"apy_not_a_number": ("warn", 1), "apy_and_tvl_unusable": ("fail", 1)}
     newest = rows_of(
         engine,
         "SELECT actual_tvl::float8 AS tvl, actual_apy::float8 AS apy FROM pool_daily_metrics WHERE"
@@ -327,26 +333,22 @@ def test_row_with_warning_is_used(
 
 def test_every_check_is_in_the_page_for_users_with_its_level_and_severity() -> None:
     page = (PROJECT / "docs" / "quality.md").read_text(encoding="utf-8")
-    rows = [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in page.splitlines()
-        if line.startswith("| `")
-    ]
-    said = {
-        name: (row[1], row[2])
-        for row in rows
-        if len(row) == 5
-        for name in re.findall("`([a-z_0-9]+)`", row[0])
-    }
-    known = {
+    lines = [line for line in page.splitlines() if line.startswith("| `")]
+    rows = [re.split(r"\s*\|\s*", line)[1:-1] for line in lines]
+    checks = [row for row in rows if len(row) == 5]
+    documented = {}
+    for row in checks:
+        for name in re.findall("`([a-z_0-9]+)`", row[0]):
+            documented[name] = (row[1], row[2])
+    catalogue = {
         check.name: (
             check.level.replace("_", "-"),
             check.severity + ("" if check.fixed_reason else ", free"),
         )
         for check in CATALOGUE.values()
     }
-    assert said == known
-    limits = {name for row in rows if len(row) == 5 for name in re.findall("`([A-Z_]+)`", row[3])}
+    assert documented == catalogue
+    limits = set(chain.from_iterable(re.findall("`([A-Z_]+)`", row[3]) for row in checks))
     assert limits == {
         name.upper() for name in ("max_apy_percent", "max_tvl_usd", "max_price_usd", *SHARES)
     }

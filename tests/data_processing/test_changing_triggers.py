@@ -1,5 +1,6 @@
-"""Tests triggers of the owner that drop a row, move it to another key or delete it later: such a
-row is not counted as loaded, and the same file inserts nothing twice.
+"""Tests triggers of the owner that drop a row, move it to another key or delete it later.
+
+Such a row is not counted as loaded, and loading the same file again inserts nothing twice.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Tests `compare` with the pandas job's rows: no difference is left unexplained, and a wrong value
-is found wherever it is.
+"""Tests `compare` with the pandas job's rows: every difference is explained, and every wrong value
+is reported.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Ground:
 
 @pytest.fixture(scope="module")
 def ground(server: Settings, owner_template: str, spark: SparkSession) -> Iterator[Ground]:
-    """The owner's tables with a history, our metrics, and the pandas job's in `old_metrics`."""
+    """The owner's tables with a history, our metrics, and the pandas job's metrics in
+    `old_metrics`.
+    """
     with fresh_database(server, owner_template) as settings:
         engine = make_engine(settings)
         migrate(engine)
@@ -61,21 +63,25 @@ def ground(server: Settings, owner_template: str, spark: SparkSession) -> Iterat
 
 @pytest.fixture
 def table(ground: Ground) -> Iterator[str]:
-    """A copy of the pandas job's table that a test may spoil."""
+    """A copy of the pandas job's table that a test may change."""
     execute(ground.engine, "CREATE TABLE copied (LIKE old_metrics INCLUDING ALL)")
     execute(ground.engine, "INSERT INTO copied SELECT * FROM old_metrics")
     yield "copied"
     execute(ground.engine, "DROP TABLE copied")
 
 
-def compared(ground: Ground, table: str, **asked: Any) -> dict[str, Any]:
-    return compare_tables(ground.engine, Comparison(table, **asked))
+def compared(ground: Ground, table: str, **options: Any) -> dict[str, Any]:
+    return compare_tables(ground.engine, Comparison(table, **options))
 
 
 def test_every_difference_from_the_pandas_job_has_its_rule(ground: Ground) -> None:
-    found = compared(ground, "old_metrics")
-    assert (found["unexplained"], found["examples"], found["not_compared"]) == (0, [], [])
-    assert set(found["rules"]) == {
+    comparison = compared(ground, "old_metrics")
+    assert (comparison["unexplained"], comparison["examples"], comparison["not_compared"]) == (
+        0,
+        [],
+        [],
+    )
+    assert set(comparison["rules"]) == {
         "carried_for_ever",
         "not_carried",
         "carried_from_a_different_value",
@@ -88,11 +94,11 @@ def test_every_difference_from_the_pandas_job_has_its_rule(ground: Ground) -> No
         "several_snapshots_a_day",
         "quarantined_rows",
     }
-    rows = found["rows"]
+    rows = comparison["rows"]
     ours = rows_of(ground.engine, "SELECT count(*) AS rows FROM pool_daily_metrics")[0]["rows"]
     assert rows["both"] + sum(rows["only_ours"].values()) == ours
     assert rows["both"] + sum(rows["only_theirs"].values()) == len(ground.rows)
-    for counts in found["columns"].values():
+    for counts in comparison["columns"].values():
         kinds = {name: count for name, count in counts.items() if name != "rules"}
         assert sum(kinds.values()) == rows["both"]
         different = sum(kinds.values()) - kinds["equal"] - kinds["both_null"]
@@ -104,38 +110,38 @@ def test_job_that_leaves_out_inactive_pools(ground: Ground) -> None:
     execute(ground.engine, "CREATE TABLE active_metrics (LIKE pool_daily_metrics)")
     execute(ground.engine, "ALTER TABLE active_metrics DROP COLUMN id")
     write_old_metrics(ground.engine, "active_metrics", rows)
-    found = compared(ground, "active_metrics")
-    assert found["unexplained"] == 0
-    assert found["rows"]["only_ours"] == {"inactive_pool": 40, "several_snapshots_a_day": DAYS}
+    comparison = compared(ground, "active_metrics")
+    assert comparison["unexplained"] == 0
+    assert comparison["rows"]["only_ours"] == {"inactive_pool": 40, "several_snapshots_a_day": DAYS}
 
 
 @pytest.mark.parametrize("columns", [METRIC_COLUMNS[:1], METRIC_COLUMNS[1:]])
 def test_wrong_value_is_unexplained_even_on_day_with_rule(
     columns: tuple[str, ...], ground: Ground, table: str
 ) -> None:
-    """On a day that both observed, in a window over carried values, and on one that is carried for
-    ever. A wrong APY is in the windows that follow too.
+    """On a day that both jobs observed, in a window over carried values, and on a day that is
+    carried without limit. A wrong APY also changes the windows after it.
     """
     spoilt = {
         "a-steady": START + timedelta(days=10),
         "c-gap-of-15-days": START + timedelta(days=38),
         "e-apy-missing": START + timedelta(days=47),
     }
-    changed = ", ".join(f"{column} = coalesce({column}, 0) + 0.5" for column in columns)
+    wrong_values = ", ".join(f"{column} = coalesce({column}, 0) + 0.5" for column in columns)
     for pool, day in spoilt.items():
         execute(
             ground.engine,
-            f"UPDATE {table} SET {changed} WHERE pool_id = :pool AND date = :day",
+            f"UPDATE {table} SET {wrong_values} WHERE pool_id = :pool AND date = :day",
             pool=pool,
             day=day,
         )
-    found = compared(ground, table, listed=1000)
-    listed = {(row["pool_id"], row["date"], row["column"]) for row in found["examples"]}
+    comparison = compared(ground, table, listed=1000)
+    examples = {(row["pool_id"], row["date"], row["column"]) for row in comparison["examples"]}
     for pool, day in spoilt.items():
-        assert listed >= {(pool, day.isoformat(), column) for column in columns}
-    assert found["unexplained"] == len(found["examples"])
+        assert examples >= {(pool, day.isoformat(), column) for column in columns}
+    assert comparison["unexplained"] == len(comparison["examples"])
     if columns != ("actual_apy",):
-        assert found["unexplained"] == len(spoilt) * len(columns)
+        assert comparison["unexplained"] == len(spoilt) * len(columns)
 
 
 def test_the_command_lists_what_is_unexplained_and_exits_with_1(
@@ -153,8 +159,8 @@ def test_the_command_lists_what_is_unexplained_and_exits_with_1(
         ground.engine,
         f"UPDATE {table} SET actual_tvl = 5 WHERE pool_id = 'b-late' AND date = '{day}'",
     )
-    found = command.json("compare", "--table", table, code=1)
-    assert found["unexplained"] == 2
+    comparison = command.json("compare", "--table", table, code=1)
+    assert comparison["unexplained"] == 2
     tvl = rows_of(
         ground.engine,
         "SELECT actual_tvl::float8 AS tvl FROM pool_daily_metrics WHERE pool_id = 'b-late' AND"
@@ -162,16 +168,16 @@ def test_the_command_lists_what_is_unexplained_and_exits_with_1(
     )[0]["tvl"]
     missing = {"column": None, "ours": "a row", "theirs": "no row"}
     wrong = {"column": "actual_tvl", "ours": tvl, "theirs": 5.0}
-    assert found["examples"] == [
+    assert comparison["examples"] == [
         {"pool_id": "a-steady", "date": day.isoformat(), **missing},
         {"pool_id": "b-late", "date": day.isoformat(), **wrong},
     ]
-    shown = command("compare", "--table", table)
-    assert (shown.returncode, "unexplained: 2" in shown.stdout) == (1, True)
+    output = command("compare", "--table", table)
+    assert (output.returncode, "unexplained: 2" in output.stdout) == (1, True)
     assert len(command.json("compare", "--table", table, "--limit", "1", code=1)["examples"]) == 1
     for part in (["--pools", "c-gap-of-15-days,b-late"], ["--end", f"{day + timedelta(days=1)}"]):
-        kept = command.json("compare", "--table", table, *part, code=1)
-        assert kept["unexplained"] == (1 if part[0] == "--pools" else 2)
+        comparison_of_part = command.json("compare", "--table", table, *part, code=1)
+        assert comparison_of_part["unexplained"] == (1 if part[0] == "--pools" else 2)
     later = command.json("compare", "--table", table, "--start", f"{day + timedelta(days=1)}")
     assert later["unexplained"] == 0
     assert (
@@ -206,9 +212,9 @@ def test_odd_values_are_listed_as_json_has_them(
     for statement in statements:
         execute(ground.engine, statement.format(day=START + timedelta(days=10)))
     command = CommandLineHere(ground.settings, tmp_path)
-    found = command.json("compare", "--table", table, code=1)
-    assert theirs in {example["theirs"] for example in found["examples"]}
-    assert found["rules"].keys().isdisjoint({"raw_rows_gone"})
+    comparison = command.json("compare", "--table", table, code=1)
+    assert theirs in {example["theirs"] for example in comparison["examples"]}
+    assert comparison["rules"].keys().isdisjoint({"raw_rows_gone"})
 
 
 def test_compares_table_with_one_metric_column(ground: Ground, table: str) -> None:
@@ -226,17 +232,17 @@ def test_rounding_to_hundreds_is_no_difference(ground: Ground, table: str) -> No
 def test_missing_raw_rows_explain_days_one_job_cannot_compute(
     first: str, server: Settings, owner_template: str, spark: SparkSession
 ) -> None:
-    """All of one pool's, and the first days of another's, between the two jobs."""
+    """All rows of one pool and the first days of another are deleted between the two jobs."""
     with fresh_database(server, owner_template) as settings:
         engine = make_engine(settings)
         migrate(engine)
-        made = history(TODAY)
-        put_as_owner(engine, made)
+        source = history(TODAY)
+        put_as_owner(engine, source)
         execute(engine, "CREATE TABLE old_metrics (LIKE pool_daily_metrics INCLUDING ALL)")
 
         def both(job: str) -> None:
             if job == "YieldSpark":
-                run_metrics(settings, session=lambda rows: spark, now=made.now)
+                run_metrics(settings, session=lambda rows: spark, now=source.now)
             else:
                 rows = old_metrics(engine, today=pd.Timestamp(TODAY))
                 write_old_metrics(engine, "old_metrics", rows)
@@ -246,10 +252,10 @@ def test_missing_raw_rows_explain_days_one_job_cannot_compute(
         day = START + timedelta(days=40)
         execute(engine, f"DELETE FROM raw_defillama_pool_history WHERE {gone}", day=day)
         both("YieldSpark" if first == "the pandas job" else "the pandas job")
-        found = compare_tables(engine, Comparison("old_metrics"))
+        comparison = compare_tables(engine, Comparison("old_metrics"))
         side = "only_theirs" if first == "the pandas job" else "only_ours"
-        assert found["unexplained"] == 0
-        assert found["rows"][side]["raw_rows_gone"] >= DAYS
+        assert comparison["unexplained"] == 0
+        assert comparison["rows"][side]["raw_rows_gone"] >= DAYS
         execute(
             engine,
             "UPDATE old_metrics SET actual_apy = actual_apy + 0.5 WHERE pool_id = 'b-late' AND date"
@@ -262,8 +268,11 @@ def test_missing_raw_rows_explain_days_one_job_cannot_compute(
 def test_columns_that_one_table_lacks_are_named(ground: Ground, table: str) -> None:
     execute(ground.engine, f"ALTER TABLE {table} DROP COLUMN stddev_apy_7d")
     execute(ground.engine, f"ALTER TABLE {table} ALTER COLUMN eth_open TYPE text")
-    found = compared(ground, table)
-    assert (found["unexplained"], found["not_compared"]) == (0, ["eth_open", "stddev_apy_7d"])
+    comparison = compared(ground, table)
+    assert (comparison["unexplained"], comparison["not_compared"]) == (
+        0,
+        ["eth_open", "stddev_apy_7d"],
+    )
 
 
 def test_rejects_tables_that_cannot_be_compared(ground: Ground, table: str, tmp_path: Path) -> None:
@@ -323,7 +332,7 @@ def test_rejects_comparison_before_first_run(owner_database: Settings) -> None:
 def test_the_pandas_job_on_real_history(
     database: Settings, shared_data: Path, spark: SparkSession
 ) -> None:
-    """Prints the table of differences: `-s` shows it."""
+    """Prints the table of differences, which `-s` shows."""
     names = ("defillama_pool_history.parquet", "defillama_pools.parquet", "ETHUSDT_1d.csv")
     load_files(
         database, [shared_data / name for name in (*names, "BTCUSDT_1d.csv", "AvgGasPrice.csv")]
@@ -335,7 +344,7 @@ def test_the_pandas_job_on_real_history(
     rows = old_metrics(engine, today=pd.Timestamp(last.date()))
     write_old_metrics(engine, "old_metrics", rows)
     began = monotonic()
-    found = compare_tables(engine, Comparison("old_metrics"))
-    print(json.dumps(found | {"seconds": monotonic() - began}, indent=1))
-    assert found["unexplained"] == 0
-    assert found["rows"]["both"] > 40_000
+    comparison = compare_tables(engine, Comparison("old_metrics"))
+    print(json.dumps(comparison | {"seconds": monotonic() - began}, indent=1))
+    assert comparison["unexplained"] == 0
+    assert comparison["rows"]["both"] > 40_000

@@ -1,5 +1,5 @@
-"""Tests the dense daily grid: the day's last snapshot, the bounded carry, and the first and last
-day of a pool.
+"""Tests the dense daily grid: the last snapshot of a day, the limited carry, and a pool's first and
+last day.
 """
 
 from __future__ import annotations
@@ -79,14 +79,15 @@ Days = dict[int, tuple[Any, ...]]
 
 
 def grids(spark: SparkSession, max_fill_days: int) -> dict[str, Days]:
-    """For each of POOLS: day of January 2024 -> (apy, its age, tvl, its age)."""
-    parsed = [
-        (number, pool, moment, number, apy, tvl, None, None)
-        for pool, (rows, _, _) in POOLS.items()
-        for number, moment, apy, tvl in rows
-    ]
+    """Return the days of each of POOLS: day of January 2024 -> (apy, its staleness, tvl, its
+    staleness).
+    """
+    parsed = []
+    for pool, (pool_rows, _, _) in POOLS.items():
+        for number, moment, apy, tvl in pool_rows:
+            parsed.append((number, pool, moment, number, apy, tvl, None, None))
     calendars = [
-        (pool, known_from, open_end, *ALWAYS) for pool, (_, known_from, open_end) in POOLS.items()
+        (pool, first_day, open_end, *ALWAYS) for pool, (_, first_day, open_end) in POOLS.items()
     ]
     snapshots = group_by_pool(
         spark.createDataFrame(parsed, SNAPSHOTS), spark.createDataFrame(calendars, INTERVALS)
@@ -123,7 +124,7 @@ LAST_ROWS = {
 
 @pytest.fixture(scope="module")
 def carried(spark: SparkSession) -> dict[str, Days]:
-    """Over no more than two missing days."""
+    """A value is carried over at most two missing days."""
     return grids(spark, 2)
 
 

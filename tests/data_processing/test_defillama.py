@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import gzip
-import signal
-import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
 
-from common.errors import ConfigurationError, InputError, SourceUnavailable
+from common.errors import ConfigurationError, InputError
 from config_spark import Settings, load_settings
-from data_processing.ingest.defillama.client import DefiLlama, RetryPolicy, retry_after_seconds
+from data_processing.ingest.defillama.client import RetryPolicy
 from data_processing.ingest.defillama.prices import COINS
 from data_processing.ingest.defillama.pull import ingest, read_pool_file
-from data_processing.ingest.defillama.rows import closes, instant, snapshots
-from database.ledger.run_records import RunRecord, last_runs
-from tests.support.defillama_server import CUT, HELD, TRUNCATED, DefiLlamaServer, Failure, running
+from data_processing.ingest.defillama.rows import instant, snapshots
+from database.ledger.run_records import last_runs
+from tests.support.defillama_server import (
+    DefiLlamaServer,
+    Failure,
+    running,
+)
 
 NOW = datetime.now(UTC)
 TODAY = NOW.date()
@@ -47,10 +47,10 @@ def at(llama: DefiLlamaServer) -> Settings:
 
 
 class Pauses(list[float]):
-    """The pauses that were asked for; none is taken."""
+    """Records the requested pauses without pausing."""
 
-    def retry_policy(self, **given: Any) -> RetryPolicy:
-        return RetryPolicy(sleep=self.append, **given)
+    def retry_policy(self, **options: Any) -> RetryPolicy:
+        return RetryPolicy(sleep=self.append, **options)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def pauses() -> Pauses:
     return Pauses()
 
 
-def listed(pool_id: str, **given: Any) -> dict[str, Any]:
+def pool_entry(pool_id: str, **changes: Any) -> dict[str, Any]:
     return {
         "pool": pool_id,
         "chain": "Ethereum",
@@ -69,10 +69,10 @@ def listed(pool_id: str, **given: Any) -> dict[str, Any]:
         "stablecoin": True,
         "poolMeta": None,
         "underlyingTokens": ["0xA0b8", "0xdAC1"],
-    } | given
+    } | changes
 
 
-def point(day: date, apy: object = 5.0, **given: Any) -> dict[str, Any]:
+def point(day: date, apy: object = 5.0, **changes: Any) -> dict[str, Any]:
     values = {
         "tvlUsd": 1000,
         "apy": apy,
@@ -81,7 +81,7 @@ def point(day: date, apy: object = 5.0, **given: Any) -> dict[str, Any]:
         "il7d": None,
         "apyBase7d": 0.1,
     }
-    return {"timestamp": f"{day.isoformat()}T23:01:07.123Z"} | values | given
+    return {"timestamp": f"{day.isoformat()}T23:01:07.123Z"} | values | changes
 
 
 def days_ago(days: int) -> date:
@@ -89,11 +89,9 @@ def days_ago(days: int) -> date:
 
 
 def fill(llama: DefiLlamaServer, *pool_ids: str, days: int = 3) -> None:
-    llama.pools += [listed(pool_id) for pool_id in pool_ids]
-    llama.charts |= {
-        pool_id: [point(days_ago(ago), apy=ago) for ago in range(days, 0, -1)]
-        for pool_id in pool_ids
-    }
+    llama.pools += [pool_entry(pool_id) for pool_id in pool_ids]
+    for pool_id in pool_ids:
+        llama.charts[pool_id] = [point(days_ago(ago), apy=ago) for ago in range(days, 0, -1)]
 
 
 def rows(engine: Engine, statement: str) -> list[Any]:
@@ -116,9 +114,9 @@ def test_ingest_stores_points_unchanged_and_describes_pool(
 ) -> None:
     fill(llama, "a")
     llama.pools[0] |= {"poolMeta": "core", "tvlUsd": 1234567.891, "apy": 1e300}
-    said: list[str] = []
+    messages: list[str] = []
     summary = ingest(
-        settings, pool_ids=["a"], progress=said.append, retry_policy=pauses.retry_policy()
+        settings, pool_ids=["a"], progress=messages.append, retry_policy=pauses.retry_policy()
     )
     assert {name: summary[name] for name in summary if name != "seconds"} == {
         "pools_chosen": 1,
@@ -133,7 +131,10 @@ def test_ingest_stores_points_unchanged_and_describes_pool(
     }
     assert rows(
         engine, "SELECT raw_json_data, timestamp FROM raw_defillama_pool_history ORDER BY id"
-    ) == [(given, datetime.fromisoformat(given["timestamp"])) for given in llama.charts["a"]]
+    ) == [
+        (chart_point, datetime.fromisoformat(chart_point["timestamp"]))
+        for chart_point in llama.charts["a"]
+    ]
     columns = (
         "name, chain, protocol, symbol, tvl::text, apy, is_active, poolmeta, underlying_tokens,"
         " underlying_token_addresses"
@@ -152,7 +153,7 @@ def test_ingest_stores_points_unchanged_and_describes_pool(
             ["0xA0b8", "0xdAC1"],
         )
     ]
-    assert said
+    assert messages
     run = last_runs(engine)["ingest"]
     assert (run.status, run.mode, run.rows["inserted"], run.checks[0]["passed"]) == (
         "succeeded",
@@ -169,7 +170,7 @@ def test_second_ingest_inserts_new_rows_and_keeps_values(
     ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())
     llama.charts["a"][-1] = point(days_ago(1), apy=99)
     llama.charts["a"] += [point(TODAY), point(TODAY)]
-    llama.pools = [listed("a", symbol=None, tvlUsd=None, underlyingTokens=None, chain="Base")]
+    llama.pools = [pool_entry("a", symbol=None, tvlUsd=None, underlyingTokens=None, chain="Base")]
     summary = ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())
     assert (
         summary["pools_fetched"],
@@ -208,7 +209,7 @@ def test_point_that_cannot_be_stored_is_quarantined_once(
         point(days_ago(1)) | {"timestamp": True},
     ]
     llama.pools, llama.charts = (
-        [listed("a")],
+        [pool_entry("a")],
         {"a": [*bad, good, point(days_ago(2), apy=float("nan"), il7d=float("inf"))]},
     )
     for _ in range(2):
@@ -225,11 +226,11 @@ def test_point_that_cannot_be_stored_is_quarantined_once(
         ("a:3", "a", "not_an_object", None),
         ("a:4", "a", "timestamp_unusable", "5.0"),
     ]
-    kept = (
+    query = (
         "SELECT raw_json_data ->> 'apy', raw_json_data ->> 'il7d', raw_json_data -> 'extra' ->>"
         " 'nul' FROM raw_defillama_pool_history ORDER BY timestamp"
     )
-    assert rows(engine, kept) == [("NaN", "Infinity", None), ("NaN", None, "a\ufffdb")]
+    assert rows(engine, query) == [("NaN", "Infinity", None), ("NaN", None, "a\ufffdb")]
 
 
 def test_pools_are_chosen_by_tvl_and_kind(
@@ -264,8 +265,8 @@ def test_bad_pool_does_not_stop_others(
         "/chart/garbled": Failure(body=b'{"status": "succ'),
         "/chart/wrong%20form": Failure(body=b'{"status": "error"}'),
     }
-    asked = ["a", "missing", "garbled", "wrong form", "unlisted", "empty", "a/../b", "z", "z"]
-    summary = ingest(settings, pool_ids=asked, retry_policy=pauses.retry_policy())
+    pool_ids = ["a", "missing", "garbled", "wrong form", "unlisted", "empty", "a/../b", "z", "z"]
+    summary = ingest(settings, pool_ids=pool_ids, retry_policy=pauses.retry_policy())
     errors = {failure["pool_id"]: failure["error"] for failure in summary["failed"]}
     assert set(errors) == {"missing", "garbled", "wrong form", "empty", "a/../b"}
     assert "404" in errors["missing"]
@@ -286,7 +287,7 @@ def test_bad_pool_does_not_stop_others(
 def test_hostile_pools_fail_alone_in_every_run(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
-    """Each is reported by name; the prices and the good pool come with both pulls."""
+    """Each is reported by name; both pulls store the prices and the good pool."""
     deep: Any = 1.0
     for _ in range(700):
         deep = [deep]
@@ -298,7 +299,7 @@ def test_hostile_pools_fail_alone_in_every_run(
         "deep": [point(days_ago(1), extra=deep)],
         "z": [point(days_ago(1)) | {"timestamp": "9999-12-31T23:59:59Z"}, point(days_ago(1))],
     }
-    llama.pools = [listed(name) for name in charts]
+    llama.pools = [pool_entry(name) for name in charts]
     llama.charts = {name: chart for name, chart in charts.items() if "\ud800" not in name}
     llama.always["/chart/deeper"] = Failure(body=b"[" * 100_000)
     close = datetime.combine(days_ago(1), datetime.min.time(), UTC).timestamp()
@@ -306,7 +307,7 @@ def test_hostile_pools_fail_alone_in_every_run(
         "coingecko:ethereum": {int(close): 1e400},
         "coingecko:bitcoin": {int(close): 30_000.0},
     }
-    # the row of another version of this program, or of another one
+    # the row of another version of this program, or of another program
     with engine.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO raw_defillama_pool_history (pool_id, timestamp, raw_json_data)"
@@ -337,31 +338,6 @@ def test_pool_whose_rows_the_table_rejects_fails_alone(
     assert [pool_id for pool_id, _ in stored(engine)] == ["a", "z"]
 
 
-def test_rejects_endless_answer_and_redirect_to_other_host(
-    llama: DefiLlamaServer, pauses: Pauses
-) -> None:
-    bomb = gzip.compress(b"[" + b"0," * (100 * 2**20))
-    assert len(bomb) < 2**20
-    packed = {"Content-Encoding": "gzip"}
-    llama.always |= {
-        "/chart/bomb": Failure(headers=packed, body=bomb),
-        "/chart/refused": Failure(status=404, headers=packed, body=bomb),
-        "/chart/moved": Failure(status=302, headers={"Location": "http://elsewhere.invalid/x"}),
-        "/chart/renamed": Failure(status=302, headers={"Location": "/chart/new"}),
-    }
-    llama.charts["new"] = [point(days_ago(1))]
-    client = DefiLlama(at(llama), retry_policy=pauses.retry_policy())
-    with pytest.raises(InputError, match="more than 128 MiB"):
-        client.chart("bomb")
-    with pytest.raises(InputError, match="answered HTTP 404") as refusal:
-        client.chart("refused")
-    assert len(str(refusal.value)) < 500
-    with pytest.raises(InputError, match=r"redirects to http://elsewhere\.invalid, which is"):
-        client.chart("moved")
-    assert len(client.chart("renamed")) == 1
-    assert pauses == []
-
-
 def test_ingest_fails_if_every_pool_failed(
     settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
 ) -> None:
@@ -369,218 +345,6 @@ def test_ingest_fails_if_every_pool_failed(
     assert [failure["pool_id"] for failure in summary["failed"]] == ["nowhere"]
     run = last_runs(engine)["ingest"]
     assert (run.status, "1 of 1 failed" in str(run.error)) == ("failed", True)
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [
-        CUT,
-        TRUNCATED,
-        HELD,
-        Failure(500),
-        Failure(502),
-        Failure(503),
-        Failure(429),
-        Failure(408),
-        Failure(headers={"Content-Encoding": "gzip"}),
-    ],
-    ids=["cut", "truncated", "silent", "500", "502", "503", "429", "408", "not gzip"],
-)
-def test_transient_failure_is_retried_with_growing_pauses(
-    llama: DefiLlamaServer, pauses: Pauses, failure: Failure
-) -> None:
-    fill(llama, "a")
-    llama.failures["/chart/a"] = [failure] * 3
-    client = DefiLlama(at(llama), retry_policy=pauses.retry_policy(silence=0.3))
-    assert client.chart("a") == llama.charts["a"]
-    client.close()
-    assert [
-        low <= pause <= 2 * low for low, pause in zip([0.5, 1.0, 2.0], pauses, strict=True)
-    ] == [True] * 3
-
-
-def test_attempts_are_bounded(llama: DefiLlamaServer, pauses: Pauses) -> None:
-    llama.always["/pools"] = Failure(500)
-    client = DefiLlama(at(llama), retry_policy=pauses.retry_policy(attempts=8, longest_pause=10.0))
-    with pytest.raises(SourceUnavailable, match=r"HTTP 500 .*after 8 attempts"):
-        client.pools()
-    client.close()
-    assert len(llama.asked) == 8
-    assert max(pauses) <= 10.0
-    assert len(pauses) == 7
-
-
-def test_trickling_server_is_abandoned(llama: DefiLlamaServer, pauses: Pauses) -> None:
-    fill(llama, "a")
-    client = DefiLlama(at(llama), retry_policy=pauses.retry_policy(attempts=2, whole_answer=-1.0))
-    with pytest.raises(SourceUnavailable, match="not whole after"):
-        client.chart("a")
-    client.close()
-
-
-def test_retry_after_is_never_undercut(llama: DefiLlamaServer, pauses: Pauses) -> None:
-    fill(llama, "a")
-    date_header = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
-    llama.failures["/chart/a"] = [
-        Failure(429, {"Retry-After": "7"}),
-        Failure(503, {"Retry-After": date_header}),
-        Failure(429, {"Retry-After": "?"}),
-    ]
-    client = DefiLlama(at(llama), retry_policy=pauses.retry_policy())
-    assert client.chart("a")
-    llama.failures["/chart/a"] = [Failure(429, {"Retry-After": "3600"})]
-    with pytest.raises(SourceUnavailable, match="asks to wait 3600 s"):
-        client.chart("a")
-    client.close()
-    assert 7 <= pauses[0] <= 8
-    assert 60 < pauses[1] <= 101
-    assert pauses[2] <= 4
-
-
-def test_retry_after_takes_seconds_and_http_dates() -> None:
-    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
-    given = {
-        None: None,
-        "12": 12.0,
-        "": None,
-        "-3": None,
-        "soon": None,
-        "Thu, 01 Jan 2026 12:01:30 GMT": 90.0,
-        "Thu, 01 Jan 2026 11:00:00 GMT": 0.0,
-    }
-    assert {header: retry_after_seconds(header, noon) for header in given} == given
-
-
-@pytest.mark.parametrize(
-    ("failure", "error"),
-    [
-        (Failure(403), SourceUnavailable),
-        (Failure(400), InputError),
-        (Failure(302, {"Location": "/pools"}), InputError),
-    ],
-)
-def test_permanent_refusal_is_not_retried(
-    llama: DefiLlamaServer, pauses: Pauses, failure: Failure, error: type[Exception]
-) -> None:
-    llama.always["/pools"] = failure
-    client = DefiLlama(at(llama), retry_policy=pauses.retry_policy())
-    with pytest.raises(error):
-        client.pools()
-    client.close()
-    assert pauses == []
-
-
-def test_nothing_listens(database: Settings, engine: Engine, pauses: Pauses) -> None:
-    with running() as gone:
-        nowhere = database.model_copy(update={"defillama_yields_url": gone.url})
-    with pytest.raises(SourceUnavailable, match="HTTPS_PROXY"):
-        ingest(nowhere, pool_ids=["a"], retry_policy=pauses.retry_policy())
-    assert last_runs(engine)["ingest"].status == "failed"
-
-
-def test_concurrent_requests_are_limited(
-    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
-) -> None:
-    fill(llama, *(f"p{number:02}" for number in range(12)))
-    llama.meet = threading.Barrier(3)
-    summary = ingest(settings, concurrency=3, retry_policy=pauses.retry_policy())
-    assert summary["pools_fetched"] == 12
-    assert llama.most_at_once == 3
-
-
-def test_ingest_resumes_after_outage(
-    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
-) -> None:
-    names = [f"p{number:02}" for number in range(20)]
-    fill(llama, *names)
-    llama.down_after_charts = 8
-    with pytest.raises(SourceUnavailable, match="5 pools in a row got no answer"):
-        ingest(settings, concurrency=1, retry_policy=pauses.retry_policy(attempts=2))
-    assert [pool_id for pool_id, _ in stored(engine)] == names[:8]
-    assert len(set(llama.charts_asked())) <= 8 + 5 + 1
-    assert last_runs(engine)["ingest"].status == "failed"
-
-    llama.down_after_charts = None
-    llama.asked.clear()
-    summary = ingest(settings, retry_policy=pauses.retry_policy())
-    assert (summary["pools_chosen"], summary["pools_fetched"], summary["pools_skipped"]) == (
-        20,
-        12,
-        8,
-    )
-    assert sorted(llama.charts_asked()) == names[8:]
-    assert stored(engine) == [(name, 3) for name in names]
-    assert last_runs(engine)["ingest"].mode == "resume"
-
-    assert ingest(settings, retry_policy=pauses.retry_policy())["pools_fetched"] == 20
-
-
-def test_ingest_that_stored_nothing_is_not_resumed(
-    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
-) -> None:
-    """The owner's job touches every row of `pools` while the pull is under way."""
-    names = [f"p{number}" for number in range(8)]
-    fill(llama, *names)
-    ingest(settings, retry_policy=pauses.retry_policy())
-    with engine.begin() as connection:
-        connection.execute(text("TRUNCATE raw_defillama_pool_history"))
-
-    def interrupt(_: str) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        ingest(settings, progress=interrupt, retry_policy=pauses.retry_policy())
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE pools SET last_updated = clock_timestamp()"))
-    summary = ingest(settings, retry_policy=pauses.retry_policy())
-    assert (summary["pools_fetched"], summary["pools_skipped"]) == (8, 0)
-    assert stored(engine) == [(name, 3) for name in names]
-
-
-def test_ingest_resumes_by_its_own_record_and_reports_unfetched_pools(
-    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
-) -> None:
-    """Two interrupts, and between them another job that rewrites a pool's raw rows."""
-    names = [f"p{number}" for number in range(8)]
-    fill(llama, *names)
-    llama.charts["p1"] = []
-
-    def interrupted(after: str) -> RunRecord:
-        def interrupt(message: str) -> None:
-            if message.startswith(after):
-                signal.raise_signal(signal.SIGINT)
-
-        with pytest.raises(KeyboardInterrupt):
-            ingest(settings, progress=interrupt, concurrency=1, retry_policy=pauses.retry_policy())
-        run = last_runs(engine)["ingest"]
-        assert run.status == "cancelled"
-        return run
-
-    check = interrupted("3 of 8 pools,").checks[0]
-    assert (check["name"], check["passed"]) == ("every_pool_fetched", False)
-    assert check["found"].startswith("5 of 8 pools not fetched yet: the next `ingest` goes on")
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE pools SET last_updated = clock_timestamp()"))
-        connection.execute(text("DELETE FROM raw_defillama_pool_history WHERE pool_id = 'p0'"))
-    check = interrupted("2 of 6 pools,").checks[0]
-    assert check["found"].startswith("4 of 8 pools not fetched yet")
-    llama.asked.clear()
-    assert ingest(settings, retry_policy=pauses.retry_policy())["pools_skipped"] == 4
-    assert sorted(llama.charts_asked()) == names[4:]
-    assert stored(engine) == [(name, 3) for name in names if name != "p1"]
-
-
-def test_progress_that_cannot_be_resumed_is_deleted(
-    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
-) -> None:
-    fill(llama, "a", "b")
-    ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())
-    with engine.begin() as connection:
-        connection.execute(
-            text("UPDATE yieldspark.ingest_progress SET stored_at = now() - interval '13 hours'")
-        )
-    ingest(settings, pool_ids=["b"], retry_policy=pauses.retry_policy())
-    assert rows(engine, "SELECT pool_id, snapshots FROM yieldspark.ingest_progress") == [("b", 3)]
 
 
 def test_snapshots_that_a_trigger_drops_are_not_there_already(
@@ -624,9 +388,10 @@ def test_rows_dropped_or_moved_by_trigger_are_reported(
     llama: DefiLlamaServer,
     pauses: Pauses,
 ) -> None:
-    """Counted are rows of history, pools and days with a price."""
+    """`stored_rows` counts rows of history, pools and days with a price."""
     fill(llama, "a")
-    llama.prices = {coin: {midnight(days_ago(ago)): 1.5 for ago in range(5)} for coin in COINS}
+    prices = {midnight(days_ago(ago)): 1.5 for ago in range(5)}
+    llama.prices = dict.fromkeys(COINS, prices)
     with engine.begin() as connection:
         connection.exec_driver_sql(
             f"CREATE FUNCTION change_row() RETURNS trigger LANGUAGE plpgsql AS"
@@ -643,172 +408,8 @@ def test_rows_dropped_or_moved_by_trigger_are_reported(
     assert rows(engine, counts) == [stored_rows]
 
 
-def test_ingest_with_other_first_day_or_old_one_is_not_resumed(
-    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
-) -> None:
-    fill(llama, *(f"p{number}" for number in range(7)))
-    llama.down_after_charts = 1
-
-    def interrupted() -> None:
-        with pytest.raises(SourceUnavailable):
-            ingest(settings, concurrency=1, retry_policy=pauses.retry_policy(attempts=1))
-
-    interrupted()
-    llama.down_after_charts = None
-    assert (
-        ingest(settings, since=days_ago(1), retry_policy=pauses.retry_policy())["pools_skipped"]
-        == 0
-    )
-    with engine.begin() as connection:
-        connection.execute(
-            text("UPDATE yieldspark.run_ledger SET started_at = started_at - interval '13 hours'")
-        )
-    assert ingest(settings, retry_policy=pauses.retry_policy())["pools_skipped"] == 0
-
-
 @pytest.mark.parametrize(
-    "others", [HELD, Failure(429, {"Retry-After": "200"})], ids=["silent server", "long pause"]
-)
-def test_interrupt_stops_requests_and_keeps_stored_pools(
-    settings: Settings, engine: Engine, llama: DefiLlamaServer, others: Failure
-) -> None:
-    of_other_tests = set(threading.enumerate())
-    names = [f"p{number:02}" for number in range(30)]
-    fill(llama, *names)
-    llama.always |= {f"/chart/{name}": others for name in names[1:]}
-
-    def interrupt(message: str) -> None:
-        if message.startswith("1 of"):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        # a request whose socket is closed under it ends with the silence at the latest
-        ingest(settings, progress=interrupt, concurrency=3, retry_policy=RetryPolicy(silence=5.0))
-    assert stored(engine) == [("p00", 3)]
-    assert last_runs(engine)["ingest"].status == "cancelled"
-
-    llama.release.set()
-    fetching = [
-        thread
-        for thread in set(threading.enumerate()) - of_other_tests
-        if thread.name.startswith("defillama-")
-    ]
-    for thread in fetching:
-        thread.join(timeout=20)
-    assert not any(thread.is_alive() for thread in fetching)
-    assert len(llama.charts_asked()) <= 4
-    llama.always.clear()
-    assert ingest(settings)["pools_skipped"] == 1
-
-
-def test_closes_are_the_last_price_of_a_finished_day() -> None:
-    day = date(2026, 3, 1)
-    noon_of_next = midnight(day) + 86_400 + 43_200
-
-    def found(*points: tuple[int, object]) -> dict[date, str]:
-        given = [{"timestamp": moment, "price": price} for moment, price in points]
-        return {
-            key: str(price)
-            for key, price in closes([*given, None, {}], today=date(2026, 3, 2)).items()
-        }
-
-    end = midnight(day) + 86_400
-    assert found((end, 10.5)) == {day: "10.5"}
-    assert found((end + 1, 10.5)) == {}
-    assert found((end - 3600, 1), (end - 120, 2.25), (end - 1800, 3)) == {day: "2.25"}
-    assert found((end - 3601, 1)) == {}
-    assert found((noon_of_next, 1), (end + 86_400, 2), (end + 86_400 - 5, 3)) == {}
-    assert found((end, "NaN"), (end, None), (end, -1.0), (end, 0)) == {}
-
-
-@pytest.mark.parametrize("offset", [-1800, -60, 0], ids=["23:30", "23:59", "next midnight"])
-def test_closes_are_stored_at_the_start_of_their_day(
-    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses, offset: int
-) -> None:
-    fill(llama, "a", days=2)
-    llama.prices = {
-        "coingecko:ethereum": {
-            midnight(days_ago(ago)) + 86_400 + offset: 3000.125 + ago for ago in range(5)
-        },
-        "coingecko:bitcoin": {
-            midnight(days_ago(ago)) + 86_400 + offset: 60000.0 + ago for ago in range(5)
-        },
-    }
-    assert (
-        ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())["prices_written"] == 6
-    )
-    found = (
-        "SELECT data_timestamp, symbol, raw_json_data -> 'USD' ->> 'close' FROM"
-        " raw_coinmarketcap_ohlcv ORDER BY 2, 1"
-    )
-    utc_midnights = [datetime.combine(days_ago(ago), datetime.min.time(), UTC) for ago in (3, 2, 1)]
-    assert rows(engine, found) == [
-        *zip(utc_midnights, ["BTC"] * 3, ["60003.0", "60002.0", "60001.0"], strict=True),
-        *zip(utc_midnights, ["ETH"] * 3, ["3003.125", "3002.125", "3001.125"], strict=True),
-    ]
-
-
-def test_close_is_rewritten_only_if_changed_and_never_over_another_source(
-    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
-) -> None:
-    fill(llama, "a", days=2)
-    ethereum = {midnight(days_ago(ago)) + 85_000: 3000.0 + ago for ago in range(1, 4)}
-    llama.prices = {"coingecko:ethereum": ethereum}
-    owners = '{"USD": {"open": 1, "close": 2}}'
-    with engine.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO raw_coinmarketcap_ohlcv (data_timestamp, symbol, raw_json_data) VALUES"
-                " (:moment, 'ETH', CAST(:document AS jsonb))"
-            ),
-            {
-                "moment": (
-                    datetime.combine(days_ago(2), datetime.min.time(), UTC) + timedelta(hours=23)
-                ),
-                "document": owners,
-            },
-        )
-    assert (
-        ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())["prices_written"] == 2
-    )
-    assert (
-        ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())["prices_written"] == 0
-    )
-    ethereum[midnight(days_ago(1)) + 85_000] = 7.0
-    assert (
-        ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())["prices_written"] == 1
-    )
-    changed = (
-        "SELECT raw_json_data -> 'USD' ->> 'close', insertion_timestamp = max(insertion_timestamp)"
-        " OVER () FROM raw_coinmarketcap_ohlcv ORDER BY 1"
-    )
-    assert rows(engine, changed) == [("2", False), ("3003.0", False), ("7.0", True)]
-
-
-def test_prices_are_paged_within_the_limit_of_the_endpoint(
-    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
-) -> None:
-    llama.pools, llama.charts = [listed("a")], {"a": [point(days_ago(600)), point(days_ago(1))]}
-    llama.prices = {
-        "coingecko:bitcoin": {
-            midnight(days_ago(ago)) + 84_600: 100.0 + ago for ago in range(1, 602)
-        }
-    }
-    assert (
-        ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())["prices_written"]
-        == 601
-    )
-    assert [request["span"] for request in llama.price_requests()] == ["250", "250", "101"]
-    llama.always["/chart/coingecko:ethereum,coingecko:bitcoin"] = Failure(500)
-    summary = ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())
-    assert (summary["pools_fetched"], [failure["pool_id"] for failure in summary["failed"]]) == (
-        1,
-        [None],
-    )
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
+    ("value", "expected"),
     [
         ("2025-10-05T23:04:49.5Z", datetime(2025, 10, 5, 23, 4, 49, 500_000, tzinfo=UTC)),
         ("2025-10-05T23:04:49", datetime(2025, 10, 5, 23, 4, 49, tzinfo=UTC)),
@@ -821,8 +422,8 @@ def test_prices_are_paged_within_the_limit_of_the_endpoint(
         ("0001-01-01T00:00+14:00", None),
     ],
 )
-def test_instants(given: object, expected: datetime | None) -> None:
-    assert instant(given) == expected
+def test_instants(value: object, expected: datetime | None) -> None:
+    assert instant(value) == expected
 
 
 def test_since_is_a_utc_day() -> None:
@@ -845,28 +446,3 @@ def test_pool_ids_of_a_file(tmp_path: Path) -> None:
     for missing in (tmp_path / "missing.txt", tmp_path):
         with pytest.raises(InputError, match="can't be read"):
             read_pool_file(missing)
-
-
-def test_wrong_url_names_its_variable() -> None:
-    with pytest.raises(ConfigurationError, match="DEFILLAMA_YIELDS_URL='yields'"):
-        load_settings(_env_file=None, defillama_yields_url="yields")
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("ALL_PROXY", "socks5://127.0.0.1:9"),
-        ("HTTPS_PROXY", "ftp://u:very-secret@h"),
-        ("HTTPS_PROXY", "http://u:very-secret@[::1"),
-        ("NO_PROXY", "[::1"),
-        ("SSL_CERT_FILE", "/dev/null"),
-        ("SSL_CERT_FILE", "/dev/null/missing.pem"),
-    ],
-)
-def test_wrong_network_variable_is_configuration_error(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
-    monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigurationError, match=r"network's variables .*HTTPS_PROXY") as caught:
-        DefiLlama(load_settings(_env_file=None))
-    assert "very-secret" not in str(caught.value)

@@ -1,8 +1,8 @@
 """Tests real runs of the metrics job under faults, and the tables afterwards.
 
-The tables are unchanged or as an undisturbed run leaves them, never between, and the next run
-repairs by itself. `-m long` runs the whole matrix with both transports; the other runs have one
-case of each kind.
+The tables are unchanged or equal those after an undisturbed run, never in between, and the next run
+repairs them. `-m long` runs the whole matrix with both transports; other runs have one case of each
+kind.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ always_with_jdbc = pytest.mark.parametrize(
 def processed(server: Settings, spark: SparkSession) -> Iterator[ProcessedDatabase]:
     if not Path("/proc/self/environ").exists():
         pytest.skip("needs Linux's /proc to see which processes outlive a driver")
-    with processed_database(server, spark) as made:
-        yield made
+    with processed_database(server, spark) as faulted_database:
+        yield faulted_database
 
 
 @pytest.fixture
@@ -78,11 +78,11 @@ def case(
     processed: ProcessedDatabase,
     tmp_path: Path,
 ) -> Iterator[Case]:
-    with case_of(server, processed, tmp_path, request.param) as made:
-        yield made
+    with case_of(server, processed, tmp_path, request.param) as case_of_test:
+        yield case_of_test
 
 
-# The driver is killed.
+# Kills of the driver
 
 BEFORE_THE_COMMIT = {
     "plan begins": at("plan", "before"),
@@ -120,9 +120,7 @@ def test_driver_killed_after_commit_has_committed(case: Case) -> None:
 @long
 @both
 def test_driver_killed_after_any_merge_statement_changes_nothing(case: Case) -> None:
-    """Each run repairs what the one before it left, and is killed one statement later, until there
-    is none left.
-    """
+    """Each run repairs the previous one and is killed one statement later, until none is left."""
     for nth in count(1):
         run = case.start(at("merge", "after", ".") | {"nth": nth})
         if run.wait() == 0:
@@ -165,7 +163,7 @@ def test_driver_killed_during_merge_blocks_next_run_until_server_notices(
     case.assert_next_run_repairs()
 
 
-# What a run depends on dies under it.
+# Failures of what a run depends on
 
 
 @long
@@ -180,7 +178,7 @@ def test_driver_killed_during_merge_blocks_next_run_until_server_notices(
     ids=["adbc-JVM", "jdbc-JVM", "adbc-Python workers"],
 )
 def test_killed_spark_process_fails_run_only(case: Case, program: str) -> None:
-    """By jdbc the few rows of this history have left the Python workers when the second loader
+    """With jdbc, the few rows of this history have left the Python workers when the second loader
     begins.
     """
     fault_second_loader(case.engine, WAIT_AT_GATE)
@@ -195,7 +193,7 @@ def test_killed_spark_process_fails_run_only(case: Case, program: str) -> None:
     case.assert_next_run_repairs(error=None)
 
 
-# The connection is cut.
+# Cut connections
 
 
 @long
@@ -252,7 +250,7 @@ def test_connection_terminated_during_merge(case: Case, spark: SparkSession) -> 
 
 
 CUTS: dict[str, tuple[dict[str, Any], int, Direction]] = {
-    # point, bytes that pass after it, in which direction
+    # point, bytes that pass after it, direction
     "read": (at("compute_and_load", "before", do="pause"), 20_000, "to_client"),
     "load": (at("compute_and_load", "before", do="pause"), 20_000, "to_server"),
     "merge": (at("merge", "before", do="pause"), 4_000, "to_server"),
@@ -285,7 +283,7 @@ def test_commit_whose_answer_is_lost_is_a_commit(case: Case) -> None:
     case.assert_complete()
 
 
-# The disk is full.
+# Full disks
 
 
 @long
@@ -319,7 +317,7 @@ def test_full_disk_for_real(tiny_tablespace: str, case: Case) -> None:
     case.assert_next_run_repairs(error=None)
 
 
-# Spark does a task twice.
+# Repeated tasks of Spark
 
 
 @always_with_jdbc
@@ -336,7 +334,9 @@ def test_failed_task_is_repeated(case: Case) -> None:
 @long
 @both
 def test_executors_that_are_lost_read_the_same_rows_again(case: Case) -> None:
-    """Raw rows that come meanwhile are not in the run's snapshot, whatever is read again."""
+    """Raw rows that arrive meanwhile are not in the run's snapshot, however often Spark
+    reads it.
+    """
     fault_second_loader(case.engine, WAIT_AT_GATE)
     with closed_gate(case.engine):
         run = case.start(spark_master="local-cluster[2,1,1024]")
@@ -359,7 +359,7 @@ FROM raw_defillama_pool_history
 
 @long
 @both
-def test_speculative_task_doubles_no_row(case: Case, tmp_path: Path) -> None:
+def test_speculative_task_stages_no_row_twice(case: Case, tmp_path: Path) -> None:
     fault_second_loader(case.engine, SLEEP)
     with cluster_of_two_hosts(tmp_path) as master:
         run = case.start(spark_master=master, spark_conf=EAGER_SPECULATION)
@@ -368,11 +368,11 @@ def test_speculative_task_doubles_no_row(case: Case, tmp_path: Path) -> None:
     case.assert_complete()
 
 
-# Two runs at once.
+# Two runs at once
 
 
 def run_two_together(case: Case) -> None:
-    """One does the work, and the other says that it does."""
+    """One of the runs works, and the other one reports that."""
     worker, other = sorted((case.start(), case.start()), key=lambda run: run.wait())
     case.assert_full_counts(worker.succeeded())
     assert other.wait() == 1, other.errors
@@ -394,7 +394,7 @@ def test_twenty_pairs_of_runs_started_together(
 def test_two_runs_started_together(
     server: Settings, processed: ProcessedDatabase, tmp_path: Path
 ) -> None:
-    """Over 20 s where two cores are busy: two whole runs at once."""
+    """Takes over 20 s on two busy cores: two whole runs at once."""
     with case_of(server, processed, tmp_path, "adbc") as case:
         run_two_together(case)
 
@@ -402,8 +402,9 @@ def test_two_runs_started_together(
 @long
 @both
 def test_run_that_lost_its_lock_does_not_disturb_next_run(case: Case) -> None:
-    """It has staged its rows when its connection goes; another run takes over, and the first one
-    ends while that one's rows are in staging.
+    """Its rows are staged when its connection is cut.
+
+    Another run takes over, and the first one ends while the rows of the second are in staging.
     """
     first = case.start(at("merge", "before", do="pause"))
     first.wait_for_fault()
@@ -419,7 +420,7 @@ def test_run_that_lost_its_lock_does_not_disturb_next_run(case: Case) -> None:
     assert [status for status, _ in ledger(case.engine)] == ["succeeded", "failed", "succeeded"]
 
 
-# What a run says.
+# Reports of a run
 
 
 HIDDEN = """
@@ -436,7 +437,9 @@ def test_jdbc_is_used_without_adbc_driver(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The job runs in this process, which has imported ADBC before; a new one imports the jobs."""
+    """The job would run in this process, which has imported ADBC; a new process imports the
+    jobs.
+    """
     subprocess.run([sys.executable, "-c", HIDDEN], cwd=PROJECT, check=True)
     monkeypatch.setitem(sys.modules, "adbc_driver_postgresql", None)
     monkeypatch.delitem(sys.modules, "database.connections.adbc_session", raising=False)
@@ -447,7 +450,7 @@ def test_jdbc_is_used_without_adbc_driver(
 
 
 def test_counts_of_a_run_add_up(processed: ProcessedDatabase) -> None:
-    """Against the database's own word; `did_all_the_work` asks the same counts of every
+    """Compared with counts from the database; `did_all_the_work` checks the same counts of every
     other run.
     """
     full, later, facts = processed.first_row["rows"], processed.row["rows"], processed.facts
@@ -481,7 +484,7 @@ def test_counts_of_a_run_add_up(processed: ProcessedDatabase) -> None:
         assert all(check["passed"] for check in stopping), stopping
 
 
-# A small part of it all, for every change.
+# A small part of the matrix, for every change
 
 
 @pytest.mark.parametrize("case", ["jdbc"], indirect=True)

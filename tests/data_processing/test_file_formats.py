@@ -1,5 +1,6 @@
-"""Tests files of every format and type, and the messages for files that can't be read. Needs no
-database.
+"""Tests files of every format and type, and the messages for unreadable files.
+
+Needs no database.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pytest
 
 from common.errors import InputError
 from data_processing.files import cells
-from tests.support.read_files import columns, looked_at, written
+from tests.support.read_files import columns, inspect_path, write_file
 
 NOON = dt.datetime(2025, 3, 1, 12, tzinfo=dt.UTC)
 POOL = "747c1d2a-c668-4682-b9f9-296708a3dd90"
@@ -27,14 +28,14 @@ HEADER = "timestamp,pool,tvlUsd,apy\n"
 NAMED = "timestamp,pool,project,chain,symbol,tvlUsd,apy\n"
 
 
-def parquet(folder: Path, **changed: pa.Array) -> Path:
+def parquet(folder: Path, **columns_of_file: pa.Array) -> Path:
     table = {
         "timestamp": pa.array([NOON]),
         "pool": pa.array(["a"]),
         "tvl_usd": pa.array([1.5]),
         "apy": pa.array([2.5]),
     }
-    pq.write_table(pa.table(table | changed), folder / "history.parquet")
+    pq.write_table(pa.table(table | columns_of_file), folder / "history.parquet")
     return folder / "history.parquet"
 
 
@@ -42,7 +43,7 @@ def parquet(folder: Path, **changed: pa.Array) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "message"),
     [
         ("chart.json", '{"status": "success", "data": [' + '{"apy": 3.5}, ' * 5000, "is JSON"),
         ("rows.jsonl", "\ufeff" + json.dumps([{"apy": 3.5}]), "is JSON"),
@@ -67,11 +68,11 @@ def parquet(folder: Path, **changed: pa.Array) -> Path:
     ],
 )
 def test_file_of_another_format_gets_one_short_message(
-    tmp_path: Path, name: str, content: str | bytes, says: str
+    tmp_path: Path, name: str, content: str | bytes, message: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        looked_at(written(tmp_path, name, content))
-    assert says in str(caught.value)
+        inspect_path(write_file(tmp_path, name, content))
+    assert message in str(caught.value)
     assert name in str(caught.value)
     assert len(str(caught.value)) <= 500
 
@@ -79,7 +80,7 @@ def test_file_of_another_format_gets_one_short_message(
 def test_rejects_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match=r"is a pipe or a device"):
-        looked_at(tmp_path / "pipe")
+        inspect_path(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize(
@@ -95,10 +96,16 @@ def test_rejects_pipe(tmp_path: Path) -> None:
     ids=["address above", "comments above", "sep=", "bars", "CR and empty lines", "units"],
 )
 def test_text_as_programs_write_it(tmp_path: Path, content: str) -> None:
-    found = columns(written(tmp_path, "history.csv", content))
-    assert (found["tvl_usd"], found["apy"], found["pool_id"]) == (["1.5"], ["2.5"], ["a"])
+    columns_of_file = columns(write_file(tmp_path, "history.csv", content))
+    assert (columns_of_file["tvl_usd"], columns_of_file["apy"], columns_of_file["pool_id"]) == (
+        ["1.5"],
+        ["2.5"],
+        ["a"],
+    )
     lines = content.replace("\r", "\n").splitlines()
-    assert found["row_number"] == [lines.index(next(x for x in lines if x.startswith("2025"))) + 1]
+    assert columns_of_file["row_number"] == [
+        lines.index(next(x for x in lines if x.startswith("2025"))) + 1
+    ]
 
 
 # points in time
@@ -147,15 +154,17 @@ def test_digits_of_a_date_are_no_unix_time(number: int) -> None:
 
 def test_several_rows_of_a_pool_make_a_history(tmp_path: Path) -> None:
     rows = "2025-03-0{},a,aave-v3,Base,USDC,1,5\n"
-    history = written(tmp_path, "h.csv", NAMED + rows.format(1) + rows.format(2))
-    assert looked_at(history).kind == "history"
-    once = written(tmp_path, "o.csv", NAMED + rows.format(1))
+    history = write_file(tmp_path, "h.csv", NAMED + rows.format(1) + rows.format(2))
+    assert inspect_path(history).kind == "history"
+    once = write_file(tmp_path, "o.csv", NAMED + rows.format(1))
     with pytest.raises(InputError, match=r"may hold history or pools.* --kind history or --kind"):
-        looked_at(once)
-    assert looked_at(once, kind="pools").kind == "pools"
-    assert looked_at(once, kind="history").kind == "history"
-    listed = NAMED.replace("apy", "apy,underlyingTokens") + rows.format(1).replace(",5", ",5,0x1")
-    assert looked_at(written(tmp_path, "l.csv", listed)).kind == "pools"
+        inspect_path(once)
+    assert inspect_path(once, kind="pools").kind == "pools"
+    assert inspect_path(once, kind="history").kind == "history"
+    pool_list = NAMED.replace("apy", "apy,underlyingTokens") + rows.format(1).replace(
+        ",5", ",5,0x1"
+    )
+    assert inspect_path(write_file(tmp_path, "l.csv", pool_list)).kind == "pools"
 
 
 # numbers
@@ -163,22 +172,25 @@ def test_several_rows_of_a_pool_make_a_history(tmp_path: Path) -> None:
 
 def test_german_numbers_of_every_kind_of_file(tmp_path: Path) -> None:
     prices = "date;symbol;close;volume\n2025-03-01;ETH;2.518,1;1.234\n2025-03-02;ETH;2.217;5\n"
-    found = columns(written(tmp_path, "p.csv", prices))
-    assert (found["close"], found["volume"]) == (["2518.1", "2217"], ["1234", "5"])
+    columns_of_file = columns(write_file(tmp_path, "p.csv", prices))
+    assert (columns_of_file["close"], columns_of_file["volume"]) == (
+        ["2518.1", "2217"],
+        ["1234", "5"],
+    )
     gas = "date;value_wei\n2025-03-01;1.118.361.020\n"
-    assert columns(written(tmp_path, "g.csv", gas))["wei"] == ["1118361020"]
+    assert columns(write_file(tmp_path, "g.csv", gas))["wei"] == ["1118361020"]
     pools = "pool\tchain\ttvl\na\tBase\t1.234.567,89\nb\tBase\t1.234\n"
-    assert columns(written(tmp_path, "l.tsv", pools))["tvl"] == ["1234567.89", "1234"]
+    assert columns(write_file(tmp_path, "l.tsv", pools))["tvl"] == ["1234567.89", "1234"]
     text = parquet(tmp_path, tvl_usd=pa.array(["1.234.567,89"]))
     assert columns(text)["tvl_usd"] == ["1234567.89"]
 
 
 def test_numbers_that_can_be_read_in_two_ways(tmp_path: Path) -> None:
-    path = written(tmp_path, "g.csv", "date;value_gwei\n2025-03-01;1,118\n")
+    path = write_file(tmp_path, "g.csv", "date;value_gwei\n2025-03-01;1,118\n")
     with pytest.raises(
         InputError, match=r"1118 with a decimal point and 1.118 with a decimal comma"
     ):
-        looked_at(path)
+        inspect_path(path)
     assert columns(path, given=",")["gwei"] == ["1.118"]
     assert columns(path, given=".")["gwei"] == ["1118"]
 
@@ -215,11 +227,11 @@ def test_every_type_that_is_read(
     tmp_path: Path, column: str, array: pa.Array, text: str | None
 ) -> None:
     name = "pool_id" if column == "pool" else column
-    (found,) = columns(parquet(tmp_path, **{column: array}))[name]
+    (value,) = columns(parquet(tmp_path, **{column: array}))[name]
     if column == "apy" and text is not None:
-        assert Decimal(found) == Decimal(text)
+        assert Decimal(value) == Decimal(text)
     else:
-        assert found == text
+        assert value == text
 
 
 @pytest.mark.parametrize(
@@ -270,7 +282,7 @@ UUID_BY_DUCKDB = base64.b64decode(
 
 
 def test_uuid_of_another_writer(tmp_path: Path) -> None:
-    path = written(tmp_path, "pools.parquet", UUID_BY_DUCKDB)
+    path = write_file(tmp_path, "pools.parquet", UUID_BY_DUCKDB)
     assert columns(path, kind="pools")["pool_id"] == [POOL]
 
 
@@ -319,11 +331,11 @@ def test_tokens_of_a_pool(tmp_path: Path, tokens: pa.Array) -> None:
     ids=["nanoseconds as s", "ms", "largest", "date32", "date64"],
 )
 def test_timestamp_beyond_microseconds_is_null_and_kept_as_text(numbers: pa.Array) -> None:
-    """Arrow wraps the first three around to another year, and refuses the dates' whole column."""
+    """Arrow wraps the first three around to another year, and rejects the whole column of dates."""
     unix_zero = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
     assert cells.to_timestamps("it", pa.chunked_array([numbers])).to_pylist() == [None, unix_zero]
 
 
 def test_too_long_path_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"can't be read: File name too long"):
-        looked_at(tmp_path / ("x" * 5000))
+        inspect_path(tmp_path / ("x" * 5000))

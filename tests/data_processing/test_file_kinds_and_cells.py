@@ -1,4 +1,7 @@
-"""Tests how kind, symbol and columns are detected and cells converted. Needs no database."""
+"""Tests the detection of kind, symbol and columns, and the conversion of cells.
+
+Needs no database.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ def test_rejects_file_name_without_symbol(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "symbol"),
+    ("pair", "symbol"),
     [
         *dict.fromkeys(
             (
@@ -66,20 +69,20 @@ def test_rejects_file_name_without_symbol(name: str) -> None:
         ("WETH", "WETH"),
     ],
 )
-def test_pair_with_dollar_is_its_coin(written: str, symbol: str) -> None:
-    assert base_symbol(written) == parse_symbol(written) == symbol
+def test_pair_with_dollar_is_its_coin(pair: str, symbol: str) -> None:
+    assert base_symbol(pair) == parse_symbol(pair) == symbol
 
 
 @pytest.mark.parametrize(
-    "written",
+    "pair",
     [
         *("ETH/EUR", "ETHEUR", "ETH-BTC", "ETHBTC", "USDT/ETH", "ETH-PERP", "ETH/USDT:USDT"),
         *("Ethereum Classic", "ETH.P", ""),
     ],
 )
-def test_price_in_other_currency_is_no_coin(written: str) -> None:
+def test_price_in_other_currency_is_no_coin(pair: str) -> None:
     with pytest.raises(InputError, match="is no coin with a price in USD"):
-        parse_symbol(written)
+        parse_symbol(pair)
 
 
 def test_the_coins_are_those_that_the_jobs_read() -> None:
@@ -118,7 +121,7 @@ def test_etherscan_unix_time_counts_before_its_american_date() -> None:
 
 
 def test_instants_of_text() -> None:
-    given = [
+    texts = [
         "2025-03-01",
         "2025-03-01T12:00:00.123456789+02:00",
         "20250301",
@@ -136,10 +139,10 @@ def test_instants_of_text() -> None:
         NOON + timedelta(microseconds=123456),
         NOON + timedelta(microseconds=123456),
     ]
-    found = to_timestamps("it", pa.chunked_array([given])).to_pylist()
+    instants = to_timestamps("it", pa.chunked_array([texts])).to_pylist()
     assert all(
         abs(ours - theirs) <= timedelta(microseconds=1)
-        for ours, theirs in zip(found, expected, strict=True)
+        for ours, theirs in zip(instants, expected, strict=True)
     )
     assert (
         to_timestamps("it", pa.chunked_array([["", "3/1/2025", "12345", "now", None]])).to_pylist()
@@ -148,10 +151,10 @@ def test_instants_of_text() -> None:
 
 
 def test_numbers_as_text_read_back_as_the_same_number() -> None:
-    given = [0.1, 1e-300, 1.7976931348623157e308, 355083.4285, -0.0, 5636336220.0]
+    numbers = [0.1, 1e-300, 1.7976931348623157e308, 355083.4285, -0.0, 5636336220.0]
     assert [
-        float(value) for value in to_texts("it", pa.chunked_array([given])).to_pylist()
-    ] == given
+        float(value) for value in to_texts("it", pa.chunked_array([numbers])).to_pylist()
+    ] == numbers
 
 
 def test_array_literal_escapes() -> None:

@@ -1,5 +1,5 @@
-"""Tests INCLUDE_TODAY: the partial day has marked rows, and no later run, check or forecast builds
-on them.
+"""Tests INCLUDE_TODAY: rows of the partial day are marked, and no later run, check or forecast uses
+them.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -45,51 +46,51 @@ def moment(day: int, hour: int) -> dt.datetime:
     return dt.datetime.combine(START + day * DAY, dt.time(hour), dt.UTC)
 
 
-def with_today(of: World) -> Mapping[Any, Mapping[str, Any]]:
-    """What an active pool's days from the end of the complete ones on are, if today ended now."""
-    end = metrics_oracle.run_end(of)
-    known = [row for row in of.rows if row.timestamp <= of.now]
-    tomorrow = dt.datetime.combine(of.now.date() + DAY, dt.time(), dt.UTC)
-    days = metrics_oracle.metrics(replace(of, rows=known, now=tomorrow))
+def with_today(source: World) -> Mapping[Any, Mapping[str, Any]]:
+    """Return the rows of active pools after the last complete day, as if today ended now."""
+    end = metrics_oracle.run_end(source)
+    past_rows = [row for row in source.rows if row.timestamp <= source.now]
+    tomorrow = dt.datetime.combine(source.now.date() + DAY, dt.time(), dt.UTC)
+    days = metrics_oracle.metrics(replace(source, rows=past_rows, now=tomorrow))
     return {
         key: row
         for key, row in days.items()
-        if key[0] not in of.inactive and (end is None or key[1] >= end)
+        if key[0] not in source.inactive and (end is None or key[1] >= end)
     }
 
 
 def calculate(
-    spark: SparkSession, settings: Settings, of: World, *, today: bool, **asked: Any
+    spark: SparkSession, settings: Settings, source: World, *, today: bool, **options: Any
 ) -> dict[str, Any]:
-    chosen = settings_of(settings, of).model_copy(
+    chosen = settings_of(settings, source).model_copy(
         update={"include_today": today, "check_severities": LENIENT}
     )
-    return run_metrics(chosen, Request(**asked), session=lambda rows: spark, now=of.now)
+    return run_metrics(chosen, Request(**options), session=lambda rows: spark, now=source.now)
 
 
-def check(engine: Engine, of: World, *, today: bool) -> None:
-    """Table, marks and ages; rows of days that are not over have no age of their own table."""
-    plain, partial = metrics_oracle.metrics(of), with_today(of) if today else {}
+def check(engine: Engine, source: World, *, today: bool) -> None:
+    """Check table, marks and ages. Rows of unfinished days have no row in `value_staleness`."""
+    plain, partial = metrics_oracle.metrics(source), with_today(source) if today else {}
     marked = {(row["pool_id"], row["date"]): row for row in rows_of(engine, MARKED)}
     assert marked.keys() == partial.keys()
-    found = job_rows(engine)
+    actual = job_rows(engine)
     ages = {
         (row["pool_id"], row["date"]): row
         for row in rows_of(engine, "SELECT * FROM yieldspark.provisional_days")
     }
     for key, row in ages.items():
-        found[key] |= {name: row[name] for name in ("apy_staleness_days", "tvl_staleness_days")}
-    assert metrics_oracle.differences_of_tables(found, {**plain, **partial}) == []
+        actual[key] |= {name: row[name] for name in ("apy_staleness_days", "tvl_staleness_days")}
+    assert metrics_oracle.differences_of_tables(actual, {**plain, **partial}) == []
     last = rows_of(engine, "SELECT max(last_day) AS day FROM yieldspark.pool_coverage")[0]["day"]
     assert last == max((day for _, day in plain), default=None)
     late = "SELECT count(*) AS rows FROM yieldspark.{} WHERE date >= :end"
     for table in ("value_staleness", "market_series"):
-        end = metrics_oracle.run_end(of) or of.now.date()
+        end = metrics_oracle.run_end(source) or source.now.date()
         assert rows_of(engine, late.format(table), end=end) == [{"rows": 0}], table
 
 
 class Growing:
-    """A world that grows by hours: rows are inserted when their time has come."""
+    """A world that grows by hours: rows are inserted once their time is reached."""
 
     def __init__(self, engine: Engine, seed: int, days: int) -> None:
         self.engine, self.random = engine, Random(seed)
@@ -147,17 +148,16 @@ def _switch(spark: SparkSession, database: Settings, seed: int, *, steps: int) -
 
 @pytest.fixture
 def small(engine: Engine) -> World:
-    """Two pools over ten days, and a row of the first one today."""
+    """Two pools over ten days; the first one has a row of today."""
+    days_of_pools = [*product(("a", "b"), range(10)), ("a", 10)]
     rows = [
         RawRow(number, pool, moment(day, 9), {"apy": 1.0 + day, "tvlUsd": 10.0 + number})
-        for number, (pool, day) in enumerate(
-            [*((pool, day) for pool in ("a", "b") for day in range(10)), ("a", 10)], start=1
-        )
+        for number, (pool, day) in enumerate(days_of_pools, start=1)
     ]
-    made = World(rows, now=moment(10, 12))
+    source = World(rows, now=moment(10, 12))
     put_rows(engine, rows)
-    put_market(engine, made)
-    return made
+    put_market(engine, source)
+    return source
 
 
 def test_day_is_final_on_next_day_without_new_row(
@@ -194,8 +194,8 @@ def test_rows_are_removed_without_setting_and_other_columns_stay(
         2,
         False,
     )
-    left = rows_of(engine, "SELECT * FROM pool_daily_metrics WHERE date = :day", day=today)
-    assert [(row["pool_id"], row["forecasted_apy"], row["actual_apy"]) for row in left] == [
+    remaining = rows_of(engine, "SELECT * FROM pool_daily_metrics WHERE date = :day", day=today)
+    assert [(row["pool_id"], row["forecasted_apy"], row["actual_apy"]) for row in remaining] == [
         ("a", 4, None)
     ]
     assert calculate(spark, database, small, today=False)["status"] == "nothing_to_do"
@@ -240,18 +240,17 @@ def test_forecasts_and_scores_ignore_provisional_day(
 def test_today_is_not_missing_pools(
     database: Settings, engine: Engine, spark: SparkSession
 ) -> None:
-    """Of 30 pools two have a row of today: nothing warns, and nothing blocks."""
+    """Two of 30 pools have a row of today: no check warns or blocks."""
+    days_of_pools = [*product(range(30), range(3)), (0, 3), (1, 3)]
     rows = [
         RawRow(number, f"p{pool:02}", moment(day, 9), {"apy": 1.0, "tvlUsd": 1.0})
-        for number, (pool, day) in enumerate(
-            [*((pool, day) for pool in range(30) for day in range(3)), (0, 3), (1, 3)], start=1
-        )
+        for number, (pool, day) in enumerate(days_of_pools, start=1)
     ]
-    of = World(rows, now=moment(3, 12))
+    source = World(rows, now=moment(3, 12))
     put_rows(engine, rows)
-    put_market(engine, of)
-    settings = settings_of(database, of).model_copy(update={"include_today": True})
-    result = run_metrics(settings, session=lambda rows: spark, now=of.now)
+    put_market(engine, source)
+    settings = settings_of(database, source).model_copy(update={"include_today": True})
+    result = run_metrics(settings, session=lambda rows: spark, now=source.now)
     assert [entry["name"] for entry in result["checks"] if not entry["passed"]] == []
     assert len(rows_of(engine, MARKED)) == 30
 
@@ -266,14 +265,14 @@ def test_change_of_metrics_table_removes_marks_and_keeps_rows(
     execute(engine, "INSERT INTO other (pool_id, date, actual_apy) VALUES ('b', :day, 7)", day=day)
     calculate(spark, other, small, today=False, full_refresh=True)
     assert rows_of(engine, MARKED) == []
-    kept = rows_of(engine, "SELECT pool_id, actual_apy FROM other WHERE date = :day", day=day)
-    assert [(row["pool_id"], row["actual_apy"]) for row in kept] == [("b", 7)]
+    remaining = rows_of(engine, "SELECT pool_id, actual_apy FROM other WHERE date = :day", day=day)
+    assert [(row["pool_id"], row["actual_apy"]) for row in remaining] == [("b", 7)]
 
 
 def test_history_that_begins_today_with_later_rows(
     database: Settings, engine: Engine, spark: SparkSession
 ) -> None:
-    """The later row is in the future until its hour has come; it is read once and stays one row of
+    """The later row is in the future until its hour; it is read once and stays one row of
     quarantine.
     """
     document = {"apy": 5.0, "tvlUsd": 10.0}
@@ -285,11 +284,11 @@ def test_history_that_begins_today_with_later_rows(
     put_rows(engine, rows)
     early, late = World(rows, now=moment(0, 12)), World(rows, now=moment(0, 16))
     put_market(engine, early)
-    for of, apys in ((early, [5]), (late, [5, 6])):
-        calculate(spark, database, of, today=True)
-        check(engine, of, today=True)
-        found = rows_of(engine, "SELECT actual_apy FROM pool_daily_metrics ORDER BY 1")
-        assert [row["actual_apy"] for row in found] == apys
+    for source, apys in ((early, [5]), (late, [5, 6])):
+        calculate(spark, database, source, today=True)
+        check(engine, source, today=True)
+        metrics = rows_of(engine, "SELECT actual_apy FROM pool_daily_metrics ORDER BY 1")
+        assert [row["actual_apy"] for row in metrics] == apys
     calculate(spark, database, replace(late, now=moment(1, 1)), today=True)
     check(engine, replace(late, now=moment(1, 1)), today=True)
     assert rows_of(engine, MARKED) == []

@@ -1,10 +1,12 @@
 """Tests that incremental runs equal full ones: random histories of many pools, each run compared
-with the oracle's full recompute.
+with a full recomputation by the oracle.
 
-A hypothesis state machine drives the real job (real Spark, real PostgreSQL). One example is one
-emptied database with up to 14 pools, each with a history of its own, and a few runs. Raw rows are
-pruned and fetched again under new ids in between. A failing example is printed as the calls that
-repeat it. Every test prints its seed: `HISTORIES_SEED=n pytest
+A hypothesis state machine drives the real job (real Spark, real PostgreSQL). One example is an
+empty database with up to 14 pools, each with its own history, and a few runs. Raw rows are pruned
+and inserted again with new ids in between. A failing example is printed as the calls that repeat
+it.
+
+Every test prints its seed: `HISTORIES_SEED=n pytest
 tests/data_processing/test_incremental_histories.py` runs the same examples again (and overrules
 `--hypothesis-seed`). The long form is `python run_spark_local.py test -m long -k histories -s`;
 HISTORIES=n changes the number of examples from 1,000.
@@ -85,7 +87,7 @@ TRIGGERS = {
 
 @dataclass
 class Ground:
-    """What the examples of one test share, and how much they did."""
+    """Shared objects of one test's examples, and counts of their work."""
 
     spark: SparkSession
     database: Settings
@@ -98,7 +100,7 @@ class Ground:
 
 
 class Histories(RuleBasedStateMachine):
-    """Each rule is one daily run: changes since the last one, then a run."""
+    """Each rule is one daily run: changes since the last run, then a run."""
 
     ground: ClassVar[Ground]
 
@@ -114,7 +116,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(changed=changes())
     def daily_run(self, changed: list[Change]) -> None:
-        """An incremental run, and one after it that finds nothing."""
+        """An incremental run, and a second one without work."""
         with self._step():
             self.changing.apply(changed)
             self._run_and_compare()
@@ -123,13 +125,11 @@ class Histories(RuleBasedStateMachine):
 
     @rule(changed=changes(), meanwhile=rows_meanwhile())
     def full_day(self, changed: list[Change], meanwhile: list[Snapshots]) -> None:
-        """Rows are committed between plan and read: the run may use them or not, the next
-        one must.
-        """
+        """Rows are committed between plan and read: the run may use them, and the next one must."""
         with self._step():
             self.changing.apply(changed)
-            seen, bound, before = (
-                self.changing.seen_now(),
+            state, bound, before = (
+                self.changing.state_after_run_now(),
                 self.changing.most_rows(self._table()),
                 self._table(),
             )
@@ -140,7 +140,7 @@ class Histories(RuleBasedStateMachine):
                 return self.ground.spark
 
             result = self._run(session=session)
-            self.changing.learn(seen)
+            self.changing.learn(state)
             self._check_counts(
                 result, before, bound, inserted_meanwhile=len(self.changing.world.rows) - raw_rows
             )
@@ -151,12 +151,13 @@ class Histories(RuleBasedStateMachine):
         later=st.none() | changes(),
     )
     def broken_day(self, changed: list[Change], how: str, later: list[Change] | None) -> None:
-        """A run that fails leaves every table as it was; with `later`, its retry is what it would
-        have been with what is known by then.
+        """A failed run leaves every table unchanged.
+
+        With `later`, its retry also uses the changes since then.
         """
         with self._step():
             self.changing.apply(changed)
-            seen, before = self.changing.seen_now(), fingerprints(self.ground.engine)
+            state, before = self.changing.state_after_run_now(), fingerprints(self.ground.engine)
             try:
                 with self._broken(how) as session:
                     self._run(session=session, severities=STRICT if how == "check" else None)
@@ -170,13 +171,13 @@ class Histories(RuleBasedStateMachine):
                     self.changing.apply(later)
                     self._retry("last", failed["end"])
             else:
-                self.changing.learn(seen)
+                self.changing.learn(state)
                 self._compare()
 
     @rule(changed=changes(), which=st.integers(0, 9))
     def late_retry(self, changed: list[Change], which: int) -> None:
-        """A run that failed nights ago is taken again; good runs may have overtaken it, or it has
-        been retried before.
+        """An earlier failed run is retried; later successful runs may have computed its days, or it
+        was retried before.
         """
         failures = (
             "SELECT run_id, \"end\" FROM yieldspark.run_ledger WHERE status IN ('failed',"
@@ -190,14 +191,14 @@ class Histories(RuleBasedStateMachine):
 
     @rule(changed=changes(), gone=deletions())
     def deletion(self, changed: list[Change], gone: list[Deleted]) -> None:
-        """Raw rows are deleted, and their days are wanted to go."""
+        """Raw rows are deleted, and the run removes their days."""
         with self._step():
             self.changing.apply([*changed, *gone])
             self.changing.retire()
-            before, seen = self._table(), self.changing.seen_now()
+            before, state = self._table(), self.changing.state_after_run_now()
             result = self._run(Request(retire_missing=True))
-            if seen.end:
-                self.changing.learn(seen)
+            if state.end:
+                self.changing.learn(state)
             self._compare()
             self._check_counts(result, before, None)
 
@@ -208,14 +209,15 @@ class Histories(RuleBasedStateMachine):
         some=st.none() | some_pools,
     )
     def backfill(self, changed: list[Change], back: int, days: int, some: set[int] | None) -> None:
-        """Its interval is as a full run would make it now; other days stay, but for those without
-        which a calendar had a hole.
+        """Days of the interval equal those of a full run now.
+
+        Other days stay, except those that fill a gap of a calendar.
         """
         with self._step():
             self.changing.apply(changed)
             end = self.changing.today - timedelta(days=back)
             start = end - timedelta(days=days)
-            pools = self._known_pools(some)
+            pools = self._existing_pools(some)
             if pools != ():
                 self._run_a_part(
                     Request(start=start, end=end, pools=pools),
@@ -224,16 +226,16 @@ class Histories(RuleBasedStateMachine):
 
     @rule(changed=changes(), some=some_pools, full_refresh=st.booleans())
     def run_of_some_pools(self, changed: list[Change], some: set[int], full_refresh: bool) -> None:
-        """The pools that were asked for are as a full run would make them, the others stay."""
+        """The requested pools equal those of a full run, the others stay."""
         with self._step():
             self.changing.apply(changed)
-            if pools := self._known_pools(some):
+            if pools := self._existing_pools(some):
                 self._run_a_part(
                     Request(full_refresh=full_refresh, pools=pools), lambda pool, _: pool in pools
                 )
 
     def teardown(self) -> None:
-        """All transactions end, one more run; a full one then finds every row as it is."""
+        """End all transactions and run once more; a full run then changes no row."""
         try:
             if self.sound:
                 self.changing.close(commit=True)
@@ -253,7 +255,7 @@ class Histories(RuleBasedStateMachine):
 
     @contextmanager
     def _step(self) -> Iterator[None]:
-        """What fails here leaves the machine unsound: its end would only hide the failure."""
+        """A failure leaves the machine unsound, because its teardown would hide the failure."""
         self.sound = False
         yield
         self.sound = True
@@ -292,59 +294,61 @@ class Histories(RuleBasedStateMachine):
                 == []
             )
 
-    def _run_a_part(self, request: Request, asked_for: Callable[[str, date], bool]) -> None:
+    def _run_a_part(self, request: Request, is_requested: Callable[[str, date], bool]) -> None:
         before = self._table()
         if self._run(request)["status"] == "succeeded":
             self.changing.partly_computed(self._table())
         after, expected = self._table(), metrics_oracle.metrics(self.changing.world)
-        found, wanted = (
-            {key: row for key, row in table.items() if asked_for(*key)}
-            for table in (after, expected)
-        )
-        assert differences_of_tables(found, wanted) == []
-        # of an inactive pool a backfill also takes the days behind its interval that are no longer
-        # in the calendar
+        requested = {key: row for key, row in after.items() if is_requested(*key)}
+        expected = {key: row for key, row in expected.items() if is_requested(*key)}
+        assert differences_of_tables(requested, expected) == []
+        # a backfill also removes days of an inactive pool after its interval that are no longer in
+        # the calendar
         others = {
             key: row
             for key, row in before.items()
-            if not asked_for(*key) and key[0] not in self.changing.world.inactive
+            if not is_requested(*key) and key[0] not in self.changing.world.inactive
         }
         assert others.items() <= after.items()
 
     def _retry(self, run_id: str, end: date) -> None:
-        """The failed run's days, and those that another run has written since."""
+        """The retry computes the failed run's days, and those that another run has written
+        since.
+        """
         written = [day + timedelta(days=1) for _, day in self._table()]
-        if self.changing.known and self.changing.known.end:
-            written.append(self.changing.known.end)
+        if self.changing.last_run and self.changing.last_run.end:
+            written.append(self.changing.last_run.end)
         end = max([end, *written])
-        seen = self.changing.seen_now(end)
+        state = self.changing.state_after_run_now(end)
         self._run(retry=run_id)
-        self.changing.learn(seen)
+        self.changing.learn(state)
         self._compare(end)
 
-    def _known_pools(self, some: set[int] | None) -> tuple[str, ...] | None:
-        known = {row.pool_id for row in self.changing.world.rows}
-        return None if some is None else tuple(sorted(known & {pool_name(pool) for pool in some}))
+    def _existing_pools(self, some: set[int] | None) -> tuple[str, ...] | None:
+        existing = {row.pool_id for row in self.changing.world.rows}
+        return (
+            None if some is None else tuple(sorted(existing & {pool_name(pool) for pool in some}))
+        )
 
     def _run_and_compare(self) -> None:
-        before, seen = self._table(), self.changing.seen_now()
+        before, state = self._table(), self.changing.state_after_run_now()
         bound = self.changing.most_rows(before)
         foreseen = self._run(dry_run=True)["plan"]
         result = self._run()
-        self.changing.learn(seen)
+        self.changing.learn(state)
         self._compare()
         plan = self._check_counts(result, before, bound)
-        assert {name: plan[name] for name in plan.keys() - ONLY_KNOWN_THEN} == {
-            name: foreseen[name] for name in foreseen.keys() - ONLY_KNOWN_THEN
+        assert {name: plan[name] for name in plan.keys() - ONLY_IN_THE_RUN} == {
+            name: foreseen[name] for name in foreseen.keys() - ONLY_IN_THE_RUN
         }
         if result["status"] == "succeeded":
             assert result["rows"]["quarantined"] == foreseen["rows_to_quarantine"]
 
     def _compare(self, end: date | None = None) -> None:
         if end is None and (pools := self.changing.pruned_pools()):
-            found = {key: row for key, row in self._table().items() if key[0] in pools}
+            actual = {key: row for key, row in self._table().items() if key[0] in pools}
             expected = metrics_oracle.metrics(self.changing.unpruned())
-            assert differences_of_tables(found, expected) == []
+            assert differences_of_tables(actual, expected) == []
             self.ground.pruned += 1
         assert (
             differences_of_tables(
@@ -361,8 +365,10 @@ class Histories(RuleBasedStateMachine):
     def _check_counts(
         self, result: dict[str, Any], before: Table, bound: int | None, inserted_meanwhile: int = 0
     ) -> dict[str, Any]:
-        """The ledger's numbers against the plan's, against the table before and after, and against
-        what the changes call for. Returns the plan.
+        """Compare the ledger's counts with the plan, with the table before and after, and with the
+        bound.
+
+        Returns the plan.
         """
         rows, ledger, after = result["rows"], self._last_run(), self._table()
         plan: dict[str, Any] = ledger["plan"]
@@ -379,7 +385,7 @@ class Histories(RuleBasedStateMachine):
             if check["name"] == "pool_daily_metrics.staged_rows"
         ]
         written = rows["inserted"] + rows["updated"] + rows["unchanged"]
-        # copies of a rejected row are one
+        # copies of a rejected row share one entry
         rejected = range(min(1, rows["quarantined"]), rows["quarantined"] + 1)
         assert staged in [[written + number] for number in rejected] or (
             result["status"],
@@ -418,7 +424,7 @@ class Histories(RuleBasedStateMachine):
         )[0]
 
 
-ONLY_KNOWN_THEN = {
+ONLY_IN_THE_RUN = {
     "watermark",
     "seen",
     "rows_to_quarantine",
@@ -445,8 +451,8 @@ def _interrupt() -> SparkSession:
     raise KeyboardInterrupt
 
 
-def _prove(spark: SparkSession, database: Settings, *, examples: int) -> Ground:
-    """Run the machine on examples of its own seed; nothing of hypothesis' settings lasts longer."""
+def _run_machine(spark: SparkSession, database: Settings, *, examples: int) -> Ground:
+    """Run the machine on examples of a new seed, without changing hypothesis' settings."""
     engine = make_engine(database)
     execute(engine, REFUSE)
     number = int(os.environ.get("HISTORIES_SEED") or secrets.randbits(32))
@@ -476,21 +482,21 @@ def _prove(spark: SparkSession, database: Settings, *, examples: int) -> Ground:
 
 @pytest.fixture(autouse=True)
 def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """A failure shows thousands of runs' warnings otherwise."""
+    """Hide the warnings of thousands of runs, which a failure would print."""
     caplog.set_level(logging.ERROR)
 
 
 def test_incremental_runs_equal_a_full_one(spark: SparkSession, database: Settings) -> None:
-    """Half a minute: four examples are some sixty runs of the job."""
-    assert _prove(spark, database, examples=4).examples == 4
+    """Takes half a minute: four examples are about sixty runs of the job."""
+    assert _run_machine(spark, database, examples=4).examples == 4
 
 
 @pytest.mark.long
 def test_thousand_histories(spark: SparkSession, database: Settings) -> None:
-    wanted = int(os.environ.get("HISTORIES") or 1000)
-    ground = _prove(spark, database, examples=-(-wanted // 11))
+    histories = int(os.environ.get("HISTORIES") or 1000)
+    ground = _run_machine(spark, database, examples=-(-histories // 11))
     print(
         f"{ground.examples} examples, {ground.histories} histories, {ground.steps} steps,"
         f" {ground.runs} runs, {ground.pruned} of them compared with what was never pruned"
     )
-    assert ground.histories >= wanted
+    assert ground.histories >= histories

@@ -1,8 +1,8 @@
-"""Tests that a command which is killed before any of its statements is undone, or finished by the
-next one: `models promote` and `rollback`, `db migrate`, `ingest`, a rollback of a release.
+"""Tests that a command that is killed before any of its statements is undone, or completed by the
+next one: `models promote` and `rollback`, `db migrate`, `ingest`, and a rollback of a release.
 
-`-m long` kills before every statement, the daily suite before some. A release itself is killed in
-`test_release.py`, jobs in `test_faults.py`.
+`-m long` kills before every statement, the daily suite before some. `test_release.py` kills a
+release, `test_faults.py` jobs.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def test_killed_promotion_is_undone_or_finished_by_next_command(
     registered: Settings, engine: Engine, moved: Callable[..., None], statements: str
 ) -> None:
     """To the old version, to the new one, and so on: each command is killed one statement later
-    than the one before, and then given again.
+    than the previous one, and then repeated.
     """
     again = {promote: versions.promote, roll_back: versions.roll_back}[moved]
     decided, is_committed = 2, set()
@@ -102,11 +102,15 @@ def test_killed_promotion_is_undone_or_finished_by_next_command(
 
 
 def is_settled(settings: Settings, engine: Engine, serves: str) -> None:
-    """Registry, record and a run agree, each version is registered once, and nothing waits."""
+    """Registry, record and a run agree, each version is registered once, and none is pending."""
     assert champion(settings, engine) == last_decision(settings)["serving_version"] == serves
-    assert [name for name, held in aliases(settings).items() if "champion" in held] == [serves]
-    listed = versions.list_versions(settings, engine)
-    assert sorted(one.version for one in listed) == sorted(NAMES)
+    assert [
+        name
+        for name, aliases_of_version in aliases(settings).items()
+        if "champion" in aliases_of_version
+    ] == [serves]
+    listed_versions = versions.list_versions(settings, engine)
+    assert sorted(version.version for version in listed_versions) == sorted(NAMES)
     assert rows_of(engine, "SELECT version FROM yieldspark.model_outbox") == []
 
 
@@ -193,13 +197,13 @@ STORED = {"raw_defillama_pool_history": 3, "pools": 1, "raw_coinmarketcap_ohlcv"
 
 def is_stored_once(engine: Engine, pools: list[str]) -> None:
     for table, rows in STORED.items():
-        found = rows_of(engine, f"SELECT count(*) AS rows FROM {table}")[0]["rows"]
+        stored = rows_of(engine, f"SELECT count(*) AS rows FROM {table}")[0]["rows"]
         # closes of the days with a price, and of the day before the first snapshot
-        assert found == (rows * len(pools) or 8), table
+        assert stored == (rows * len(pools) or 8), table
 
 
 def pulled(settings: Settings, pools: list[str]) -> dict[str, Any]:
-    """Begun again while the killed pull's backend still has the lock."""
+    """Pull again while the backend of the killed pull still has the lock."""
     deadline = time.monotonic() + SHORT_WAIT_SECONDS
     while True:
         try:
@@ -212,23 +216,25 @@ def pulled(settings: Settings, pools: list[str]) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("processes")
 def test_killed_release_rollback_names_complete_release(tmp_path: Path) -> None:
-    double = FakeStorage(tmp_path / "storage", [BUCKET])
-    with serving([double]) as url:
+    fake = FakeStorage(tmp_path / "storage", [BUCKET])
+    with serving([fake]) as url:
         for version in (FIRST, SECOND):
             publish_at(url, small_release(version))
-    named: list[str | None] = []
-    while release_rollback_is_killed(double, after=len(named) + 1):
-        named.append(latest_version(double))
-        with serving([double]) as url:
+    latest_versions: list[str | None] = []
+    while release_rollback_is_killed(fake, after=len(latest_versions) + 1):
+        latest_versions.append(latest_version(fake))
+        with serving([fake]) as url:
             rollback(cloud_settings(url), FIRST)
-            assert latest_version(double) == FIRST
+            assert latest_version(fake) == FIRST
             rollback(cloud_settings(url), SECOND)
-    # latest.json and the manifest are read, the files are listed, latest.json is written
-    assert named == [SECOND] * 3 + [FIRST]
+    # latest.json and the manifest are read, the files are listed, and latest.json is written
+    assert latest_versions == [SECOND] * 3 + [FIRST]
 
 
-def release_rollback_is_killed(double: FakeStorage, *, after: int) -> bool:
-    """Whether the process was there to be killed when request number `after` was done."""
+def release_rollback_is_killed(fake: FakeStorage, *, after: int) -> bool:
+    """Return whether the process was killed after request number `after`; False if it ended
+    before.
+    """
     process: list[ForkServerProcess] = []
     requests = itertools.count(1)
 
@@ -239,10 +245,10 @@ def release_rollback_is_killed(double: FakeStorage, *, after: int) -> bool:
         os.kill(process[0].pid or 0, signal.SIGKILL)
         return CUT_AFTER
 
-    double.fault = kill
-    with serving([double]) as url:
+    fake.fault = kill
+    with serving([fake]) as url:
         process.append(started(roll_release_back, url, FIRST, statements=NONE, nth=1))
         process[0].join()
-    double.fault = None
+    fake.fault = None
     assert process[0].exitcode in (0, -signal.SIGKILL)
     return process[0].exitcode != 0

@@ -1,5 +1,5 @@
-"""Tests prices and gas by day: nothing is taken from a later day, bad rows are left out, and the
-first changed day is found.
+"""Tests prices and gas by day: no day uses a later one, invalid rows are left out, and the first
+changed day is detected.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def price(engine: Engine, at: str, close: str, symbol: str = "ETH") -> None:
 def test_day_has_latest_close_before_it_and_latest_gas_up_to_it() -> None:
     closes = {"ETH": {day(-300): Decimal(7), day(1): Decimal(10), day(3): Decimal(30)}, "BTC": {}}
     series = align_by_day(closes, {day(2): Decimal("1.5")}, day(0), day(5))
-    assert [one.eth_open for one in series] == [7, 7, 10, 10, 30]
-    assert [one.btc_open for one in series] == [None] * 5
-    assert [one.gas_price_gwei for one in series] == [
+    assert [day_values.eth_open for day_values in series] == [7, 7, 10, 10, 30]
+    assert [day_values.btc_open for day_values in series] == [None] * 5
+    assert [day_values.gas_price_gwei for day_values in series] == [
         None,
         None,
         Decimal("1.5"),
@@ -84,7 +84,7 @@ def test_the_series_takes_each_days_last_good_close(database: Settings, engine: 
     )
     with engine.connect() as connection:
         series = read_market_series(connection, database, day(0), day(6))
-    assert [one.eth_open for one in series] == [
+    assert [day_values.eth_open for day_values in series] == [
         None,
         Decimal("2.5"),
         Decimal("2.5"),
@@ -93,7 +93,7 @@ def test_the_series_takes_each_days_last_good_close(database: Settings, engine: 
         Decimal(4),
     ]
     assert series[3].btc_open == Decimal("42000.12345679")
-    assert [one.gas_price_gwei for one in series] == [None, 20, 20, 20, 20, 20]
+    assert [day_values.gas_price_gwei for day_values in series] == [None, 20, 20, 20, 20, 20]
 
 
 IMPOSSIBLE_MOMENTS = (
@@ -108,8 +108,8 @@ IMPOSSIBLE_MOMENTS = (
 def test_impossible_days_are_quarantined_and_stop_nothing(
     database: Settings, engine: Engine
 ) -> None:
-    """Milliseconds taken for seconds give a year that PostgreSQL stores and Python has not. A
-    forecast of gas to come is no error.
+    """Milliseconds that are read as seconds give a year that PostgreSQL stores and Python does not
+    have. A forecast of future gas is no error.
     """
     for moment in IMPOSSIBLE_MOMENTS:
         price(engine, moment, "3000")
@@ -128,16 +128,16 @@ def test_impossible_days_are_quarantined_and_stop_nothing(
     with engine.begin() as connection:
         series = read_market_series(connection, database, day(0), day(2))
         quarantine_market_rows(connection, database, "r1", now)
-    assert [(one.eth_open, one.gas_price_gwei) for one in series] == [
+    assert [(day_values.eth_open, day_values.gas_price_gwei) for day_values in series] == [
         (None, Decimal(20)),
         (Decimal(1), Decimal(20)),
     ]
-    found = rows_of(
+    quarantined = rows_of(
         engine,
         "SELECT source_table, reason, count(*) AS n FROM yieldspark.quarantine GROUP BY 1, 2 ORDER"
         " BY source_table, reason",
     )
-    assert [(row["source_table"], row["reason"], row["n"]) for row in found] == [
+    assert [(row["source_table"], row["reason"], row["n"]) for row in quarantined] == [
         ("gas_fees_daily", "timestamp_before_2009", 2),
         ("gas_fees_daily", "timestamp_in_future", 4),
         ("raw_coinmarketcap_ohlcv", "timestamp_before_2009", 2),
@@ -148,8 +148,9 @@ def test_impossible_days_are_quarantined_and_stop_nothing(
 def test_loaded_close_is_used_for_its_day(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
-    """Another source stamps its days at their end: its row is corrected, and keeps what the file
-    has no word of.
+    """Another source stamps its days at their end.
+
+    Its row is corrected, and keeps the values that the file lacks.
     """
     price(engine, "2024-01-01 23:59:59.999+00", '1, "market_cap": 9', symbol="eth")
     price(engine, "2024-01-02 10:00+00", "2")
@@ -162,15 +163,13 @@ def test_loaded_close_is_used_for_its_day(
         "date,close,volume\n2024-01-01,10,\n2024-01-02,20,\n2024-01-03,3.0,7\n2024-01-04,40,\n"
     )
     names = ("rows_inserted", "rows_updated", "rows_already_there")
-    assert [
-        [entry[name] for name in names]
-        for _ in range(2)
-        for entry in load_files(database, [file])["files"]
-    ] == [[1, 2, 1], [0, 0, 4]]
+    for counts in ([1, 2, 1], [0, 0, 4]):
+        (entry,) = load_files(database, [file])["files"]
+        assert [entry[name] for name in names] == counts
     with engine.begin() as connection:
         series = read_market_series(connection, database, day(0), day(5))
         quarantine_market_rows(connection, database, "r2", datetime(2024, 1, 9, tzinfo=UTC))
-    assert [one.eth_open for one in series] == [
+    assert [day_values.eth_open for day_values in series] == [
         None,
         Decimal(10),
         Decimal(20),
@@ -232,9 +231,9 @@ def test_stored_series_gives_first_changed_day(engine: Engine) -> None:
 
 def test_days_outside_the_series_have_no_prices() -> None:
     market = market_columns([MarketDay(day(1), Decimal("2.5"), None, Decimal(7))])
-    known = market.at(np.arange(market.first_day - 1, market.first_day + 2))
+    prices = market.at(np.arange(market.first_day - 1, market.first_day + 2))
     nan = pytest.approx(np.nan, nan_ok=True)
-    assert {name: list(values) for name, values in known.items()} == {
+    assert {name: list(values) for name, values in prices.items()} == {
         "eth_open": [nan, 2.5, nan],
         "btc_open": [nan, nan, nan],
         "gas_price_gwei": [nan, 7.0, nan],

@@ -1,8 +1,11 @@
-"""Tests the checks of a commit on a real PostgreSQL, with staging filled as a run leaves it. Needs
-no Spark.
+"""Tests the checks of a commit on a real PostgreSQL, with staging as a run fills it.
+
+Needs no Spark.
 """
 
 from __future__ import annotations
+
+from itertools import chain
 
 import pytest
 from sqlalchemy import Engine
@@ -64,12 +67,12 @@ def test_day_with_tenth_of_pools_is_blocked(daily_run: DailyRun) -> None:
         daily_run.engine,
         "SELECT status, checks FROM yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1",
     )[0]
-    found = {entry["name"]: entry for entry in ledger["checks"]}
-    assert (ledger["status"], failing(found)) == (
+    checks = {entry["name"]: entry for entry in ledger["checks"]}
+    assert (ledger["status"], failing(checks)) == (
         "blocked",
         {"many_pools_missing", "rows_far_below_yesterday"},
     )
-    sample = found["many_pools_missing"]["sample"]
+    sample = checks["many_pools_missing"]["sample"]
     assert [(row["day"], row["pools_before"], row["pools"], row["missing"]) for row in sample] == [
         (NEWEST.isoformat(), 40, 4, 36)
     ]
@@ -77,8 +80,8 @@ def test_day_with_tenth_of_pools_is_blocked(daily_run: DailyRun) -> None:
 
 
 def test_run_after_blocked_run_is_blocked_too(daily_run: DailyRun) -> None:
-    """The newest day is as bad as the day before: the day before is new too, and judged beside the
-    last good one.
+    """The newest day is as incomplete as the day before, which is new too and compared with the
+    last complete day.
     """
     daily_run.store_history(written=NEWEST - DAY)
     daily_run.insert_rows(history(POOLS[:4], NEWEST - DAY, TODAY))
@@ -107,7 +110,7 @@ def test_warning_names_days_that_failing_check_does_not(daily_run: DailyRun) -> 
 def test_pruned_raw_history_does_not_remove_metrics(
     daily_run: DailyRun, share: float, blocked: bool
 ) -> None:
-    """Missing days are wanted to go: 40 pools lose 30 of their 125 days."""
+    """The run removes missing days: 40 pools lose 30 of their 125 days."""
     daily_run.settings = daily_run.settings.model_copy(update={"max_removed_days_share": share})
     daily_run.store_history()
     execute(
@@ -133,15 +136,19 @@ def test_pruned_raw_history_does_not_remove_metrics(
 
 
 def test_covered_days_that_lose_values_count_as_removed(daily_run: DailyRun) -> None:
-    """They keep a row, with what is carried."""
+    """The days keep a row with carried values."""
     daily_run.store_history()
     execute(
         daily_run.engine,
         "UPDATE yieldspark.pool_coverage SET first_day = :first",
         first=FIRST - 120 * DAY,
     )
-    kept = (FIRST - 120 * DAY, FIRST - 119 * DAY), (FIRST - 90 * DAY, FIRST), (NEWEST, TODAY)
-    daily_run.insert_rows([row for first, end in kept for row in history(POOLS, first, end)])
+    intervals = (
+        (FIRST - 120 * DAY, FIRST - 119 * DAY),
+        (FIRST - 90 * DAY, FIRST),
+        (NEWEST, TODAY),
+    )
+    daily_run.insert_rows(list(chain.from_iterable(history(POOLS, *days) for days in intervals)))
     execute(
         daily_run.engine,
         "INSERT INTO yieldspark.observed_days SELECT pool_id, d::date, d, 1, 5, 1e6 FROM pools"
@@ -224,8 +231,9 @@ def test_few_pools_may_be_missing(daily_run: DailyRun) -> None:
 
 
 def test_pools_that_ended_long_ago_are_not_missing(daily_run: DailyRun) -> None:
-    """History as `load` brings it: pools that ended and that nobody called inactive. A full refresh
-    has no day before but those of its own.
+    """History as `load` stores it, with pools that ended and are not marked inactive.
+
+    A full refresh compares with days of its own.
     """
     put_rows(
         daily_run.engine,
@@ -235,8 +243,8 @@ def test_pools_that_ended_long_ago_are_not_missing(daily_run: DailyRun) -> None:
 
 
 def test_pool_carried_on_day_before_is_not_missing(daily_run: DailyRun) -> None:
-    """Their calendars go on, for nobody called them inactive; on the day before they were not
-    observed.
+    """Their calendars continue, because they are not marked inactive; they were not observed on the
+    day before.
     """
     daily_run.store_history()
     dead = POOLS[20:]
@@ -286,8 +294,9 @@ def test_late_correction_has_no_new_day(daily_run: DailyRun) -> None:
     [("actual_apy", True), ("eth_open", True), ("btc_open", False), ("rolling_apy_7d", False)],
 )
 def test_null_shares_by_column(daily_run: DailyRun, column: str, blocked: bool) -> None:
-    """ETH was known to the last run, BTC never was; and metrics of pools that young are not asked
-    for.
+    """The last run had ETH, and no run had BTC.
+
+    Metrics that young pools cannot have are not checked.
     """
     daily_run.store_history()
     execute(
@@ -394,9 +403,9 @@ def test_severities_by_setting(daily_run: DailyRun) -> None:
         daily_run.engine,
         "SELECT checks FROM yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1",
     )[0]
-    found = {entry["name"]: entry for entry in ledger["checks"]}
-    assert failing(found) == {"many_pools_missing", "unknown_pool"}
-    assert "rows_far_below_yesterday" not in found
+    checks = {entry["name"]: entry for entry in ledger["checks"]}
+    assert failing(checks) == {"many_pools_missing", "unknown_pool"}
+    assert "rows_far_below_yesterday" not in checks
 
 
 def test_accepted_check_passes_run_and_records_user(daily_run: DailyRun) -> None:
@@ -408,9 +417,11 @@ def test_accepted_check_passes_run_and_records_user(daily_run: DailyRun) -> None
         "the source is migrating",
     )
     entries = daily_run.run_checks(acceptance=acceptance)
-    said = {name: entry["accepted"] for name, entry in entries.items() if "accepted" in entry}
+    acceptances = {
+        name: entry["accepted"] for name, entry in entries.items() if "accepted" in entry
+    }
     who = {"by": "ann@desk", "reason": "the source is migrating"}
-    assert said == {"many_pools_missing": who, "rows_far_below_yesterday": who}
+    assert acceptances == {"many_pools_missing": who, "rows_far_below_yesterday": who}
     with pytest.raises(CheckFailed, match="rows_far_below_yesterday"):
         daily_run.run_checks(
             acceptance=Acceptance(("many_pools_missing",), "ann@desk", "only half of it")

@@ -1,5 +1,5 @@
-"""Tests the metrics job end to end, with real Spark and a real PostgreSQL: a run, later runs, and
-what must stay unchanged.
+"""Tests the metrics job end to end with real Spark and a real PostgreSQL: a run, later runs, and
+what they must not change.
 """
 
 from __future__ import annotations
@@ -38,23 +38,25 @@ def noon(day: int) -> datetime:
     return datetime.combine(START + timedelta(days=day), time(12), UTC)
 
 
-def job(spark: SparkSession, database: Settings, of: World) -> Run:
+def job(spark: SparkSession, database: Settings, source: World) -> Run:
     def run(
-        *, now: datetime | None = None, retry: str | None = None, **asked: Any
+        *, now: datetime | None = None, retry: str | None = None, **options: Any
     ) -> dict[str, Any]:
         return run_metrics(
-            settings_of(database, of),
-            Request(**asked),
+            settings_of(database, source),
+            Request(**options),
             retry=retry,
             session=lambda rows: spark,
-            now=now or of.now,
+            now=now or source.now,
         )
 
     return run
 
 
-def assert_equal_to_oracle(engine: Engine, of: World) -> None:
-    assert metrics_oracle.differences_of_tables(job_rows(engine), metrics_oracle.metrics(of)) == []
+def assert_equal_to_oracle(engine: Engine, source: World) -> None:
+    assert (
+        metrics_oracle.differences_of_tables(job_rows(engine), metrics_oracle.metrics(source)) == []
+    )
 
 
 def test_run_equals_oracle_and_second_run_changes_nothing(
@@ -95,13 +97,13 @@ def test_quarantine_keeps_reason_and_json(
     result = run()
     run(full_refresh=True)
 
-    kept = quarantined_raw_rows(engine)
+    quarantined = quarantined_raw_rows(engine)
     raw = {row.id: row for row in generated.rows}
-    assert {number: row["reason"] for number, row in kept.items()} == metrics_oracle.quarantine(
-        generated
-    )
-    assert len({row["reason"] for row in kept.values()}) > 5
-    for number, row in kept.items():
+    assert {
+        number: row["reason"] for number, row in quarantined.items()
+    } == metrics_oracle.quarantine(generated)
+    assert len({row["reason"] for row in quarantined.values()}) > 5
+    for number, row in quarantined.items():
         source = raw[number]
         assert (row["raw_json_data"], row["pool_id"], row["timestamp"], row["run_id"]) == (
             source.document,
@@ -131,23 +133,23 @@ def test_quarantine_keeps_reason_and_json(
 Change = Callable[[World, Engine], None]
 
 
-def _add(of: World, engine: Engine, rows: list[tuple[str, datetime, Any]]) -> None:
-    first = max(row.id for row in of.rows) + 1
+def _add(source: World, engine: Engine, rows: list[tuple[str, datetime, Any]]) -> None:
+    first = max(row.id for row in source.rows) + 1
     new = [
         RawRow(first + number, pool, moment, document)
         for number, (pool, moment, document) in enumerate(rows)
     ]
-    of.rows += new
+    source.rows += new
     put_rows(engine, new)
 
 
-def late_correction(of: World, engine: Engine) -> None:
+def late_correction(source: World, engine: Engine) -> None:
     _add(
-        of,
+        source,
         engine,
         [
             (
-                of.rows[7].pool_id,
+                source.rows[7].pool_id,
                 noon(20) + timedelta(hours=11, minutes=59),
                 {"apy": 77.5, "tvlUsd": 12345.0},
             )
@@ -155,62 +157,64 @@ def late_correction(of: World, engine: Engine) -> None:
     )
 
 
-def duplicate(of: World, engine: Engine) -> None:
-    row = next(row for row in of.rows if row.id not in metrics_oracle.quarantine(of))
-    _add(of, engine, [(row.pool_id, row.timestamp, row.document)])
+def duplicate(source: World, engine: Engine) -> None:
+    row = next(row for row in source.rows if row.id not in metrics_oracle.quarantine(source))
+    _add(source, engine, [(row.pool_id, row.timestamp, row.document)])
 
 
-def bad_row_after_good_one(of: World, engine: Engine) -> None:
-    row = next(row for row in of.rows if row.id not in metrics_oracle.quarantine(of))
+def bad_row_after_good_one(source: World, engine: Engine) -> None:
+    row = next(row for row in source.rows if row.id not in metrics_oracle.quarantine(source))
     _add(
-        of,
+        source,
         engine,
         [(row.pool_id, row.timestamp + timedelta(seconds=1), {"apy": "oops", "tvlUsd": 1.0})],
     )
 
 
-def earlier_first_day(of: World, engine: Engine) -> None:
-    _add(of, engine, [(of.rows[3].pool_id, noon(-40), {"apy": 1.0, "tvlUsd": None})])
+def earlier_first_day(source: World, engine: Engine) -> None:
+    _add(source, engine, [(source.rows[3].pool_id, noon(-40), {"apy": 1.0, "tvlUsd": None})])
 
 
-def new_pool(of: World, engine: Engine) -> None:
-    _add(of, engine, [("brand-new", noon(69), {"apy": 3.0, "tvlUsd": 1000.0})])
+def new_pool(source: World, engine: Engine) -> None:
+    _add(source, engine, [("brand-new", noon(69), {"apy": 3.0, "tvlUsd": 1000.0})])
 
 
-def changed_price(of: World, engine: Engine) -> None:
-    of.prices[noon(20) + timedelta(hours=11), "ETH"] = 1234.5
-    put_market(engine, of)
+def changed_price(source: World, engine: Engine) -> None:
+    source.prices[noon(20) + timedelta(hours=11), "ETH"] = 1234.5
+    put_market(engine, source)
 
 
-def changed_gas(of: World, engine: Engine) -> None:
-    of.gas[START + timedelta(days=33)] = 99.25
-    put_market(engine, of)
+def changed_gas(source: World, engine: Engine) -> None:
+    source.gas[START + timedelta(days=33)] = 99.25
+    put_market(engine, source)
 
 
-def next_days(of: World, engine: Engine) -> None:
-    """Two days later; what was today's partial day is complete, and only some pools have something
-    new.
-    """
-    of.now += timedelta(days=2)
-    pools = sorted({row.pool_id for row in of.rows})
+def next_days(source: World, engine: Engine) -> None:
+    """Two days later: yesterday's partial day is complete, and only some pools have new rows."""
+    source.now += timedelta(days=2)
+    pools = sorted({row.pool_id for row in source.rows})
     _add(
-        of,
+        source,
         engine,
         [
-            (pool, of.now - timedelta(days=1, hours=number), {"apy": 5.0 + number, "tvlUsd": 1e5})
+            (
+                pool,
+                source.now - timedelta(days=1, hours=number),
+                {"apy": 5.0 + number, "tvlUsd": 1e5},
+            )
             for number, pool in enumerate(pools[::3])
         ],
     )
 
 
-def gone_inactive(of: World, engine: Engine) -> None:
-    of.inactive |= {row.pool_id for row in of.rows[:400:20]}
-    put_market(engine, of)
+def gone_inactive(source: World, engine: Engine) -> None:
+    source.inactive |= {row.pool_id for row in source.rows[:400:20]}
+    put_market(engine, source)
 
 
-def active_again(of: World, engine: Engine) -> None:
-    of.inactive.clear()
-    put_market(engine, of)
+def active_again(source: World, engine: Engine) -> None:
+    source.inactive.clear()
+    put_market(engine, source)
 
 
 CHANGES = (
@@ -309,11 +313,11 @@ def test_backfill_recomputes_only_its_interval(
         len(expected),
         0,
     )
-    kept = rows_of(
+    metrics = rows_of(
         engine,
         "SELECT DISTINCT date FROM pool_daily_metrics WHERE rolling_apy_7d IS DISTINCT FROM -1",
     )
-    assert {row["date"] for row in kept} == {day for _, day in expected}
+    assert {row["date"] for row in metrics} == {day for _, day in expected}
 
 
 def test_days_skipped_by_backfill_are_computed_later(

@@ -1,7 +1,7 @@
 """Tests that an incremental run after a backfill, a run of some pools or a retry gives the table of
-a full run, and that a full run leaves nothing of rows that are gone.
+a full run, and that a full run leaves no trace of deleted rows.
 
-Each case was once a bug. The random histories of `test_incremental_histories` meet them too rarely.
+Each case was a bug, which the random histories of `test_incremental_histories` reach too rarely.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ QUIET, DAILY = 0, 1
 
 
 def daily(pool: int, back: int, count: int) -> Snapshots:
-    """`count` days in a row, the first one `back` days ago."""
+    """Snapshots of `count` successive days, the first one `back` days ago."""
     return Snapshots(pool, back, count, 1, 0, "both", backwards=False, slot=None)
 
 
@@ -37,14 +37,14 @@ Act = Callable[..., dict[str, Any]]
 @pytest.fixture
 def changing(engine: Engine) -> ChangingWorld:
     """Two pools with a row for each of the last 20 days."""
-    made = ChangingWorld(engine)
-    made.apply([daily(QUIET, 20, 20), daily(DAILY, 20, 20)])
-    return made
+    source = ChangingWorld(engine)
+    source.apply([daily(QUIET, 20, 20), daily(DAILY, 20, 20)])
+    return source
 
 
 @pytest.fixture
 def act(spark: SparkSession, database: Settings, changing: ChangingWorld) -> Act:
-    """Changes, then a run. The interval counts days backward from today."""
+    """Apply changes, then run. The interval counts days backward from today."""
 
     def change_and_run(
         *changes: Change,
@@ -62,10 +62,12 @@ def act(spark: SparkSession, database: Settings, changing: ChangingWorld) -> Act
             if interval
             else (None, None)
         )
-        asked = Request(full_refresh=full, start=start, end=end, pools=pools, retire_missing=retire)
+        request = Request(
+            full_refresh=full, start=start, end=end, pools=pools, retire_missing=retire
+        )
         return run_metrics(
             settings_of(database, changing.world),
-            asked,
+            request,
             retry=retry,
             session=session or (lambda rows: spark),
             now=changing.world.now + clock,
@@ -148,7 +150,7 @@ def no_session(_: int) -> SparkSession:
 
 
 def fail(act: Act, *changes: Change, **options: Any) -> str:
-    """A run that ends in its session stage; its id."""
+    """Run a job that fails in its session stage; returns its run id."""
     with pytest.raises(ZeroDivisionError) as error:
         act(*changes, session=no_session, **options)
     return str(error.value.failed_run[1])  # type: ignore[attr-defined]
@@ -166,7 +168,7 @@ def test_retry_after_later_run(act: Act, changing: ChangingWorld) -> None:
 def test_retried_full_refresh_after_later_run_of_some_pools(
     act: Act, changing: ChangingWorld
 ) -> None:
-    """It takes no day back that is there."""
+    """The retry removes no existing day."""
     failed = fail(act, full=True)
     act(Days(8), daily(DAILY, 1, 1), pools=(pool_name(DAILY),))
     act(retry=failed)
@@ -212,7 +214,7 @@ def test_retiring_missing_days_removes_days_of_deleted_rows(
     act()
     act(gone, **how, retire=True)
     assert_equal_to_full(changing)
-    # after a partial run the next one notices that rows of its overlap are gone, and computes again
+    # the run after a partial one notices that rows of its overlap are gone and recomputes them
     again = act()["rows"]
     assert (again["inserted"], again["updated"], again["removed"]) == (0, 0, 0)
     assert act()["status"] == "nothing_to_do"
@@ -229,7 +231,7 @@ def test_the_newest_day_deleted_of_all_pools(act: Act, changing: ChangingWorld) 
 def test_backfill_retires_missing_days_only_inside_its_interval(
     act: Act, changing: ChangingWorld
 ) -> None:
-    """A calendar has no hole: they carry what was observed before."""
+    """A calendar has no gap: the days carry earlier values."""
     act()
     before = job_rows(changing.engine)
     act(Deleted(QUIET, 20, 10), interval=(16, 14), retire=True)

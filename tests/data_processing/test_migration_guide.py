@@ -54,7 +54,7 @@ LAST_COMPLETE_DAY = (
 
 @pytest.fixture
 def pandas_system(owner_tables: Settings) -> Settings:
-    """The tables of the running system, its history up to today, and the pandas job's metrics."""
+    """The owner's tables with a history up to today, and the pandas job's metrics."""
     engine = make_engine(owner_tables)
     today = datetime.now(UTC).date()
     put_as_owner(engine, history(today))
@@ -69,7 +69,7 @@ def pandas_system(owner_tables: Settings) -> Settings:
 
 @contextmanager
 def role_of_the_guide(database: Settings) -> Iterator[Settings]:
-    """The role that the first block makes, with the rights it gives."""
+    """The role that the first block creates, with the rights that it grants."""
     language, rights = BLOCKS[0]
     assert (language, "CREATE ROLE yieldspark" in rights) == ("sql", True)
     with role_with(database, rights) as settings:
@@ -77,18 +77,18 @@ def role_of_the_guide(database: Settings) -> Iterator[Settings]:
 
 
 def execute_as_owner(engine: Engine, block: str, role: str) -> None:
-    """Each statement by itself: an index that is made concurrently wants no transaction."""
-    named = re.sub(r"\bTO yieldspark\b", f"TO {role}", block)
+    """Execute statements one by one, because CREATE INDEX CONCURRENTLY allows no transaction."""
+    block_of_role = re.sub(r"\bTO yieldspark\b", f"TO {role}", block)
     autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
     with autocommit.connect() as connection:
-        for statement in filter(None, map(str.strip, named.split(";\n"))):
+        for statement in filter(None, map(str.strip, block_of_role.split(";\n"))):
             connection.exec_driver_sql(statement)
 
 
 def test_the_guide_runs_as_written_and_other_jobs_columns_stay(
     pandas_system: Settings, spark: SparkSession, tmp_path: Path
 ) -> None:
-    """Half a minute of work: both jobs on each side of the cut-over, with two small fits."""
+    """Takes half a minute: both jobs on each side of the cut-over, with two small fits."""
     engine = make_engine(pandas_system)
     before = rows_of(engine, OTHERS)
     untouched = "SELECT xmin::text, t.* FROM pool_daily_metrics AS t ORDER BY id"
@@ -106,25 +106,27 @@ def test_the_guide_runs_as_written_and_other_jobs_columns_stay(
                 continue
             for line in block.splitlines():
                 if line.startswith("export "):
-                    given = dict(pair.split("=", 1) for pair in line.split()[1:])
+                    exported = dict(pair.split("=", 1) for pair in line.split()[1:])
                     environment |= {
-                        name: value for name, value in given.items() if not name.startswith("DB_")
+                        name: value
+                        for name, value in exported.items()
+                        if not name.startswith("DB_")
                     }
                     continue
                 assert line.startswith(PROGRAM), line
-                done = command(*line.removeprefix(PROGRAM).split(), **environment)
-                assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    assert rows_of(engine, OTHERS.replace("forecasted_apy, ", "")) == [
-        {name: value for name, value in row.items() if name != "forecasted_apy"} for row in before
-    ]
+                finished = command(*line.removeprefix(PROGRAM).split(), **environment)
+                assert finished.returncode == 0, f"{line}\n{finished.stdout}\n{finished.stderr}"
+    for row in before:
+        del row["forecasted_apy"]
+    assert rows_of(engine, OTHERS.replace("forecasted_apy, ", "")) == before
     back = rows_of(engine, untouched)
-    kept = {(row["pool_id"], row["date"]): row["rolling_apy_7d"] for row in back}
+    metrics = {(row["pool_id"], row["date"]): row["rolling_apy_7d"] for row in back}
     for row in theirs:
-        assert kept[row["pool_id"], row["date"]] == row["rolling_apy_7d"], "not rolled back"
+        assert metrics[row["pool_id"], row["date"]] == row["rolling_apy_7d"], "not rolled back"
 
 
 def test_owner_without_superuser_can_run_statements(owner_tables: Settings) -> None:
-    """Statements of the owner: those that give rights, and the one that reads YieldSpark's own
+    """The owner's statements: those that grant rights, and the one that reads YieldSpark's
     tables.
     """
     (clean_up,) = [block for _, block in BLOCKS if "yieldspark.pool_coverage" in block]
@@ -161,5 +163,5 @@ def test_guide_table_names_every_rule() -> None:
     rules: list[Rule] = [*our_row_rules(), *their_row_rules("m", {})]
     for column in METRIC_COLUMNS:
         rules += column_rules(column, "m", precision)
-    named = re.findall(r"^\| `([a-z_]+)` \|", GUIDE, re.MULTILINE)
-    assert sorted(named) == sorted({rule.name for rule in rules})
+    documented = re.findall(r"^\| `([a-z_]+)` \|", GUIDE, re.MULTILINE)
+    assert sorted(documented) == sorted({rule.name for rule in rules})

@@ -20,7 +20,7 @@ from data_processing.files.number_format import (
 )
 
 
-def seen(*cells: str | None) -> SignEvidence:
+def numbers_of(*cells: str | None) -> SignEvidence:
     return sign_evidence(pa.chunked_array([list(cells)]))
 
 
@@ -28,10 +28,10 @@ def sign(
     *cells: str | None,
     others: tuple[SignEvidence, ...] = (),
     delimiter: str | None = ";",
-    given: DecimalSign | None = None,
+    option: DecimalSign | None = None,
 ) -> DecimalSign:
     return decimal_sign(
-        "column apy of a.csv", seen(*cells), others, delimiter=delimiter, option=given
+        "column apy of a.csv", numbers_of(*cells), others, delimiter=delimiter, option=option
     )
 
 
@@ -71,23 +71,23 @@ def sign(
     ],
 )
 def test_number_formats(cell: str, by_point: str | None, by_comma: str | None) -> None:
-    found = seen(cell)
+    numbers = numbers_of(cell)
     is_clear = (by_point is None) != (by_comma is None)
-    assert bool(found.point) == (is_clear and by_point is not None)
-    assert bool(found.comma) == (is_clear and by_comma is not None)
+    assert bool(numbers.point) == (is_clear and by_point is not None)
+    assert bool(numbers.comma) == (is_clear and by_comma is not None)
     for decimal, expected in ((".", by_point), (",", by_comma)):
         if expected is not None:
-            written = with_decimal_point(
+            converted = with_decimal_point(
                 pa.chunked_array([[cell]]), parse_decimal_sign(decimal) or "."
             )[0].as_py()
-            assert Decimal(written) == Decimal(expected)
+            assert Decimal(converted) == Decimal(expected)
 
 
 @pytest.mark.parametrize(
     "cell", ["n/a", "NaN", "1.2.3", "1,2,3", "1.23.456", "1.234.56,7", "5.25x", "v1.2", "", "."]
 )
 def test_text_that_is_no_number_decides_nothing(cell: str) -> None:
-    assert seen(cell, None) == SignEvidence()
+    assert numbers_of(cell, None) == SignEvidence()
     both = pa.chunked_array([[cell, None]])
     for decimal in (".", ","):
         assert with_decimal_point(both, parse_decimal_sign(decimal) or ".").to_pylist() == [
@@ -105,7 +105,7 @@ def test_one_unambiguous_cell_decides_column() -> None:
 
 
 def test_ambiguous_column_follows_other_columns() -> None:
-    comma, point = seen("5,25"), seen("5.25")
+    comma, point = numbers_of("5,25"), numbers_of("5.25")
     assert sign("1.234", others=(comma, SignEvidence())) == ","
     assert sign("1.234", others=(point,)) == "."
     with pytest.raises(InputError):
@@ -123,22 +123,22 @@ def test_rejects_ambiguous_number_with_both_readings() -> None:
     for delimiter in (",", ";", "\t", "|", None):
         with pytest.raises(InputError, match=r"'1,234', which is 1234 with a decimal point"):
             sign("1,234", delimiter=delimiter)
-    assert sign("1.234", given=",") == ","
-    assert sign("1.234", given=".") == "."
+    assert sign("1.234", option=",") == ","
+    assert sign("1.234", option=".") == "."
 
 
 def test_commas_between_values_leave_the_point_for_decimals() -> None:
     assert sign("1.234", delimiter=",") == "."
     with pytest.raises(InputError):
         sign("1.234", "1,234", delimiter=",")
-    assert sign("1.234", delimiter=",", others=(seen("5,25"),)) == ","
+    assert sign("1.234", delimiter=",", others=(numbers_of("5,25"),)) == ","
 
 
 def test_rejects_column_with_both_signs_and_contradicting_option() -> None:
     with pytest.raises(InputError, match=r"has '5.25', with a decimal point, and '5,5', with a"):
         sign("5.25", "5,5")
     with pytest.raises(InputError, match=r"has '5.25', which --decimal , does not fit"):
-        sign("5.25", given=",")
+        sign("5.25", option=",")
     assert parse_decimal_sign(None) is None
     with pytest.raises(InputError, match=r"allowed are `.` and `,`"):
         parse_decimal_sign(";")

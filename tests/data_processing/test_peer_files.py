@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from common.errors import InputError
-from tests.support.read_files import columns, looked_at, written
+from tests.support.read_files import columns, inspect_path, write_file
 
 POOL = "747c1d2a-c668-4682-b9f9-296708a3dd90"
 HISTORY = "timestamp,pool,tvlUsd,apy\n"
@@ -53,9 +53,9 @@ SECOND = FIRST + dt.timedelta(days=1)
 def test_prices_of_a_site(
     tmp_path: Path, name: str, content: str, closes: dict[dt.datetime, str]
 ) -> None:
-    found = columns(written(tmp_path, name, content))
-    assert dict(zip(found["timestamp"], found["close"], strict=True)) == closes
-    assert set(found["symbol"]) == {"ETH"}
+    columns_of_file = columns(write_file(tmp_path, name, content))
+    assert dict(zip(columns_of_file["timestamp"], columns_of_file["close"], strict=True)) == closes
+    assert set(columns_of_file["symbol"]) == {"ETH"}
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_prices_of_a_site(
     ids=["YCharts", "Dune", "German"],
 )
 def test_gas_of_a_site(tmp_path: Path, content: str) -> None:
-    found = columns(written(tmp_path, "gas.csv", content))
-    assert (found["timestamp"], found["gwei"]) == ([FIRST], ["1.25"])
+    columns_of_file = columns(write_file(tmp_path, "gas.csv", content))
+    assert (columns_of_file["timestamp"], columns_of_file["gwei"]) == ([FIRST], ["1.25"])
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_gas_of_a_site(tmp_path: Path, content: str) -> None:
 )
 def test_dollars_on_either_side(tmp_path: Path, cell: str) -> None:
     line = f'2025-03-01,{POOL},"{cell}",5.25 %\n'
-    found = columns(written(tmp_path, "h.csv", HISTORY + line))
-    assert (found["tvl_usd"], found["apy"]) == (["1234.50"], ["5.25"])
+    columns_of_file = columns(write_file(tmp_path, "h.csv", HISTORY + line))
+    assert (columns_of_file["tvl_usd"], columns_of_file["apy"]) == (["1234.50"], ["5.25"])
 
 
 def test_table_printed_by_psql(tmp_path: Path) -> None:
@@ -86,23 +86,29 @@ def test_table_printed_by_psql(tmp_path: Path) -> None:
         f"       timestamp        |  pool | tvlusd |  apy\n{'-' * 24}+-------+--------+------\n"
         f" 2025-03-01 00:00:00+00 | {POOL} | 1000.5 | 5.25\n(1 row)\n"
     )
-    path = written(tmp_path, "psql.txt", printed)
-    (batch,) = looked_at(path).table.batches()
+    path = write_file(tmp_path, "psql.txt", printed)
+    (batch,) = inspect_path(path).table.batches()
     assert [line.row_number for line in batch.ragged] == [2, 4]
-    found = columns(path)
-    assert (found["timestamp"], found["tvl_usd"], found["apy"]) == ([FIRST], ["1000.5"], ["5.25"])
+    columns_of_file = columns(path)
+    assert (columns_of_file["timestamp"], columns_of_file["tvl_usd"], columns_of_file["apy"]) == (
+        [FIRST],
+        ["1000.5"],
+        ["5.25"],
+    )
 
 
 def test_the_time_of_day_is_never_dropped(tmp_path: Path) -> None:
-    """A snapshot of 23:01 is none of midnight: the last of a day would not be known."""
+    """A snapshot of 23:01 is not one of midnight, or the last snapshot of a day would be
+    unknown.
+    """
     apart = f"date,time,pool,tvl,apy\n2025-03-01,23:01:00,{POOL},1000,5.25\n"
     with pytest.raises(InputError, match=r"day in column date and the time of day in column time"):
-        looked_at(written(tmp_path, "apart.csv", apart))
+        inspect_path(write_file(tmp_path, "apart.csv", apart))
     beside = f"date,datetime,pool,tvl,apy\n2025-03-01,2025-03-01T23:01:00Z,{POOL},1000,5.25\n"
     moment = FIRST + dt.timedelta(hours=23, minutes=1)
-    assert columns(written(tmp_path, "beside.csv", beside))["timestamp"] == [moment]
+    assert columns(write_file(tmp_path, "beside.csv", beside))["timestamp"] == [moment]
     unix = f"date,time,pool,tvl,apy\n2025-03-01,1740787200,{POOL},1000,5.25\n"
-    assert columns(written(tmp_path, "unix.csv", unix))["timestamp"] == [FIRST]
+    assert columns(write_file(tmp_path, "unix.csv", unix))["timestamp"] == [FIRST]
 
 
 def test_parquet_of_pandas_and_polars(tmp_path: Path) -> None:
@@ -115,19 +121,22 @@ def test_parquet_of_pandas_and_polars(tmp_path: Path) -> None:
     ).set_index(["pool", "timestamp"])
     indexed.to_parquet(tmp_path / "pandas.parquet")
     for name in ("polars", "pandas"):
-        found = columns(tmp_path / f"{name}.parquet")
-        assert (found["timestamp"], found["pool_id"]) == ([FIRST], [POOL])
-        assert (found["tvl_usd"], Decimal(found["apy"][0])) == (["1000.5"], Decimal("5.25"))
+        columns_of_file = columns(tmp_path / f"{name}.parquet")
+        assert (columns_of_file["timestamp"], columns_of_file["pool_id"]) == ([FIRST], [POOL])
+        assert (columns_of_file["tvl_usd"], Decimal(columns_of_file["apy"][0])) == (
+            ["1000.5"],
+            Decimal("5.25"),
+        )
 
 
 def test_type_unsupported_by_arrow_is_not_reported_as_damage(tmp_path: Path) -> None:
     pl.DataFrame({"a": [1]}, schema={"a": pl.Int128}).write_parquet(tmp_path / "wide.parquet")
     with pytest.raises(InputError, match=r"does not read: Integers with more than 64 bits"):
-        looked_at(tmp_path / "wide.parquet")
+        inspect_path(tmp_path / "wide.parquet")
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "message"),
     [
         (
             "ETH_USD Historical Data.csv",
@@ -154,9 +163,9 @@ def test_type_unsupported_by_arrow_is_not_reported_as_damage(tmp_path: Path) -> 
     ids=["Investing.com", "Binance", "two header lines", "XML", "a title"],
 )
 def test_unsupported_file_gets_one_message(
-    tmp_path: Path, name: str, content: str, says: str
+    tmp_path: Path, name: str, content: str, message: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        looked_at(written(tmp_path, name, content))
-    assert says in str(caught.value)
+        inspect_path(write_file(tmp_path, name, content))
+    assert message in str(caught.value)
     assert len(str(caught.value)) <= 500

@@ -1,5 +1,5 @@
-"""Tests raw history that is pruned, rewritten or fetched again: no metric is lost, and no decision
-on a row is forgotten.
+"""Tests raw history that is pruned, rewritten or inserted again: no metric and no decision on a row
+is lost.
 """
 
 from __future__ import annotations
@@ -48,22 +48,24 @@ Metrics = Callable[..., dict[str, Any]]
 @pytest.fixture
 def metrics(spark: SparkSession, database: Settings) -> Metrics:
     def run(
-        of: World, meanwhile: Callable[[], object] = lambda: None, **asked: Any
+        source: World, meanwhile: Callable[[], object] = lambda: None, **options: Any
     ) -> dict[str, Any]:
         def session(_: int) -> SparkSession:
             meanwhile()
             return spark
 
-        settings = settings_of(database, of).model_copy(update=asked.pop("settings", {}))
-        dry_run = asked.pop("dry_run", False)
-        return run_metrics(settings, Request(**asked), session=session, now=of.now, dry_run=dry_run)
+        settings = settings_of(database, source).model_copy(update=options.pop("settings", {}))
+        dry_run = options.pop("dry_run", False)
+        return run_metrics(
+            settings, Request(**options), session=session, now=source.now, dry_run=dry_run
+        )
 
     return run
 
 
 def refetch(engine: Engine, condition: str = "true") -> None:
-    """What the owner's fetcher does each day: everything deleted, and what passes its filter
-    fetched again, under ids that other rows had.
+    """Delete all rows and insert those that pass the filter again, under new ids, as the owner's
+    daily fetch does.
     """
     execute(engine, f"CREATE TABLE fetched AS SELECT * FROM {HISTORY} WHERE {condition}")
     execute(engine, f"TRUNCATE {HISTORY} RESTART IDENTITY")
@@ -102,10 +104,10 @@ def last_plan(engine: Engine) -> dict[str, Any]:
 
 @pytest.fixture
 def generated(engine: Engine) -> World:
-    made = world(5, pools=20, days=DAYS)
-    put(engine, made)
+    source = world(5, pools=20, days=DAYS)
+    put(engine, source)
     execute(engine, f"SELECT setval(pg_get_serial_sequence('{HISTORY}', 'id'), 1000000)")
-    return made
+    return source
 
 
 @pytest.mark.parametrize(
@@ -130,9 +132,10 @@ def test_pruned_days_keep_metrics_and_are_read_by_later_windows(
         }[gone],
     )
     assert unchanged(metrics(generated, full_refresh=True))
+    pools = sorted({row.pool_id for row in generated.rows})
     new = [
         RawRow(2_000_000 + number, pool, NOW + timedelta(hours=1), {"apy": 3.0 + number})
-        for number, pool in enumerate(sorted({row.pool_id for row in generated.rows}))
+        for number, pool in enumerate(pools)
     ]
     put_rows(engine, new)
     generated.rows += new
@@ -147,24 +150,24 @@ def test_pruned_days_keep_metrics_and_are_read_by_later_windows(
 def test_refetch_and_changed_gas_value_empty_no_day(
     transport: Transport, restricted: Settings, owner_tables: Settings, spark: SparkSession
 ) -> None:
-    admin, made = make_engine(owner_tables), world(31, pools=20, days=50)
-    put_as_owner(admin, made)
-    settings = settings_of(restricted, made).model_copy(
+    admin, source = make_engine(owner_tables), world(31, pools=20, days=50)
+    put_as_owner(admin, source)
+    settings = settings_of(restricted, source).model_copy(
         update={"read_transport": transport, "write_transport": transport}
     )
 
     def daily_run() -> dict[str, Any]:
-        return run_metrics(settings, Request(), session=lambda _: spark, now=made.now)
+        return run_metrics(settings, Request(), session=lambda _: spark, now=source.now)
 
     daily_run()
     assert REWRITTEN_SOURCE not in last_plan(admin)["warnings"]
     refetch(admin, "right(pool_id, 1) IN ('1', '4', '7')")
-    made.gas[START + timedelta(days=10)] = 77.0
+    source.gas[START + timedelta(days=10)] = 77.0
     change_gas(admin, START + timedelta(days=10))
-    changed = daily_run()
-    assert (changed["mode"], changed["rows"]["removed"]) == ("incremental", 0)
-    assert changed["rows"]["updated"] > 0
-    assert differences_of_tables(job_rows(admin), metrics_oracle.metrics(made)) == []
+    result = daily_run()
+    assert (result["mode"], result["rows"]["removed"]) == ("incremental", 0)
+    assert result["rows"]["updated"] > 0
+    assert differences_of_tables(job_rows(admin), metrics_oracle.metrics(source)) == []
     refetch(admin)
     again = daily_run()
     assert (unchanged(again), last_plan(admin)["warnings"]) == (True, [REWRITTEN_SOURCE])
@@ -175,7 +178,7 @@ def test_refetch_and_changed_gas_value_empty_no_day(
 def test_decisions_apply_to_rows_inserted_again_under_other_ids(
     database: Settings, engine: Engine, generated: World, metrics: Metrics
 ) -> None:
-    """Ids come again too: another row may have that of a dropped one."""
+    """Ids are reused too: another row may have the id of a dropped one."""
     bad = [
         RawRow(3_000_000 + day, "decided", at(day, 18), {"apy": 2e6 + day, "tvlUsd": 5.0})
         for day in (10, 12, 14)
@@ -187,31 +190,31 @@ def test_decisions_apply_to_rows_inserted_again_under_other_ids(
         row["timestamp"]: row["id"]
         for row in rows_of(engine, "SELECT * FROM yieldspark.quarantine WHERE pool_id = 'decided'")
     }
-    dropped, replaced, left = (entries[row.timestamp] for row in bad)
+    dropped, replaced, undecided = (entries[row.timestamp] for row in bad)
     drop_rows(database, engine, Selection((dropped,)), by="ann@desk", note="seen")
     corrected = Replay(Selection((replaced,)), "ann@desk", {replaced: '{"apy": 20.0}'})
     replay_rows(database, engine, corrected, now=NOW)
     metrics(generated)
-    # the source knows nothing of the row that the replay has made
+    # the source does not have the row that the replay created
     refetch(engine, "raw_json_data ->> 'apy' IS DISTINCT FROM '20.0'")
     before = resolutions(engine)
     assert before == {(2e6 + 10): "dropped", (2e6 + 12): "replayed", (2e6 + 14): None}
     assert unchanged(metrics(generated))
     assert resolutions(engine) == before
-    assert show_row(engine, database, left, now=NOW)["raw_rows"] == [
-        row["id"] for row in rows_of(engine, f"SELECT id FROM {HISTORY} WHERE {APY_OF_LEFT}")
+    assert show_row(engine, database, undecided, now=NOW)["raw_rows"] == [
+        row["id"] for row in rows_of(engine, f"SELECT id FROM {HISTORY} WHERE {HAS_UNDECIDED_APY}")
     ]
     looser = replace(generated, max_apy_percent=3e6)
     result = metrics(looser)
     assert result["mode"] == "full_refresh"
     assert {check["name"] for check in result["checks"]} >= {"row_dropped", "row_replaced"}
     assert resolutions(engine) == before | {(2e6 + 14): "accepted"}
-    now_known = RawRow(5_000_000, "decided", at(12, 18), {"apy": 20.0, "tvlUsd": 5.0})
-    looser.rows += [*good, now_known, bad[2]]
+    replayed_row = RawRow(5_000_000, "decided", at(12, 18), {"apy": 20.0, "tvlUsd": 5.0})
+    looser.rows += [*good, replayed_row, bad[2]]
     assert_equal_to_oracle(engine, looser)
 
 
-APY_OF_LEFT = "raw_json_data ->> 'apy' = '2000014.0'"
+HAS_UNDECIDED_APY = "raw_json_data ->> 'apy' = '2000014.0'"
 
 
 def at(day: int, hour: int = 12) -> datetime:
@@ -219,7 +222,7 @@ def at(day: int, hour: int = 12) -> datetime:
 
 
 def resolutions(engine: Engine) -> dict[float, str | None]:
-    """By APY; of another reason that a decided row has by now, the same is true."""
+    """Return resolutions by APY. Entries with another reason have the same resolution."""
     rows = rows_of(engine, "SELECT * FROM yieldspark.quarantine WHERE pool_id = 'decided'")
     return {row["raw_json_data"]["apy"]: row["resolution"] for row in rows}
 
@@ -237,7 +240,7 @@ def test_open_row_that_is_gone_stays_open(
 def test_day_whose_row_was_rewritten_to_bad_one_keeps_its_value(
     engine: Engine, generated: World, metrics: Metrics
 ) -> None:
-    """Of another content it is another row, and the one that counted is gone."""
+    """A row with other content is another row, and the row that counted is gone."""
     rows = [RawRow(3_000_000 + day, "decided", at(day), {"apy": day}) for day in range(9, 14)]
     put_rows(engine, rows)
     generated.rows += rows
@@ -266,7 +269,7 @@ def test_rows_that_are_deleted_between_plan_and_read_lose_no_metric(
 def test_rows_that_are_deleted_between_read_and_commit_lose_no_metric(
     engine: Engine, generated: World, metrics: Metrics
 ) -> None:
-    """A session holds up the commit until it has deleted everything."""
+    """A session delays the commit until it has deleted all rows."""
     waiting = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     with ThreadPoolExecutor(1) as pool, engine.connect() as fetcher:
         fetcher.exec_driver_sql("LOCK TABLE pool_daily_metrics IN EXCLUSIVE MODE")
@@ -335,7 +338,7 @@ def test_spikes_of_a_rewritten_source_are_reported_once(
 
 
 def without_observed_days(engine: Engine) -> None:
-    """As if another version had written the metrics: no observed value is stored."""
+    """Remove the observed values, as a version that did not store them leaves them."""
     execute(engine, "DELETE FROM yieldspark.observed_days")
     execute(
         engine,
@@ -347,18 +350,18 @@ def test_days_pruned_before_stored_values_existed_keep_metrics(
     database: Settings, engine: Engine, generated: World, metrics: Metrics
 ) -> None:
     metrics(generated)
-    kept = job_rows(engine)
+    before = job_rows(engine)
     without_observed_days(engine)
     execute(engine, f"DELETE FROM {HISTORY} WHERE timestamp < '{START + timedelta(days=60)}'")
     assert unchanged(metrics(generated))
-    assert job_rows(engine) == kept
+    assert job_rows(engine) == before
     change_gas(engine, START + timedelta(days=20))
     metrics(generated)
     others = {"gas_price_gwei"}
-    changed = job_rows(engine)
-    assert changed != kept
-    for key, row in kept.items():
-        assert {**row, **{name: changed[key][name] for name in others}} == changed[key]
+    after = job_rows(engine)
+    assert after != before
+    for key, row in before.items():
+        assert {**row, **{name: after[key][name] for name in others}} == after[key]
     assert unchanged(metrics(generated, full_refresh=True))
 
 
@@ -368,8 +371,8 @@ def test_rows_of_another_job_are_read_by_later_windows_and_unchanged(
     """The pandas job's rows of days before the pool's first raw row."""
     values = {day: 4.0 + day / 8 for day in range(DAYS)}
     rows = [RawRow(day, "p", at(day), {"apy": values[day], "tvlUsd": 1e6}) for day in range(DAYS)]
-    made = World(rows=rows[40:], now=NOW)
-    put(engine, made)
+    source = World(rows=rows[40:], now=NOW)
+    put(engine, source)
     execute(
         engine,
         "INSERT INTO pool_daily_metrics (pool_id, date, actual_apy, actual_tvl) SELECT 'p', DATE"
@@ -378,12 +381,12 @@ def test_rows_of_another_job_are_read_by_later_windows_and_unchanged(
         " generate_series(0, 39) AS day",
     )
     theirs = job_rows(engine)
-    expected = metrics_oracle.metrics(replace(made, rows=rows))
-    for asked in ({}, {"full_refresh": True}):
-        metrics(made, **asked)
-        found = job_rows(engine)
-        # as text: NaN is not equal to itself
-        assert {key: str(found[key]) for key in theirs} == {k: str(r) for k, r in theirs.items()}
-        ours = {key: row for key, row in found.items() if key not in theirs}
-        wanted = {key: row for key, row in expected.items() if key not in theirs}
-        assert differences_of_tables(ours, wanted) == []
+    expected = metrics_oracle.metrics(replace(source, rows=rows))
+    for options in ({}, {"full_refresh": True}):
+        metrics(source, **options)
+        stored = job_rows(engine)
+        # compared as text, because NaN does not equal itself
+        assert {key: str(stored[key]) for key in theirs} == {k: str(r) for k, r in theirs.items()}
+        ours = {key: row for key, row in stored.items() if key not in theirs}
+        expected_of_ours = {key: row for key, row in expected.items() if key not in theirs}
+        assert differences_of_tables(ours, expected_of_ours) == []

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import pytest
@@ -114,11 +115,11 @@ def by_postgresql(
     engine: Engine, rows: list[Row], *, dropped: bool = False
 ) -> dict[int, tuple[Any, ...]]:
     columns = "id bigint, timestamp timestamptz, apy text, tvl text"
-    given_rows = (
+    rows_as_table = (
         f"SELECT id, timestamp, apy, tvl, false AS not_in_pools, {dropped} AS dropped, false AS"
         f" replaced FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r({columns})"
     )
-    query = validated_rows(given_rows, CHECKS)
+    query = validated_rows(rows_as_table, CHECKS)
     document = json.dumps(
         [
             {"id": n, "timestamp": moment.isoformat(), "apy": apy, "tvl": tvl}
@@ -141,7 +142,7 @@ def test_both_dialects_agree_on_awkward_texts(spark: SparkSession, engine: Engin
     assert by_spark(spark, rows) == by_postgresql(engine, rows)
 
 
-# shrinking would be hundreds of Spark jobs
+# shrinking would take hundreds of Spark jobs
 @hypothesis_settings(
     max_examples=5,
     deadline=None,
@@ -162,11 +163,11 @@ def test_both_dialects_agree_on_arbitrary_texts(
         (number, "p", datetime(2024, 1, 1, tzinfo=UTC), value, "1")
         for number, value in enumerate(texts)
     ]
-    reasons = [
-        {number: reason for number, (_, _, reason) in validated_rows.items()}
-        for validated_rows in (by_spark(spark, rows), by_postgresql(engine, rows))
-    ]
-    assert reasons[0] == reasons[1]
+    assert _reasons(by_spark(spark, rows)) == _reasons(by_postgresql(engine, rows))
+
+
+def _reasons(validated: Mapping[int, tuple[Any, Any, Any]]) -> dict[int, Any]:
+    return {number: reason for number, (_, _, reason) in validated.items()}
 
 
 REASONS: list[tuple[Any, str | None]] = [
@@ -244,21 +245,22 @@ def test_dropped_row_keeps_its_reason(spark: SparkSession, engine: Engine) -> No
     ],
 )
 def test_severity_is_in_catalogue(monkeypatch: pytest.MonkeyPatch, checks: Any, name: str) -> None:
-    found = {check.name: check.severity for check in checks(load_settings(_env_file=None), NOW)}
+    severities = {
+        check.name: check.severity for check in checks(load_settings(_env_file=None), NOW)
+    }
     monkeypatch.setitem(CATALOGUE, name, replace(CATALOGUE[name], severity="warn"))
     assert {
         check.name: check.severity for check in checks(load_settings(_env_file=None), NOW)
-    } == found | {name: "warn"}
+    } == severities | {name: "warn"}
 
 
 def test_the_catalogue_has_every_check_of_rows_and_no_other() -> None:
     settings = load_settings(_env_file=None)
-    there = {
-        check.name
-        for checks in (raw_row_checks, price_checks, gas_checks)
-        for check in checks(settings, NOW)
-    }
-    assert there == {
+    checks = chain(
+        raw_row_checks(settings, NOW), price_checks(settings, NOW), gas_checks(settings, NOW)
+    )
+    names = {check.name for check in checks}
+    assert names == {
         check.name
         for check in CATALOGUE.values()
         if check.level == "row" and check.fixed_reason != CANNOT_BE_STORED
@@ -295,19 +297,19 @@ def test_each_reason_of_a_market_row(engine: Engine, column: str) -> None:
     checks = {"close": price_checks, "gas": gas_checks}[column](load_settings(_env_file=None), NOW)
     values = list(MARKET_VALUES[column])
     day = "TIMESTAMPTZ '2024-06-01' AS data_timestamp, DATE '2024-06-01' AS date, 'ETH' AS symbol"
-    given_values = (
+    rows_as_table = (
         f"SELECT position, value AS {column}, {day} FROM unnest(CAST(:values AS text[])) WITH"
         " ORDINALITY AS given (value, position)"
     )
     query = validated(
-        given_values,
+        rows_as_table,
         others=("position", "data_timestamp", "date", "symbol"),
         texts=(column,),
         checks=checks,
     )
     with engine.connect() as connection:
-        found = {
+        reasons = {
             values[row.position - 1]: row.reason
             for row in connection.execute(text(query), {"values": values})
         }
-    assert found == MARKET_VALUES[column]
+    assert reasons == MARKET_VALUES[column]

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
+from itertools import product
 from typing import Any
 
 import pytest
@@ -35,26 +36,26 @@ def noon(day: int) -> datetime:
 
 @pytest.fixture
 def history(engine: Engine) -> World:
-    """Two pools over twenty days; on day 10 the one has an APY beyond the limit, on day 12 the
-    other one that is no number.
+    """Two pools over twenty days.
+
+    On day 10, `a` has an APY beyond the limit; on day 12, `b` has one that is no number.
     """
     rows = [
         RawRow(0, pool, noon(day), {"apy": 5.0 + day / 7, "tvlUsd": 1e6 + day})
-        for day in range(DAYS)
-        for pool in ("a", "b")
+        for day, pool in product(range(DAYS), ("a", "b"))
     ]
     rows += [
         RawRow(0, "a", noon(10) + timedelta(hours=6), {"apy": 2e6, "tvlUsd": 5.0}),
         RawRow(0, "b", noon(12) + timedelta(hours=6), {"apy": "?", "tvlUsd": 7.0}),
     ]
-    made = World(
+    source = World(
         rows=[replace(row, id=number) for number, row in enumerate(rows, start=1)], now=NOW
     )
-    put(engine, made)
+    put(engine, source)
     execute(
         engine, "SELECT setval(pg_get_serial_sequence('raw_defillama_pool_history', 'id'), 1000)"
     )
-    return made
+    return source
 
 
 Metrics = Callable[..., dict[str, Any]]
@@ -62,9 +63,12 @@ Metrics = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def metrics(spark: SparkSession, database: Settings) -> Metrics:
-    def run(of: World, **asked: Any) -> dict[str, Any]:
+    def run(source: World, **options: Any) -> dict[str, Any]:
         return run_metrics(
-            settings_of(database, of), Request(**asked), session=lambda rows: spark, now=of.now
+            settings_of(database, source),
+            Request(**options),
+            session=lambda rows: spark,
+            now=source.now,
         )
 
     return run
@@ -74,15 +78,16 @@ def quarantined(engine: Engine) -> dict[str, Any]:
     return {row["reason"]: row for row in rows_of(engine, "SELECT * FROM yieldspark.quarantine")}
 
 
-def known_rows(engine: Engine, of: World) -> None:
-    """The world learns the raw rows that others have inserted."""
-    found = rows_of(
+def add_inserted_rows(engine: Engine, source: World) -> None:
+    """Add raw rows that a replay has inserted to the world."""
+    inserted = rows_of(
         engine,
         "SELECT id, pool_id, timestamp, raw_json_data FROM raw_defillama_pool_history WHERE id >"
         " 1000 ORDER BY id",
     )
-    of.rows += [
-        RawRow(row["id"], row["pool_id"], row["timestamp"], row["raw_json_data"]) for row in found
+    source.rows += [
+        RawRow(row["id"], row["pool_id"], row["timestamp"], row["raw_json_data"])
+        for row in inserted
     ]
 
 
@@ -97,7 +102,7 @@ def test_next_run_uses_corrected_row(
         Replay(Selection((entry["id"],)), "ann@desk", {entry["id"]: '{"apy": 20.0}'}),
         now=NOW,
     )
-    known_rows(engine, history)
+    add_inserted_rows(engine, history)
     assert history.rows[-1].document == {"apy": 20.0, "tvlUsd": 5.0}
 
     incremental = metrics(history)
@@ -127,7 +132,7 @@ def test_replay_under_other_limits_and_following_full_run(
         now=NOW,
     )
     assert result["rows"]["inserted"] == 1
-    known_rows(engine, looser)
+    add_inserted_rows(engine, looser)
     assert metrics(looser)["mode"] == "full_refresh"
     assert_equal_to_oracle(engine, looser)
     assert quarantined(engine)["apy_beyond_limit"]["resolution"] == "replayed"
@@ -136,8 +141,8 @@ def test_replay_under_other_limits_and_following_full_run(
 def test_other_limits_accept_and_reopen_rows(
     engine: Engine, history: World, metrics: Metrics
 ) -> None:
-    """Without a replay: the full run that new limits bring uses the row itself, and the old limits
-    put it where it was.
+    """Without a replay: new limits bring a full run that uses the row, and the old limits
+    quarantine it again.
     """
     metrics(history)
     loose = metrics(replace(history, max_apy_percent=3e6))
@@ -202,7 +207,7 @@ def test_dropped_row_stays_dropped(
     drop_rows(database, engine, Selection(reason="apy_beyond_limit"), by="ann@desk", note="seen")
     metrics(history, full_refresh=True)
     assert quarantined(engine)["apy_beyond_limit"]["resolution"] == "dropped"
-    # of other content it is another row
+    # a row with other content is another row
     execute(
         engine,
         'UPDATE raw_defillama_pool_history SET raw_json_data = raw_json_data || \'{"apy": "?"}\' '
@@ -220,26 +225,26 @@ def test_dropped_row_stays_dropped(
     ]
 
 
-def drop(database: Settings, engine: Engine, of: World, reason: str, row: RawRow) -> None:
+def drop(database: Settings, engine: Engine, source: World, reason: str, row: RawRow) -> None:
     drop_rows(database, engine, Selection(reason=reason), by="ann@desk", note="wrong clock")
-    of.rows.remove(row)
+    source.rows.remove(row)
 
 
-def assert_quarantined(engine: Engine, of: World, metrics: Metrics) -> None:
-    assert_equal_to_oracle(engine, of)
-    again = metrics(of, full_refresh=True)
+def assert_quarantined(engine: Engine, source: World, metrics: Metrics) -> None:
+    assert_equal_to_oracle(engine, source)
+    again = metrics(source, full_refresh=True)
     assert (again["rows"]["inserted"], again["rows"]["updated"], again["rows"]["removed"]) == (
         0,
         0,
         0,
     )
-    assert again["rows"]["read"] == len(of.rows) + 1, "it is read, and rejected like any other"
-    kept = rows_of(
+    assert again["rows"]["read"] == len(source.rows) + 1, "it is read, and rejected like any other"
+    resolutions = rows_of(
         engine,
         "SELECT resolution, note FROM yieldspark.quarantine WHERE reason IN ('timestamp_in_future',"
         " 'row_dropped')",
     )
-    assert kept == [{"resolution": "dropped", "note": "wrong clock"}] * 2
+    assert resolutions == [{"resolution": "dropped", "note": "wrong clock"}] * 2
 
 
 def test_dropped_future_row_is_not_used_later(
@@ -281,7 +286,7 @@ def test_row_dropped_during_run_is_removed_by_next_run(
     history.rows.append(today)
     assert metrics(history)["rows"]["inserted"] == 2
     assert_equal_to_oracle(engine, history)
-    # as a drop leaves it whose transaction the run, reading already, did not see
+    # as after a drop whose transaction a run did not see because it was already reading
     execute(
         engine,
         "UPDATE yieldspark.quarantine SET resolution = NULL WHERE reason = 'timestamp_in_future'",
@@ -295,11 +300,11 @@ def test_row_dropped_during_run_is_removed_by_next_run(
 def test_partial_run_resolves_nothing(engine: Engine, history: World, metrics: Metrics) -> None:
     metrics(history)
     looser = replace(history, max_apy_percent=3e6)
-    for asked in (
+    for options in (
         {"start": START, "end": START + timedelta(days=5)},
         {"full_refresh": True, "pools": ("b",)},
     ):
-        assert metrics(looser, **asked)["status"] == "succeeded"
+        assert metrics(looser, **options)["status"] == "succeeded"
     assert quarantined(engine)["apy_beyond_limit"]["resolution"] is None
 
 

@@ -52,17 +52,17 @@ COLUMNS = (
 )
 
 
-def limits(of: World) -> Settings:
+def limits(source: World) -> Settings:
     return load_settings(
         _env_file=None,
-        max_fill_days=of.max_fill_days,
-        max_apy_percent=of.max_apy_percent,
-        max_tvl_usd=of.max_tvl_usd,
+        max_fill_days=source.max_fill_days,
+        max_apy_percent=source.max_apy_percent,
+        max_tvl_usd=source.max_tvl_usd,
     )
 
 
 def raw_frame(spark: SparkSession, rows: list[RawRow]) -> DataFrame:
-    read = [
+    records = [
         (
             r.id,
             r.pool_id,
@@ -76,7 +76,7 @@ def raw_frame(spark: SparkSession, rows: list[RawRow]) -> DataFrame:
         )
         for r in rows
     ]
-    return spark.createDataFrame(read, RAW)
+    return spark.createDataFrame(records, RAW)
 
 
 def table(frame: DataFrame) -> dict[tuple[str, date], dict[str, Any]]:
@@ -88,41 +88,44 @@ def table(frame: DataFrame) -> dict[tuple[str, date], dict[str, Any]]:
 
 def computed(
     spark: SparkSession,
-    of: World,
+    source: World,
     calendar: list[tuple[Any, ...]],
     rows: list[RawRow] | None = None,
 ) -> dict[tuple[str, date], dict[str, Any]]:
-    """The product's rows for `calendar`; `rows` (default: all up to the run's end) is what a run
-    would have read.
+    """Return the product's rows for `calendar`.
+
+    `rows` are those that a run would read (default: all up to the run's end).
     """
-    end = metrics_oracle.run_end(of)
-    read = (
+    end = metrics_oracle.run_end(source)
+    rows_read = (
         rows
         if rows is not None
         else [
-            row for row in of.rows if end and (row.timestamp.date() < end or row.timestamp > of.now)
+            row
+            for row in source.rows
+            if end and (row.timestamp.date() < end or row.timestamp > source.now)
         ]
     )
-    parsed = parse_raw_rows(raw_frame(spark, read), raw_row_checks(limits(of), of.now))
+    parsed = parse_raw_rows(raw_frame(spark, rows_read), raw_row_checks(limits(source), source.now))
     snapshots = group_by_pool(parsed, spark.createDataFrame(calendar, INTERVALS))
     days = snapshots.mapInArrow(
-        compute_pool_metrics(of.max_fill_days, market_columns(()), Provenance("raw", "run")), SCHEMA
+        compute_pool_metrics(source.max_fill_days, market_columns(()), Provenance("raw", "run")),
+        SCHEMA,
     ).cache()
     rejected = {row.snapshot: row.reason for row in days.where("reason IS NOT NULL").collect()}
-    assert rejected == {
-        number: reason
-        for number, reason in metrics_oracle.quarantine(of).items()
-        if number in {row.id for row in read}
-    }
+    ids = {row.id for row in rows_read}
+    reasons = metrics_oracle.quarantine(source).items()
+    assert rejected == {number: reason for number, reason in reasons if number in ids}
     return table(days.where("reason IS NULL").drop(*REJECTED, *SNAPSHOT_COLUMNS, *MARKET))
 
 
-def full_calendar(of: World) -> list[tuple[Any, ...]]:
-    end = metrics_oracle.run_end(of)
-    return [
-        (pool, None, None if pool in of.inactive else end, date(2018, 1, 1), end)
-        for pool in {row.pool_id for row in of.rows}
-    ]
+def full_calendar(source: World) -> list[tuple[Any, ...]]:
+    end = metrics_oracle.run_end(source)
+    calendar = []
+    for pool in {row.pool_id for row in source.rows}:
+        open_end = None if pool in source.inactive else end
+        calendar.append((pool, None, open_end, date(2018, 1, 1), end))
+    return calendar
 
 
 @pytest.mark.parametrize(("seed", "max_fill_days"), [(1, 7), (2, 0), (3, 31)])
@@ -153,7 +156,7 @@ SNAPSHOT = st.tuples(
 )
 
 
-# shrinking would be hundreds of Spark jobs
+# shrinking would take hundreds of Spark jobs
 @settings(
     max_examples=4,
     deadline=None,
@@ -168,7 +171,9 @@ SNAPSHOT = st.tuples(
 def test_arbitrary_pools_equal_the_oracle(
     spark: SparkSession, pools: list[list[tuple[int, int, Any]]], inactive: set[int], fill: int
 ) -> None:
-    flat = [(f"p{number}", snapshot) for number, pool in enumerate(pools) for snapshot in pool]
+    flat = []
+    for number, pool in enumerate(pools):
+        flat += [(f"p{number}", snapshot) for snapshot in pool]
     midnight = datetime.combine(START, datetime.min.time(), UTC)
     rows = [
         RawRow(n, pool, midnight + timedelta(days=day, seconds=second), document)
@@ -204,11 +209,11 @@ def test_read_limited_to_look_back_gives_same_rows(spark: SparkSession) -> None:
         (pool, read_from if pool in older else None, stop, write_from, end)
         for pool, _, stop, _, _ in full_calendar(generated)
     ]
-    read = [row for row in generated.rows if read_from <= row.timestamp.date() < end]
+    rows_read = [row for row in generated.rows if read_from <= row.timestamp.date() < end]
     expected = metrics_oracle.metrics(generated)
     assert (
         metrics_oracle.differences(
-            computed(spark, generated, calendar, read), expected, COLUMNS, since=write_from
+            computed(spark, generated, calendar, rows_read), expected, COLUMNS, since=write_from
         )
         == []
     )
@@ -228,7 +233,7 @@ def test_the_grid_and_the_windows_shuffle_once(spark: SparkSession) -> None:
 
 
 def test_table_has_exactly_rows_of_tasks() -> None:
-    """The names stand twice: a Python worker must not load the tables."""
+    """The names are repeated in the product, because a Python worker must not load the tables."""
     assert sorted(VALUES) == sorted(METRIC_COLUMNS)
 
 

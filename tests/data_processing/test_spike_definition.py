@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from itertools import chain, groupby
 from random import Random
 from typing import Any
 
@@ -30,7 +30,9 @@ Spike = tuple[str, datetime, str, float, float, float, bool]
 
 
 def random_rows(random: Random, pool: str) -> list[RawRow]:
-    """Up to MOST_ROWS rows of NEWEST on a grid of half hours, so that some share a moment."""
+    """Return up to MOST_ROWS rows of NEWEST on a grid of half hours, so that some share a
+    moment.
+    """
     return [
         RawRow(
             0,
@@ -54,14 +56,16 @@ def is_usable(document: Mapping[str, Any]) -> bool:
 def defined_spikes(
     rows: Sequence[RawRow], new: set[datetime], within: timedelta, factor: float
 ) -> Iterator[Spike]:
-    """A snapshot far from the one before, and the next one back, in one pool's `rows` in the order
-    of their ids. A moment has the value of its last usable row.
+    """Return snapshots far from the previous one whose next one is near it again.
+
+    `rows` are one pool's, in the order of their ids. The value of a moment is that of its last
+    usable row.
     """
     usable = sorted((row for row in rows if is_usable(row.document)), key=lambda row: row.timestamp)
     snapshots = [list(same)[-1] for _, same in groupby(usable, key=lambda row: row.timestamp)]
     for measure, name in (("apy", "apy"), ("tvl", "tvlUsd")):
-        known = [row for row in snapshots if row.document[name] is not None]
-        for three in zip(known, known[1:], known[2:], strict=False):
+        with_value = [row for row in snapshots if row.document[name] is not None]
+        for three in zip(with_value, with_value[1:], with_value[2:], strict=False):
             before, spike, after = (row.document[name] for row in three)
             low, high, back = (max(abs(value), FLOORS[measure]) for value in (before, spike, after))
             if (
@@ -90,24 +94,20 @@ def test_query_equals_definition(database: Settings, engine: Engine) -> None:
     old = {pool: random_rows(random, pool) if random.random() < 0.5 else [] for pool in pools}
     new = {pool: random_rows(random, pool) for pool in pools}
     daily_run.store_history(pools)
-    daily_run.insert_rows([row for pool in pools for row in old[pool]])
+    daily_run.insert_rows(list(chain.from_iterable(old[pool] for pool in pools)))
     add_run(engine, database, datetime.now(UTC), TODAY - DAY)
-    daily_run.insert_rows([row for pool in pools for row in new[pool]])
+    daily_run.insert_rows(list(chain.from_iterable(new[pool] for pool in pools)))
     plan = plan_metrics(database, engine, Request(), table="yieldspark.a_plan", now=NOW)
     with engine.connect() as connection:
         for statement in spike_preparation(database, plan):
             connection.execute(text(statement))
         query, parameters = spike_query(database, plan)
-        found = [tuple(row) for row in connection.execute(text(query), parameters)]
-    wanted = [
-        spike
-        for pool in pools
-        for spike in defined_spikes(
-            old[pool] + new[pool],
-            {row.timestamp for row in new[pool]},
-            timedelta(hours=database.spike_window_hours),
-            database.max_spike_factor,
-        )
-    ]
-    assert sorted(found) == sorted(wanted)
-    assert len(wanted) > CASES / 2
+        spikes = [tuple(row) for row in connection.execute(text(query), parameters)]
+    window = timedelta(hours=database.spike_window_hours)
+    expected: list[Spike] = []
+    for pool in pools:
+        new_moments = {row.timestamp for row in new[pool]}
+        rows = old[pool] + new[pool]
+        expected += defined_spikes(rows, new_moments, window, database.max_spike_factor)
+    assert sorted(spikes) == sorted(expected)
+    assert len(expected) > CASES / 2

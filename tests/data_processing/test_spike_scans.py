@@ -5,6 +5,7 @@ statistics. `python -m benchmarks.spikes` measures its speed.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ MOST_SCANS = 6
 def test_without_an_index_raw_history_is_scanned_a_few_times(
     database: Settings, engine: Engine, analyzed_before: bool
 ) -> None:
-    """Statistics of before the new rows came say that there are none."""
+    """Statistics from before the new rows show none of them."""
     drop_secondary_indexes(engine)
     daily_run = DailyRun(database, engine)
     daily_run.store_history()
@@ -38,8 +39,7 @@ def test_without_an_index_raw_history_is_scanned_a_few_times(
     daily_run.insert_rows(
         [
             RawRow(0, pool, at(NEWEST - DAY, 4 * hour), {"tvlUsd": 1e6 + hour})
-            for pool in POOLS
-            for hour in range(6)
+            for pool, hour in product(POOLS, range(6))
         ]
     )
     plan = plan_metrics(database, engine, Request(), table=TABLE, now=NOW)
@@ -59,7 +59,7 @@ def test_without_an_index_raw_history_is_scanned_a_few_times(
 def test_few_new_rows_are_looked_up_by_index(
     database: Settings, engine: Engine, indexed: bool
 ) -> None:
-    """Both ways find the same."""
+    """Both ways give the same spikes."""
     if not indexed:
         drop_secondary_indexes(engine)
     daily_run = DailyRun(database, engine)
@@ -92,8 +92,9 @@ def test_few_new_rows_are_looked_up_by_index(
 
 
 def test_rows_beyond_work_mem_take_no_longer_each(database: Settings, engine: Engine) -> None:
-    """One pool with a snapshot every four seconds. Windows that were read again from disk for each
-    row took minutes here.
+    """One pool with a snapshot every four seconds.
+
+    It took minutes when each row read its window again from disk.
     """
     daily_run = DailyRun(database, engine)
     daily_run.store_history(POOLS[:1])
@@ -117,7 +118,7 @@ def test_rows_beyond_work_mem_take_no_longer_each(database: Settings, engine: En
 
 
 def _scans(connection: Connection, statement: str, parameters: dict[str, Any]) -> int:
-    """How often the statement passes over raw history, by what PostgreSQL says it did."""
+    """Return how often the statement scans raw history, by PostgreSQL's own report."""
     return sum(
         node["Actual Loops"]
         for node in _nodes(_explained(connection, statement, parameters))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -49,7 +49,7 @@ NO_SPIKES: dict[str, Snapshots] = {
 def test_spike_definition(
     daily_run: DailyRun, monkeypatch: pytest.MonkeyPatch, measure: str
 ) -> None:
-    """1 % is to an APY what 1,000 USD are to a TVL, and the limits are as far away."""
+    """An APY of 1 % corresponds to a TVL of 1,000 USD, with limits equally far away."""
     monkeypatch.setattr(batch_checks, "SAMPLE_ROWS", 100)
     kinds = SPIKES | NO_SPIKES
     unit = 0.001 if measure == "apy" else 1.0
@@ -127,16 +127,15 @@ def test_spike_reports_whether_it_is_value_of_its_day(daily_run: DailyRun) -> No
 
 
 def test_first_run_looks_for_spikes_in_newest_days(daily_run: DailyRun) -> None:
-    old, new = (
-        [
-            RawRow(0, "p", at(day, hour), {"tvlUsd": value})
-            for hour, value in ((1, 1e6), (2, 1e8), (3, 1e6))
-        ]
-        for day in (NEWEST - 8 * DAY, NEWEST)
-    )
+    old, new = _spike_of(NEWEST - 8 * DAY), _spike_of(NEWEST)
     put_rows(daily_run.engine, numbered(old + new))
     entry = daily_run.run_checks()["spike"]
     assert (entry["failing"], entry["sample"][0]["timestamp"][:10]) == (1, NEWEST.isoformat())
+
+
+def _spike_of(day: date) -> list[RawRow]:
+    values = ((1, 1e6), (2, 1e8), (3, 1e6))
+    return [RawRow(0, "p", at(day, hour), {"tvlUsd": value}) for hour, value in values]
 
 
 def test_backfill_looks_for_spikes_in_its_newest_days(daily_run: DailyRun) -> None:
@@ -154,10 +153,8 @@ def test_backfill_looks_for_spikes_in_its_newest_days(daily_run: DailyRun) -> No
     )
 
 
-def test_only_newest_rows_are_looked_at(
-    daily_run: DailyRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each pool's last row is the day's normal one."""
+def test_only_newest_rows_are_checked(daily_run: DailyRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last row of each pool is a normal one."""
     daily_run.store_history(POOLS[:2])
     for pool, hour in zip(POOLS, (1, 6), strict=False):
         daily_run.insert_rows(

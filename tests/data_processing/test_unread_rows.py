@@ -5,6 +5,7 @@ next run report their days until a run has read them, and report no other rows.
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from itertools import product
 from typing import Any
 
 import pytest
@@ -24,16 +25,19 @@ DAYS = 60
 
 
 class History:
-    """Two pools with a snapshot a day, read by a first run."""
+    """Two pools with a snapshot a day, which a first run has read."""
 
     def __init__(self, settings: Settings, engine: Engine, spark: SparkSession) -> None:
         self.settings, self.engine, self.spark = settings, engine, spark
         self.number = 0
-        self.put(*((pool, n) for pool in "ab" for n in range(DAYS)))
+        self.put(*product("ab", range(DAYS)))
         self.run()
 
     def put(self, *days: tuple[str, int], inserted: datetime | None = None) -> None:
-        """Snapshots of (pool, day number); `inserted` is what a copy keeps of the original."""
+        """Insert snapshots of (pool, day number).
+
+        `inserted` is their insertion timestamp, as a copy keeps it.
+        """
         rows = [
             raw(self.number + n, pool, FIRST + timedelta(days=day))
             for n, (pool, day) in enumerate(days, start=1)
@@ -48,15 +52,15 @@ class History:
             )
         self.number += len(rows)
 
-    def run(self, now: datetime = NOW, **asked: Any) -> dict[str, Any]:
-        return run_metrics(self.settings, Request(**asked), session=self._session, now=now)
+    def run(self, now: datetime = NOW, **options: Any) -> dict[str, Any]:
+        return run_metrics(self.settings, Request(**options), session=self._session, now=now)
 
     def _session(self, _: int) -> SparkSession:
         return self.spark
 
-    def warnings(self, **asked: Any) -> list[str]:
-        """What a dry run warns of."""
-        plan = run_metrics(self.settings, Request(**asked), dry_run=True, now=NOW)["plan"]
+    def warnings(self, **options: Any) -> list[str]:
+        """Return the warnings of a dry run."""
+        plan = run_metrics(self.settings, Request(**options), dry_run=True, now=NOW)["plan"]
         return list(plan["warnings"])
 
 
@@ -69,11 +73,11 @@ def test_restored_rows_are_reported_until_they_are_read(history: History) -> Non
     assert history.warnings() == []
     assert unread_rows(history.settings)[0] == "ok"
     history.put(("a", 3), ("a", 5), ("b", 5), ("c", 5), inserted=OLD)
-    (said,) = history.warnings()
-    assert "4 raw rows of 2 days (2024-04-04: 1, 2024-04-06: 3) were read by no run" in said
-    assert "--start 2024-04-04 --end 2024-05-14`, or `--full-refresh`" in said
-    result, found, fix = unread_rows(history.settings)
-    assert (result, f"{found}. {fix}") == ("warn", said)
+    (warning,) = history.warnings()
+    assert "4 raw rows of 2 days (2024-04-04: 1, 2024-04-06: 3) were read by no run" in warning
+    assert "--start 2024-04-04 --end 2024-05-14`, or `--full-refresh`" in warning
+    result, problem, fix = unread_rows(history.settings)
+    assert (result, f"{problem}. {fix}") == ("warn", warning)
 
     assert history.run()["status"] == "nothing_to_do"
     history.put(("a", DAYS))
@@ -81,28 +85,28 @@ def test_restored_rows_are_reported_until_they_are_read(history: History) -> Non
     plan = rows_of(
         history.engine, "SELECT plan FROM yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1"
     )[0]["plan"]
-    assert (plan["rows_unread"], plan["warnings"]) == (4, [said])
-    assert history.warnings() == [said]
+    assert (plan["rows_unread"], plan["warnings"]) == (4, [warning])
+    assert history.warnings() == [warning]
 
     assert history.warnings(full_refresh=True) == []
-    asked: dict[str, Any] = {"start": date(2024, 4, 4), "end": date(2024, 5, 14)}
-    assert history.warnings(**asked) == []
-    assert history.run(**asked)["status"] == "succeeded"
+    options: dict[str, Any] = {"start": date(2024, 4, 4), "end": date(2024, 5, 14)}
+    assert history.warnings(**options) == []
+    assert history.run(**options)["status"] == "succeeded"
     assert history.warnings() == []
 
 
 def test_backfill_that_ends_too_early_leaves_rows_unread(history: History) -> None:
     history.put(("a", 3), ("a", DAYS - 5), inserted=OLD)
-    asked: dict[str, Any] = {"start": FIRST, "end": FIRST + timedelta(days=20)}
-    history.run(**asked)
-    (said,) = history.warnings()
-    assert "2 raw rows of 2 days" in said
+    options: dict[str, Any] = {"start": FIRST, "end": FIRST + timedelta(days=20)}
+    history.run(**options)
+    (warning,) = history.warnings()
+    assert "2 raw rows of 2 days" in warning
     end = FIRST + timedelta(days=DAYS)
     history.run(start=FIRST + timedelta(days=4), end=end)
-    (said,) = history.warnings()
-    assert "1 raw rows of 1 days (2024-04-04: 1)" in said
+    (warning,) = history.warnings()
+    assert "1 raw rows of 1 days (2024-04-04: 1)" in warning
     history.run(pools=("a",), full_refresh=True)
-    assert history.warnings() == [said]
+    assert history.warnings() == [warning]
     history.run(full_refresh=True)
     assert history.warnings() == []
 
@@ -114,16 +118,16 @@ def test_deleted_pruned_or_rewritten_rows_are_not_reported(history: History) -> 
     history.run()
     assert history.warnings() == []
     execute(history.engine, "TRUNCATE raw_defillama_pool_history")
-    history.put(*((pool, n) for pool in "ab" for n in range(DAYS + 1)))
+    history.put(*product("ab", range(DAYS + 1)))
     history.run()
     assert history.warnings() == []
     history.put(("b", 7), inserted=OLD)
-    (said,) = history.warnings()
-    assert "1 raw rows of 1 days (2024-04-08: 1)" in said
+    (warning,) = history.warnings()
+    assert "1 raw rows of 1 days (2024-04-08: 1)" in warning
 
 
 def test_unfinished_day_and_rows_without_timestamp_are_not_reported(history: History) -> None:
-    """Such rows are read when their day is over, or in every run."""
+    """A run reads such rows once their day is over, or always."""
     history.put(("a", DAYS), ("a", (TODAY - FIRST).days), ("b", (TODAY - FIRST).days + 1))
     history.run()
     assert history.warnings() == []
@@ -141,13 +145,13 @@ def test_unfinished_day_and_rows_without_timestamp_are_not_reported(history: His
 
 
 def test_rows_before_first_count_are_taken_as_read(history: History) -> None:
-    """After an update from a version without the table."""
+    """As after an update from a version without the table."""
     execute(history.engine, "DELETE FROM yieldspark.raw_day_counts")
     history.put(("a", 3), inserted=OLD)
     assert history.warnings() == []
     history.put(("a", DAYS))
     history.run()
-    counted = "SELECT sum(snapshots) AS snapshots FROM yieldspark.raw_day_counts"
-    assert rows_of(history.engine, counted) == [{"snapshots": 2 * DAYS + 2}]
+    query = "SELECT sum(snapshots) AS snapshots FROM yieldspark.raw_day_counts"
+    assert rows_of(history.engine, query) == [{"snapshots": 2 * DAYS + 2}]
     history.put(("a", 3), inserted=OLD)
     assert len(history.warnings()) == 1

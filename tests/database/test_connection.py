@@ -5,10 +5,7 @@ message names the difference.
 from __future__ import annotations
 
 import re
-import socket
 import ssl
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +13,6 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-import adbc_driver_postgresql
-import psycopg2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -28,7 +23,6 @@ from pyspark.sql import SparkSession
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.pool import NullPool
 
-from common import libpq_variables
 from common.errors import (
     ConfigurationError,
     DatabaseError,
@@ -49,18 +43,14 @@ from database.db_utils_spark import (
     write_table_spark,
 )
 from database.embedded import process as server_process
-from database.embedded.resolve import resolve_database
 from database.embedded.server import EmbeddedServer
-from database.ledger.run_records import read_run
-from database.ledger.runs import open_run
 from database.schema.migrate import migrate
 from database.schema.owner_tables import pool_daily_metrics
 from database.transport.jdbc import checked_jdbc
 from tests.support.databases import empty_database
-from tests.support.fault_runs import until
 from tests.support.owner_schema import role_with
 from tests.support.processes import CommandLineHere
-from tests.support.startup_proxy import Answer, Parameters, error_message, listens, startup_proxy
+from tests.support.startup_proxy import Answer, Parameters, startup_proxy
 
 PAGE = (Path(__file__).parents[2] / "docs" / "connection.md").read_text(encoding="utf-8")
 
@@ -78,13 +68,13 @@ NAMES = (
 )
 
 
-def asked_by_adbc(session: CheckedSession, query: str) -> object:
+def answer_by_adbc(session: CheckedSession, query: str) -> object:
     with adbc_connection(session.for_tasks) as connection, connection.cursor() as cursor:
         cursor.execute(query)
         return cursor.fetchone()[0]
 
 
-def asked_by_jdbc(spark: SparkSession, settings: Settings, query: str) -> object:
+def answer_by_jdbc(spark: SparkSession, settings: Settings, query: str) -> object:
     url, properties = checked_jdbc(spark, settings)
     row = spark.read.jdbc(url, f"({query}) AS asked", properties=properties).first()
     assert row is not None
@@ -96,8 +86,8 @@ def by_every_driver(spark: SparkSession, settings: Settings, expression: str) ->
     query = f"SELECT {expression} AS answer"
     return [
         execute_sql(settings, query)[0]["answer"],
-        asked_by_adbc(probe_session(settings), query),
-        asked_by_jdbc(spark, settings, query),
+        answer_by_adbc(probe_session(settings), query),
+        answer_by_jdbc(spark, settings, query),
     ]
 
 
@@ -106,8 +96,8 @@ def test_accepts_any_database_name(spark: SparkSession, server: Settings) -> Non
         with empty_database(server, name) as settings:
             assert by_every_driver(spark, settings, "current_database()::text") == [name] * 3
             url = connection_parameters(settings).sqlalchemy_url()
-            shown = make_url(url.render_as_string(hide_password=False))
-            with create_engine(shown, poolclass=NullPool).connect() as connection:
+            url_with_password = make_url(url.render_as_string(hide_password=False))
+            with create_engine(url_with_password, poolclass=NullPool).connect() as connection:
                 assert connection.exec_driver_sql("SELECT current_database()").scalar() == name
 
 
@@ -187,7 +177,7 @@ def test_each_driver_reports_its_server(
 
     def ask(settings: Settings) -> None:
         if driver == "ADBC":
-            asked_by_adbc(probe_session(settings), "SELECT 1")
+            answer_by_adbc(probe_session(settings), "SELECT 1")
         else:
             checked_jdbc(spark, settings)
 
@@ -357,7 +347,7 @@ def test_every_driver_verifies_the_server_certificate(
         parameters = connection_parameters(wrong)
         for ask in (
             lambda: connect(parameters),
-            lambda: asked_by_adbc(replace(session, parameters=parameters), "SELECT 1"),
+            lambda: answer_by_adbc(replace(session, parameters=parameters), "SELECT 1"),
         ):
             with pytest.raises(DatabaseUnreachable, match=r"certificate.*DB_SSLROOTCERT"):
                 ask()
@@ -398,191 +388,11 @@ def test_unix_socket_works_for_drivers_that_support_it(
         write_table_spark(spark.createDataFrame([("p",)], "pool_id string"), settings, "pools")
 
 
-VARIABLES = {
-    "PGHOSTADDR": "192.0.2.1",
-    "PGSERVICE": "nowhere",
-    "PGSSLMODE": "verify-full",
-    "PGSSLROOTCERT": "/nowhere.crt",
-    "PGTARGETSESSIONATTRS": "standby",
-    "PGREQUIREAUTH": "none",
-    "PGCHANNELBINDING": "require",
-    "PGOPTIONS": "-c nothing=1",
-    "PGTZ": "Europe/Berlin",
-    "PGDATABASE": "elsewhere",
-    "PGPASSWORD": "very-secret",
-    "PGPORT": "1",
-}
-
-
-@pytest.mark.parametrize("variable", VARIABLES)
-def test_rejects_libpq_variable_that_differs_from_its_setting(
-    variable: str, run_here: CommandLineHere
-) -> None:
-    refused = run_here("status", **{variable: VARIABLES[variable]})
-    assert refused.returncode == 2
-    assert f"the environment has {variable}" in refused.stderr
-    assert VARIABLES[variable] not in refused.stderr or variable == "PGPORT"
-
-
-def test_accepts_libpq_variables_that_agree_or_have_no_effect(
-    run_here: CommandLineHere, database: Settings
-) -> None:
-    parameters = connection_parameters(database)
-    same = parameters.libpq_variables() | {"PGDATABASE": database.db_name}
-    others = {"PGAPPNAME": "other", "PGCLIENTENCODING": "LATIN1", "PGHOSTADDR": ""}
-    assert run_here("status", **same | others).returncode == 0
-
-
-def test_embedded_server_ignores_libpq_variables(
-    server: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in VARIABLES.items():
-        monkeypatch.setenv(name, value)
-    resolved = resolve_database(server.model_copy(update={"db_host": None}))
-    assert execute_sql(resolved, "SHOW TimeZone") == [{"TimeZone": "UTC"}]
-    assert (
-        asked_by_adbc(probe_session(resolved), "SELECT current_database()::text")
-        == resolved.db_name
-    )
-
-
-GERMAN = {
-    "28P01": (DatabaseRefused, "refused the login"),
-    "28000": (DatabaseRefused, "refused the login"),
-    "3D000": (DatabaseRefused, "DB_NAME"),
-    "42501": (DatabaseRefused, "has no right"),
-    "53300": (DatabaseError, "has no connection left"),
-    "57P03": (DatabaseUnreachable, "no connection to PostgreSQL"),
-    "08P01": (DatabaseRefused, "accepts no session parameters"),
-}
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
-@pytest.mark.parametrize("code", GERMAN)
-def test_classifies_rejected_login_by_code_in_any_language(
-    code: str, encoding: str, database: Settings
-) -> None:
-    refusal = error_message(
-        {"S": "SCHWERWIEGEND", "V": "FATAL", "C": code, "M": "Das geht so nicht, »yieldspark«"},
-        encoding,
-    )
-    kind, message = GERMAN[code]
-    with startup_proxy(("127.0.0.1", 1), lambda _: refusal) as port:
-        settings = database.model_copy(update={"db_port": port})
-        both = f"{message}.*»yieldspark«|»yieldspark«.*{message}"
-        with pytest.raises(kind, match=both) as caught:
-            execute_sql(settings, "SELECT 1")
-    assert (type(caught.value), caught.value.sqlstate) == (kind, code)
-
-
-def test_server_without_free_connections_is_reported(database: Settings) -> None:
-    with role_with(database, "SELECT 1") as settings:
-        session = probe_session(settings)
-        execute_sql(database, f"ALTER ROLE {settings.db_user} CONNECTION LIMIT 0")
-        no_connection = pytest.raises(DatabaseError, match=r"no connection left.*max_connections")
-        with no_connection:
-            execute_sql(settings, "SELECT 1")
-        with no_connection:
-            asked_by_adbc(session, "SELECT 1")
-
-
-@pytest.mark.parametrize("accepted", [0, 3])
-def test_classifies_failed_jdbc_connection_by_code(
-    accepted: int, spark: SparkSession, database: Settings
-) -> None:
-    """At once, or in a task: the driver connects twice to check its session, and once for the
-    schema.
-    """
-    full = error_message({"S": "FATAL", "V": "FATAL", "C": "53300", "M": "zu viele"})
-    remaining = accepted
-
-    def answer(parameters: Parameters) -> Answer:
-        nonlocal remaining
-        if "TimeZone" not in parameters:  # JDBC's own
-            return parameters
-        remaining -= 1
-        return parameters if remaining >= 0 else full
-
-    with startup_proxy((str(database.db_host), database.db_port), answer) as port:
-        settings = database.model_copy(update={"db_port": port, "read_transport": "jdbc"})
-        engine = make_engine(settings)
-        with (
-            pytest.raises(DatabaseError, match=r"no connection left: .*zu viele") as refused,
-            open_run(engine, job="read", mode="test") as run,
-        ):
-            read_table_spark(spark, settings, "SELECT pool_id FROM pools").collect()
-        record = read_run(engine, run.run_id)
-        assert (record.status, record.error) == ("failed", str(refused.value))
-
-
-def test_classifies_localized_server_of_the_shared_cases(database: Settings) -> None:
-    script = Path(__file__).resolve().parents[3] / "shared" / "cases" / "login_refused_in_german.py"
-    if not script.is_file():
-        pytest.skip(f"the cases are not beside the checkout ({script.name})")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
-    process = subprocess.Popen([sys.executable, str(script), str(port)])
-    try:
-        until(lambda: listens(port), "the case listens")
-        with pytest.raises(DatabaseRefused, match=r"fehlgeschlagen\. Set DB_USER"):
-            execute_sql(database.model_copy(update={"db_port": port}), "SELECT 1")
-    finally:
-        process.kill()
-        process.wait()
-
-
 def test_several_hosts_share_one_port_for_every_driver(
     spark: SparkSession, database: Settings
 ) -> None:
     settings = database.model_copy(update={"db_host": "127.0.0.1,nowhere.invalid"})
     assert by_every_driver(spark, settings, "1::text") == ["1"] * 3
-
-
-def test_login_without_password_is_refused_not_unreachable(database: Settings) -> None:
-    with pytest.raises(DatabaseRefused, match="DB_PASSWORD"):
-        execute_sql(database.model_copy(update={"db_password": None}), "SELECT 1")
-
-
-def test_transient_rejection_asks_to_run_again(database: Settings) -> None:
-    full = error_message({"S": "FATAL", "V": "FATAL", "C": "53300", "M": "zu viele"})
-    answers = iter([full])
-    target = (str(database.db_host), database.db_port)
-    with startup_proxy(target, lambda parameters: next(answers, parameters)) as port:
-        with pytest.raises(DatabaseUnreachable, match=r"refused a connection \(.*zu viele"):
-            execute_sql(database.model_copy(update={"db_port": port}), "SELECT 1")
-
-
-def test_read_only_database_has_a_next_step(run_here: CommandLineHere, database: Settings) -> None:
-    execute_sql(
-        database, f"ALTER DATABASE {database.db_name} SET default_transaction_read_only = on"
-    )
-    file = run_here.folder / "history.csv"
-    file.write_text(HISTORY)
-    document = run_here.json("load", str(file), code=1)
-    assert "is read-only" in document["error"]
-    assert "primary" in document["error"]
-    assert run_here("status").returncode == 0
-
-
-def test_row_level_security_under_a_view_is_an_error(
-    database: Settings, spark: SparkSession
-) -> None:
-    """A view with the rights of its caller has no policies in its own catalog entry."""
-    for statement in (
-        "INSERT INTO pools (pool_id) VALUES ('mine'), ('theirs')",
-        "ALTER TABLE pools ENABLE ROW LEVEL SECURITY",
-        "CREATE POLICY own ON pools USING (pool_id = 'mine')",
-        "CREATE VIEW seen WITH (security_invoker) AS SELECT * FROM pools",
-    ):
-        execute_sql(database, statement)
-    with role_with(database, "SELECT 1") as settings:
-        execute_sql(database, f"GRANT SELECT ON seen, pools TO {settings.db_user}")
-        with pytest.raises(DatabaseRefused, match="row-level security would hide rows"):
-            execute_sql(settings, "SELECT * FROM seen")
-        for transport in ("adbc", "jdbc"):
-            settings_of_transport = settings.model_copy(update={"read_transport": transport})
-            with pytest.raises(Exception, match="row-level security"):
-                read_table_spark(spark, settings_of_transport, "SELECT pool_id FROM seen").collect()
 
 
 def test_documentation_lists_every_session_parameter(database: Settings) -> None:
@@ -592,20 +402,3 @@ def test_documentation_lists_every_session_parameter(database: Settings) -> None
     checked = PAGE.partition("each driver is asked where it is")[2].partition("\n\n")[0]
     names = set(re.findall("`(.*?)`", checked))
     assert names == {*CHECKED_PARAMETERS, "client_encoding"}
-
-
-def test_documentation_lists_libpq_variables() -> None:
-    for names in (libpq_variables.SETTINGS, libpq_variables.WITHOUT_EFFECT):
-        assert f"- {', '.join(f'`{name}`' for name in names)}: " in PAGE
-
-
-def test_rule_covers_every_variable_of_the_installed_libpq() -> None:
-    """psycopg2 and ADBC have a libpq each, whose text has the names of the variables."""
-    libraries = [
-        *Path(psycopg2.__file__).parents[1].glob("psycopg2_binary.libs/libpq*"),
-        *Path(adbc_driver_postgresql.__file__).parent.glob("*.so"),
-    ]
-    for library in libraries:
-        names = set(re.findall(rb"\0(PG[A-Z]{2,})(?=\0)", library.read_bytes()))
-        assert b"PGHOSTADDR" in names
-        assert {name.decode() for name in names} <= set(libpq_variables.ALL), library.name

@@ -179,11 +179,11 @@ def test_names_damaged_data_without_retries(
     address = server.start()
     server.stop()
     data = locate_folders(server.home).data
-    for damage, kind, words in DAMAGED_DATA.values():
+    for damage, kind, message in DAMAGED_DATA.values():
         contents = {name: (data / name).read_bytes() for name in DAMAGED_FILES}
         owner = data.stat()
         damage(data)
-        with pytest.raises(kind, match=words) as caught:
+        with pytest.raises(kind, match=message) as caught:
             server.start()
         assert "`db reset`" in str(caught.value)
         for name, content in contents.items():

@@ -89,7 +89,7 @@ def test_accepts_wider_types_of_the_owner(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("statements", "words"),
+    ("statements", "message"),
     [
         (
             ["ALTER TABLE pool_daily_metrics ALTER COLUMN pool_id TYPE uuid USING pool_id::uuid"],
@@ -116,12 +116,12 @@ def test_accepts_wider_types_of_the_owner(engine: Engine) -> None:
     ],
 )
 def test_names_table_problems_before_the_job_starts(
-    engine: Engine, statements: list[str], words: str
+    engine: Engine, statements: list[str], message: str
 ) -> None:
     _without(engine, *statements)
     with engine.connect() as connection, pytest.raises(SchemaMismatch) as caught:
         verify_tables(connection, METRICS_USE)
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_accepts_any_unique_index_and_any_view(engine: Engine) -> None:
@@ -244,10 +244,10 @@ def test_a_database_of_an_unreleased_revision_gets_one_sentence(
         with pytest.raises(SchemaMismatch, match=sentence):
             refused(engine)
     for command in (["db", "migrate"], ["status"]):
-        done = run_here(*command)
-        assert done.returncode != 0
-        assert sentence in " ".join(done.stderr.split())
-        assert "Traceback" not in done.stderr
+        finished = run_here(*command)
+        assert finished.returncode != 0
+        assert sentence in " ".join(finished.stderr.split())
+        assert "Traceback" not in finished.stderr
     _without(engine, f"DROP SCHEMA {OWN_SCHEMA} CASCADE")
     assert migrate(engine) is True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -33,14 +34,14 @@ LIBRARIES = ("lib/*/faketime/libfaketime.so.1", "local/lib/faketime/libfaketime.
 
 @pytest.fixture(scope="module")
 def faketime() -> str:
-    libraries = [path for pattern in LIBRARIES for path in Path("/usr").glob(pattern)]
+    libraries = list(chain.from_iterable(Path("/usr").glob(pattern) for pattern in LIBRARIES))
     if not libraries:
         pytest.skip("libfaketime is not installed (Debian: apt install libfaketime)")
     return str(libraries[0])
 
 
 @contextmanager
-def taken_over(
+def server_behind(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, library: str, seconds: float
 ) -> Iterator[None]:
     """Run the server inside the block with a clock that starts a number of seconds before the last
@@ -92,12 +93,12 @@ def test_reads_rows_inserted_after_a_failover(
     put_rows(engine, [raw(n, "a", MAY_10 + timedelta(days=n)) for n in range(10)])
     assert run_metrics(settings, session=lambda _: spark, now=NOW)["status"] == "succeeded"
 
-    with taken_over(own_server, monkeypatch, faketime, 5):
+    with server_behind(own_server, monkeypatch, faketime, 5):
         put_apy(engine, 100, 7.0)
         assert run_metrics(settings, session=lambda _: spark, now=NOW)["status"] == "succeeded"
         assert stored_apy(engine) == 7.0
 
-    with taken_over(own_server, monkeypatch, faketime, 7200):
+    with server_behind(own_server, monkeypatch, faketime, 7200):
         assert seconds_since_watermark(engine) < -7000
         put_apy(engine, 101, 8.0)
         row = run_metrics(settings, session=lambda _: spark, now=NOW)

@@ -14,8 +14,8 @@ from config_spark import Settings
 from data_processing.ingest.defillama.pull import ingest
 from data_processing.ingest.loading.load_files import load_files
 from database.connections.engine import make_engine
-from tests.data_processing.test_defillama import days_ago, listed, point
-from tests.data_processing.test_load_files import counts, quarantined, written
+from tests.data_processing.test_defillama import days_ago, point, pool_entry
+from tests.data_processing.test_load_files import counts, quarantined, write_file
 from tests.support.defillama_server import running
 from tests.support.metrics_store import execute, rows_of
 
@@ -75,7 +75,7 @@ def test_loads_and_corrects_partitioned_tables_with_exact_counts(
     lines, first, corrected = FILES[kind]
 
     def load(value: str) -> tuple[int, ...]:
-        path = written(tmp_path, f"{kind}.csv", lines.format(value))
+        path = write_file(tmp_path, f"{kind}.csv", lines.format(value))
         return counts(load_files(owner_database, [path], kind=kind))
 
     assert load(first) == (2, 2, 0, 0, 0)
@@ -109,11 +109,11 @@ def test_rejects_too_wide_row_and_loads_the_others(
     kind: str, owner_database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     content, refused = BEYOND[kind]
-    read = content.count("\n") - 1
-    path = written(tmp_path, f"{kind}.csv", content)
-    inserted = read - len(refused)
+    rows_read = content.count("\n") - 1
+    path = write_file(tmp_path, f"{kind}.csv", content)
+    inserted = rows_read - len(refused)
     assert counts(load_files(owner_database, [path], kind=kind)) == (
-        *(read, inserted, 0, 0),
+        *(rows_read, inserted, 0, 0),
         len(refused),
     )
     assert [(row[1], row[3]) for row in quarantined(engine)] == [
@@ -130,7 +130,7 @@ def test_other_types_of_the_owner_have_their_own_limits(
     owner_database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     lines = "date,value_gwei\n2025-03-01,{}\n2025-03-02,1\n"
-    for type_, taken, refused in (
+    for type_, accepted, refused in (
         ("smallint", "32767.4", "32767.5"),
         ("integer", "2147483647", "2147483648"),
         ("real", "1e38", "1e39"),
@@ -138,10 +138,10 @@ def test_other_types_of_the_owner_have_their_own_limits(
         ("numeric", "1e300", None),
     ):
         execute(engine, f"ALTER TABLE gas_fees_daily ALTER actual_avg_gas_gwei TYPE {type_}")
-        path = written(tmp_path, "gas.csv", lines.format(taken))
+        path = write_file(tmp_path, "gas.csv", lines.format(accepted))
         assert counts(load_files(owner_database, [path]))[-1] == 0, type_
         if refused:
-            path = written(tmp_path, "gas.csv", lines.format(refused))
+            path = write_file(tmp_path, "gas.csv", lines.format(refused))
             assert counts(load_files(owner_database, [path]))[-1] == 1, type_
         execute(engine, "TRUNCATE gas_fees_daily")
 
@@ -154,8 +154,8 @@ def test_new_pools_get_placeholders_and_ingest_counts_them(
     messages: list[str] = []
     with running() as llama:
         llama.pools = [
-            listed("known", symbol="USDC", tvlUsd=1e9),
-            listed("undescribed", symbol=None, chain=None, tvlUsd=5),
+            pool_entry("known", symbol="USDC", tvlUsd=1e9),
+            pool_entry("undescribed", symbol=None, chain=None, tvlUsd=5),
         ]
         names = ["known", "undescribed", "unlisted", LONG]
         llama.charts = {name: [point(days_ago(1))] for name in names}

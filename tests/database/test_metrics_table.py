@@ -41,9 +41,14 @@ def naming(settings: Settings, table: str) -> Settings:
     return settings.model_copy(update={"metrics_table": table})
 
 
-def metrics(spark: SparkSession, settings: Settings, of: World, **asked: Any) -> dict[str, Any]:
+def metrics(
+    spark: SparkSession, settings: Settings, source: World, **options: Any
+) -> dict[str, Any]:
     return run_metrics(
-        settings_of(settings, of), Request(**asked), session=lambda rows: spark, now=of.now
+        settings_of(settings, source),
+        Request(**options),
+        session=lambda rows: spark,
+        now=source.now,
     )
 
 

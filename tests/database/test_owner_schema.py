@@ -36,14 +36,19 @@ def over(settings: Settings, transport: Transport) -> Settings:
     return settings.model_copy(update={"read_transport": transport, "write_transport": transport})
 
 
-def metrics(spark: SparkSession, settings: Settings, of: World, **asked: Any) -> dict[str, Any]:
+def metrics(
+    spark: SparkSession, settings: Settings, source: World, **options: Any
+) -> dict[str, Any]:
     return run_metrics(
-        settings_of(settings, of), Request(**asked), session=lambda rows: spark, now=of.now
+        settings_of(settings, source),
+        Request(**options),
+        session=lambda rows: spark,
+        now=source.now,
     )
 
 
-def differences(engine: Engine, of: World) -> list[str]:
-    return metrics_oracle.differences_of_tables(job_rows(engine), metrics_oracle.metrics(of))
+def differences(engine: Engine, source: World) -> list[str]:
+    return metrics_oracle.differences_of_tables(job_rows(engine), metrics_oracle.metrics(source))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ columns for rows of such tables.
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,11 @@ CREATE TABLE history_july PARTITION OF raw_defillama_pool_history
     FOR VALUES FROM ('2025-07-01') TO ('2025-08-01');
 CREATE TABLE history_rest PARTITION OF raw_defillama_pool_history DEFAULT;
 """
+JULY = [f"2025-07-{day:02}" for day in range(20, 32)]
+AUGUST = [f"2025-08-{day:02}" for day in range(1, 10)]
 FILE = "timestamp,pool,tvlUsd,apy\n" + "".join(
-    f"2025-{month:02}-{day:02}T23:01:00Z,{pool},1000000,{day / 4}\n"
-    for pool in ("pool-0", "pool-1")
-    for month, days in ((7, range(20, 32)), (8, range(1, 10)))
-    for day in days
+    f"{day}T23:01:00Z,{pool},1000000,{int(day[-2:]) / 4}\n"
+    for pool, day in product(("pool-0", "pool-1"), JULY + AUGUST)
 )
 METRICS = """
 ALTER TABLE pool_daily_metrics RENAME TO plain_metrics;

@@ -43,11 +43,9 @@ def now_of(days: int) -> datetime:
 @pytest.fixture
 def history(engine: Engine) -> World:
     """Two pools with fifty days; `pools` has one of them."""
-    rows = [
-        snapshot(2 * day + number, day, pool)
-        for day in range(DAYS)
-        for number, pool in enumerate(("known", STRANGER), start=1)
-    ]
+    rows = []
+    for day in range(DAYS):
+        rows += [snapshot(2 * day + 1, day, "known"), snapshot(2 * day + 2, day, STRANGER)]
     world = World(rows=rows, now=now_of(DAYS))
     put(engine, world)
     execute(engine, "DELETE FROM pools WHERE pool_id = :pool", pool=STRANGER)
@@ -56,13 +54,13 @@ def history(engine: Engine) -> World:
 
 @pytest.fixture
 def metrics(spark: SparkSession, database: Settings) -> Metrics:
-    def run(of: World, meanwhile: Callable[[], None] = lambda: None, **asked: Any) -> Any:
+    def run(source: World, meanwhile: Callable[[], None] = lambda: None, **options: Any) -> Any:
         def session(rows: int) -> SparkSession:
             meanwhile()
             return spark
 
-        settings = settings_of(database, of)
-        return run_metrics(settings, Request(**asked), session=session, now=of.now)
+        settings = settings_of(database, source)
+        return run_metrics(settings, Request(**options), session=session, now=source.now)
 
     return run
 
@@ -71,19 +69,19 @@ def add_stranger(engine: Engine) -> None:
     execute(engine, "INSERT INTO pools (pool_id, is_active) VALUES (:pool, true)", pool=STRANGER)
 
 
-def next_day(engine: Engine, of: World) -> None:
-    day = (of.now.date() - START).days
+def next_day(engine: Engine, source: World) -> None:
+    day = (source.now.date() - START).days
     rows = [
         snapshot(2 * day + number, day, pool)
         for number, pool in enumerate(("known", STRANGER), start=1)
     ]
     put_rows(engine, rows)
-    of.rows += rows
-    of.now = now_of(day + 1)
+    source.rows += rows
+    source.now = now_of(day + 1)
 
 
-def without_stranger(of: World) -> World:
-    return World(rows=[row for row in of.rows if row.pool_id != STRANGER], now=of.now)
+def without_stranger(source: World) -> World:
+    return World(rows=[row for row in source.rows if row.pool_id != STRANGER], now=source.now)
 
 
 def quarantined(engine: Engine) -> dict[tuple[str, str | None], int]:

@@ -188,7 +188,7 @@ def test_limits_of_the_database_do_not_apply_to_mlflow(untouched: Settings) -> N
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"db_password": SecretStr("very-secret")}, r"password authentication failed.*DB_PASSWORD"),
         ({"db_password": None}, r"no password supplied.*Check .*DB_PASSWORD"),
@@ -196,14 +196,14 @@ def test_limits_of_the_database_do_not_apply_to_mlflow(untouched: Settings) -> N
     ],
 )
 def test_failed_login_has_a_next_step(
-    settings: Settings, change: dict[str, object], words: str, caplog: pytest.LogCaptureFixture
+    settings: Settings, change: dict[str, object], message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry = Registry(settings.model_copy(update=change), **MODEL)
     where = re.escape(f"the model registry at {settings.mlflow_tracking_uri} failed: ")
     for ask in (registry.versions, lambda: registry.register(A, None)):
         with pytest.raises(
             RegistryUnreachable,
-            match=rf"{where}.*{words}.*; forecasts go on without it",
+            match=rf"{where}.*{message}.*; forecasts go on without it",
         ) as caught:
             ask()
         assert "very-secret" not in str(caught.value) + caplog.text
@@ -281,14 +281,14 @@ def test_rejects_older_mlflow_tables_and_migrate_upgrades_them(
         "MLFLOW_TRACKING_URI": str(older.mlflow_tracking_uri),
         "MLFLOW_ARTIFACTS_URI": str(older.mlflow_artifacts_uri),
     }
-    done = run("db", "migrate", **variables)
-    assert done.stdout.splitlines()[-1] == "the model registry's tables are upgraded"
-    assert done.stderr == "", "a process in which MLflow's own log lines would show"
+    finished = run("db", "migrate", **variables)
+    assert finished.stdout.splitlines()[-1] == "the model registry's tables are upgraded"
+    assert finished.stderr == "", "a process in which MLflow's own log lines would show"
     run_here.environment |= variables
     assert run_here.json("db", "migrate")["registry"] == "current"
     assert registry.register(A, CHAMPION) == 1
-    listed = run_here.json("models", "list", "--engine", "lightgbm")
-    assert [row["version"] for row in listed] == [A.card.version]
+    versions = run_here.json("models", "list", "--engine", "lightgbm")
+    assert [row["version"] for row in versions] == [A.card.version]
 
     execute(older, "UPDATE alembic_version SET version_num = 'fff'", database_of(older))
     with pytest.raises(RegistryUnreachable, match=r"tables of revision fff, .*run the newer"):
@@ -322,9 +322,9 @@ def test_rejects_uri_of_postgresql_alone_with_the_right_form(run_here: CommandLi
 
 def test_model_files_are_stored_in_a_bucket(settings: Settings, tmp_path: Path) -> None:
     """With the product's client, which sends the emulator's token."""
-    double, token_file = FakeStorage(tmp_path / "storage", [BUCKET]), tmp_path / "token"
+    storage, token_file = FakeStorage(tmp_path / "storage", [BUCKET]), tmp_path / "token"
     write_private(token_file, "a-token")
-    with serving([double], token="a-token") as url:
+    with serving([storage], token="a-token") as url:
         in_bucket = settings.model_copy(
             update={
                 "mlflow_artifacts_uri": f"gs://{BUCKET}/models",
@@ -334,5 +334,5 @@ def test_model_files_are_stored_in_a_bucket(settings: Settings, tmp_path: Path) 
         )
         Registry(in_bucket, **MODEL).register(B, CHAMPION)
         assert Registry(in_bucket, **MODEL).load(B.card.version) == B
-    names = [name.rpartition("/")[2] for name in double.store.objects_of(BUCKET)]
+    names = [name.rpartition("/")[2] for name in storage.store.objects_of(BUCKET)]
     assert sorted(names) == sorted(B.files())

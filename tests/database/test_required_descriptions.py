@@ -4,6 +4,8 @@ updated, new ones get the fields of the source and placeholders for the others.
 
 from __future__ import annotations
 
+from itertools import product
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ KNOWN = ("Lido stETH", "Ethereum", "lido", "STETH")
 
 
 @pytest.fixture(autouse=True)
-def _one_known_pool(engine: Engine) -> None:
+def _described_pool(engine: Engine) -> None:
     require_descriptions(engine)
     execute(
         engine,
@@ -32,10 +34,8 @@ def _one_known_pool(engine: Engine) -> None:
 
 
 def described(engine: Engine) -> dict[str, tuple[Any, ...]]:
-    return {
-        row["pool_id"]: tuple(row[name] for name in DESCRIPTIONS)
-        for row in rows_of(engine, "SELECT * FROM pools")
-    }
+    rows = rows_of(engine, "SELECT * FROM pools")
+    return {row["pool_id"]: itemgetter(*DESCRIPTIONS)(row) for row in rows}
 
 
 def load(database: Settings, path: Path, content: str) -> tuple[dict[str, Any], str]:
@@ -50,8 +50,7 @@ def test_history_adds_new_pools_with_placeholders(
 ) -> None:
     content = "timestamp,pool_id,tvl_usd,apy\n" + "".join(
         f"2025-03-0{day}T12:00:00Z,{pool},1000,5\n"
-        for day in (1, 2)
-        for pool in ("known", "new", "newer")
+        for day, pool in product((1, 2), ("known", "new", "newer"))
     )
     entry, message = load(database, tmp_path / "history.csv", content)
     assert (entry["rows_inserted"], entry["pools_undescribed"]) == (6, 2)
@@ -94,12 +93,17 @@ def test_complete_description_needs_no_placeholder(
 
 
 def test_ingest_describes_listed_pools_and_fills_unlisted_ones(engine: Engine) -> None:
-    listed = {"name": None, "chain": "Base", "protocol": None, "symbol": "USDC"}
+    entry = {"name": None, "chain": "Base", "protocol": None, "symbol": "USDC"}
     with engine.begin() as connection:
         required = required_descriptions(connection)
         assert sorted(required) == sorted(DESCRIPTIONS)
-        for pool, found in (("known", listed), ("new", listed), ("known", None), ("gone", None)):
-            connection.execute(upsert_pool(pool, found, required))
+        for pool, description in (
+            ("known", entry),
+            ("new", entry),
+            ("known", None),
+            ("gone", None),
+        ):
+            connection.execute(upsert_pool(pool, description, required))
     assert described(engine) == {
         "known": ("Lido stETH", "Base", "lido", "USDC"),
         "new": ("new", "Base", "unknown", "USDC"),

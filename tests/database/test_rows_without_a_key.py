@@ -30,7 +30,7 @@ PRICE = '{"USD": {"close": 1700}}'
 
 @pytest.fixture
 def history(engine: Engine) -> World:
-    """A pool with a snapshot a day, and prices and gas of the first one; nulls are allowed."""
+    """A pool with a snapshot a day, and prices and gas on the first day; nulls are allowed."""
     allow_nulls(engine)
     midnight = datetime.combine(START, time(), UTC)
     world = World(
@@ -90,7 +90,7 @@ def test_quarantines_history_rows_without_timestamp_or_json(
     add_raw(engine, 102, "a", None, None)
     add_raw(engine, 103, "timeless", None, GOOD)
     add_raw(engine, 104, "a", NOW - timedelta(days=3), None)
-    # a copy is the same row once more
+    # a copy is the same row again
     add_raw(engine, 106, "a", None, None)
     missing = dict.fromkeys((101, 102, 103, 106), "timestamp_missing")
     expected = missing | {104: "apy_and_tvl_missing"}
@@ -153,7 +153,7 @@ def test_quarantines_rows_without_a_pool_once(
     assert (again["status"], again["rows"]["quarantined"]) == ("nothing_to_do", 1)
     later = (NOW - timedelta(days=2), "pool_id_missing")
     assert without_pool() == [expected[0], later, expected[1]]
-    # the same row under another id is no other row
+    # the same row under another id is not another row
     add_raw(engine, 104, None, NOW - timedelta(days=2), GOOD)
     assert metrics()["rows"]["quarantined"] == 0
     entry = rows_of(
@@ -207,8 +207,8 @@ def test_quarantines_prices_and_gas_without_key_or_json(
         )
     settings = settings_of(database, history)
     for status in ("succeeded", "nothing_to_do"):
-        ran = run_metrics(settings, Request(), session=lambda rows: spark, now=NOW)
-        assert ran["status"] == status
+        run_of_metrics = run_metrics(settings, Request(), session=lambda rows: spark, now=NOW)
+        assert run_of_metrics["status"] == status
         assert sorted(quarantined(engine, "raw_coinmarketcap_ohlcv").values()) == [
             "price_missing",
             "symbol_missing",

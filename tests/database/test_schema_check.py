@@ -291,18 +291,18 @@ def grants_in(refused: DatabaseRefused) -> list[str]:
     return re.findall(r"GRANT [^;]+;", str(refused))
 
 
-@pytest.mark.parametrize("asked", [require_current, migrate])
+@pytest.mark.parametrize("command", [require_current, migrate])
 @pytest.mark.parametrize("granted", ["SELECT 1", "GRANT USAGE ON SCHEMA yieldspark TO yieldspark"])
 def test_reports_grants_for_the_own_schema(
-    asked: Callable[[Engine], object], granted: str, owner_database: Settings, admin: Engine
+    command: Callable[[Engine], object], granted: str, owner_database: Settings, admin: Engine
 ) -> None:
     with role_with(owner_database, granted) as settings:
         engine = make_engine(settings)
         with pytest.raises(DatabaseRefused, match="lacks USAGE, CREATE on schema yieldspark") as no:
-            asked(engine)
+            command(engine)
         for statement in grants_in(no.value):
             execute(admin, statement)
-        asked(engine)
+        command(engine)
 
 
 def test_replay_checks_its_rights_first(restricted: Settings, admin: Engine) -> None:

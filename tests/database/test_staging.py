@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
+from datetime import date, timedelta
 from random import Random
+from typing import Any
 
-import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from sqlalchemy import Engine, text
 
-from common.errors import CheckFailed, SchemaMismatch
+from common.errors import CheckFailed
 from config_spark import Settings
 from database import staging
 from database.db_utils_spark import (
-    MOST_READ_PARTITIONS,
     ArrowTransform,
     MergeTarget,
     StagedFrame,
     commit_run,
     execute_sql,
-    exported_snapshot,
-    read_table_spark,
     transport_for,
     upsert_via_staging,
-    write_table_spark,
 )
 from database.ledger.runs import open_run
 from database.schema.merge_sql import create_staging, keep_last_attempts, staging_facts
@@ -236,115 +230,6 @@ def test_trigger_that_changes_values_is_accepted(
     assert (first.inserted, again.updated, again.unchanged) == (2, 1, 1)
 
 
-def _narrow(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Return batches with narrower types than the schema has."""
-    for batch in batches:
-        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-        columns["source_id"] = columns["source_id"].cast(pa.int32())
-        columns["value"] = columns["value"].cast(pa.float32())
-        yield pa.RecordBatch.from_pydict(columns)
-
-
-def test_casts_transformed_rows_to_staging_types(
-    spark: SparkSession, transported: Settings, engine: Engine
-) -> None:
-    frame = spark.createDataFrame([(7, 0.5), (None, None)], "source_id bigint, value double")
-    with engine.begin() as connection:
-        connection.exec_driver_sql(
-            create_staging(f"{OWN_SCHEMA}.staged_numbers", staging_types(frame.schema))
-        )
-    sent = transport_for(transported, transported.write_transport).write(
-        frame, transported, f"{OWN_SCHEMA}.staged_numbers", ArrowTransform(_narrow, frame.schema)
-    )
-    rows = execute_sql(
-        transported, f"SELECT source_id, value FROM {OWN_SCHEMA}.staged_numbers ORDER BY 1"
-    )
-    assert sent == 2
-    assert rows == [{"source_id": 7, "value": 0.5}, {"source_id": None, "value": None}]
-
-
-def test_both_transports_read_the_same_rows_and_types(
-    spark: SparkSession, database: Settings
-) -> None:
-    execute_sql(
-        database,
-        "CREATE TABLE kinds (n numeric(20,8), j jsonb, d date, t timestamptz, b boolean, i integer,"
-        ' l bigint, s text, f double precision); INSERT INTO kinds VALUES (1234.56789012, \'{"a":'
-        " 1}', '1969-12-31', '2025-08-03 23:59:59.123456+00', true, 7, 1234567890123, 'ä ''x''%',"
-        " 0.1), (null, null, null, null, null, null, null, null, null)",
-    )
-    rows = {}
-    for name in TRANSPORTS:
-        frame = read_table_spark(
-            spark,
-            database.model_copy(update={"read_transport": name}),
-            "kinds",
-            partition_by="s",
-            partitions=2,
-        )
-        rows[name] = (frame.dtypes, sorted(frame.collect(), key=str))
-    assert rows["adbc"] == rows["jdbc"]
-    kinds = dict(rows["adbc"][0])
-    assert kinds == {
-        "n": "double",
-        "j": "string",
-        "d": "date",
-        "t": "timestamp",
-        "b": "boolean",
-        "i": "int",
-        "l": "bigint",
-        "s": "string",
-        "f": "double",
-    }
-
-
-def test_partitioned_read_has_every_row_once(spark: SparkSession, transported: Settings) -> None:
-    execute_sql(
-        transported,
-        "INSERT INTO pools (pool_id) SELECT 'pool-' || n FROM generate_series(1, 500) AS n",
-    )
-    frame = read_table_spark(
-        spark,
-        transported,
-        "SELECT pool_id FROM pools WHERE pool_id LIKE 'pool-%'",
-        partition_by="pool_id",
-        partitions=4,
-    )
-    assert frame.rdd.getNumPartitions() == 4
-    assert sorted(row.pool_id for row in frame.collect()) == sorted(
-        f"pool-{n}" for n in range(1, 501)
-    )
-
-
-@pytest.mark.parametrize(("wanted", "expected"), [(None, 2), (100, MOST_READ_PARTITIONS)])
-def test_read_uses_sparks_parallelism_up_to_its_connection_limit(
-    spark: SparkSession, transported: Settings, wanted: int | None, expected: int
-) -> None:
-    frame = read_table_spark(
-        spark,
-        transported,
-        "SELECT pool_id FROM pools",
-        partition_by="pool_id",
-        partitions=wanted,
-    )
-    assert frame.rdd.getNumPartitions() == expected
-
-
-def test_reads_share_one_snapshot(spark: SparkSession, transported: Settings) -> None:
-    execute_sql(transported, "INSERT INTO pools (pool_id) VALUES ('before')")
-    with exported_snapshot(transported) as snapshot:
-        execute_sql(transported, "INSERT INTO pools (pool_id) VALUES ('after')")
-        seen = read_table_spark(
-            spark, transported, "SELECT pool_id FROM pools", snapshot=snapshot
-        ).collect()
-    assert [row.pool_id for row in seen] == ["before"]
-
-
-def test_names_a_missing_table(spark: SparkSession, transported: Settings) -> None:
-    with pytest.raises(SchemaMismatch, match="nothing_here"):
-        read_table_spark(spark, transported, "nothing_here")
-
-
 @pytest.mark.parametrize(
     ("rows", "check"),
     [
@@ -389,11 +274,9 @@ def test_counts_rows_beyond_the_first_of_their_key(engine: Engine, by_days: bool
         connection.exec_driver_sql(
             "CREATE TABLE staged (pool_id text, date date, value double precision, day_text text)"
         )
-        rows = [
-            {"pool_id": pool, "date": day, "day_text": str(day)}
-            for (pool, day), times in keys.items()
-            for _ in range(times)
-        ]
+        rows: list[dict[str, Any]] = []
+        for (pool, day), times in keys.items():
+            rows += [{"pool_id": pool, "date": day, "day_text": str(day)}] * times
         rows += [
             {"pool_id": "a", "date": None, "day_text": None},
             {"pool_id": None, "date": DAY, "day_text": str(DAY)},
@@ -424,9 +307,9 @@ def test_detects_a_lost_row(spark: SparkSession, database: Settings, engine: Eng
             staging: str,
             transform: ArrowTransform | None = None,
         ) -> int:
-            sent = super().write(frame, settings, staging, transform)
+            written_rows = super().write(frame, settings, staging, transform)
             execute_sql(settings, f"DELETE FROM {staging} WHERE pool_id = 'b'")
-            return sent
+            return written_rows
 
     rows = _frame(spark, ("a", DAY, 1.0, 1.0), ("b", DAY, 1.0, 1.0))
     with (
@@ -469,9 +352,9 @@ def test_interrupt_during_the_last_load_commits_nothing(
             staging: str,
             transform: ArrowTransform | None = None,
         ) -> int:
-            sent = super().write(frame, settings, staging, transform)
+            written_rows = super().write(frame, settings, staging, transform)
             interrupt_inside_the_jvm(spark)
-            return sent
+            return written_rows
 
     def interrupted_while_loading() -> None:
         with interruptible(spark), open_run(engine, job="upsert", mode="upsert") as run:
@@ -522,24 +405,3 @@ def test_two_attempts_of_a_partition_stage_its_rows_once(
         {"pool_id": "a"},
         {"pool_id": "b"},
     ]
-
-
-def test_uses_the_other_transport_without_a_driver(
-    database: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    no_jars = database.model_copy(update={"jars_dir": tmp_path})
-    assert type(transport_for(no_jars, "jdbc")).__name__ == "AdbcTransport"
-    assert "transport jdbc has no driver here: going on with adbc" in caplog.text
-
-
-def test_write_table_appends(spark: SparkSession, database: Settings) -> None:
-    frame = spark.createDataFrame(
-        [("p", datetime(2025, 8, 3, 23, tzinfo=UTC), '{"apy": 1}')],
-        "pool_id string, timestamp timestamp, raw_json_data string",
-    )
-    assert write_table_spark(frame, database, "raw_defillama_pool_history") == 1
-    assert execute_sql(
-        database,
-        "SELECT raw_json_data ->> 'apy' AS apy, timestamp::text AS t FROM"
-        " raw_defillama_pool_history",
-    ) == [{"apy": "1", "t": "2025-08-03 23:00:00+00"}]

@@ -61,13 +61,13 @@ def answering(*answers: bytes) -> Iterator[tuple[int, list[bytes]]]:
     """Yield the port of a server that sends one answer for each message and records the messages;
     after the last answer it is silent.
     """
-    listener, sent = socket.create_server(("127.0.0.1", 0)), list[bytes]()
+    listener, received = socket.create_server(("127.0.0.1", 0)), list[bytes]()
     over = threading.Event()
 
     def serve(client: socket.socket) -> None:
         with suppress(OSError), client:
             for answer in answers:
-                sent.append(client.recv(65536))
+                received.append(client.recv(65536))
                 client.sendall(answer)
             over.wait()
 
@@ -79,7 +79,7 @@ def answering(*answers: bytes) -> Iterator[tuple[int, list[bytes]]]:
 
     threading.Thread(target=accept, daemon=True).start()
     try:
-        yield int(listener.getsockname()[1]), sent
+        yield int(listener.getsockname()[1]), received
     finally:
         over.set()
         with suppress(OSError):
@@ -135,11 +135,11 @@ def test_translates_errors_of_the_first_query_for_every_entry_point(database: Se
 
 def test_never_sends_the_password_to_another_program_on_the_port(database: Settings) -> None:
     assert database.db_password is not None
-    with answering(CLEARTEXT_PASSWORD, LOGGED_IN + READY) as (port, sent):
+    with answering(CLEARTEXT_PASSWORD, LOGGED_IN + READY) as (port, received):
         stranger = ServerAddress("127.0.0.1", port, "yieldspark", "x", database.db_password)
         with pytest.raises(psycopg2.OperationalError):
             embedded_server._connect(stranger, "postgres")
-    assert database.db_password.get_secret_value().encode() not in b"".join(sent)
+    assert database.db_password.get_secret_value().encode() not in b"".join(received)
 
 
 @pytest.fixture

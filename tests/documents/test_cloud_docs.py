@@ -1,11 +1,12 @@
-"""docs/cloud.md and docs/guides/cloud-operations.md agree with the code: commands, options,
-settings, files and messages exist.
+"""Tests that docs/cloud.md and docs/guides/cloud-operations.md agree with the code: commands,
+options, settings, files and messages exist.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +30,22 @@ PAGES = {
 }
 TEXT = "\n".join(PAGES.values())
 BUILD = (PROJECT / "cloudbuild.yaml").read_text(encoding="utf-8")
-LINES = [
-    line
-    for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
-    for line in block.splitlines()
-]
+BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
+LINES = list(chain.from_iterable(block.splitlines() for block in BLOCKS))
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith(PROGRAM)])
 def test_a_command_of_the_pages_is_understood(line: str) -> None:
-    words = shlex.split(line.removeprefix(PROGRAM))
+    arguments = shlex.split(line.removeprefix(PROGRAM))
     command: Any = typer.main.get_command(app)
     while hasattr(command, "commands"):
-        command = command.commands[words.pop(0)]
-    assert command.make_context(command.name, words).args == []
+        command = command.commands[arguments.pop(0)]
+    assert command.make_context(command.name, arguments).args == []
 
 
 def test_every_command_is_on_a_page() -> None:
-    named = {shlex.split(line)[3] for line in LINES if line.startswith(PROGRAM)}
-    assert named == {path[0] for path, _ in leaf_commands(app)}
+    documented = {shlex.split(line)[3] for line in LINES if line.startswith(PROGRAM)}
+    assert documented == {path[0] for path, _ in leaf_commands(app)}
 
 
 def test_settings_and_files_of_the_pages_exist() -> None:
@@ -55,12 +53,11 @@ def test_settings_and_files_of_the_pages_exist() -> None:
         word for word in re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", TEXT) if not word.endswith("_")
     } - {"NOT_CREATED", *re.findall(r"[A-Z_]+(?==)", BUILD), *token_variables("", Path())}
     assert {name.lower() for name in settings} <= set(Settings.model_fields)
-    named = re.findall(r"`((?:workflows|container|docs)/[\w./]*)`", TEXT)
-    paths = {PROJECT / name for name in named} | {
-        page.parent / link
-        for page, text in PAGES.items()
-        for link in re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", text)
-    }
+    names = re.findall(r"`((?:workflows|container|docs)/[\w./]*)`", TEXT)
+    paths = {PROJECT / name for name in names}
+    for page, text in PAGES.items():
+        links = re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", text)
+        paths |= {page.parent / link for link in links}
     assert [path for path in sorted(paths) if not path.exists()] == []
 
 
@@ -71,7 +68,7 @@ def test_the_messages_of_the_workflow_are_on_a_page() -> None:
     )
     assert events
     assert [event for event in events if f"event: {event}" not in source] == []
-    for words in (
+    for message in (
         "was asked to end",
         "did not end",
         "was not created",
@@ -79,5 +76,5 @@ def test_the_messages_of_the_workflow_are_on_a_page() -> None:
         "can not be read",
         '" ended "',
     ):
-        assert words in source
-        assert words.strip('" ').removesuffix(" since") in TEXT
+        assert message in source
+        assert message.strip('" ').removesuffix(" since") in TEXT

@@ -1,5 +1,5 @@
-"""The pages about a Google project are true: their commands, variables, files and grants are those
-of `terraform/` and of the code.
+"""Tests the pages about a Google project: their commands, variables, files and grants are those of
+`terraform/` and of the code.
 """
 
 from __future__ import annotations
@@ -44,20 +44,24 @@ def test_a_grant_without_a_reason_is_an_error() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_a_page_is_understood(command: str) -> None:
-    words = shlex.split(command.replace(" BATCH", " metrics-0b2c7d1e"))
-    found: Any = typer.main.get_command(app)
-    while hasattr(found, "commands"):
-        found = found.commands[words.pop(0)]
-    assert found.make_context(found.name, words).args == []
+    arguments = shlex.split(command.replace(" BATCH", " metrics-0b2c7d1e"))
+    command_of_line: Any = typer.main.get_command(app)
+    while hasattr(command_of_line, "commands"):
+        command_of_line = command_of_line.commands[arguments.pop(0)]
+    assert command_of_line.make_context(command_of_line.name, arguments).args == []
 
 
 def test_variables_resources_and_files_of_the_pages_exist() -> None:
-    given = set(re.findall(r"-var (\w+)=", TEXT)) | set(re.findall(r"`(\w+) = \w+`", TEXT))
-    assert given
-    assert given - DECLARED == set()
-    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", TEXT))
+    variables = set(re.findall(r"-var (\w+)=", TEXT)) | set(re.findall(r"`(\w+) = \w+`", TEXT))
+    assert variables
+    assert variables - DECLARED == set()
+    names = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", TEXT))
     events = (PROJECT / "workflows" / "pipeline.yaml").read_text(encoding="utf-8")
-    assert [word for word in sorted(named) if word not in CONFIGURATION + events] == []
+    assert [
+        resource_name
+        for resource_name in sorted(names)
+        if resource_name not in CONFIGURATION + events
+    ] == []
     for kind, name in re.findall(r"\b(google_\w+)\.(\w+)", TEXT):
         assert f'resource "{kind}" "{name}"' in CONFIGURATION
     paths = re.findall(r"`?\b((?:terraform|workflows|docs)/[\w./-]+\.\w+)", TEXT)
@@ -100,15 +104,15 @@ def test_the_example_sets_declared_variables() -> None:
 
 
 def test_the_jobs_have_the_arguments_that_the_code_gives_them() -> None:
-    """Where a start overrides nothing."""
-    listed = re.findall(
+    """Without overrides of a start."""
+    blocks = re.findall(
         r"^ +([a-z-]+) += \[(\".*?)\]|\{ (ingest) = concat\(\[(.*?)\]",
         SOURCES["run.tf"],
         re.MULTILINE,
     )
-    given = {
-        f"yieldspark-{name or ingest}": tuple(re.findall(r'"([^"]*)"', words or more))
-        for name, words, ingest, more in listed
+    arguments = {
+        f"yieldspark-{name or ingest}": tuple(re.findall(r'"([^"]*)"', listed_arguments or more))
+        for name, listed_arguments, ingest, more in blocks
     }
-    nightly = {cloud_run_job(job): (job,) for job in job_names()}
-    assert given == nightly | CONTAINER_ARGUMENTS
+    arguments_of_batch_jobs = {cloud_run_job(job): (job,) for job in job_names()}
+    assert arguments == arguments_of_batch_jobs | CONTAINER_ARGUMENTS

@@ -51,15 +51,15 @@ def anchors(page: str) -> set[str]:
     """
     tokens = MARKDOWN.parse(page)
     names: set[str] = set()
-    seen: Counter[str] = Counter()
+    repetitions: Counter[str] = Counter()
     for opening, inline in pairwise(tokens):
         if opening.type != "heading_open":
             continue
         parts = [part for part in flat([inline]) if part.type in {"text", "code_inline"}]
         text = "".join(part.content for part in parts).lower()
         name = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
-        names.add(f"{name}-{seen[name]}" if seen[name] else name)
-        seen[name] += 1
+        names.add(f"{name}-{repetitions[name]}" if repetitions[name] else name)
+        repetitions[name] += 1
     return names
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.processes import PROJECT
 
-# an API computes features and publishes forecasts by these, without Spark
+# an API computes features and publishes forecasts with these modules, without Spark
 MODULES_WITHOUT_SPARK = (
     "forecasting/features/feature_names.py",
     "forecasting/features/labelled_features.py",
@@ -27,7 +27,7 @@ MODULES_WITHOUT_SPARK = (
 @pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize("folder", ["workflows", "data_processing/planning", "reporting"])
 def test_a_folder_that_runs_without_spark_imports_none(folder: str) -> None:
-    """The cloud's commands, a plan and a report start in a second, and need no Java."""
+    """Commands of the cloud, a plan and a report start within a second, and need no Java."""
     assert_imports_no_spark(
         [path.relative_to(PROJECT).as_posix() for path in (PROJECT / folder).rglob("*.py")]
     )
@@ -42,11 +42,11 @@ def assert_imports_no_spark(paths: Iterable[str]) -> None:
     modules = sorted(".".join(Path(path).with_suffix("").parts) for path in paths)
     imports = "; ".join(f"import {name}" for name in modules if not name.endswith("__main__"))
     heavy = "{'pyspark', 'py4j', 'lightgbm'}"
-    done = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", f"import sys; {imports}; print(sorted({heavy} & set(sys.modules)))"],
         cwd=PROJECT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stdout == "[]\n", done.stdout + done.stderr
+    assert finished.stdout == "[]\n", finished.stdout + finished.stderr

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,15 +31,16 @@ def test_a_file_is_valid_by_the_schema_that_comes_with_the_checker(schema: str) 
     path = SCHEMAS[schema]
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema]
-    done = subprocess.run([*command, *map(str, files)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    finished = subprocess.run(
+        [*command, *map(str, files)], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
 def test_the_workflow_calls_the_commands_that_people_type() -> None:
     workflow = yaml.safe_load((GITHUB / "workflows" / "ci.yml").read_text(encoding="utf-8"))
-    commands = {
-        step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step
-    }
+    steps = chain.from_iterable(job["steps"] for job in workflow["jobs"].values())
+    commands = {step["run"] for step in steps if "run" in step}
     assert commands == {"python run_spark_local.py test --fast", ".ci/run"}
 
 

@@ -1,5 +1,5 @@
-"""The shipped sample: what SOURCE.md promises of it, that it loads, and that the script makes these
-very bytes.
+"""Tests the shipped sample: it is as SOURCE.md describes it, it loads, and the script makes the
+same bytes.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ def test_the_bill_leaves_the_packages_of_the_tests_out(tmp_path: Path) -> None:
     program.chmod(0o755)
     output = tmp_path / "bill.json"
     command = [sys.executable, "-m", "docs.sbom", str(program), str(output)]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (
+    finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stdout.splitlines()[-1]) == (
         0,
         f"1 packages and 5 jars: {output}",
     )

@@ -39,14 +39,16 @@ class Calls:
         assert answer is not None, f"{method} {path} has no route"
         return answer.status, answer.body
 
-    def made(self, path: str, body: Mapping[str, Any], **query: str) -> dict[str, Any]:
+    def created(self, path: str, body: Mapping[str, Any], **query: str) -> dict[str, Any]:
         status, document = self("POST", path, body, **query)
         assert status == 200, document
         return document
 
     def account(self) -> None:
         path = f"/v1/projects/{PROJECT}/serviceAccounts"
-        self.made(path, {"accountId": "yieldspark-batch", "serviceAccount": {"displayName": "x"}})
+        self.created(
+            path, {"accountId": "yieldspark-batch", "serviceAccount": {"displayName": "x"}}
+        )
 
 
 @pytest.fixture
@@ -54,13 +56,13 @@ def calls() -> Calls:
     return Calls(*EVERY_API)
 
 
-def _words(document: Mapping[str, Any]) -> str:
+def _message(document: Mapping[str, Any]) -> str:
     return str(document["error"]["message"])
 
 
 def test_a_resource_exists_once_and_is_gone_after_its_deletion(calls: Calls) -> None:
     path = f"{PLACE}/repositories"
-    operation = calls.made(path, {"format": "DOCKER"}, repository_id="images")
+    operation = calls.created(path, {"format": "DOCKER"}, repository_id="images")
     assert operation["done"]
     assert calls("POST", path, {"format": "DOCKER"}, repository_id="images")[0] == 409
     assert calls("GET", f"{path}/images")[1]["name"] == f"{path[4:]}/images"
@@ -76,15 +78,15 @@ def test_an_api_that_is_not_enabled_answers_403() -> None:
     assert status == 403
     assert document["error"]["details"][0]["reason"] == "SERVICE_DISABLED"
     services = {"serviceIds": ["compute.googleapis.com"]}
-    calls.made(f"/v1/projects/{PROJECT}/services:batchEnable", services)
+    calls.created(f"/v1/projects/{PROJECT}/services:batchEnable", services)
     assert calls("POST", path, {"name": "main", "autoCreateSubnetworks": False})[0] == 200
 
 
 def test_a_field_that_can_not_change_is_refused(calls: Calls) -> None:
     path = f"{PLACE}/repositories"
-    calls.made(path, {"format": "DOCKER"}, repository_id="images")
+    calls.created(path, {"format": "DOCKER"}, repository_id="images")
     status, document = calls("PATCH", f"{path}/images", {"format": "NPM"}, updateMask="format")
-    assert (status, _words(document)) == (
+    assert (status, _message(document)) == (
         400,
         "Field format of artifactregistry.repositories can not be changed",
     )
@@ -92,7 +94,7 @@ def test_a_field_that_can_not_change_is_refused(calls: Calls) -> None:
 
 def test_a_mask_changes_the_named_fields_alone(calls: Calls) -> None:
     path = f"{PLACE}/repositories"
-    calls.made(path, {"format": "DOCKER", "description": "a"}, repository_id="images")
+    calls.created(path, {"format": "DOCKER", "description": "a"}, repository_id="images")
     body = {"description": "b", "labels": {"x": "y"}}
     calls("PATCH", f"{path}/images", body, updateMask="description")
     actual = calls("GET", f"{path}/images")[1]
@@ -101,14 +103,14 @@ def test_a_mask_changes_the_named_fields_alone(calls: Calls) -> None:
 
 def test_a_network_in_use_is_not_deleted(calls: Calls) -> None:
     base = f"/compute/v1/projects/{PROJECT}"
-    calls.made(f"{base}/global/networks", {"name": "main", "autoCreateSubnetworks": False})
+    calls.created(f"{base}/global/networks", {"name": "main", "autoCreateSubnetworks": False})
     network = f"projects/{PROJECT}/global/networks/main"
     subnetwork = {"name": "batches", "network": network, "ipCidrRange": "10.20.0.0/24"}
-    calls.made(f"{base}/regions/europe-west1/subnetworks", subnetwork)
+    calls.created(f"{base}/regions/europe-west1/subnetworks", subnetwork)
     assert calls("DELETE", f"{base}/global/networks/main")[0] == 400
     overlapping = subnetwork | {"name": "run", "ipCidrRange": "10.20.0.128/25"}
     status, document = calls("POST", f"{base}/regions/europe-west1/subnetworks", overlapping)
-    assert (status, "conflicts with subnetwork batches" in _words(document)) == (400, True)
+    assert (status, "conflicts with subnetwork batches" in _message(document)) == (400, True)
     nowhere = subnetwork | {"name": "run", "network": f"{network}-2", "ipCidrRange": "10.1.0.0/24"}
     assert calls("POST", f"{base}/regions/europe-west1/subnetworks", nowhere)[0] == 404
 
@@ -121,7 +123,7 @@ def test_a_protected_instance_is_not_deleted(calls: Calls) -> None:
         "databaseVersion": "POSTGRES_16",
         "settings": {"tier": "db-custom-1-3840", "deletionProtectionEnabled": True},
     }
-    calls.made(path, instance)
+    calls.created(path, instance)
     status, document = calls("DELETE", f"{path}/main")
     assert (status, document["error"]["status"]) == (400, "FAILED_PRECONDITION")
     settings = {"tier": "db-custom-1-3840", "deletionProtectionEnabled": False}
@@ -131,7 +133,7 @@ def test_a_protected_instance_is_not_deleted(calls: Calls) -> None:
 
 def test_an_instance_on_a_network_without_a_peering_is_refused(calls: Calls) -> None:
     base = f"/compute/v1/projects/{PROJECT}"
-    calls.made(f"{base}/global/networks", {"name": "main", "autoCreateSubnetworks": False})
+    calls.created(f"{base}/global/networks", {"name": "main", "autoCreateSubnetworks": False})
     network = f"projects/{PROJECT}/global/networks/main"
     ip = {"privateNetwork": network, "ipv4Enabled": False}
     instance = {
@@ -142,7 +144,7 @@ def test_an_instance_on_a_network_without_a_peering_is_refused(calls: Calls) -> 
     }
     path = f"/sql/v1beta4/projects/{PROJECT}/instances"
     status, document = calls("POST", path, instance)
-    assert (status, "has no connection" in _words(document)) == (400, True)
+    assert (status, "has no connection" in _message(document)) == (400, True)
 
 
 def test_a_policy_is_refused_by_an_old_etag_an_unknown_role_or_member(calls: Calls) -> None:
@@ -150,7 +152,7 @@ def test_a_policy_is_refused_by_an_old_etag_an_unknown_role_or_member(calls: Cal
     old = calls("POST", f"{path}:getIamPolicy", {})[1]["etag"]
     binding = {"role": "roles/logging.logWriter", "members": [f"serviceAccount:{ACCOUNT}"]}
     policy = {"policy": {"etag": old, "bindings": [binding]}}
-    assert "does not exist" in _words(calls("POST", f"{path}:setIamPolicy", policy)[1])
+    assert "does not exist" in _message(calls("POST", f"{path}:setIamPolicy", policy)[1])
     calls.account()
     assert calls("POST", f"{path}:setIamPolicy", policy)[0] == 200
     status, document = calls("POST", f"{path}:setIamPolicy", policy)
@@ -163,7 +165,7 @@ def test_a_custom_role_has_permissions_that_exist(calls: Calls) -> None:
     path = f"/v1/projects/{PROJECT}/roles"
     role = {"roleId": "worker", "role": {"includedPermissions": ["dataproc.batches.run"]}}
     status, document = calls("POST", path, role)
-    assert (status, _words(document)) == (400, "Permission dataproc.batches.run is not valid.")
+    assert (status, _message(document)) == (400, "Permission dataproc.batches.run is not valid.")
 
 
 SCHEDULE = {
@@ -178,7 +180,7 @@ SCHEDULE = {
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"schedule": "15 25 * * *"}, "Schedule or time zone is invalid"),
         ({"schedule": "15 2 * *"}, "Schedule or time zone is invalid"),
@@ -187,9 +189,9 @@ SCHEDULE = {
         ({"retryConfig": {"retryCount": 6}}, "is not in 0..5"),
     ],
 )
-def test_a_wrong_schedule_is_refused(calls: Calls, change: dict[str, Any], words: str) -> None:
+def test_a_wrong_schedule_is_refused(calls: Calls, change: dict[str, Any], message: str) -> None:
     status, document = calls("POST", f"{PLACE}/jobs", SCHEDULE | change)
-    assert (status, words in _words(document)) == (400, True), document
+    assert (status, message in _message(document)) == (400, True), document
     assert calls("POST", f"{PLACE}/jobs", SCHEDULE)[0] == 200
 
 
@@ -197,4 +199,4 @@ def test_a_workflow_that_does_not_compile_is_refused(calls: Calls) -> None:
     calls.account()
     workflow = {"sourceContents": "main:\n  steps:\n", "serviceAccount": ACCOUNT}
     status, document = calls("POST", f"{PLACE}/workflows", workflow, workflowId="pipeline")
-    assert (status, "main.yaml" in _words(document)) == (400, True)
+    assert (status, "main.yaml" in _message(document)) == (400, True)

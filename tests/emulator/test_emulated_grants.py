@@ -80,10 +80,10 @@ CALLS = [
 ]
 
 
-@pytest.mark.parametrize(("request_", "wanted"), CALLS)
-def test_a_call_needs_these_permissions(request_: Request, wanted: set[tuple[str, str]]) -> None:
+@pytest.mark.parametrize(("request_", "expected"), CALLS)
+def test_a_call_needs_these_permissions(request_: Request, expected: set[tuple[str, str]]) -> None:
     actual = needed(request_, lambda bucket, name: name == "there")[1]
-    assert {(entry.permission, entry.resource) for entry in actual} == wanted
+    assert {(entry.permission, entry.resource) for entry in actual} == expected
 
 
 def test_a_call_without_a_row_is_refused() -> None:
@@ -104,7 +104,7 @@ def _policies(role: str, resource: str, condition: str = "") -> Policies:
 
 
 @pytest.mark.parametrize(
-    ("granted_on", "condition", "asked", "allowed"),
+    ("granted_on", "condition", "resource", "allowed"),
     [
         (BUCKET, "", f"{BUCKET}/objects/x", True),
         (BUCKET, "", f"{BUCKET}-2/objects/x", False),
@@ -115,11 +115,11 @@ def _policies(role: str, resource: str, condition: str = "") -> Policies:
     ],
 )
 def test_a_grant_holds_where_it_was_given(
-    granted_on: str, condition: str, asked: str, allowed: bool
+    granted_on: str, condition: str, resource: str, allowed: bool
 ) -> None:
     policies = _policies("roles/storage.objectUser", granted_on, condition)
-    assert policies.allows(MEMBER, "storage.objects.delete", asked) is allowed
-    assert not policies.allows("user:ana@example.com", "storage.objects.delete", asked)
+    assert policies.allows(MEMBER, "storage.objects.delete", resource) is allowed
+    assert not policies.allows("user:ana@example.com", "storage.objects.delete", resource)
 
 
 def test_rejects_an_unknown_condition() -> None:
@@ -179,18 +179,18 @@ def network() -> Calls:
     calls = Calls(*EVERY_API)
     compute = f"/compute/v1/projects/{PROJECT}"
     for name in ("main", "other"):
-        calls.made(f"{compute}/global/networks", {"name": name, "autoCreateSubnetworks": False})
+        calls.created(f"{compute}/global/networks", {"name": name, "autoCreateSubnetworks": False})
     subnetwork = {
         "name": "batches",
         "network": NETWORK,
         "ipCidrRange": "10.20.0.0/24",
         "privateIpGoogleAccess": True,
     }
-    calls.made(f"{compute}/regions/europe-west1/subnetworks", subnetwork)
+    calls.created(f"{compute}/regions/europe-west1/subnetworks", subnetwork)
     range_ = {"name": "services", "network": NETWORK, "purpose": "VPC_PEERING", "prefixLength": 20}
-    calls.made(f"{compute}/global/addresses", range_)
+    calls.created(f"{compute}/global/addresses", range_)
     connection = {"network": NETWORK, "reservedPeeringRanges": ["services"]}
-    calls.made("/v1/services/servicenetworking.googleapis.com/connections", connection)
+    calls.created("/v1/services/servicenetworking.googleapis.com/connections", connection)
     instance = {
         "name": "main",
         "region": "europe-west1",
@@ -200,7 +200,7 @@ def network() -> Calls:
             "ipConfiguration": {"privateNetwork": NETWORK, "ipv4Enabled": False},
         },
     }
-    calls.made(f"/sql/v1beta4/projects/{PROJECT}/instances", instance)
+    calls.created(f"/sql/v1beta4/projects/{PROJECT}/instances", instance)
     return calls
 
 
@@ -208,9 +208,9 @@ def _zone(calls: Calls, network: str, address: str) -> None:
     zones = f"/dns/v1/projects/{PROJECT}/managedZones"
     visibility = {"networks": [{"networkUrl": network}]}
     zone = {"name": "private", "dnsName": "yieldspark.internal."}
-    calls.made(zones, zone | {"privateVisibilityConfig": visibility})
+    calls.created(zones, zone | {"privateVisibilityConfig": visibility})
     record = {"name": "db.yieldspark.internal.", "type": "A", "rrdatas": [address]}
-    calls.made(f"{zones}/private/rrsets", record)
+    calls.created(f"{zones}/private/rrsets", record)
 
 
 def test_a_job_reaches_the_database_by_its_name(network: Calls) -> None:
@@ -224,7 +224,7 @@ def test_a_job_reaches_the_database_by_its_name(network: Calls) -> None:
 
 
 @pytest.mark.parametrize(
-    ("zone_network", "address", "subnetwork", "words"),
+    ("zone_network", "address", "subnetwork", "message"),
     [
         (OTHER, "10.200.0.3", "batches", "has no record in a zone that"),
         (NETWORK, "10.200.0.9", "batches", "and no instance of"),
@@ -232,10 +232,10 @@ def test_a_job_reaches_the_database_by_its_name(network: Calls) -> None:
     ],
 )
 def test_a_job_does_not_reach_a_database_elsewhere(
-    network: Calls, zone_network: str, address: str, subnetwork: str, words: str
+    network: Calls, zone_network: str, address: str, subnetwork: str, message: str
 ) -> None:
     _zone(network, zone_network, address)
-    with pytest.raises(Unreachable, match=words):
+    with pytest.raises(Unreachable, match=message):
         route_variables(network.plane, SERVER, VARIABLES, subnetwork)
 
 
@@ -247,7 +247,7 @@ def test_machines_of_a_batch_reach_each_other_and_google(network: Calls) -> None
         "sourceRanges": ["10.20.0.0/25"],
         "allowed": [{"IPProtocol": "all"}],
     }
-    network.made(f"{compute}/global/firewalls", rule)
+    network.created(f"{compute}/global/firewalls", rule)
     with pytest.raises(Unreachable, match="no rule lets machines of batches reach each other"):
         require_batch_network(network.plane, "batches")
     network("PATCH", f"{compute}/global/firewalls/batches", {"sourceRanges": ["10.20.0.0/24"]})

@@ -378,14 +378,14 @@ class _Process:
 
 def test_a_batch_that_really_runs(tmp_path: Path) -> None:
     started: list[tuple[dict[str, Any], str]] = []
-    written: dict[str, bytes] = {}
+    outputs: dict[str, bytes] = {}
     process = _Process(tmp_path / "output")
 
     def run(batch: dict[str, Any], batch_id: str) -> _Process:
         started.append((batch, batch_id))
         return process
 
-    with served(BatchScript(pending_seconds=0), run=run, write_output=written.__setitem__) as cloud:
+    with served(BatchScript(pending_seconds=0), run=run, write_output=outputs.__setitem__) as cloud:
         cloud.create()
         assert [batch_id for _, batch_id in started] == ["metrics-1"]
         assert started[0][0]["pysparkBatch"] == batch_request()["pysparkBatch"]
@@ -393,7 +393,7 @@ def test_a_batch_that_really_runs(tmp_path: Path) -> None:
         process.output.write_bytes(b"first line\n")
         cloud.fake.advance()
         uri = started[0][0]["runtimeInfo"]["outputUri"]
-        assert written == {f"{uri}.000000000": b"first line\n"}
+        assert outputs == {f"{uri}.000000000": b"first line\n"}
         process.code = 3
         assert _states(cloud, 100, 1000) == ["FAILED", "FAILED"]
         assert len(started) == 1

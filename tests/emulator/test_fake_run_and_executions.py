@@ -33,7 +33,7 @@ Ask = Callable[..., tuple[int, Any]]
 
 @contextmanager
 def asking(service: Service) -> Iterator[Ask]:
-    """Yields a function (method, path, body) -> (status, document)."""
+    """Yield a function (method, path, body) -> (status, document)."""
     with serving([service]) as url:
 
         def ask(method: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -49,8 +49,8 @@ def asking(service: Service) -> Iterator[Ask]:
         yield ask
 
 
-def run_request(*words: str, **more: Any) -> dict[str, Any]:
-    return {"overrides": {"containerOverrides": [{"args": list(words)}], **more}}
+def run_request(*arguments: str, **more: Any) -> dict[str, Any]:
+    return {"overrides": {"containerOverrides": [{"args": list(arguments)}], **more}}
 
 
 def test_a_job_goes_from_its_operation_to_its_execution() -> None:
@@ -162,11 +162,11 @@ def test_a_job_really_runs_and_none_outlives_the_service() -> None:
 
     fake = FakeCloudRun(run=run)
     with asking(fake) as ask:
-        for words, count in (
+        for job_arguments, count in (
             (["import sys; sys.exit(3)"], "failedCount"),
             (["pass"], "succeededCount"),
         ):
-            name = ask("POST", f"{JOB}:run", run_request(*words))[1]["metadata"]["name"]
+            name = ask("POST", f"{JOB}:run", run_request(*job_arguments))[1]["metadata"]["name"]
             started[-1][1].process.wait()
             assert ask("GET", f"/v2/{name}")[1][count] == 1
             assert name.endswith(f"/{started[-1][0]}")
@@ -207,9 +207,9 @@ def test_the_products_own_client_starts_and_sees_executions() -> None:
 
 
 def test_executions_are_listed_by_state_and_age_and_cancelled() -> None:
-    held = threading.Event()
+    release = threading.Event()
     clock = VirtualClock()
-    fake = FakeExecutions(lambda execution_id, argument: held.wait(), now=clock.now)
+    fake = FakeExecutions(lambda execution_id, argument: release.wait(), now=clock.now)
     with asking(fake) as ask:
         names = []
         for _ in range(3):
@@ -232,7 +232,7 @@ def test_executions_are_listed_by_state_and_age_and_cancelled() -> None:
             (names[2], "{}")
         ]
         assert "nextPageToken" not in second
-        held.set()
+        release.set()
         while ask("GET", f"/v1/{names[2]}")[1]["state"] == "ACTIVE":
             pass
         assert ask("GET", f"/v1/{names[0]}")[1]["state"] == "CANCELLED"
@@ -277,7 +277,7 @@ main:
 
 
 def test_the_workflow_of_a_cancelled_execution_ends_where_it_waits() -> None:
-    """It would start its next job otherwise, and that would be paid for."""
+    """Otherwise it would start its next job, which costs money."""
     ended = threading.Event()
 
     def run(execution_id: str, argument: Any) -> Any:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import httpx
@@ -103,7 +104,7 @@ def test_a_large_object_goes_up_in_parts(bucket: Bucket, tmp_path: Path) -> None
 
 
 def test_an_object_goes_up_without_its_length(bucket: Bucket, address: str) -> None:
-    """In chunks, as Go's client sends it, and with it Terraform."""
+    """Uploads in chunks, as Go's client and therefore Terraform do."""
     answer = httpx.post(
         f"{address}/upload/storage/v1/b/code/o",
         params={"uploadType": "media", "name": "chunked"},
@@ -112,12 +113,14 @@ def test_an_object_goes_up_without_its_length(bucket: Bucket, address: str) -> N
     )
     assert answer.request.headers["transfer-encoding"] == "chunked"
     assert bucket.blob("chunked").download_as_bytes() == b"a" * 10_000 + b"b"
-    # the connection is in order for the next request
+    # the connection is ready for the next request
     assert httpx.get(f"{address}/storage/v1/b/code/o/chunked").json()["size"] == "10001"
 
 
 def test_a_generation_is_written_once(bucket: Bucket) -> None:
-    """0 is an object that must not exist; any other number is the generation that it must have."""
+    """Generation 0 means that the object must not exist; any other number is the generation that it
+    must have.
+    """
     first = write(bucket, "latest.json", b"1", if_generation_match=0)
     with pytest.raises(exceptions.PreconditionFailed):
         write(bucket, "latest.json", b"2", if_generation_match=0)
@@ -142,25 +145,16 @@ def test_a_resumable_upload_keeps_its_condition(bucket: Bucket, tmp_path: Path) 
 
 
 def test_listing_by_prefix_delimiter_and_pages(bucket: Bucket) -> None:
-    names = [
-        "latest.json",
-        *(
-            f"versions/{version}/{name}"
-            for version in "abc"
-            for name in ("jars/1.jar", "manifest.json")
-        ),
-    ]
+    files_of_versions = product("abc", ("jars/1.jar", "manifest.json"))
+    names = ["latest.json", *(f"versions/{version}/{name}" for version, name in files_of_versions)]
     for name in names:
         write(bucket, name, name.encode())
     assert [blob.name for blob in bucket.list_blobs()] == names
     assert [blob.name for blob in bucket.list_blobs(prefix="versions/b/")] == names[3:5]
-    pages = list(bucket.list_blobs(page_size=2).pages)
-    assert [[blob.name for blob in page] for page in pages] == [
-        names[:2],
-        names[2:4],
-        names[4:6],
-        names[6:],
-    ]
+    page_names = []
+    for page in bucket.list_blobs(page_size=2).pages:
+        page_names.append([blob.name for blob in page])
+    assert page_names == [names[:2], names[2:4], names[4:6], names[6:]]
     versions = bucket.list_blobs(prefix="versions/", delimiter="/", page_size=2)
     assert list(versions) == []
     assert versions.prefixes == {"versions/a/", "versions/b/", "versions/c/"}
@@ -223,8 +217,8 @@ def test_the_client_retries_after_a_fault(fake: FakeStorage, fault: Fault) -> No
 
 
 def test_an_answer_that_is_lost_leaves_the_work_done(fake: FakeStorage) -> None:
-    """The second try of an upload finds its own object: whoever writes with a condition has to look
-    whose bytes are there.
+    """The repeated upload meets its own object, so a writer with a condition must compare the
+    bytes.
     """
     fake.fault = lambda number, request: CUT_AFTER if number == 1 else None
     with serving([fake]) as url, pytest.raises(exceptions.PreconditionFailed):
@@ -272,7 +266,7 @@ def test_errors_have_googles_messages(fake: FakeStorage) -> None:
 
 
 def test_deleting_takes_a_condition_too(fake: FakeStorage) -> None:
-    """Which fake-gcs-server 1.56 reads at an upload alone."""
+    """fake-gcs-server 1.56 checks the condition of an upload only."""
     with serving([fake]) as url:
         blob = write(client_at(url).bucket("code"), "a", b"1")
         with pytest.raises(exceptions.PreconditionFailed):

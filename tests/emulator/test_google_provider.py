@@ -38,7 +38,7 @@ echo '{"terraform_version": "1.9.8", "platform": "linux_amd64"}'
 
 @pytest.fixture
 def programs(processes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that comes first on the path; home and caches are empty."""
+    """A folder that comes first on PATH; home and caches are empty."""
     folder = tmp_path / "programs"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("processes")
 
 
 def _started(folder: Path, **variables: str) -> subprocess.Popen[str]:
-    """The command in a home of its own."""
+    """Start the command in a home of its own."""
     home = {"PYTHONPATH": str(PROJECT), "YIELDSPARK_HOME": str(folder)}
     return subprocess.Popen(
         [sys.executable, "-m", "workflows", "local", "apply", "--json"],
@@ -37,7 +37,7 @@ def _started(folder: Path, **variables: str) -> subprocess.Popen[str]:
 
 
 def _apply(folder: Path, code: int, **variables: str) -> Any:
-    """The document of the command."""
+    """Return the document of the command."""
     with _started(folder, **variables) as process:
         output, errors = process.communicate()
     assert process.returncode == code, errors
@@ -59,7 +59,7 @@ def test_without_the_jars_it_fails_before_terraform_begins(tmp_path: Path) -> No
 
 
 def test_an_interrupt_ends_all_processes(server_programs: Path, tmp_path: Path) -> None:
-    """The document is printed once, by the program that was interrupted."""
+    """The interrupted program prints the document, once."""
     if reason := obstacle():
         pytest.skip(reason)
     with _started(tmp_path, JARS_DIR=str(JARS)) as process:
@@ -75,7 +75,7 @@ def test_an_interrupt_ends_all_processes(server_programs: Path, tmp_path: Path) 
 
 @pytest.mark.long
 def test_the_whole_command(jvm: Path, server: Settings, tmp_path: Path) -> None:
-    """Three minutes and more: the sample's pools through both jobs."""
+    """Takes over three minutes: both jobs compute the sample's pools."""
     if reason := obstacle():
         pytest.skip(reason)
     document = _apply(tmp_path, 0, JARS_DIR=str(JARS))

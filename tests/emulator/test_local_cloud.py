@@ -20,8 +20,8 @@ from tests.support.processes import PROJECT, environment_of
 
 
 def _cloud(settings: Settings, folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """`python -m workflows ..` on this database, with a home of its own, from another folder than
-    the checkout's.
+    """Run `python -m workflows ..` on this database, with a home of its own, outside the checkout's
+    folder.
     """
     variables = environment_of(settings) | {
         "YIELDSPARK_HOME": str(folder / "home"),
@@ -47,7 +47,7 @@ def _document(process: subprocess.Popen[str], code: int = 0) -> Any:
 
 @contextmanager
 def _local_cloud(settings: Settings, folder: Path) -> Iterator[dict[str, str]]:
-    """The variables of a local cloud that runs as a process of its own."""
+    """Yield the variables of a local cloud that runs as a process."""
     process = _cloud(settings, folder, "local", "up", "--port", "0", "--json")
     assert process.stdout is not None
     lines: list[str] = []
@@ -85,8 +85,8 @@ def test_a_container_and_a_batch_write_the_owners_tables_and_no_password_is_show
 ) -> None:
     """With the documented rights.
 
-    Over 20 s: a release, and both jobs as processes with a Spark of their own. Three pools are too
-    few for a model: their forecasts follow a rule.
+    Takes over 20 s: a release, and both jobs as processes with a Spark of their own. Three pools
+    are too few for a model, so their forecasts are fallbacks.
     """
     pools = ["pool-1", "pool-2", "pool-3"]
     execute(make_engine(owner_tables), OWNERS_ROWS, pools=pools)
@@ -99,20 +99,20 @@ def test_a_container_and_a_batch_write_the_owners_tables_and_no_password_is_show
         ("calculate_metrics", "cloud_run", "SUCCEEDED"),
         ("forecast_pools", "dataproc", "SUCCEEDED"),
     ]
-    written = rows_of(
+    metrics = rows_of(
         make_engine(owner_tables),
         "SELECT count(actual_apy) AS days, count(forecasted_apy) AS forecasts, count(DISTINCT"
         " pool_id) AS pools FROM pool_daily_metrics",
     )
-    assert written == [{"days": 120, "forecasts": 3, "pools": 3}]
+    assert metrics == [{"days": 120, "forecasts": 3, "pools": 3}]
     assert restricted.db_password is not None
     password = restricted.db_password.get_secret_value()
-    kept = [
+    files_with_password = [
         path
         for path in (tmp_path / "home").rglob("*")
         if path.is_file() and password.encode() in path.read_bytes()
     ]
-    assert kept == []
+    assert files_with_password == []
     assert password not in output + errors
 
 

@@ -247,66 +247,66 @@ def test_a_source_outside_the_subset_is_refused_before_it_runs(
         run(source)
 
 
-def test_steps_jump_loop_and_call() -> None:
-    actual = run(
-        """
-        main:
-          params: [given]
+JUMPS = """
+main:
+  params: [argument]
+  steps:
+    - begin:
+        assign:
+          - seen: []
+          - m: {"a.b": {}}
+          - m["a.b"].c: ${argument.first}
+          - copied: ${m}
+          - m["a.b"].c: changed
+        next: loop
+    - never:
+        return: skipped
+    - loop:
+        for:
+          value: number
+          index: place
+          range: [1, 9]
           steps:
-            - begin:
+            - look:
+                switch:
+                  - condition: ${number == 2}
+                    next: continue
+                  - condition: ${number > 3}
+                    next: break
+            - keep:
+                call: pair
+                args: {left: "${place}"}
+                result: two
+            - add:
                 assign:
-                  - seen: []
-                  - m: {"a.b": {}}
-                  - m["a.b"].c: ${given.first}
-                  - copied: ${m}
-                  - m["a.b"].c: changed
-                next: loop
-            - never:
-                return: skipped
-            - loop:
-                for:
-                  value: number
-                  index: place
-                  range: [1, 9]
-                  steps:
-                    - look:
-                        switch:
-                          - condition: ${number == 2}
-                            next: continue
-                          - condition: ${number > 3}
-                            next: break
-                    - keep:
-                        call: pair
-                        args: {left: "${place}"}
-                        result: two
-                    - add:
-                        assign:
-                          - seen: ${list.concat(seen, two)}
-            - nested:
+                  - seen: ${list.concat(seen, two)}
+    - nested:
+        steps:
+          - through:
+              for:
+                value: word
+                in: ["x"]
                 steps:
-                  - through:
-                      for:
-                        value: word
-                        in: ["x"]
-                        steps:
-                          - sure:
-                              switch:
-                                - condition: true
-                                  assign: [{m.last: "${word}"}]
-                  - out:
-                      next: finish
-            - unreached:
-                raise: never
-            - finish:
-                return: {"seen": "${seen}", "m": "${m}", "copied": "${copied}"}
-        pair:
-          params: [left, {right: 5}]
-          steps:
-            - done:
-                return: ["${left}", "${right}"]
-        """,
-        {"first": 1},
-    )
+                  - sure:
+                      switch:
+                        - condition: true
+                          assign: [{m.last: "${word}"}]
+          - out:
+              next: finish
+    - unreached:
+        raise: never
+    - finish:
+        return: {"seen": "${seen}", "m": "${m}", "copied": "${copied}"}
+pair:
+  params: [left, {right: 5}]
+  steps:
+    - done:
+        return: ["${left}", "${right}"]
+"""
+
+
+def test_steps_jump_loop_and_call() -> None:
+    actual = run(JUMPS, {"first": 1})
     assert actual == {
         "seen": [[0, 5], [2, 5]],
         "m": {"a.b": {"c": "changed"}, "last": "x"},

@@ -63,13 +63,13 @@ def out_of_sample(
         moves = (target.level(values[:, horizon:]) - target.level(values[:, :-horizon])) / scale
         move = skill * moves + np.sqrt(1 - skill**2) * random.standard_normal(moves.shape)
         come_true = np.where(np.arange(length) + horizon < length, values[:, horizon:], np.nan)
-        found = {
+        forecast_moves = {
             "": values[:, :-horizon],
             "_next": come_true,
             "_scale": np.broadcast_to(scale, moves.shape),
             "_move": move,
         }
-        columns |= {f"{name}{ending}": of.ravel() for ending, of in found.items()}
+        columns |= {f"{name}{ending}": of.ravel() for ending, of in forecast_moves.items()}
         columns |= {
             f"{name}_observed": True,
             f"{name}_move_low": columns[f"{name}_move"] - 0.5,
@@ -91,7 +91,7 @@ def out_of_sample(
 def published(
     sample: pd.DataFrame,
     target: Target = APY,
-    wanted: Sequence[dt.date] | None = None,
+    forecast_days: Sequence[dt.date] | None = None,
     *,
     horizon: int = 1,
     level: float = 0.8,
@@ -102,7 +102,7 @@ def published(
     return publish_days(
         sample,
         target,
-        days() if wanted is None else wanted,
+        days() if forecast_days is None else forecast_days,
         horizon=horizon,
         level=level,
         history=past,
@@ -130,9 +130,9 @@ def after_warm_up(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[(rows["date"] > pd.Timestamp(day(MIN_DAYS))) & rows["next"].notna()]
 
 
-def assert_same_bits(one: pd.DataFrame, other: pd.DataFrame) -> None:
+def assert_same_bits(first: pd.DataFrame, second: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(
-        one.reset_index(drop=True), other.reset_index(drop=True), check_exact=True
+        first.reset_index(drop=True), second.reset_index(drop=True), check_exact=True
     )
 
 
@@ -143,12 +143,12 @@ def test_later_actual_values_do_not_change_a_day(target: Target, horizon: int) -
     cut = pd.Timestamp(day(80))
     unknown = sample["date"] + pd.Timedelta(days=horizon) > cut
     later = sample["date"] > cut
-    changed = sample.copy()
-    changed.loc[unknown, f"{target.name}_next"] = 7.0
-    changed.loc[later, [f"{target.name}_move", f"{target.name}_scale"]] = 4.0
+    changed_sample = sample.copy()
+    changed_sample.loc[unknown, f"{target.name}_next"] = 7.0
+    changed_sample.loc[later, [f"{target.name}_move", f"{target.name}_scale"]] = 4.0
     before, after = (
         published(sample, target, horizon=horizon),
-        published(changed, target, horizon=horizon),
+        published(changed_sample, target, horizon=horizon),
     )
     until = before["date"] <= cut
     assert (
@@ -166,8 +166,8 @@ def test_actual_values_of_a_day_are_used_on_that_day(horizon: int) -> None:
     sample = out_of_sample(0.7, horizon=horizon)
     cut = pd.Timestamp(day(80))
     newest = sample["date"] + pd.Timedelta(days=horizon) == cut
-    changed = sample.assign(apy_next=sample["apy_next"].where(~newest, 90.0))
-    before, after = published(sample, horizon=horizon), published(changed, horizon=horizon)
+    changed_sample = sample.assign(apy_next=sample["apy_next"].where(~newest, 90.0))
+    before, after = published(sample, horizon=horizon), published(changed_sample, horizon=horizon)
     differ = (before[WHAT_IS_SHOWN] != after[WHAT_IS_SHOWN]).any(axis=1) & before["low"].notna()
     assert before.loc[differ, "date"].min() == cut
 
@@ -214,9 +214,9 @@ def test_a_model_without_skill_becomes_persistence_to_the_bit(target: Target) ->
     rows = after_warm_up(published(out_of_sample(0.0, shake=0.1), target))
     assert (rows["gate_weight"] == 0.0).all()
     assert (rows["forecast"] == rows["now"]).all()
-    found = score(evaluated(rows, target), 0.8)
-    assert found.ratio.mae == 1.0
-    assert found.interval.coverage == pytest.approx(0.8, abs=0.03)
+    scores = score(evaluated(rows, target), 0.8)
+    assert scores.ratio.mae == 1.0
+    assert scores.interval.coverage == pytest.approx(0.8, abs=0.03)
 
 
 def test_a_step_that_is_noise_becomes_persistence_to_the_bit() -> None:
@@ -258,12 +258,14 @@ def test_intervals_contain_their_forecast_and_values_stay_in_their_limits(
     rows = published(hard_sample(), target)
     assert (rows["gate_weight"] > 0.0).any()
     assert np.isfinite(rows["forecast"]).all()
-    known = rows[rows["low"].notna()]
-    assert len(known) > 0.7 * len(rows)
-    assert (known["low"] <= known["forecast"]).all()
-    assert (known["forecast"] <= known["high"]).all()
-    assert (known["low"] >= 0.0).all()
-    assert (known["high"] <= np.maximum(target.limit, known["now"]) * (1 + 1e-9)).all()
+    with_interval = rows[rows["low"].notna()]
+    assert len(with_interval) > 0.7 * len(rows)
+    assert (with_interval["low"] <= with_interval["forecast"]).all()
+    assert (with_interval["forecast"] <= with_interval["high"]).all()
+    assert (with_interval["low"] >= 0.0).all()
+    assert (
+        with_interval["high"] <= np.maximum(target.limit, with_interval["now"]) * (1 + 1e-9)
+    ).all()
 
 
 def test_apy_goes_below_zero_only_for_a_pool_that_has_been_there() -> None:
@@ -407,24 +409,24 @@ def test_a_move_without_quantiles_is_published_without_an_interval() -> None:
     assert rows.loc[~has_none, ["low", "high"]].notna().all().all()
 
 
-@pytest.mark.parametrize(("horizon", "known"), [(1, 20), (1, 45), (1, 100), (3, 45)])
-def test_a_history_replaces_the_days_it_was_made_of(horizon: int, known: int) -> None:
+@pytest.mark.parametrize(("horizon", "days_of_history"), [(1, 20), (1, 45), (1, 100), (3, 45)])
+def test_a_history_replaces_the_days_it_was_made_of(horizon: int, days_of_history: int) -> None:
     sample = out_of_sample(0.7, horizon=horizon)
     # a pool that begins later: the days have not all the same pools
     sample = sample[(sample["pool_id"] != "p02") | (sample["date"] > pd.Timestamp(day(7)))]
     at_once = published(sample, horizon=horizon)
-    earlier = published(sample, wanted=days(0, known), horizon=horizon)
+    earlier = published(sample, forecast_days=days(0, days_of_history), horizon=horizon)
     history = earlier[list(PAST_COLUMNS)]
-    later = published(sample, wanted=days(known), horizon=horizon, history=history)
+    later = published(sample, forecast_days=days(days_of_history), horizon=horizon, history=history)
     assert_same_bits(at_once, pd.concat([earlier, later]))
 
 
 def test_a_history_of_forty_days_opens_the_gate_on_the_first_day() -> None:
     sample = out_of_sample(1.0)
-    history = published(sample, wanted=days(0, 40))[list(PAST_COLUMNS)]
-    first = published(sample, wanted=[day(40)], history=history)
+    history = published(sample, forecast_days=days(0, 40))[list(PAST_COLUMNS)]
+    first = published(sample, forecast_days=[day(40)], history=history)
     assert (first["gate_weight"] >= 0.9).all()
-    assert (published(sample, wanted=[day(40)])["gate_weight"] == 0.0).all()
+    assert (published(sample, forecast_days=[day(40)])["gate_weight"] == 0.0).all()
 
 
 def test_only_pools_that_were_observed_are_published() -> None:
@@ -437,7 +439,7 @@ def test_only_pools_that_were_observed_are_published() -> None:
 
 
 def test_days_without_rows_are_left_out() -> None:
-    rows = published(out_of_sample(0.5), wanted=[day(-3), day(4), day(DAYS + 3)])
+    rows = published(out_of_sample(0.5), forecast_days=[day(-3), day(4), day(DAYS + 3)])
     assert set(rows["date"]) == {pd.Timestamp(day(4))}
     assert tuple(rows.columns) == PUBLISHED_COLUMNS
 
@@ -446,11 +448,11 @@ def test_days_without_rows_are_left_out() -> None:
     "sample", [out_of_sample(0.5), out_of_sample(0.5).iloc[:0]], ids=["other days", "no rows"]
 )
 def test_no_published_rows_give_no_evaluation_rows(sample: pd.DataFrame) -> None:
-    rows = published(sample, wanted=[day(-3)])
+    rows = published(sample, forecast_days=[day(-3)])
     assert (len(rows), tuple(rows.columns)) == (0, PUBLISHED_COLUMNS)
     assert evaluated(rows, APY).empty
     assert list(evaluated(rows, APY).columns) == list(
-        evaluated(published(out_of_sample(0.5), wanted=[day(1)]), APY).columns
+        evaluated(published(out_of_sample(0.5), forecast_days=[day(1)]), APY).columns
     )
 
 
@@ -462,7 +464,7 @@ def test_evaluation_rows_have_the_published_and_the_actual_values(target: Target
     first, second = (
         StackedModel(span.start, span, (FittedModel("text", (), None),), ()) for span in spans
     )
-    found = evaluated(rows, target, [first, second], horizon=3)
+    rows_of_evaluation = evaluated(rows, target, [first, second], horizon=3)
     keys = ["pool_id", "target_date", "horizon_days", "target", "engine", "source", "as_of"]
     values = [
         "actual",
@@ -488,14 +490,22 @@ def test_evaluation_rows_have_the_published_and_the_actual_values(target: Target
         "model_version",
         "run_id",
     ]
-    assert set(found.columns) == {*keys, *values, *model}
-    assert set(found["target_date"] - found["as_of"]) == {dt.timedelta(days=3)}
-    assert found["actual"].isna().equals(found["target_date"] >= day(DAYS))
-    named = found[
+    assert set(rows_of_evaluation.columns) == {*keys, *values, *model}
+    assert set(rows_of_evaluation["target_date"] - rows_of_evaluation["as_of"]) == {
+        dt.timedelta(days=3)
+    }
+    assert (
+        rows_of_evaluation["actual"].isna().equals(rows_of_evaluation["target_date"] >= day(DAYS))
+    )
+    descriptions = rows_of_evaluation[
         ["horizon_days", "target", "engine", "source", "interval_level", "run_id"]
     ].drop_duplicates()
-    assert named.to_numpy().tolist() == [[3, target.name, "lightgbm", "backtest", 0.8, "run"]]
-    versions = dict(zip(found["as_of"], found["model_version"], strict=True))
+    assert descriptions.to_numpy().tolist() == [
+        [3, target.name, "lightgbm", "backtest", 0.8, "run"]
+    ]
+    versions = dict(
+        zip(rows_of_evaluation["as_of"], rows_of_evaluation["model_version"], strict=True)
+    )
     assert [versions[day(number)] for number in (0, 19, 20, 89, 90, DAYS - 1)] == ["none"] * 2 + [
         first.version
     ] * 2 + [second.version] * 2
@@ -504,7 +514,7 @@ def test_evaluation_rows_have_the_published_and_the_actual_values(target: Target
 def test_evaluation_rows_have_each_column_of_the_sample() -> None:
     sample = out_of_sample(0.9)
     for target in (APY, TVL):
-        found = evaluated(published(sample, target), target).sort_values(
+        rows_of_evaluation = evaluated(published(sample, target), target).sort_values(
             ["pool_id", "as_of"], ignore_index=True
         )
         name = target.name
@@ -524,4 +534,6 @@ def test_evaluation_rows_have_each_column_of_the_sample() -> None:
             "apy_percent": "apy",
         }
         for column, source in columns.items():
-            assert np.array_equal(found[column], sample[source], equal_nan=True), column
+            assert np.array_equal(rows_of_evaluation[column], sample[source], equal_nan=True), (
+                column
+            )

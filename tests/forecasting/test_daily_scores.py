@@ -42,17 +42,17 @@ def test_each_day_has_its_ratios_and_coverage() -> None:
         high=[11.0, np.nan, 13.5, np.nan],
         volatility_scale=[1.0, 1.0, 0.5, 1.0],
     )
-    found = daily_scores(rows)
-    assert found["target_date"].tolist() == [DAY, LATER]
-    assert found["rows"].tolist() == [2, 2]
-    assert found["mae_ratio"].tolist() == [pytest.approx(np.nan, nan_ok=True), 4 / 6]
+    scores = daily_scores(rows)
+    assert scores["target_date"].tolist() == [DAY, LATER]
+    assert scores["rows"].tolist() == [2, 2]
+    assert scores["mae_ratio"].tolist() == [pytest.approx(np.nan, nan_ok=True), 4 / 6]
     # 1 and 6 scales against 2 and 8; those of the second pool are capped at five
-    assert found["capped_ratio"].tolist() == [
+    assert scores["capped_ratio"].tolist() == [
         pytest.approx(np.nan, nan_ok=True),
         (1 + SPIKE_SCALES) / (2 + SPIKE_SCALES),
     ]
-    assert found["coverage"].tolist() == [pytest.approx(np.nan, nan_ok=True), 0.5]
-    assert found.filter(regex="_(recent|low|high)$").isna().all(axis=None)
+    assert scores["coverage"].tolist() == [pytest.approx(np.nan, nan_ok=True), 0.5]
+    assert scores.filter(regex="_(recent|low|high)$").isna().all(axis=None)
 
 
 def test_capped_ratio_ignores_pools_without_scale_and_coverage_those_without_interval() -> None:
@@ -63,9 +63,9 @@ def test_capped_ratio_ignores_pools_without_scale_and_coverage_those_without_int
         low=[9.0, np.nan],
         high=[12.0, 11.0],
     )
-    found = daily_scores(rows).iloc[0]
-    assert (found["rows"], found["capped_ratio"], found["coverage"]) == (2, 0.5, 1.0)
-    assert found["mae_ratio"] == pytest.approx(90 / 4)
+    scores = daily_scores(rows).iloc[0]
+    assert (scores["rows"], scores["capped_ratio"], scores["coverage"]) == (2, 0.5, 1.0)
+    assert scores["mae_ratio"] == pytest.approx(90 / 4)
 
 
 def test_errors_in_scales_are_of_apy_or_of_the_logarithm_of_tvl() -> None:
@@ -80,8 +80,8 @@ def test_errors_in_scales_are_of_apy_or_of_the_logarithm_of_tvl() -> None:
 
 def test_four_weeks_are_those_that_end_with_the_day() -> None:
     rows = days(40)
-    found = daily_scores(rows)
-    assert found["capped_ratio_recent"].first_valid_index() == RECENT_DAYS - 1
+    scores = daily_scores(rows)
+    assert scores["capped_ratio_recent"].first_valid_index() == RECENT_DAYS - 1
     window = rows[rows["target_date"] > DAY + dt.timedelta(days=39 - RECENT_DAYS)]
     model, persistence = (
         (window["actual"] - window[name]).abs().to_numpy() / 0.5
@@ -89,7 +89,7 @@ def test_four_weeks_are_those_that_end_with_the_day() -> None:
     )
     assert model.max() < SPIKE_SCALES
     number = np.repeat(np.arange(RECENT_DAYS), 5)
-    last = found.iloc[-1]
+    last = scores.iloc[-1]
     assert last["capped_ratio_recent"] == pytest.approx(model.mean() / persistence.mean())
     assert (last["capped_ratio_low"], last["capped_ratio_high"]) == pytest.approx(
         mean_ratio_interval(model, persistence, number)
@@ -109,13 +109,13 @@ def test_one_wild_pool_decides_the_mae_of_a_day_and_not_its_capped_ratio() -> No
 
 def test_a_panel_that_never_moved_has_no_ratio() -> None:
     rows = days(30).assign(persistence=10.0)
-    found = daily_scores(rows)
+    scores = daily_scores(rows)
     assert (
-        found[["mae_ratio", "capped_ratio", "capped_ratio_recent", "capped_ratio_low"]]
+        scores[["mae_ratio", "capped_ratio", "capped_ratio_recent", "capped_ratio_low"]]
         .isna()
         .all(axis=None)
     )
-    assert found["coverage_recent"].notna().sum() == 3
+    assert scores["coverage_recent"].notna().sum() == 3
 
 
 def test_no_rows_have_no_days() -> None:

@@ -54,7 +54,7 @@ def width(interval: Interval) -> float:
 
 
 @INTERVALS
-def test_an_interval_holds_the_ratio_and_is_the_same_again(interval: IntervalOf) -> None:
+def test_an_interval_contains_the_ratio_and_is_reproducible(interval: IntervalOf) -> None:
     model, persistence, days = sample(by_day=0.2)
     low, high = interval(model, persistence, days)
     assert low is not None
@@ -93,9 +93,9 @@ def test_errors_shared_by_neighbouring_days_do_not_average_out_over_days() -> No
     weeks = np.random.default_rng(5).normal(0.9, 0.3, 12).repeat(7)
     days, random = np.arange(len(weeks)), np.random.default_rng(6)
     mixed = random.permutation(len(weeks))
-    ones = np.ones(len(weeks))
-    assert width(mean_ratio_interval(weeks, ones, days)) > 1.5 * width(
-        mean_ratio_interval(weeks[mixed], ones, days)
+    unit_errors = np.ones(len(weeks))
+    assert width(mean_ratio_interval(weeks, unit_errors, days)) > 1.5 * width(
+        mean_ratio_interval(weeks[mixed], unit_errors, days)
     )
 
 

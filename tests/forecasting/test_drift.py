@@ -57,26 +57,28 @@ def generated_days(days: int, *, seed: int) -> tuple[Features, Any]:
 
 def reference() -> Reference:
     matrix, day = generated_days(DAYS, seed=1)
-    kept: Reference = json.loads(
+    stored: Reference = json.loads(
         json.dumps(reference_distribution(matrix, NAMES, day), allow_nan=False)
     )
-    return kept
+    return stored
 
 
-def far(found: list[FeatureDrift]) -> set[str]:
+def far(drifts: list[FeatureDrift]) -> set[str]:
     return {
-        one.feature for one in found if one.all_missing or one.beyond > LIMITS["max_feature_psi"]
+        drift.feature
+        for drift in drifts
+        if drift.all_missing or drift.beyond > LIMITS["max_feature_psi"]
     }
 
 
-def checks(found: list[FeatureDrift], **changed: Any) -> dict[str, dict[str, Any]]:
+def checks(drifts: list[FeatureDrift], **changes: Any) -> dict[str, dict[str, Any]]:
     arguments: dict[str, Any] = {
         "pools": ["a", "b"],
         "trained_pools": {"a", "b"},
         "reasons": [None, None],
         **LIMITS,
     }
-    results = drift_checks(found, **arguments | changed)
+    results = drift_checks(drifts, **arguments | changes)
     return {result.name: result.to_json() for result in results}
 
 
@@ -90,9 +92,9 @@ def test_psi_by_hand() -> None:
 
 
 def test_an_empty_bin_counts_as_half_a_row_of_the_day() -> None:
-    found = population_stability(np.array([50.0, 50.0, 0.0]), np.array([[100.0, 0.0, 100.0]]))
+    drifts = population_stability(np.array([50.0, 50.0, 0.0]), np.array([[100.0, 0.0, 100.0]]))
     by_hand = (0.0025 - 0.5) * np.log(0.0025 / 0.5) + (0.5 - 0.0025) * np.log(0.5 / 0.0025)
-    assert found == pytest.approx([by_hand])
+    assert drifts == pytest.approx([by_hand])
 
 
 def test_ks_by_hand_and_never_above_the_exact_one() -> None:
@@ -102,9 +104,9 @@ def test_ks_by_hand_and_never_above_the_exact_one() -> None:
     (matrix, day), random = generated_days(DAYS, seed=1), np.random.default_rng(2)
     values = random.normal(13, 2, 500)
     as_of_rows = np.column_stack([values, np.zeros((500, 3))]).astype(np.float32)
-    known = {
-        one.feature: one
-        for one in measure_drift(reference_distribution(matrix, NAMES, day), as_of_rows)
+    drift_of_day = {
+        drift.feature: drift
+        for drift in measure_drift(reference_distribution(matrix, NAMES, day), as_of_rows)
     }["tvl_level"]
     points = np.sort(np.concatenate([matrix[:, 0], as_of_rows[:, 0]]))
     trained, there = (
@@ -112,34 +114,32 @@ def test_ks_by_hand_and_never_above_the_exact_one() -> None:
         for sample in (matrix[:, 0], as_of_rows[:, 0])
     )
     exact = np.abs(trained - there).max()
-    assert 0.8 * exact < known.ks <= exact
+    assert 0.8 * exact < drift_of_day.ks <= exact
 
 
 def test_days_like_the_training_days_do_not_warn() -> None:
     """The pools of one day move together: PSI alone exceeds the limit on many days."""
     matrix, _ = generated_days(60, seed=9)
-    known = reference()
-    found = [measure_drift(known, day_rows) for day_rows in matrix.reshape(60, POOLS, -1)]
-    assert [far(one) for one in found] == [set()] * 60
-    assert (
-        sum(
-            any(one.feature == "apy_move_0" and one.psi > 0.25 for one in day_rows)
-            for day_rows in found
-        )
-        > 20
-    )
+    trained_on = reference()
+    drifts = [measure_drift(trained_on, day_rows) for day_rows in matrix.reshape(60, POOLS, -1)]
+    assert [far(drifts_of_day) for drifts_of_day in drifts] == [set()] * 60
+    assert sum(_apy_move_psi(day_drifts) > 0.25 for day_drifts in drifts) > 20
+
+
+def _apy_move_psi(drifts: list[FeatureDrift]) -> float:
+    return next((drift.psi for drift in drifts if drift.feature == "apy_move_0"), 0.0)
 
 
 def test_the_psi_of_a_small_day_is_corrected_for_chance() -> None:
     """With twenty pools, PSI is 0.5 on average although nothing has drifted."""
     matrix, day = generated_days(DAYS, seed=1)
-    known = reference_distribution(matrix[:, :1], NAMES[:1], day)
+    trained_on = reference_distribution(matrix[:, :1], NAMES[:1], day)
     small = [
-        measure_drift(known, day_rows)[0]
+        measure_drift(trained_on, day_rows)[0]
         for day_rows in generated_days(15, seed=9)[0][:, :1].reshape(75, MIN_ROWS, 1)
     ]
-    assert np.mean([one.psi for one in small]) > 0.35
-    assert abs(np.mean([one.beyond + known[0]["usual"] for one in small])) < 0.1
+    assert np.mean([drift.psi for drift in small]) > 0.35
+    assert abs(np.mean([drift.beyond + trained_on[0]["usual"] for drift in small])) < 0.1
 
 
 @pytest.mark.parametrize(
@@ -161,10 +161,10 @@ def test_a_broken_feature_is_named_and_no_other(name: str, change: Change) -> No
     matrix = generated_days(1, seed=5)[0]
     column = NAMES.index(name)
     matrix[:, column] = change(matrix[:, column])
-    found = measure_drift(reference(), matrix)
-    assert far(found) == {name}
-    assert found[0].feature == name
-    check = checks(found)["feature_drift"]
+    drifts = measure_drift(reference(), matrix)
+    assert far(drifts) == {name}
+    assert drifts[0].feature == name
+    check = checks(drifts)["feature_drift"]
     assert not check["passed"]
     assert check["features"][0]["feature"] == name
     assert name in check["found"]
@@ -188,59 +188,64 @@ def test_days_before_a_feature_was_there_are_no_days_without_it() -> None:
 def test_a_training_day_with_few_rows_does_not_count_as_usual() -> None:
     matrix, day = generated_days(DAYS, seed=1)
     few = np.full((MIN_ROWS - 1, len(NAMES)), matrix.max(axis=0))
-    known = reference_distribution(
+    trained_on = reference_distribution(
         np.concatenate([matrix, few]), NAMES, np.append(day, np.full(len(few), DAYS))
     )
-    assert [one["usual"] for one in known] == pytest.approx(
-        [one["usual"] for one in reference()], abs=0.01
+    assert [feature["usual"] for feature in trained_on] == pytest.approx(
+        [feature["usual"] for feature in reference()], abs=0.01
     )
 
 
 def test_a_feature_without_training_values_is_not_checked() -> None:
     matrix, day = generated_days(DAYS, seed=1)
     matrix[:, 0] = np.nan
-    known, as_of_rows = reference_distribution(matrix, NAMES, day), generated_days(1, seed=5)[0]
-    assert far(measure_drift(known, as_of_rows)) == set()
+    trained_on, as_of_rows = (
+        reference_distribution(matrix, NAMES, day),
+        generated_days(1, seed=5)[0],
+    )
+    assert far(measure_drift(trained_on, as_of_rows)) == set()
     as_of_rows[:, 0] = np.nan
-    assert far(measure_drift(known, as_of_rows)) == set()
+    assert far(measure_drift(trained_on, as_of_rows)) == set()
 
 
 def test_a_handful_of_pools_is_not_checked() -> None:
-    found = measure_drift(reference(), np.full((MIN_ROWS - 1, len(NAMES)), np.nan, np.float32))
-    assert found == []
-    assert checks(found)["feature_drift"]["passed"]
-    assert checks(found)["feature_drift"]["found"] == "fewer than 20 pools: not checked"
+    drifts = measure_drift(reference(), np.full((MIN_ROWS - 1, len(NAMES)), np.nan, np.float32))
+    assert drifts == []
+    assert checks(drifts)["feature_drift"]["passed"]
+    assert checks(drifts)["feature_drift"]["found"] == "fewer than 20 pools: not checked"
 
 
 def test_entries_are_json_with_ten_features_at_most() -> None:
     names = tuple(POOL_FEATURES[:12])
     random = np.random.default_rng(4)
     matrix = random.standard_normal((2000, len(names))).astype(np.float32)
-    found = measure_drift(
+    drifts = measure_drift(
         reference_distribution(matrix, names, np.arange(2000) // 100),
         matrix[:100] + np.arange(12, dtype=np.float32),
     )
-    entries = list(checks(found).values())
+    entries = list(checks(drifts).values())
     assert json.loads(json.dumps(entries, allow_nan=False)) == entries
     assert [(entry["name"], entry["level"], entry["severity"]) for entry in entries] == [
         (name, "batch", "warn") for name in ("feature_drift", "new_pools_share", "fallback_share")
     ]
-    listed = entries[0]["features"]
-    assert [one["feature"] for one in listed[:3]] == [one.feature for one in found[:3]]
-    assert len(listed) == 10
-    assert all(set(one) == {"feature", "psi", "ks", "beyond"} for one in listed)
+    features_of_entry = entries[0]["features"]
+    assert [feature["feature"] for feature in features_of_entry[:3]] == [
+        feature.feature for feature in drifts[:3]
+    ]
+    assert len(features_of_entry) == 10
+    assert all(set(feature) == {"feature", "psi", "ks", "beyond"} for feature in features_of_entry)
     assert "and 1 more" in entries[0]["found"]
 
 
 def test_new_pools_are_those_without_a_day_in_training() -> None:
-    wanted = {"pools": ["a", "b", "c", "d"], "trained_pools": {"a", "b", "c", "gone"}}
-    check = checks([], **wanted)["new_pools_share"]
+    pools_of_run = {"pools": ["a", "b", "c", "d"], "trained_pools": {"a", "b", "c", "gone"}}
+    check = checks([], **pools_of_run)["new_pools_share"]
     assert (check["passed"], check["share"]) == (False, 0.25)
     assert (
         check["found"] == "1 of 4 observed pools have no training day (25%); MAX_NEW_POOLS_SHARE"
         " is 20%"
     )
-    assert checks([], **wanted, max_new_pools_share=0.25)["new_pools_share"]["passed"]
+    assert checks([], **pools_of_run, max_new_pools_share=0.25)["new_pools_share"]["passed"]
 
 
 def test_fallback_share_counts_fallbacks() -> None:
@@ -252,8 +257,8 @@ def test_fallback_share_counts_fallbacks() -> None:
 
 
 def test_a_run_without_rows_has_no_share() -> None:
-    found = checks([], pools=[], reasons=[])
-    assert [found[name]["share"] for name in ("new_pools_share", "fallback_share")] == [0.0, 0.0]
+    drifts = checks([], pools=[], reasons=[])
+    assert [drifts[name]["share"] for name in ("new_pools_share", "fallback_share")] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("column", ["actual_apy", "actual_tvl"])
@@ -264,9 +269,9 @@ def test_a_days_values_in_another_unit_warn(column: str) -> None:
         **{column: rows[column].where(rows["date"] != END, 100.0 * rows[column].astype(float))}
     )
     frame = feature_frame(rows, END)
-    known = trained(frame, END)
-    assert far(measure_drift(known, rows_of(frame, END))) == set()
-    assert len(far(measure_drift(known, rows_of(feature_frame(broken, END), END)))) > 10
+    trained_on = trained(frame, END)
+    assert far(measure_drift(trained_on, rows_of(frame, END))) == set()
+    assert len(far(measure_drift(trained_on, rows_of(feature_frame(broken, END), END)))) > 10
 
 
 def feature_frame(rows: pd.DataFrame, as_of: dt.date) -> pd.DataFrame:
@@ -304,10 +309,10 @@ def test_sixty_quiet_days_of_real_pools_do_not_warn(shared_data: Path) -> None:
     days_of_history = pd.date_range(end=last, periods=60).date
     warned = []
     for first in range(0, 60, 7):
-        known = trained(frame, days_of_history[first])
+        trained_on = trained(frame, days_of_history[first])
         warned += [
             day
             for day in days_of_history[first : first + 7]
-            if far(measure_drift(known, rows_of(frame, day)))
+            if far(measure_drift(trained_on, rows_of(frame, day)))
         ]
     assert warned == [dt.date(2024, 10, 25)]

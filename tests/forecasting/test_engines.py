@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import lightgbm
@@ -64,16 +65,16 @@ def planted(spark: SparkSession, *, rows: int = 2700, **columns: Any) -> DataFra
     random = np.random.default_rng(11)
     signal = random.standard_normal(rows)
     share = random.uniform(size=rows)
-    found = {
+    columns_of_rows = {
         "signal": signal,
         "noise": random.standard_normal(rows),
         "sparse": [None if number < 0.9 else np.nan if number < 0.95 else 1.0 for number in share],
         "label": 2.0 * signal + 0.3 * random.standard_normal(rows),
         "other": -signal + 0.1 * random.standard_normal(rows),
     }
-    values = pd.DataFrame(found | columns).astype(object)
-    known = values.drop(columns="sparse")
-    values[known.columns] = known.where(known.notna(), None)
+    values = pd.DataFrame(columns_of_rows | columns).astype(object)
+    without_sparse = values.drop(columns="sparse")
+    values[without_sparse.columns] = without_sparse.where(without_sparse.notna(), None)
     keys = [(f"p{number % 30:02d}", day(number // 30)) for number in range(rows)]
     data = [(*key, *row) for key, row in zip(keys, values.itertuples(index=False), strict=True)]
     frame = spark.createDataFrame(
@@ -93,15 +94,15 @@ def planted_rows(
     spark: SparkSession, server: Settings
 ) -> Iterator[Callable[[Engine], FeatureRows]]:
     """Generated rows in an engine, made once for each module, for tests that only read them."""
-    made: dict[str, FeatureRows] = {}
+    rows_by_engine: dict[str, FeatureRows] = {}
 
     def rows_of(engine: Engine) -> FeatureRows:
-        if engine.name not in made:
-            made[engine.name] = prepared(engine, planted(spark))
-        return made[engine.name]
+        if engine.name not in rows_by_engine:
+            rows_by_engine[engine.name] = prepared(engine, planted(spark))
+        return rows_by_engine[engine.name]
 
     yield rows_of
-    for rows in made.values():
+    for rows in rows_by_engine.values():
         rows.release()
 
 
@@ -134,10 +135,12 @@ def median(name: str, rows: FeatureRows, medians: dict[str, FittedModel]) -> Fit
 def test_learns_a_planted_signal_through_missing_features(
     rows: FeatureRows, median: FittedModel
 ) -> None:
-    found = rows.forecast(TEST, [median], ["label"])
-    assert len(found) == 900
-    assert np.isfinite(found["0"]).all()
-    assert (found["label"] - found["0"]).abs().mean() < 0.3 * found["label"].abs().mean()
+    forecasts = rows.forecast(TEST, [median], ["label"])
+    assert len(forecasts) == 900
+    assert np.isfinite(forecasts["0"]).all()
+    assert (forecasts["label"] - forecasts["0"]).abs().mean() < 0.3 * forecasts[
+        "label"
+    ].abs().mean()
 
 
 def test_models_come_in_the_order_of_their_objectives(rows: FeatureRows) -> None:
@@ -149,15 +152,17 @@ def test_models_come_in_the_order_of_their_objectives(rows: FeatureRows) -> None
         Objective("label", seed_offset=1),
         Objective("label", alpha=0.9),
     ]
-    found = rows.forecast(TEST, rows.fit(objectives, TRAINING), LABELS)
-    assert list(found.columns) == [*KEY, *LABELS, "0", "1", "2", "3", "4"]
-    assert (found["other"] - found["0"]).abs().mean() < 0.3 * found["other"].abs().mean()
-    assert (found["1"] - found["3"]).abs().mean() < 0.2
-    assert not (found["1"] == found["3"]).all()
-    low, median, high = (found[name].mean() for name in ("2", "1", "4"))
+    forecasts = rows.forecast(TEST, rows.fit(objectives, TRAINING), LABELS)
+    assert list(forecasts.columns) == [*KEY, *LABELS, "0", "1", "2", "3", "4"]
+    assert (forecasts["other"] - forecasts["0"]).abs().mean() < 0.3 * forecasts[
+        "other"
+    ].abs().mean()
+    assert (forecasts["1"] - forecasts["3"]).abs().mean() < 0.2
+    assert not (forecasts["1"] == forecasts["3"]).all()
+    low, median, high = (forecasts[name].mean() for name in ("2", "1", "4"))
     assert low + 0.1 < median < high - 0.1
-    assert (found["label"] < found["2"]).mean() == pytest.approx(0.1, abs=0.05)
-    assert (found["label"] > found["4"]).mean() == pytest.approx(0.1, abs=0.05)
+    assert (forecasts["label"] < forecasts["2"]).mean() == pytest.approx(0.1, abs=0.05)
+    assert (forecasts["label"] > forecasts["4"]).mean() == pytest.approx(0.1, abs=0.05)
 
 
 def test_a_model_does_not_depend_on_parallel_fits(rows: FeatureRows, median: FittedModel) -> None:
@@ -174,7 +179,9 @@ def test_a_second_run_gives_the_same_bits(
     again = prepared(chosen, planted(spark))
     model = fitted(again)
     assert (model.text, model.fingerprint) == (median.text, median.fingerprint)
-    first, second = (of.forecast(TEST, [median], [])["0"].to_numpy() for of in (rows, again))
+    first, second = (
+        dataset.forecast(TEST, [median], [])["0"].to_numpy() for dataset in (rows, again)
+    )
     assert first.tobytes() == second.tobytes()
     again.release()
 
@@ -205,8 +212,8 @@ def test_another_seed_is_another_model(
     assert seeded.fingerprint != median.fingerprint
     # a draw is nothing but the next seed
     forecasts = [
-        of.forecast(TEST, [model], [])["0"]
-        for of, model in ((rows, fitted(rows, drawn)), (same, seeded))
+        dataset.forecast(TEST, [model], [])["0"]
+        for dataset, model in ((rows, fitted(rows, drawn)), (same, seeded))
     ]
     assert forecasts[0].equals(forecasts[1])
     same.release()
@@ -243,23 +250,25 @@ def test_a_model_loaded_from_its_text_forecasts_the_same_bits(
         fitted(stacked, Objective("other")),
     ]
     loaded = [chosen.load(model.text, model.features) for model in models]
-    assert [(one.text, one.features, one.fingerprint) for one in loaded] == [
-        (one.text, one.features, one.fingerprint) for one in models
+    assert [
+        (fitted_model.text, fitted_model.features, fitted_model.fingerprint)
+        for fitted_model in loaded
+    ] == [
+        (fitted_model.text, fitted_model.features, fitted_model.fingerprint)
+        for fitted_model in models
     ]
     for cached_dataset, places in ((rows, (0, 1)), (stacked, (2,))):
-        found, again = (
-            cached_dataset.forecast(TEST, [of[place] for place in places], [])
-            for of in (models, loaded)
-        )
-        pd.testing.assert_frame_equal(again, found, check_exact=True)
+        forecasts = cached_dataset.forecast(TEST, [models[place] for place in places], [])
+        again = cached_dataset.forecast(TEST, [loaded[place] for place in places], [])
+        pd.testing.assert_frame_equal(again, forecasts, check_exact=True)
     by_loaded = rows.with_feature("earlier", [(loaded[0], TEST)])
     pd.testing.assert_frame_equal(
         by_loaded.forecast(TEST, [], ["earlier"]),
         stacked.forecast(TEST, [], ["earlier"]),
         check_exact=True,
     )
-    for made in (stacked, by_loaded):
-        made.release()
+    for dataset in (stacked, by_loaded):
+        dataset.release()
 
 
 def test_a_text_that_is_no_model_is_refused(chosen: Engine) -> None:
@@ -304,29 +313,29 @@ def test_the_features_come_as_a_matrix_and_a_part_of_them_is_the_same_every_time
     other_layout.release()
 
 
-def test_forecasts_are_sorted_and_hold_the_columns_asked_for(
+def test_forecasts_are_sorted_and_have_the_requested_columns(
     chosen: Engine, spark: SparkSession
 ) -> None:
     frame = planted(
         spark, label=[None if number % 7 == 0 else float(number) for number in range(2700)]
     )
     rows = prepared(chosen, frame.orderBy("label"))
-    found = rows.forecast(DaySpan(day(3), day(5)), [], ["label"])
-    assert list(found.columns) == [*KEY, "label"]
-    keys = [(f"p{pool:02d}", pd.Timestamp(day(number))) for pool in range(30) for number in (3, 4)]
-    assert list(zip(found["pool_id"], found["date"], strict=True)) == keys
+    forecasts = rows.forecast(DaySpan(day(3), day(5)), [], ["label"])
+    assert list(forecasts.columns) == [*KEY, "label"]
+    pools_and_days = list(product(range(30), (3, 4)))
+    keys = [(f"p{pool:02d}", pd.Timestamp(day(number))) for pool, number in pools_and_days]
+    assert list(zip(forecasts["pool_id"], forecasts["date"], strict=True)) == keys
     expected = [
         np.nan if (place := 30 * number + pool) % 7 == 0 else float(place)
-        for pool in range(30)
-        for number in (3, 4)
+        for pool, number in pools_and_days
     ]
-    assert np.array_equal(found["label"], expected, equal_nan=True)
+    assert np.array_equal(forecasts["label"], expected, equal_nan=True)
     rows.release()
 
 
 def test_days_without_rows_are_forecast_by_no_row(rows: FeatureRows, median: FittedModel) -> None:
-    found = rows.forecast(DaySpan(day(90), day(95)), [median], ["label"])
-    assert (len(found), list(found.columns)) == (0, [*KEY, "label", "0"])
+    forecasts = rows.forecast(DaySpan(day(90), day(95)), [median], ["label"])
+    assert (len(forecasts), list(forecasts.columns)) == (0, [*KEY, "label", "0"])
 
 
 def test_forecasts_become_a_feature_on_their_days_only(rows: FeatureRows) -> None:
@@ -338,11 +347,11 @@ def test_forecasts_become_a_feature_on_their_days_only(rows: FeatureRows) -> Non
     stacked = rows.with_feature("earlier", [(early, first), (late, second)])
     model = fitted(stacked, Objective("other"), DaySpan(day(60), day(80)))
     days = DaySpan(day(50), day(90))
-    found, direct = (
+    forecasts, direct = (
         stacked.forecast(days, [model], ["earlier"]),
         rows.forecast(days, [early, late], []),
     )
-    date = found["date"].dt.date
+    date = forecasts["date"].dt.date
     expected = (
         direct["0"]
         .where(date < second.start, direct["1"])
@@ -350,10 +359,10 @@ def test_forecasts_become_a_feature_on_their_days_only(rows: FeatureRows) -> Non
         .astype("float32")
     )
     pd.testing.assert_series_equal(
-        found["earlier"].astype("float32"), expected, check_exact=True, check_names=False
+        forecasts["earlier"].astype("float32"), expected, check_exact=True, check_names=False
     )
-    assert found["0"].notna().all()
-    assert len(found) == 40 * 30
+    assert forecasts["0"].notna().all()
+    assert len(forecasts) == 40 * 30
     stacked.release()
 
 
@@ -390,24 +399,26 @@ def test_a_null_and_a_nan_are_the_same_missing_value(chosen: Engine, spark: Spar
 
 def test_missing_values_can_be_the_signal(chosen: Engine, spark: SparkSession) -> None:
     """The label is 3 if `sparse` is null, and 1 if it is 0."""
-    shown = [number % 2 == 0 for number in range(2700)]
+    is_present = [number % 2 == 0 for number in range(2700)]
     rows = prepared(
         chosen,
         planted(
             spark,
-            sparse=[0.0 if show else None for show in shown],
-            label=[1.0 if show else 3.0 for show in shown],
+            sparse=[0.0 if show else None for show in is_present],
+            label=[1.0 if show else 3.0 for show in is_present],
         ),
     )
-    found = rows.forecast(TEST, [fitted(rows)], ["label"])
-    assert (found["label"] - found["0"]).abs().max() < 0.5
+    forecasts = rows.forecast(TEST, [fitted(rows)], ["label"])
+    assert (forecasts["label"] - forecasts["0"]).abs().max() < 0.5
     rows.release()
 
 
 def test_a_feature_without_any_value_changes_nothing(chosen: Engine, spark: SparkSession) -> None:
     rows = prepared(chosen, planted(spark, sparse=[None] * 2700))
-    found = rows.forecast(TEST, [fitted(rows)], ["label"])
-    assert (found["label"] - found["0"]).abs().mean() < 0.3 * found["label"].abs().mean()
+    forecasts = rows.forecast(TEST, [fitted(rows)], ["label"])
+    assert (forecasts["label"] - forecasts["0"]).abs().mean() < 0.3 * forecasts[
+        "label"
+    ].abs().mean()
     rows.release()
 
 
@@ -415,10 +426,10 @@ def test_rows_without_a_label_are_counted_and_trained_on_by_nobody(
     chosen: Engine, spark: SparkSession
 ) -> None:
     frame = planted(spark)
-    known = frame.withColumns(
+    partly_labelled = frame.withColumns(
         {name: F.when(frame["date"] < day(50), frame[name]) for name in LABELS}
     )
-    rows = prepared(chosen, known)
+    rows = prepared(chosen, partly_labelled)
     assert rows.labelled_rows("label", DaySpan(day(40), day(60))) == 300
     assert rows.labelled_rows("label", TEST) == 0
     assert rows.labelled_rows("other", DaySpan(day(0), day(90))) == 1500
@@ -434,16 +445,16 @@ def test_a_constant_label_is_forecast_as_it_is(
     chosen: Engine, spark: SparkSession, alpha: float | None
 ) -> None:
     rows = prepared(chosen, planted(spark, label=1.5))
-    found = rows.forecast(TEST, [fitted(rows, Objective("label", alpha))], [])
-    assert found["0"].to_numpy() == pytest.approx(np.full(900, 1.5))
+    forecasts = rows.forecast(TEST, [fitted(rows, Objective("label", alpha))], [])
+    assert forecasts["0"].to_numpy() == pytest.approx(np.full(900, 1.5))
     rows.release()
 
 
 def test_a_few_rows_make_a_constant_model(chosen: Engine, spark: SparkSession) -> None:
     rows = prepared(chosen, planted(spark, rows=30))
-    found = rows.forecast(TRAINING, [fitted(rows)], [])
-    assert np.isfinite(found["0"]).all()
-    assert found["0"].nunique() == 1
+    forecasts = rows.forecast(TRAINING, [fitted(rows)], [])
+    assert np.isfinite(forecasts["0"]).all()
+    assert forecasts["0"].nunique() == 1
     rows.release()
 
 
@@ -470,8 +481,8 @@ def test_both_engines_score_alike_on_the_same_rows(
     errors = {}
     for name in ("synapseml", "lightgbm"):
         rows = planted_rows(engine_or_skip(name, spark, server))
-        found = rows.forecast(TEST, [medians.get(name) or fitted(rows)], ["label"])
-        errors[name] = (found["label"] - found["0"]).abs().mean()
+        forecasts = rows.forecast(TEST, [medians.get(name) or fitted(rows)], ["label"])
+        errors[name] = (forecasts["label"] - forecasts["0"]).abs().mean()
     assert errors["synapseml"] == pytest.approx(errors["lightgbm"], rel=0.05)
 
 

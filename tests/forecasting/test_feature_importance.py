@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 
 import lightgbm
 import numpy as np
@@ -35,7 +36,7 @@ def text_of(*weights: float, leaves: int = 7) -> str:
 
 
 def test_every_feature_has_exactly_one_group() -> None:
-    grouped = Counter(name for names in FEATURE_GROUPS.values() for name in names)
+    grouped = Counter(chain.from_iterable(FEATURE_GROUPS.values()))
     assert set(grouped) == {*feature_names(market=True), TVL_FORECAST}
     assert set(grouped.values()) == {1}
 
@@ -57,15 +58,16 @@ def test_shares_add_up_to_one_and_the_largest_comes_first() -> None:
 
 
 def test_gain_is_summed_over_the_models() -> None:
-    one, other = text_of(1.0, 0.0, 0.0), text_of(0.0, 0.0, 9.0)
+    first, second = text_of(1.0, 0.0, 0.0), text_of(0.0, 0.0, 9.0)
     gains = {
-        text: lightgbm.Booster(model_str=text).feature_importance("gain") for text in (one, other)
+        text: lightgbm.Booster(model_str=text).feature_importance("gain")
+        for text in (first, second)
     }
-    total = gains[one] + gains[other]
-    assert gain_by_feature([one, other], NAMES) == pytest.approx(
+    total = gains[first] + gains[second]
+    assert gain_by_feature([first, second], NAMES) == pytest.approx(
         dict(zip(NAMES, total / total.sum(), strict=True))
     )
-    assert gain_by_feature([other], NAMES)["weekday"] > 0.99
+    assert gain_by_feature([second], NAMES)["weekday"] > 0.99
 
 
 def test_a_model_without_a_split_has_no_gain() -> None:
@@ -73,11 +75,11 @@ def test_a_model_without_a_split_has_no_gain() -> None:
 
 
 def test_groups_sum_their_features() -> None:
-    found = gain_by_group(
+    gains = gain_by_group(
         {"apy_move_0": 0.3, "apy_move_1": 0.2, "tvl_level": 0.4, TVL_FORECAST: 0.1}
     )
-    assert list(found)[:3] == ["apy_moves", "tvl", "tvl_forecast"]
-    assert found == pytest.approx(
+    assert list(gains)[:3] == ["apy_moves", "tvl", "tvl_forecast"]
+    assert gains == pytest.approx(
         dict.fromkeys(FEATURE_GROUPS, 0.0) | {"apy_moves": 0.5, "tvl": 0.4, "tvl_forecast": 0.1}
     )
 

@@ -67,37 +67,39 @@ def rows() -> pd.DataFrame:
     )
 
 
-def collected(metrics: DataFrame, of: FeatureSpec, market: DataFrame | None = None) -> pd.DataFrame:
-    with feature_rows(metrics, of, market) as frame:
+def collected(
+    metrics: DataFrame, feature_spec: FeatureSpec, market: DataFrame | None = None
+) -> pd.DataFrame:
+    with feature_rows(metrics, feature_spec, market) as frame:
         return frame.toPandas().sort_values(["pool_id", "date"], ignore_index=True)
 
 
 @pytest.fixture(scope="module")
-def found(spark: SparkSession, rows: pd.DataFrame) -> pd.DataFrame:
+def all_days(spark: SparkSession, rows: pd.DataFrame) -> pd.DataFrame:
     """Returns the rows of all days, from the data of all days."""
     return collected(spark_rows(spark, rows), spec())
 
 
-def assert_same_bits(found: pd.DataFrame, expected: pd.DataFrame, names: Sequence[str]) -> None:
+def assert_same_bits(actual: pd.DataFrame, expected: pd.DataFrame, names: Sequence[str]) -> None:
     keys = ["pool_id", "date", "pool_group"]
     assert (
-        found[keys].fillna("").to_numpy().tolist() == expected[keys].fillna("").to_numpy().tolist()
+        actual[keys].fillna("").to_numpy().tolist() == expected[keys].fillna("").to_numpy().tolist()
     )
     for name in names:
         assert (
-            found[name].to_numpy(np.float64).tobytes()
+            actual[name].to_numpy(np.float64).tobytes()
             == expected[name].to_numpy(np.float64).tobytes()
         ), name
 
 
 def test_rows_are_the_same_bits_when_all_data_after_the_as_of_day_are_deleted(
-    spark: SparkSession, rows: pd.DataFrame, found: pd.DataFrame
+    spark: SparkSession, rows: pd.DataFrame, all_days: pd.DataFrame
 ) -> None:
     """Compares features, scales, baselines, levels, groups, and labels known by the as-of day."""
-    known = set(rows["date"][rows["date"] <= AS_OF])
-    deleted = collected(spark_rows(spark, rows[rows["date"].isin(known)]), spec(as_of=AS_OF))
+    past_days = set(rows["date"][rows["date"] <= AS_OF])
+    deleted = collected(spark_rows(spark, rows[rows["date"].isin(past_days)]), spec(as_of=AS_OF))
     not_read = collected(spark_rows(spark, rows), spec(as_of=AS_OF))
-    of_later = found[found["date"].isin(known)]
+    of_later = all_days[all_days["date"].isin(past_days)]
     next_day = ("apy_next", "tvl_next", *LABELS)
     past = [name for name in (*FLAGS, *NUMBERS, *FEATURES) if name not in next_day]
     assert len(deleted) == 70 * 10 - 12 * 10
@@ -107,8 +109,8 @@ def test_rows_are_the_same_bits_when_all_data_after_the_as_of_day_are_deleted(
     assert deleted.loc[deleted["date"] == AS_OF, list(next_day)].isna().all(axis=None)
 
 
-def test_a_days_rows_are_the_same_bits_whichever_other_days_are_asked_for(
-    spark: SparkSession, rows: pd.DataFrame, found: pd.DataFrame
+def test_a_days_rows_are_the_same_bits_whichever_other_days_are_requested(
+    spark: SparkSession, rows: pd.DataFrame, all_days: pd.DataFrame
 ) -> None:
     """A refit reads a year and inference one day: both have the other pools' moves of the day
     before.
@@ -116,7 +118,7 @@ def test_a_days_rows_are_the_same_bits_whichever_other_days_are_asked_for(
     alone = collected(spark_rows(spark, rows), spec(first_day=END))
     assert_same_bits(
         alone,
-        found[found["date"] == END].reset_index(drop=True),
+        all_days[all_days["date"] == END].reset_index(drop=True),
         [*FLAGS, *NUMBERS, *LABELS, *FEATURES],
     )
 
@@ -139,19 +141,19 @@ def other_partitions(spark: SparkSession) -> Iterator[None]:
 
 @pytest.mark.usefixtures("other_partitions")
 def test_rows_are_the_same_bits_from_other_partitions_and_a_shuffled_input(
-    spark: SparkSession, rows: pd.DataFrame, found: pd.DataFrame
+    spark: SparkSession, rows: pd.DataFrame, all_days: pd.DataFrame
 ) -> None:
     shuffled = spark_rows(spark, rows.sample(frac=1.0, random_state=3)).repartition(7, "date")
-    assert_same_bits(collected(shuffled, spec()), found, [*FLAGS, *NUMBERS, *LABELS, *FEATURES])
+    assert_same_bits(collected(shuffled, spec()), all_days, [*FLAGS, *NUMBERS, *LABELS, *FEATURES])
 
 
 def test_rows_are_those_of_the_tasks_with_the_cross_section(
-    found: pd.DataFrame, rows: pd.DataFrame
+    all_days: pd.DataFrame, rows: pd.DataFrame
 ) -> None:
     tasks = task_rows(rows.sort_values(["pool_id", "date"]))
-    assert set(found.columns) == {*ROW_COLUMNS, *FEATURES}
+    assert set(all_days.columns) == {*ROW_COLUMNS, *FEATURES}
     assert_same_bits(
-        found,
+        all_days,
         tasks,
         [*FLAGS, *NUMBERS, *LABELS, *(name for name in FEATURES if name not in CROSS_SECTION)],
     )
@@ -172,9 +174,8 @@ def test_unknown_values_are_null_and_never_nan(spark: SparkSession) -> None:
 
 def statistics_of(day: pd.DataFrame) -> dict[str, float]:
     """Returns the cross-section of these rows, from their moves in scales."""
-    moves, tvl_moves = (
-        [float(move) for move in day[name].dropna()] for name in ("apy_move_0", "tvl_move_0")
-    )
+    moves = [float(move) for move in day["apy_move_0"].dropna()]
+    tvl_moves = [float(move) for move in day["tvl_move_0"].dropna()]
     return {
         "move_mean": statistics.fmean(moves) if moves else math.nan,
         "move_median": statistics.median(moves) if moves else math.nan,
@@ -186,20 +187,24 @@ def statistics_of(day: pd.DataFrame) -> dict[str, float]:
 
 @pytest.mark.parametrize("scope", ["all", "group"])
 def test_the_cross_section_is_of_all_pools_or_of_the_group_on_the_day_and_the_day_before(
-    found: pd.DataFrame, scope: str
+    all_days: pd.DataFrame, scope: str
 ) -> None:
     """Pools without a group form one; the day before is that of the pool's group today."""
-    group = found["pool_group"].fillna("") if scope == "group" else pd.Series("", index=found.index)
-    of_day = {key: statistics_of(day) for key, day in found.groupby([found["date"], group])}
+    group = (
+        all_days["pool_group"].fillna("")
+        if scope == "group"
+        else pd.Series("", index=all_days.index)
+    )
+    of_day = {key: statistics_of(day) for key, day in all_days.groupby([all_days["date"], group])}
     nothing = dict.fromkeys(STATISTICS, math.nan)
-    for (date, name), day in found.groupby([found["date"], group]):
+    for (date, name), day in all_days.groupby([all_days["date"], group]):
         for suffix, then in (("", date), ("_yesterday", date - dt.timedelta(days=1))):
             for statistic, expected in of_day.get((then, name), nothing).items():
                 values = day[f"{scope}_{statistic}{suffix}"].to_numpy(float)
                 assert values == pytest.approx(
                     [expected] * len(day), rel=1e-5, abs=TICK, nan_ok=True
                 ), (date, name, statistic, suffix)
-    last = found[found["date"] == END]
+    last = all_days[all_days["date"] == END]
     assert (
         last[[f"{scope}_{name}" for name in STATISTICS if name != "move_dispersion"]]
         .notna()
@@ -207,10 +212,10 @@ def test_the_cross_section_is_of_all_pools_or_of_the_group_on_the_day_and_the_da
     )
 
 
-def test_groups_of_the_fixture_are_more_than_one_pool_each(found: pd.DataFrame) -> None:
+def test_groups_of_the_fixture_are_more_than_one_pool_each(all_days: pd.DataFrame) -> None:
     sizes = (
-        found[found["date"] == END]
-        .groupby(found["pool_group"].fillna(""))["pool_id"]
+        all_days[all_days["date"] == END]
+        .groupby(all_days["pool_group"].fillna(""))["pool_id"]
         .agg(list)
         .to_dict()
     )
@@ -225,11 +230,11 @@ def test_all_pools_jumping_on_one_day_and_one_that_begins_on_it(spark: SparkSess
     jumping = [
         pool_rows(name, [5.0] * 29 + [355_083.0], [1e6] * 29 + [0.0]) for name in ("a", "b", "c")
     ]
-    found = collected(
+    features = collected(
         spark_rows(spark, pd.concat([*jumping, pool_rows("new", [3.0], [1e6], group="new")])),
         spec(),
     )
-    last = found[found["date"] == END].set_index("pool_id")
+    last = features[features["date"] == END].set_index("pool_id")
     of_all = dict(
         zip(
             (f"all_{name}" for name in STATISTICS),
@@ -244,9 +249,9 @@ def test_all_pools_jumping_on_one_day_and_one_that_begins_on_it(spark: SparkSess
 
 
 def test_a_carried_value_makes_no_move_no_spike_and_no_label() -> None:
-    found = task_rows(pool_rows("a", [1.0, 2.0, 1.0, 2.0, None, 4.0, 5.0, 6.0], [10.0] * 8))
-    assert found["apy"].tolist() == [1.0, 2.0, 1.0, 2.0, 2.0, 4.0, 5.0, 6.0]
-    assert found["apy_move_0"].isna().tolist() == [
+    features = task_rows(pool_rows("a", [1.0, 2.0, 1.0, 2.0, None, 4.0, 5.0, 6.0], [10.0] * 8))
+    assert features["apy"].tolist() == [1.0, 2.0, 1.0, 2.0, 2.0, 4.0, 5.0, 6.0]
+    assert features["apy_move_0"].isna().tolist() == [
         True,
         True,
         True,
@@ -256,9 +261,9 @@ def test_a_carried_value_makes_no_move_no_spike_and_no_label() -> None:
         False,
         False,
     ], "a scale needs three moves"
-    assert found["apy_spike"].isna().tolist() == found["apy_move_0"].isna().tolist()
-    assert found["apy_mean_abs_change"].tolist()[1:] == [1.0] * 7
-    assert found["apy_next"].isna().tolist() == [
+    assert features["apy_spike"].isna().tolist() == features["apy_move_0"].isna().tolist()
+    assert features["apy_mean_abs_change"].tolist()[1:] == [1.0] * 7
+    assert features["apy_next"].isna().tolist() == [
         False,
         False,
         False,
@@ -269,7 +274,7 @@ def test_a_carried_value_makes_no_move_no_spike_and_no_label() -> None:
         True,
     ]
     for name in ("apy_label", "apy_asinh_label"):
-        assert found[name].isna().tolist() == [
+        assert features[name].isna().tolist() == [
             True,
             True,
             True,
@@ -279,9 +284,9 @@ def test_a_carried_value_makes_no_move_no_spike_and_no_label() -> None:
             False,
             True,
         ], name
-    assert found["tvl_label"].tolist()[3:7] == [0.0] * 4
-    assert found["days_since_observed"].tolist() == [0, 0, 0, 0, 1, 0, 0, 0]
-    assert found["observed_30"].tolist() == [1, 2, 3, 4, 4, 5, 6, 7]
+    assert features["tvl_label"].tolist()[3:7] == [0.0] * 4
+    assert features["days_since_observed"].tolist() == [0, 0, 0, 0, 1, 0, 0, 0]
+    assert features["observed_30"].tolist() == [1, 2, 3, 4, 4, 5, 6, 7]
 
 
 def change(
@@ -295,9 +300,9 @@ def change(
 def test_labels_are_clipped_changes_between_observed_days(horizon: int) -> None:
     apy = [*([1.0, 1.5] * 8), 500.0, 1.0, None, 2.0, 3.0, 2.5, 2.0, None, 1.0, 355_083.0, 1.2]
     tvl = [*([1e6, 1.1e6] * 8), 0.0, 1e6, 1e6, None, 2e6, 2e6, 1e12, 1e12, 1e6, 1e6, 1.1e6]
-    found = task_rows(pool_rows("a", apy, tvl), spec(horizon=horizon))
-    assert len(found) == len(apy)
-    for day, row in enumerate(found.to_dict("records")):
+    features = task_rows(pool_rows("a", apy, tvl), spec(horizon=horizon))
+    assert len(features) == len(apy)
+    for day, row in enumerate(features.to_dict("records")):
         expected = {
             "apy_label": np.clip(
                 change(apy, day, horizon, float) / row["apy_scale"], -LABEL_LIMIT, LABEL_LIMIT
@@ -317,8 +322,8 @@ def test_labels_are_clipped_changes_between_observed_days(horizon: int) -> None:
             assert row[name] == pytest.approx(value, rel=1e-5, abs=1e-6, nan_ok=True), (
                 f"{name} on day {day}"
             )
-    assert {-LABEL_LIMIT, LABEL_LIMIT} <= set(found["tvl_label"])
-    assert LABEL_LIMIT in set(found["apy_label"])
+    assert {-LABEL_LIMIT, LABEL_LIMIT} <= set(features["tvl_label"])
+    assert LABEL_LIMIT in set(features["apy_label"])
 
 
 def test_a_pool_has_no_scale_and_no_label_before_it_was_observed_often_enough() -> None:
@@ -327,15 +332,16 @@ def test_a_pool_has_no_scale_and_no_label_before_it_was_observed_often_enough() 
         "a", [1.0, 2.0, 1.0, 2.0, None, None, 3.0, 4.0], [1e6, 2e6, 1e6, 2e6, None, None, None, 1e6]
     )
     rows = pd.concat([a, pool_rows("b", [None] * 8, [1e6, 2e6] * 4)])
-    found = task_rows(rows, spec(min_history_days=5))
-    assert len(found) == 16
-    known = {
-        pool: [(END - day).days for day in dates]
-        for pool, dates in found[found["tvl_scale"].notna()].groupby("pool_id")["date"]
-    }
-    assert known == {"a": [1, 0], "b": [3, 2, 1, 0]}
-    assert found.loc[found["tvl_scale"].isna(), ["apy_scale", *LABELS]].isna().all(axis=None)
-    assert found.loc[found["apy_label"].notna(), "date"].tolist() == [END - dt.timedelta(days=1)]
+    features = task_rows(rows, spec(min_history_days=5))
+    assert len(features) == 16
+    days_with_scale = {}
+    for pool, dates in features[features["tvl_scale"].notna()].groupby("pool_id")["date"]:
+        days_with_scale[pool] = [(END - day).days for day in dates]
+    assert days_with_scale == {"a": [1, 0], "b": [3, 2, 1, 0]}
+    assert features.loc[features["tvl_scale"].isna(), ["apy_scale", *LABELS]].isna().all(axis=None)
+    assert features.loc[features["apy_label"].notna(), "date"].tolist() == [
+        END - dt.timedelta(days=1)
+    ]
 
 
 def test_days_before_the_first_are_history_but_no_rows() -> None:
@@ -343,17 +349,17 @@ def test_days_before_the_first_are_history_but_no_rows() -> None:
         [panel_rows(6, 60), pool_rows("q", [1.0] * 5, [1e6] * 5, end=END - dt.timedelta(days=20))]
     )
     first = END - dt.timedelta(days=9)
-    whole, found = task_rows(rows), task_rows(rows, spec(first_day=first))
-    assert found["date"].min() == first
+    whole, features = task_rows(rows), task_rows(rows, spec(first_day=first))
+    assert features["date"].min() == first
     pd.testing.assert_frame_equal(
-        found, whole[whole["date"] >= first].reset_index(drop=True), check_exact=True
+        features, whole[whole["date"] >= first].reset_index(drop=True), check_exact=True
     )
 
 
 def test_the_last_days_have_no_label_at_any_horizon() -> None:
-    found = task_rows(panel_rows(2, 60), spec(as_of=AS_OF, horizon=3))
-    assert found["date"].max() == AS_OF
-    assert found.groupby("date")["apy_next"].count().tolist() == [2] * 45 + [0] * 3
+    features = task_rows(panel_rows(2, 60), spec(as_of=AS_OF, horizon=3))
+    assert features["date"].max() == AS_OF
+    assert features.groupby("date")["apy_next"].count().tolist() == [2] * 45 + [0] * 3
 
 
 PRICES: dict[int, dict[str, float | None]] = {
@@ -376,10 +382,10 @@ def test_market_features_are_log_ratios_and_null_where_a_day_is_missing(
     pools = spark_rows(
         spark, pd.concat([pool_rows(name, [1.0] * 9, [1e6] * 9) for name in ("a", "b")])
     )
-    found = collected(pools, spec(), market)
-    assert set(found.columns) == {*ROW_COLUMNS, *feature_names(market=True)}
+    features = collected(pools, spec(), market)
+    assert set(features.columns) == {*ROW_COLUMNS, *feature_names(market=True)}
     assert set(feature_names(market=True)) - set(feature_names(market=False)) == set(MARKET)
-    for row in found.to_dict("records"):
+    for row in features.to_dict("records"):
         back = (END - row["date"]).days
         for name in MARKET_SERIES:
             for span in (1, 7):
@@ -388,7 +394,7 @@ def test_market_features_are_log_ratios_and_null_where_a_day_is_missing(
                 assert row[f"{name}_change_{span}"] == pytest.approx(
                     expected, rel=1e-6, nan_ok=True
                 ), (name, span, back)
-    assert found["eth_change_7"].notna().sum() == 4
+    assert features["eth_change_7"].notna().sum() == 4
 
 
 def test_no_market_day_is_a_row_of_nulls(spark: SparkSession) -> None:
@@ -400,12 +406,12 @@ def test_no_market_day_is_a_row_of_nulls(spark: SparkSession) -> None:
     ]
 
 
-def read(engine: Engine, query: str) -> list[dict[str, Any]]:
+def rows_of_query(engine: Engine, query: str) -> list[dict[str, Any]]:
     with engine.connect() as connection:
         return [dict(row) for row in connection.execute(text(query)).mappings()]
 
 
-def test_queries_read_the_metrics_of_their_days_and_no_row_that_holds_only_a_forecast(
+def test_queries_read_the_metrics_of_their_days_and_no_row_that_has_only_a_forecast(
     engine: Engine,
 ) -> None:
     a, b = (
@@ -421,12 +427,12 @@ def test_queries_read_the_metrics_of_their_days_and_no_row_that_holds_only_a_for
         connection.execute(
             insert(pool_daily_metrics), [{"pool_id": "young", "date": last, "forecasted_apy": 3.0}]
         )
-    wanted = rows[rows["date"].between(first, last) & (rows["pool_id"] != "late")]
-    found = read(
+    expected = rows[rows["date"].between(first, last) & (rows["pool_id"] != "late")]
+    metrics = rows_of_query(
         engine, metrics_query("pool_daily_metrics", first, last) + " ORDER BY m.pool_id, m.date"
     )
-    assert list(found[0]) == METRICS
-    assert [row["apy_staleness_days"] for row in found] == [
+    assert list(metrics[0]) == METRICS
+    assert [row["apy_staleness_days"] for row in metrics] == [
         0,
         1,
         2,
@@ -436,15 +442,15 @@ def test_queries_read_the_metrics_of_their_days_and_no_row_that_holds_only_a_for
         None,
         None,
     ], "an age is written where a value is carried"
-    ages = {"apy_staleness_days", "tvl_staleness_days"}
-    assert [row | {name: row[name] or 0 for name in ages} for row in found] == metric_rows(
-        wanted
-    ).to_pylist()
-    market = {
-        row["date"]: [float(row[name]) for name in MARKET_SERIES]
-        for row in read(engine, market_query("pool_daily_metrics", first, last) + " ORDER BY date")
-    }
-    days = wanted.groupby("date")[["eth_open", "btc_open", "gas_price_gwei"]].first()
+    for row in metrics:
+        row["apy_staleness_days"] = row["apy_staleness_days"] or 0
+        row["tvl_staleness_days"] = row["tvl_staleness_days"] or 0
+    assert metrics == metric_rows(expected).to_pylist()
+    market = {}
+    query = market_query("pool_daily_metrics", first, last) + " ORDER BY date"
+    for row in rows_of_query(engine, query):
+        market[row["date"]] = [float(row[name]) for name in MARKET_SERIES]
+    days = expected.groupby("date")[["eth_open", "btc_open", "gas_price_gwei"]].first()
     assert list(market) == list(days.index)
     assert list(market.values()) == [
         pytest.approx(day, abs=0.01) for day in days.to_numpy(float).tolist()
@@ -464,9 +470,11 @@ def test_no_feature_names_a_pool() -> None:
 
 
 def test_a_weekday_is_counted_from_monday() -> None:
-    found = task_rows(
+    features = task_rows(
         pool_rows("a", [1.0] * 7, [1e6] * 7, end=dt.date(2024, 7, 7)),
         spec(as_of=dt.date(2024, 7, 7), first_day=LONG_AGO),
     )
-    assert found["date"].iloc[0] == dt.date(2024, 7, 1)
-    assert found["weekday"].tolist() == [0, 1, 2, 3, 4, 5, 6], "the first of July 2024 is a Monday"
+    assert features["date"].iloc[0] == dt.date(2024, 7, 1)
+    assert features["weekday"].tolist() == [0, 1, 2, 3, 4, 5, 6], (
+        "the first of July 2024 is a Monday"
+    )

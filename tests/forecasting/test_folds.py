@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from itertools import pairwise
+from collections.abc import Iterable
+from itertools import chain, pairwise
 
 import pytest
 
 from forecasting.engines.folds import (
     COARSE_DAYS,
     DaySpan,
+    Fold,
     FoldPlan,
     backtest_folds,
     inference_folds,
@@ -29,7 +31,7 @@ def before(days: int) -> dt.date:
     return AS_OF - dt.timedelta(days=days)
 
 
-def test_a_span_holds_its_first_day_and_not_its_end() -> None:
+def test_a_span_contains_its_first_day_and_not_its_end() -> None:
     span = DaySpan(before(2), AS_OF)
     assert span.days == [before(2), before(1)]
     assert [day in span for day in (before(3), before(2), before(1), AS_OF)] == [
@@ -53,10 +55,16 @@ def test_a_model_is_trained_on_targets_known_at_its_origin(horizon: int) -> None
 @pytest.mark.parametrize("horizon", [1, 3, 7])
 def test_each_day_is_forecast_by_exactly_one_model(horizon: int) -> None:
     plan = folds(horizon)
-    for chain in (plan.tvl, plan.apy):
-        covered = [day for fold in chain for day in fold.forecast.days]
-        assert covered == DaySpan(chain[0].origin, plan.forecast.end).days
-    assert plan.forecast.days == [day for fold in plan.apy for day in fold.forecast.days]
+    for folds_of_target in (plan.tvl, plan.apy):
+        assert (
+            _forecast_days(folds_of_target)
+            == DaySpan(folds_of_target[0].origin, plan.forecast.end).days
+        )
+    assert plan.forecast.days == _forecast_days(plan.apy)
+
+
+def _forecast_days(folds_of_target: Iterable[Fold]) -> list[dt.date]:
+    return list(chain.from_iterable(fold.forecast.days for fold in folds_of_target))
 
 
 @pytest.mark.parametrize("horizon", [1, 3, 7])
@@ -146,6 +154,6 @@ def test_a_short_window_has_fewer_coarse_folds_and_reads_no_further(
 @pytest.mark.parametrize("horizon", [1, 3, 7])
 def test_the_first_day_is_the_first_that_any_model_is_trained_on(horizon: int) -> None:
     plan = folds(horizon)
-    trained = [day for fold in (*plan.tvl, *plan.apy) for day in fold.train.days]
+    trained = list(chain.from_iterable(fold.train.days for fold in (*plan.tvl, *plan.apy)))
     assert plan.first_day == min(trained)
     assert plan.first_day == plan.apy[0].train.start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -48,8 +49,8 @@ def row(pool_id: str = "a", target_date: dt.date = NEWEST, **other: Any) -> dict
 
 def put(engine: Engine, *rows: dict[str, Any]) -> None:
     with engine.begin() as connection:
-        for one in rows:
-            connection.execute(insert(forecast_evaluation), one)
+        for row_of_evaluation in rows:
+            connection.execute(insert(forecast_evaluation), row_of_evaluation)
 
 
 def observe(
@@ -86,8 +87,8 @@ def take_in(engine: Engine) -> int:
 def actuals(engine: Engine) -> dict[tuple[str, str], float | None]:
     with engine.connect() as connection:
         return {
-            (one.pool_id, one.target): one.actual
-            for one in connection.execute(text("SELECT * FROM yieldspark.forecast_evaluation"))
+            (scored.pool_id, scored.target): scored.actual
+            for scored in connection.execute(text("SELECT * FROM yieldspark.forecast_evaluation"))
         }
 
 
@@ -114,7 +115,7 @@ def test_only_observed_values_become_actual_values(engine: Engine) -> None:
     assert take_in(engine) == 0
 
 
-def test_a_correction_is_taken_over_while_the_day_is_looked_at(engine: Engine) -> None:
+def test_a_correction_is_used_while_the_day_is_updated(engine: Engine) -> None:
     old = NEWEST - PAST_DAYS * DAY
     put(engine, row("new", actual=1.0), row("old", old, actual=1.0), row("late", old))
     for pool_id, day in (("new", NEWEST), ("old", old), ("late", old)):
@@ -154,15 +155,18 @@ def test_gate_and_interval_learn_from_earlier_days_only(engine: Engine) -> None:
 
 
 def test_rows_of_a_backtest_equal_those_of_the_history(engine: Engine) -> None:
-    made = pd.DataFrame([row("a", actual=4.5, model_change_low=-1.0, model_change_high=3.0)])
+    rows_of_backtest = pd.DataFrame(
+        [row("a", actual=4.5, model_change_low=-1.0, model_change_high=3.0)]
+    )
     put(engine, row("a", actual=4.5, model_change_low=-1.0, model_change_high=3.0))
-    read = history_by_target(engine, "lightgbm", horizon=1, as_of=NEWEST)["apy"]
-    pd.testing.assert_frame_equal(to_past_rows(made), read, check_dtype=False)
+    history = history_by_target(engine, "lightgbm", horizon=1, as_of=NEWEST)["apy"]
+    pd.testing.assert_frame_equal(to_past_rows(rows_of_backtest), history, check_dtype=False)
 
 
 def test_history_days_are_those_of_the_target_that_has_fewer(engine: Engine) -> None:
     assert history_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 0
-    put(engine, *(row(pool, NEWEST - back * DAY, actual=1.0) for pool in "ab" for back in range(5)))
+    days = [NEWEST - back * DAY for back in range(5)]
+    put(engine, *(row(pool, day, actual=1.0) for pool, day in product("ab", days)))
     assert history_days(engine, "lightgbm", horizon=1, as_of=NEWEST) == 0
     put(engine, *(row("a", NEWEST - back * DAY, actual=1.0, target="tvl") for back in range(3)))
     put(engine, row("a", NEWEST - 9 * DAY, actual=1.0, target="tvl", model_change=None))
@@ -178,8 +182,8 @@ def test_scored_rows_are_of_the_requested_days_with_actual_values(engine: Engine
         row("open"),
         row("rule", actual=1.0, model_change=None, volatility_scale=None),
     )
-    found = scored_rows(engine, "lightgbm", horizon=1, last=NEWEST, days=2)
-    assert found["pool_id"].tolist() == ["a", "rule"]
+    scored = scored_rows(engine, "lightgbm", horizon=1, last=NEWEST, days=2)
+    assert scored["pool_id"].tolist() == ["a", "rule"]
 
 
 @pytest.mark.parametrize("is_listed", [True, False])
@@ -193,8 +197,8 @@ def test_pools_are_described_with_unknown_values_as_null(engine: Engine, is_list
             insert(pool_coverage),
             {"pool_id": "a", "first_day": NEWEST - 10 * DAY, "last_day": NEWEST},
         )
-    found = describe_pools(engine, pd.DataFrame([row("a"), row("b")])).set_index("pool_id")
-    assert found.loc["a", "age_days"] == 10
-    assert found.loc["a", "project"] == ("aerodrome" if is_listed else None)
-    assert pd.isna(found.loc["b", "age_days"])
-    assert pd.isna(found.loc["b", "chain"])
+    described = describe_pools(engine, pd.DataFrame([row("a"), row("b")])).set_index("pool_id")
+    assert described.loc["a", "age_days"] == 10
+    assert described.loc["a", "project"] == ("aerodrome" if is_listed else None)
+    assert pd.isna(described.loc["b", "age_days"])
+    assert pd.isna(described.loc["b", "chain"])

@@ -67,7 +67,7 @@ def generated(
         columns: replace generated columns.
     """
     scale = np.exp(np.linspace(-3.0, 1.0, actual.size))
-    found = {
+    columns_of_rows = {
         "pool_id": "p",
         "target_day": (
             pd.Timestamp(DAY) - pd.to_timedelta(np.broadcast_to(age, actual.size), unit="D")
@@ -79,7 +79,7 @@ def generated(
         "model_change_low": up - 0.3,
         "model_change_high": up + 0.6,
     }
-    return pd.DataFrame(found | columns)
+    return pd.DataFrame(columns_of_rows | columns)
 
 
 def outside(
@@ -99,10 +99,10 @@ def outside(
 
 def test_a_weighted_quantile_is_the_smallest_value_that_reaches_its_share() -> None:
     values, weights = np.array([30.0, 10.0, 20.0]), np.array([1.0, 1.0, 2.0])
-    found = [
+    quantiles = [
         weighted_quantile(values, weights, level) for level in (0.0, 0.25, 0.26, 0.75, 0.76, 1.0)
     ]
-    assert found == [10.0, 10.0, 20.0, 20.0, 30.0, 30.0]
+    assert quantiles == [10.0, 10.0, 20.0, 20.0, 30.0, 30.0]
     assert weighted_quantile(np.array([7.0]), np.array([0.1]), 0.9) == 7.0
 
 
@@ -133,8 +133,8 @@ def test_factors_are_never_negative() -> None:
 
 def test_without_past_forecasts_enough_there_is_no_factor() -> None:
     assert factors_of(past_of(np.ones(MIN_PAST)), 0.8) == (0.0, 1.0)
-    one_unknown = np.append(np.ones(MIN_PAST - 1), np.full(50, np.nan))
-    assert np.isnan(factors_of(past_of(one_unknown), 0.8)).all()
+    too_few = np.append(np.ones(MIN_PAST - 1), np.full(50, np.nan))
+    assert np.isnan(factors_of(past_of(too_few), 0.8)).all()
     assert np.isnan(factors_of(past_forecasts(APY, empty_history(), DAY), 0.8)).all()
 
 
@@ -193,8 +193,8 @@ def test_recent_errors_count_more_after_a_change_of_regime() -> None:
 
 
 def test_half_widths_reach_from_the_published_step_to_the_models_quantiles() -> None:
-    found = half_widths(np.array([1.0, 0.0]), np.array([0.25, 0.25]), np.array([3.0, 3.0]))
-    assert [width.tolist() for width in found] == [[0.75, HALF_WIDTH_FLOOR], [2.0, 3.0]]
+    widths = half_widths(np.array([1.0, 0.0]), np.array([0.25, 0.25]), np.array([3.0, 3.0]))
+    assert [width.tolist() for width in widths] == [[0.75, HALF_WIDTH_FLOOR], [2.0, 3.0]]
 
 
 def test_a_half_width_is_unknown_without_a_quantile() -> None:
@@ -241,19 +241,19 @@ def test_cold_start_quantiles_are_those_of_the_slow_oracle(target: Any, level: f
     ]
     unknown = pd.concat([panel, cold]).assign(next=np.nan)
     past = past_forecasts(target, pd.concat([panel, cold, unknown]), DAY)
-    found = cold_start_quantiles(past, level)
-    for end, share in zip(found, ((1 - level) / 2, (1 + level) / 2), strict=True):
-        up_to = {
-            change: math.fsum(
-                w for other, w in zip(changes, weights, strict=True) if other <= change
-            )
-            for change in changes
-        }
+    quantiles = cold_start_quantiles(past, level)
+    for end, share in zip(quantiles, ((1 - level) / 2, (1 + level) / 2), strict=True):
+        up_to = {change: _weight_up_to(change, changes, weights) for change in changes}
         assert end == pytest.approx(
             min(
                 change for change, reached in up_to.items() if reached >= share * math.fsum(weights)
             )
         )
+
+
+def _weight_up_to(change: float, changes: list[float], weights: list[float]) -> float:
+    pairs = zip(changes, weights, strict=True)
+    return math.fsum(weight for other, weight in pairs if other <= change)
 
 
 def test_where_no_pool_has_begun_before_a_beginner_has_the_panels_interval() -> None:
@@ -283,7 +283,7 @@ def test_the_panel_narrows_the_interval_of_volatile_cold_starts_only_slightly() 
     assert np.mean(inside) == pytest.approx(1 - 12 / 91, abs=0.01)
 
 
-def test_relative_quantiles_hold_today_and_need_a_past() -> None:
+def test_relative_quantiles_contain_today_and_need_a_past() -> None:
     rising, falling = (
         cold_starts(np.linspace(0.1, 0.2, MIN_PAST)),
         cold_starts(np.linspace(-0.2, -0.1, MIN_PAST)),

@@ -76,21 +76,8 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
     row = forecast(short, spark, engine=name)
     assert (row["status"], row["as_of"], row["engine"]) == ("succeeded", END.isoformat(), name)
     assert row["rows"]["inserted"] == 12
-    made = table(short, "yieldspark.forecasts")
-    assert set(made["pool_id"]) == set(panel["pool_id"])
-    assert set(made["target_date"]) == {NEXT}
-    assert set(made["apy_fallback_reason"].dropna()) <= {"gate"}
-    assert made["apy_fallback_reason"].isna().sum() > 6
-    numbers = made[["apy_low", "apy", "apy_high", "tvl_low", "tvl", "tvl_high"]].astype(float)
-    assert np.isfinite(numbers.to_numpy()).all()
-    assert (numbers["apy_low"] <= numbers["apy"]).all()
-    assert (numbers["apy"] <= numbers["apy_high"]).all()
-    assert (numbers["tvl_low"] <= numbers["tvl"]).all()
-    assert (numbers["tvl"] <= numbers["tvl_high"]).all()
-    metrics = table(short, "pool_daily_metrics")
-    published = metrics[metrics["date"] == NEXT].set_index("pool_id")
-    assert published["forecasted_apy"].to_dict() == made.set_index("pool_id")["apy"].to_dict()
-    assert published["forecasted_tvl"].to_dict() == made.set_index("pool_id")["tvl"].to_dict()
+    forecasts = table(short, "yieldspark.forecasts")
+    assert_has_intervals_and_is_published(short, forecasts, panel)
     scored = table(short, "yieldspark.forecast_evaluation")
     assert scored.groupby(["target", "source"])["pool_id"].nunique().to_dict() == dict.fromkeys(
         [("apy", "backtest"), ("apy", "production"), ("tvl", "backtest"), ("tvl", "production")], 12
@@ -129,7 +116,26 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
     pd.testing.assert_frame_equal(
         evaluated.sort_values(key, ignore_index=True), scored.sort_values(key, ignore_index=True)
     )
-    pd.testing.assert_frame_equal(table(short, "yieldspark.forecasts"), made)
+    pd.testing.assert_frame_equal(table(short, "yieldspark.forecasts"), forecasts)
+
+
+def assert_has_intervals_and_is_published(
+    short: Settings, forecasts: pd.DataFrame, panel: pd.DataFrame
+) -> None:
+    assert set(forecasts["pool_id"]) == set(panel["pool_id"])
+    assert set(forecasts["target_date"]) == {NEXT}
+    assert set(forecasts["apy_fallback_reason"].dropna()) <= {"gate"}
+    assert forecasts["apy_fallback_reason"].isna().sum() > 6
+    numbers = forecasts[["apy_low", "apy", "apy_high", "tvl_low", "tvl", "tvl_high"]].astype(float)
+    assert np.isfinite(numbers.to_numpy()).all()
+    assert (numbers["apy_low"] <= numbers["apy"]).all()
+    assert (numbers["apy"] <= numbers["apy_high"]).all()
+    assert (numbers["tvl_low"] <= numbers["tvl"]).all()
+    assert (numbers["tvl"] <= numbers["tvl_high"]).all()
+    metrics = table(short, "pool_daily_metrics")
+    published = metrics[metrics["date"] == NEXT].set_index("pool_id")
+    assert published["forecasted_apy"].to_dict() == forecasts.set_index("pool_id")["apy"].to_dict()
+    assert published["forecasted_tvl"].to_dict() == forecasts.set_index("pool_id")["tvl"].to_dict()
 
 
 def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
@@ -171,11 +177,11 @@ def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
         "tvl_high",
         "model_version",
     ]
-    made, expected = (
+    forecasts, expected = (
         table(settings, "yieldspark.forecasts")[columns] for settings in (short, second_database)
     )
     pd.testing.assert_frame_equal(
-        made.sort_values("pool_id", ignore_index=True),
+        forecasts.sort_values("pool_id", ignore_index=True),
         expected.sort_values("pool_id", ignore_index=True),
     )
 
@@ -206,38 +212,49 @@ def test_pools_without_a_models_forecast_get_a_fallback(
             [{"pool_id": "closed", "is_active": False}, {"pool_id": "new", "is_active": True}],
         )
     forecast(short, spark)
-    made = table(short, "yieldspark.forecasts").set_index("pool_id")
-    assert "closed" not in made.index
-    assert len(made) == 12 + 11
-    assert made.loc[["stale", "ancient", "new"], "apy_fallback_reason"].tolist() == [
+    forecasts = table(short, "yieldspark.forecasts").set_index("pool_id")
+    assert "closed" not in forecasts.index
+    assert len(forecasts) == 12 + 11
+    assert forecasts.loc[["stale", "ancient", "new"], "apy_fallback_reason"].tolist() == [
         "stale",
         "stale",
         "cold_start",
     ]
-    assert made.loc[["stale", "ancient", "new"], "apy"].astype(float).tolist() == [3.0, 3.0, 5.0]
-    assert made.loc["new", "apy_high"] > made.loc["new", "apy"]
-    assert made.loc["tvl_only", ["apy", "apy_low", "apy_high"]].isna().all()
-    assert float(made.loc["tvl_only", "tvl"]) == pytest.approx(1e6, rel=0.05)
-    assert abs(float(made.loc["zero", "apy"])) < 0.01
-    assert float(made.loc["zero", "tvl_low"]) >= 0.0
-    assert 0.0 <= float(made.loc["wild", "apy"]) <= short.max_apy_percent
-    assert made.loc["apy_only", ["tvl", "tvl_low", "tvl_high"]].isna().all()
+    assert forecasts.loc[["stale", "ancient", "new"], "apy"].astype(float).tolist() == [
+        3.0,
+        3.0,
+        5.0,
+    ]
+    assert forecasts.loc["new", "apy_high"] > forecasts.loc["new", "apy"]
+    assert forecasts.loc["tvl_only", ["apy", "apy_low", "apy_high"]].isna().all()
+    assert float(forecasts.loc["tvl_only", "tvl"]) == pytest.approx(1e6, rel=0.05)
+    assert abs(float(forecasts.loc["zero", "apy"])) < 0.01
+    assert float(forecasts.loc["zero", "tvl_low"]) >= 0.0
+    assert 0.0 <= float(forecasts.loc["wild", "apy"]) <= short.max_apy_percent
+    assert forecasts.loc["apy_only", ["tvl", "tvl_low", "tvl_high"]].isna().all()
     assert (
-        made.loc["apy_only", "tvl_fallback_reason"]
-        == made.loc["tvl_only", "apy_fallback_reason"]
+        forecasts.loc["apy_only", "tvl_fallback_reason"]
+        == forecasts.loc["tvl_only", "apy_fallback_reason"]
         == "no_value"
     )
-    assert made.loc["apy_only", "apy_fallback_reason"] != "no_value"
-    assert float(made.loc["emptied", "tvl_low"]) == 0.0 <= float(made.loc["emptied", "tvl"]) < 100.0
+    assert forecasts.loc["apy_only", "apy_fallback_reason"] != "no_value"
     assert (
-        made.loc[["apy_only", "emptied", "back", "back_after_weeks"], "apy"]
+        float(forecasts.loc["emptied", "tvl_low"])
+        == 0.0
+        <= float(forecasts.loc["emptied", "tvl"])
+        < 100.0
+    )
+    assert (
+        forecasts.loc[["apy_only", "emptied", "back", "back_after_weeks"], "apy"]
         .astype(float)
         .between(4.0, 8.0)
         .all()
     )
     modelled = ["apy_only", "emptied", "back", "back_after_weeks", "every_second_day"]
-    assert not {"stale", "cold_start", "no_model"} & set(made.loc[modelled, "apy_fallback_reason"])
-    spread = made.loc[made["apy"].notna(), ["apy_low", "apy", "apy_high"]].astype(float)
+    assert not {"stale", "cold_start", "no_model"} & set(
+        forecasts.loc[modelled, "apy_fallback_reason"]
+    )
+    spread = forecasts.loc[forecasts["apy"].notna(), ["apy_low", "apy", "apy_high"]].astype(float)
     assert (spread["apy_low"] <= spread["apy"]).all()
     assert (spread["apy"] <= spread["apy_high"]).all()
 
@@ -252,15 +269,15 @@ def test_a_panel_without_tvl_that_jumps_after_a_gap_is_forecast(
         pools.append(pool_rows(str(name), [*apy[:-5], *[None] * 4, 100.0 * apy[-1]], [None] * 130))
     store(engine, pd.concat(pools, ignore_index=True))
     row = forecast(short, spark)
-    made = table(short, "yieldspark.forecasts")
-    assert (row["status"], len(made), set(made["model_version"]) & {"none"}) == (
+    forecasts = table(short, "yieldspark.forecasts")
+    assert (row["status"], len(forecasts), set(forecasts["model_version"]) & {"none"}) == (
         "succeeded",
         12,
         set(),
     )
-    assert made[["tvl", "tvl_low", "tvl_high"]].isna().all(axis=None)
-    assert set(made["tvl_fallback_reason"]) == {"no_value"}
-    apy = made[["apy_low", "apy", "apy_high"]].astype(float)
+    assert forecasts[["tvl", "tvl_low", "tvl_high"]].isna().all(axis=None)
+    assert set(forecasts["tvl_fallback_reason"]) == {"no_value"}
+    apy = forecasts[["apy_low", "apy", "apy_high"]].astype(float)
     assert np.isfinite(apy.to_numpy()).all()
     assert (apy["apy_low"] <= apy["apy"]).all()
     assert (apy["apy"] <= apy["apy_high"]).all()
@@ -312,12 +329,17 @@ def is_left_by_a_backtest(short: Settings, spark: SparkSession) -> None:
         " pool_id, target_date"
     )
     before = execute_sql(short, published_query)
-    made = table(short, "yieldspark.forecasts")
+    forecasts = table(short, "yieldspark.forecasts")
     # the first run has scored these days too
     execute_sql(short, "DELETE FROM yieldspark.forecast_evaluation WHERE source = 'backtest'")
-    kept: list[pd.DataFrame] = []
+    rows_of_backtest: list[pd.DataFrame] = []
     result = run_backtest(
-        short, days=10, end=END, engine="lightgbm", session=lambda: spark, keep=kept.append
+        short,
+        days=10,
+        end=END,
+        engine="lightgbm",
+        session=lambda: spark,
+        keep=rows_of_backtest.append,
     )
     scored = result["targets"]["apy"]["all"]
     assert (scored["rows"], scored["pools"], scored["days"]) == (120, 12, 10)
@@ -326,11 +348,11 @@ def is_left_by_a_backtest(short: Settings, spark: SparkSession) -> None:
     assert {"level", "coverage", "mean_width", "pinball", "pinball_ratio"} <= set(
         scored["interval"]
     )
-    assert table_json(score_table(kept[0], short.interval_level)) == result["targets"]
+    assert table_json(score_table(rows_of_backtest[0], short.interval_level)) == result["targets"]
     assert result["seconds"] > 0
     assert "fit_apy" in result["stages"]
     assert execute_sql(short, published_query) == before
-    pd.testing.assert_frame_equal(table(short, "yieldspark.forecasts"), made)
+    pd.testing.assert_frame_equal(table(short, "yieldspark.forecasts"), forecasts)
     days = """
         SELECT count(*) AS rows, count(DISTINCT target_date) AS days, max(target_date) AS newest
         FROM yieldspark.forecast_evaluation
@@ -362,12 +384,12 @@ def test_a_single_pool_with_too_few_rows_gets_a_fallback(
 ) -> None:
     store(engine, rows)
     row = forecast(short, spark)
-    made = table(short, "yieldspark.forecasts")
+    forecasts = table(short, "yieldspark.forecasts")
     assert row["status"] == "succeeded"
-    assert made[["pool_id", "apy_fallback_reason", "model_version"]].to_numpy().tolist() == [
+    assert forecasts[["pool_id", "apy_fallback_reason", "model_version"]].to_numpy().tolist() == [
         ["only", rule, "none"]
     ]
-    assert float(made["apy"].iloc[0]) == float(rows["actual_apy"].iloc[-1])
+    assert float(forecasts["apy"].iloc[0]) == float(rows["actual_apy"].iloc[-1])
     scores = score_of(row)["scores"]
     assert not scores or scores["apy"]["all"]["ratio"]["mae"] in (1.0, None)
 

@@ -1,4 +1,6 @@
-"""A model version goes out and comes back whole, or is refused with the name of what is broken."""
+"""Tests that a model version is written and read again whole, or refused with the name of the
+broken part.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,7 @@ def _card(**changes: object) -> Callable[[Files], Files]:
 
 
 @pytest.mark.parametrize(
-    ("break_it", "words"),
+    ("break_it", "message"),
     [
         (
             _changed("tvl-01.txt", lambda content: bytes([content[0] ^ 1]) + content[1:]),
@@ -90,8 +92,8 @@ def _card(**changes: object) -> Callable[[Files], Files]:
         (_card(sha256=[]), "can't be read: its card.json"),
     ],
 )
-def test_a_damaged_file_is_refused(break_it: Callable[[Files], Files], words: str) -> None:
-    with pytest.raises(ModelRefused, match=f"model version the-version {words}.*models rollback"):
+def test_a_damaged_file_is_refused(break_it: Callable[[Files], Files], message: str) -> None:
+    with pytest.raises(ModelRefused, match=f"model version the-version {message}.*models rollback"):
         from_files(break_it(VERSION.files()), "the-version")
 
 
@@ -109,7 +111,7 @@ def test_a_broken_zip_is_refused(content: bytes) -> None:
 
 @given(st.integers(0, len(PACKED) - 1), st.integers(1, 255))
 def test_a_zip_with_any_byte_changed_is_whole_or_refused(place: int, change: int) -> None:
-    """Some bytes say nothing of the model, such as a file's date."""
+    """Some bytes, such as a file's date, do not describe the model."""
     with suppress(ModelRefused):
         assert (
             unpack(
@@ -147,7 +149,7 @@ def test_a_zip_with_a_text_of_another_version_is_refused() -> None:
 def test_other_features_are_named_on_both_sides() -> None:
     card = replace(VERSION.card, features=("a", "b", "c"))
     require_features(card, ["a", "b", "c"])
-    for features, words in (
+    for features, difference in (
         (("a", "d", "e"), "only the model has b, c; only the code has d, e."),
         (("a", "b"), "only the model has c."),
         (("a", "b", "c", "d"), "only the code has d."),
@@ -157,5 +159,5 @@ def test_other_features_are_named_on_both_sides() -> None:
             require_features(card, features)
         assert (
             f"model version {card.version} was fitted with other features than this code makes:"
-            f" {words} The next forecast run" in str(caught.value)
+            f" {difference} The next forecast run" in str(caught.value)
         )

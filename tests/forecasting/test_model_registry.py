@@ -1,4 +1,4 @@
-"""The registry on a real SQLite store of MLflow, and one that does not answer."""
+"""Tests the registry on a real SQLite store of MLflow, and one that does not answer."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def registry(settings: Settings) -> Registry:
 
 
 def aliases(registry: Registry) -> dict[str, tuple[str, ...]]:
-    return {one.version[-1]: one.aliases for one in registry.versions()}
+    return {version.version[-1]: version.aliases for version in registry.versions()}
 
 
 def test_looking_at_an_empty_registry_makes_no_file(tmp_path: Path, settings: Settings) -> None:
@@ -63,8 +63,8 @@ def test_a_registered_version_is_listed_and_loaded_unchanged(
     settings: Settings, registry: Registry
 ) -> None:
     assert [
-        registry.register(one, alias)
-        for one, alias in ((A, CHAMPION), (B, CHALLENGER), (FAILED, None))
+        registry.register(archive_of_version, alias)
+        for archive_of_version, alias in ((A, CHAMPION), (B, CHALLENGER), (FAILED, None))
     ] == [1, 2, 3]
     again = Registry(settings, engine="lightgbm", horizon=1)
     newest, second, first = again.versions()
@@ -114,7 +114,7 @@ def test_the_run_of_a_version_has_its_data_and_settings(
         >= (expected | {"features_hash": A.card.features_hash, "learning_rate": "0.05"}).items()
     )
     assert run.data.metrics == {"challenger_to_persistence": 0.85, "challenger_to_champion": 0.9}
-    assert {one.path for one in client.list_artifacts(run.info.run_id, "model")} == {
+    assert {artifact.path for artifact in client.list_artifacts(run.info.run_id, "model")} == {
         f"model/{name}" for name in A.files()
     }
 
@@ -240,7 +240,7 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, SECRET)
 
 
-def assert_unreachable(registry: Registry, words: str) -> None:
+def assert_unreachable(registry: Registry, message: str) -> None:
     for ask in (
         registry.versions,
         lambda: registry.load(A.card.version),
@@ -249,7 +249,7 @@ def assert_unreachable(registry: Registry, words: str) -> None:
         lambda: registry.set_champion(A.card.version),
     ):
         with pytest.raises(
-            RegistryUnreachable, match=f"{words}.*Check MLFLOW_TRACKING_URI"
+            RegistryUnreachable, match=f"{message}.*Check MLFLOW_TRACKING_URI"
         ) as caught:
             ask()
         assert SECRET not in str(caught.value)
@@ -268,9 +268,9 @@ def test_a_closed_port_is_named(settings: Settings) -> None:
 
 
 @pytest.fixture
-def hanging_up() -> Iterator[tuple[str, list[int]]]:
-    """The address of a server that hangs up on everybody, and how many have asked."""
-    asked = [0]
+def closing_server() -> Iterator[tuple[str, list[int]]]:
+    """The address of a server that closes each connection, and the number of connections."""
+    connections = [0]
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def hang_up() -> None:
@@ -279,32 +279,32 @@ def hanging_up() -> Iterator[tuple[str, list[int]]]:
                     server.accept()[0].close()
                 except OSError:
                     return
-                asked[0] += 1
+                connections[0] += 1
 
         thread = threading.Thread(target=hang_up)
         thread.start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", connections
         server.shutdown(socket.SHUT_RDWR)
         thread.join()
 
 
 @pytest.mark.usefixtures("_credentials")
-def test_a_server_that_hangs_up_is_asked_twice_at_most(
-    settings: Settings, hanging_up: tuple[str, list[int]]
+def test_a_server_that_closes_connections_gets_two_requests_at_most(
+    settings: Settings, closing_server: tuple[str, list[int]]
 ) -> None:
-    """MLflow's own way is to ask seven times, over minutes."""
-    uri, asked = hanging_up
+    """By default, MLflow repeats a request seven times, over minutes."""
+    uri, connections = closing_server
     registry = Registry(
         settings.model_copy(update={"mlflow_tracking_uri": uri}), engine="lightgbm", horizon=1
     )
     with pytest.raises(RegistryUnreachable, match=f"registry at {uri} failed") as caught:
         registry.versions()
     assert SECRET not in str(caught.value)
-    assert 1 <= asked[0] <= 2
+    assert 1 <= connections[0] <= 2
 
 
 def test_damaged_tags_and_a_lost_revision_are_named(tmp_path: Path, settings: Settings) -> None:
-    """In a store of its own: taking these out of the session's would spoil other tests."""
+    """In a store of its own, because these deletions would damage the session's."""
     own = settings.model_copy(update={"yieldspark_home": tmp_path})
     registry = Registry(own, engine="lightgbm", horizon=1)
     registry.register(A, CHAMPION)

@@ -64,12 +64,12 @@ def checks_of(row: dict[str, Any]) -> dict[str, tuple[bool, str]]:
 
 
 def versions_of(settings: Settings) -> dict[str, tuple[str, ...]]:
-    return {one.version: one.aliases for one in Registry(settings, **MODEL).versions()}
+    return {version.version: version.aliases for version in Registry(settings, **MODEL).versions()}
 
 
 def made_by(settings: Settings, as_of: dt.date) -> set[str]:
-    made = table(settings, "yieldspark.forecasts")
-    return set(made.loc[made["as_of"] == as_of, "model_version"])
+    forecasts = table(settings, "yieldspark.forecasts")
+    return set(forecasts.loc[forecasts["as_of"] == as_of, "model_version"])
 
 
 def closed_port() -> str:
@@ -83,6 +83,18 @@ def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
 ) -> None:
     """Six runs and a comparison, each on the result of the one before: 20 seconds."""
     store(engine, panel_rows(12, 130))
+    version = _first_run_fits_and_validates_a_version(weekly, spark, engine)
+    _next_run_loads_it(weekly, spark, version)
+    challenger, champion = _later_run_compares_a_new_version(weekly, spark, version)
+    _versions_are_compared_by_hand(weekly, spark, version, challenger)
+    _run_of_a_past_day_fits_its_own_version(weekly, spark)
+    _damaged_champion_is_replaced(weekly, spark, champion)
+
+
+def _first_run_fits_and_validates_a_version(
+    weekly: Settings, spark: SparkSession, engine: Engine
+) -> str:
+    """The version is fitted on data up to 45 days ago, and validated on the days since."""
 
     def session_while_another_asks() -> SparkSession:
         with pytest.raises(
@@ -121,8 +133,10 @@ def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
     )
     assert checks_of(row)["model_serves"] == (True, f"{version} serves")
     assert outbox.pending_versions(engine, **MODEL) == []
+    return version
 
-    # the next run loads it
+
+def _next_run_loads_it(weekly: Settings, spark: SparkSession, version: str) -> None:
     row = forecast(weekly, spark, as_of=day(1))
     assert not FITS & set(row["stages"])
     assert (made_by(weekly, day(0)), made_by(weekly, day(1)), set(checks_of(row))) == (
@@ -131,7 +145,11 @@ def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
         {"model_registry", "model_serves"},
     )
 
-    # a week later another version is fitted and compared with the champion
+
+def _later_run_compares_a_new_version(
+    weekly: Settings, spark: SparkSession, version: str
+) -> tuple[str, str]:
+    """A week later. Returns the challenger and the champion."""
     row = forecast(weekly, spark, as_of=day(7))
     assert set(row["stages"]) >= FITS
     challenger, (_, decision) = (
@@ -161,8 +179,13 @@ def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
         "champion/persistence",
     }
     assert decision["numbers"]["days"] == 45
+    return challenger, champion
 
-    # by hand: both on the newest 45 days, which neither was fitted on
+
+def _versions_are_compared_by_hand(
+    weekly: Settings, spark: SparkSession, version: str, challenger: str
+) -> None:
+    """On the newest 45 days, which neither was fitted on."""
     compared = compare_versions(
         weekly.model_copy(update={"engine": "lightgbm"}), version, challenger, session=lambda: spark
     )
@@ -178,7 +201,9 @@ def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
         "champion/persistence",
     }
 
-    # a day before all of them has a version of its own, and moves nothing
+
+def _run_of_a_past_day_fits_its_own_version(weekly: Settings, spark: SparkSession) -> None:
+    """The day is before all versions. The run moves no alias."""
     before = versions_of(weekly)
     row = forecast(weekly, spark, as_of=day(-1))
     after = versions_of(weekly)
@@ -194,7 +219,9 @@ def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
         len(table(weekly, "yieldspark.promotion")),
     ) == (True, 2)
 
-    # the champion is damaged on disk: the run reports it, and another version that passed forecasts
+
+def _damaged_champion_is_replaced(weekly: Settings, spark: SparkSession, champion: str) -> None:
+    """The run reports the damaged files, and another version that passed forecasts."""
     content = Registry(weekly, **MODEL).load(champion).files()["apy-00.txt"]
     (path,) = [
         path
@@ -217,8 +244,8 @@ def test_a_registry_that_is_down_costs_no_forecast_and_gets_the_version_later(
     uri = closed_port()
     row = forecast(weekly.model_copy(update={"mlflow_tracking_uri": uri}), spark, as_of=day(9))
     assert (row["status"], row["rows"]["inserted"]) == ("succeeded", 12)
-    passed, found = checks_of(row)["model_registry"]
-    assert (passed, f"the model registry at {uri} failed" in found) == (False, True)
+    passed, message = checks_of(row)["model_registry"]
+    assert (passed, f"the model registry at {uri} failed" in message) == (False, True)
     (waiting,) = outbox.pending_versions(engine, **MODEL)
     version = waiting.archive.card.version
     assert (waiting.alias, made_by(weekly, day(9)), versions_of(weekly)) == (
@@ -259,10 +286,10 @@ def test_where_nothing_can_be_forecast_persistence_is_published_with_the_reason(
     assert table(weekly, "yieldspark.promotion")[
         ["decision", "challenger", "serving_version"]
     ].to_numpy().tolist() == [[REFUSED, version, None]]
-    passed, found = checks_of(row)["model_decision"]
+    passed, message = checks_of(row)["model_decision"]
     assert (
         passed,
-        found.startswith("refused: no version beats persistence outside the noise"),
+        message.startswith("refused: no version beats persistence outside the noise"),
     ) == (False, True)
     assert checks_of(row)["model_serves"] == (
         False,
@@ -277,18 +304,25 @@ def test_where_nothing_can_be_forecast_persistence_is_published_with_the_reason(
 
 
 def assert_persistence(settings: Settings, as_of: dt.date, version: str) -> None:
-    """Of all pools, with an interval around it; and the ledger has the version's moves."""
-    made, known = table(settings, "yieldspark.forecasts"), table(settings, "pool_daily_metrics")
-    made, known = (
-        rows[rows[day] == as_of].set_index("pool_id").sort_index()
-        for rows, day in ((made, "as_of"), (known, "date"))
+    """All pools have persistence with an interval; the ledger has the version's moves."""
+    forecasts, metrics = (
+        table(settings, "yieldspark.forecasts"),
+        table(settings, "pool_daily_metrics"),
     )
-    assert len(made) == 12
-    assert set(made["apy_fallback_reason"]) == set(made["tvl_fallback_reason"]) == {"no_champion"}
-    assert (made["apy"] == known["actual_apy"]).all()
-    assert (made["tvl"] == known["actual_tvl"]).all()
-    assert (made["apy_low"] < made["apy"]).all()
-    assert (made["apy"] < made["apy_high"]).all()
+    forecasts, metrics = (
+        rows[rows[day] == as_of].set_index("pool_id").sort_index()
+        for rows, day in ((forecasts, "as_of"), (metrics, "date"))
+    )
+    assert len(forecasts) == 12
+    assert (
+        set(forecasts["apy_fallback_reason"])
+        == set(forecasts["tvl_fallback_reason"])
+        == {"no_champion"}
+    )
+    assert (forecasts["apy"] == metrics["actual_apy"]).all()
+    assert (forecasts["tvl"] == metrics["actual_tvl"]).all()
+    assert (forecasts["apy_low"] < forecasts["apy"]).all()
+    assert (forecasts["apy"] < forecasts["apy_high"]).all()
     ledger = table(settings, "yieldspark.forecast_evaluation")
     as_of_rows = ledger[(ledger["as_of"] == as_of) & (ledger["source"] == "production")]
     assert (len(as_of_rows), set(as_of_rows["model_version"]), set(as_of_rows["gate_weight"])) == (
@@ -371,18 +405,19 @@ def test_a_decision_changes_outbox_record_and_aliases(
     plan, model = planned(OLD, **serving), refit_model(decision)
     with engine.begin() as connection:
         record_refit(connection, plan=plan, serving=model, run_id="run")
-    assert [(one.archive, one.alias) for one in outbox.pending_versions(engine, **MODEL)] == [
-        (NEW, alias)
-    ]
+    assert [
+        (version.archive, version.alias) for version in outbox.pending_versions(engine, **MODEL)
+    ] == [(NEW, alias)]
     names = {OLD.card.version: "old", NEW.card.version: "new", None: None}
-    found = table(database, "yieldspark.promotion").reindex(
+    promotions = table(database, "yieldspark.promotion").reindex(
         columns=["decision", "champion", "serving_version"]
     )
     assert [
-        [row[0], names[row[1]], names[row[2]]] for row in found.astype(object).to_numpy().tolist()
+        [row[0], names[row[1]], names[row[2]]]
+        for row in promotions.astype(object).to_numpy().tolist()
     ] == decided
     register_versions(database, engine, plan)
-    assert {names[one.version]: one.aliases for one in registry.versions()} == served
+    assert {names[version.version]: version.aliases for version in registry.versions()} == served
     assert outbox.pending_versions(engine, **MODEL) == []
 
 
@@ -403,16 +438,18 @@ def test_a_run_that_ends_between_commit_and_registry_is_completed_by_the_next(
         )
 
     def champions() -> list[str]:
-        listed = list_versions(database.model_copy(update={"engine": "lightgbm"}), engine)
-        return [one.version for one in listed if CHAMPION in one.aliases]
+        versions = list_versions(database.model_copy(update={"engine": "lightgbm"}), engine)
+        return [version.version for version in versions if CHAMPION in version.aliases]
 
     expected = NEW.card.version if serves else None
     assert registry.versions()[0].aliases == (CHAMPION,)
     assert champions() == [name for name in [expected] if name]
-    found = serving_versions(database, engine, engine="lightgbm", as_of=NEW.card.known)
-    assert (found.champion.card.version if found.champion else None) == expected
+    serving = serving_versions(database, engine, engine="lightgbm", as_of=NEW.card.known)
+    assert (serving.champion.card.version if serving.champion else None) == expected
     register_versions(database, engine, planned(None))
-    assert [one.version for one in registry.versions() if CHAMPION in one.aliases] == champions()
+    assert [
+        version.version for version in registry.versions() if CHAMPION in version.aliases
+    ] == champions()
     assert champions() == [name for name in [expected] if name]
     assert table(database, "yieldspark.model_outbox").empty
 
@@ -427,7 +464,7 @@ def test_a_registry_that_goes_away_after_the_commit_costs_a_warning(
         database.model_copy(update={"mlflow_tracking_uri": closed_port()}), engine, plan
     )
     assert "the model registry at http://127.0.0.1" in caplog.text
-    assert [one.alias for one in outbox.pending_versions(engine, **MODEL)] == [CHAMPION]
+    assert [version.alias for version in outbox.pending_versions(engine, **MODEL)] == [CHAMPION]
 
 
 def test_problems_of_the_registry_are_checks_that_warn() -> None:

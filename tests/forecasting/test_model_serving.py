@@ -44,27 +44,27 @@ def silent(database: Settings) -> Settings:
         )
 
 
-def put(engine: Engine, one: ModelArchive, alias: str | None) -> None:
+def put(engine: Engine, archive_of_version: ModelArchive, alias: str | None) -> None:
     with engine.begin() as connection:
-        outbox.enqueue(connection, one, alias, "run")
+        outbox.enqueue(connection, archive_of_version, alias, "run")
 
 
 def on(settings: Settings, engine: Engine, number: int = 50) -> ServingVersions:
     return serving_versions(settings, engine, engine="lightgbm", as_of=day(number))
 
 
-def names(found: ServingVersions) -> tuple[str | None, str | None]:
+def names(serving: ServingVersions) -> tuple[str | None, str | None]:
     champion, newest = (
-        one.card.version.partition("-")[2] if one else None
-        for one in (found.champion, found.newest)
+        version.card.version.partition("-")[2] if version else None
+        for version in (serving.champion, serving.newest)
     )
     return champion, newest
 
 
 def waiting_names(engine: Engine) -> list[tuple[str, str | None]]:
     return [
-        (one.archive.card.version.partition("-")[2], one.alias)
-        for one in outbox.pending_versions(engine, **MODEL)
+        (pending.archive.card.version.partition("-")[2], pending.alias)
+        for pending in outbox.pending_versions(engine, **MODEL)
     ]
 
 
@@ -83,7 +83,7 @@ def test_a_version_waits_whole_until_it_is_registered(engine: Engine, registry: 
         NEW.card.version,
         OLD.card.version,
     ]
-    assert [(one.version, one.aliases) for one in registry.versions()] == [
+    assert [(version.version, version.aliases) for version in registry.versions()] == [
         (OLD.card.version, (CHAMPION,)),
         (NEW.card.version, ()),
     ]
@@ -92,10 +92,10 @@ def test_a_version_waits_whole_until_it_is_registered(engine: Engine, registry: 
         outbox.register_pending(engine, registry, **MODEL),
     ) == ([], [])
     with engine.connect() as connection:
-        left = connection.execute(
+        remaining = connection.execute(
             select(model_outbox.c.version, model_outbox.c.engine).order_by("engine")
         ).all()
-    assert left == [("20240306-two_days", "lightgbm"), ("20240306-other_engine", "synapseml")]
+    assert remaining == [("20240306-two_days", "lightgbm"), ("20240306-other_engine", "synapseml")]
 
 
 def test_versions_stay_pending_while_the_registry_does_not_answer(
@@ -121,12 +121,12 @@ def decide(
     champion: str | None,
     serves: str | None,
     *,
-    of: str = "lightgbm",
+    engine_name: str = "lightgbm",
 ) -> None:
     with engine.begin() as connection:
         decisions.record_decision(
             connection,
-            engine=of,
+            engine=engine_name,
             horizon=1,
             decision=decision,
             challenger=challenger,
@@ -142,7 +142,7 @@ def decide(
 def test_a_decision_is_written_with_who_and_why(engine: Engine) -> None:
     decide(engine, PROMOTED, "a", None, "a")
     decide(engine, REFUSED, "b", "a", None)
-    decide(engine, PROMOTED, "z", None, "z", of="synapseml")
+    decide(engine, PROMOTED, "z", None, "z", engine_name="synapseml")
     newest, first = decisions.list_decisions(engine, **MODEL)
     assert (newest.decision, newest.challenger, newest.champion, newest.serving_version) == (
         REFUSED,
@@ -194,9 +194,9 @@ def test_the_champion_serves_and_the_newest_version_is_returned_too(
 ) -> None:
     registry.register(OLD, CHAMPION)
     registry.register(WATCHED, CHALLENGER)
-    found = on(database, engine)
-    assert found == ServingVersions(OLD, WATCHED, is_reached=True, is_past=False)
-    assert found.newest_as_of == day(30)
+    serving = on(database, engine)
+    assert serving == ServingVersions(OLD, WATCHED, is_reached=True, is_past=False)
+    assert serving.newest_as_of == day(30)
     registry.set_champion(None)
     assert names(on(database, engine)) == (
         None,
@@ -208,8 +208,8 @@ def test_the_champion_serves_and_the_newest_version_is_returned_too(
 def history(registry: Registry) -> Sequence[ModelArchive]:
     """Versions of the days 10, 20, 30 (it did not pass) and 40 (champion)."""
     versions = [OLDER, OLD, WATCHED, NEW]
-    for one in versions:
-        registry.register(one, CHAMPION if one is NEW else None)
+    for version in versions:
+        registry.register(version, CHAMPION if version is NEW else None)
     return versions
 
 
@@ -233,24 +233,28 @@ def test_on_a_past_day_the_newest_that_passed_by_then_serves(
     served: tuple[str | None, str | None],
     is_past: bool,
 ) -> None:
-    found = on(database, engine, as_of)
-    assert (names(found), found.is_past, found.is_reached, found.problems) == (
+    serving = on(database, engine, as_of)
+    assert (names(serving), serving.is_past, serving.is_reached, serving.problems) == (
         served,
         is_past,
         True,
         (),
     )
-    assert all(one.card.known <= day(as_of) for one in (found.champion, found.newest) if one)
+    assert all(
+        version.card.known <= day(as_of)
+        for version in (serving.champion, serving.newest)
+        if version
+    )
 
 
 def test_with_a_silent_registry_the_newest_waiting_version_that_passed_serves(
     engine: Engine, silent: Settings
 ) -> None:
-    for one in (OLDER, OLD, WATCHED):
-        put(engine, one, CHALLENGER)
-    found = on(silent, engine)
-    assert (names(found), found.is_reached) == (("old", "watched"), False)
-    assert "the model registry at http://127.0.0.1" in found.problems[0]
+    for version in (OLDER, OLD, WATCHED):
+        put(engine, version, CHALLENGER)
+    serving = on(silent, engine)
+    assert (names(serving), serving.is_reached) == (("old", "watched"), False)
+    assert "the model registry at http://127.0.0.1" in serving.problems[0]
     assert names(on(silent, engine, 19)) == ("older", "older")
     assert names(on(silent, engine, 5)) == (None, None)
 
@@ -272,8 +276,8 @@ def test_a_version_that_would_be_the_first_champion_serves_while_it_waits(
     """
     put(engine, OLD, CHALLENGER)
     put(engine, WATCHED, CHALLENGER)
-    found = on(database, engine)
-    assert (names(found), found.is_reached) == (("old", "watched"), True)
+    serving = on(database, engine)
+    assert (names(serving), serving.is_reached) == (("old", "watched"), True)
 
 
 def test_another_interval_level_is_another_model(
@@ -294,16 +298,16 @@ def test_a_champion_with_other_features_does_not_serve_and_the_message_names_the
     registry.register(
         replace(OLD, card=replace(OLD.card, features=(*features[1:], "moon_phase"))), CHAMPION
     )
-    found = on(database, engine)
-    assert names(found) == (None, None)
-    assert f"only the model has moon_phase; only the code has {features[0]}." in found.problems[0]
+    serving = on(database, engine)
+    assert names(serving) == (None, None)
+    assert f"only the model has moon_phase; only the code has {features[0]}." in serving.problems[0]
     with_market = on(database.model_copy(update={"market_features": True}), engine)
     assert names(with_market) == (None, None)
     assert "only the model has moon_phase; only the code has" in with_market.problems[0]
     assert "eth_change_1" in with_market.problems[0]
     registry.register(OLDER, None)
-    found = on(database, engine)
-    assert (names(found), len(found.problems)) == (
+    serving = on(database, engine)
+    assert (names(serving), len(serving.problems)) == (
         ("older", "older"),
         1,
     ), "the newest other that passed"
@@ -316,21 +320,21 @@ def test_a_damaged_champion_does_not_serve_and_is_named(
     registry.register(champion, CHAMPION)
     (damaged,) = _files(database, champion)
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    found = on(database, engine)
-    assert (names(found), found.is_reached) == ((None, None), True)
-    assert f"model version {champion.card.version} is damaged: apy-04.txt" in found.problems[0]
+    serving = on(database, engine)
+    assert (names(serving), serving.is_reached) == ((None, None), True)
+    assert f"model version {champion.card.version} is damaged: apy-04.txt" in serving.problems[0]
     registry.register(WATCHED, CHALLENGER)
     assert names(on(database, engine)) == (None, "watched"), "what did not pass never serves"
-    for one in (OLDER, OLD):
-        registry.register(one, None)
+    for version in (OLDER, OLD):
+        registry.register(version, None)
     assert names(on(database, engine)) == ("old", "watched"), "the newest other that passed"
     assert names(on(database, engine, 25)) == ("old", None), "the newest is damaged: a refit is due"
     assert len(on(database, engine, 25).problems) == 1
 
 
-def _files(settings: Settings, one: ModelArchive) -> list[Path]:
+def _files(settings: Settings, version: ModelArchive) -> list[Path]:
     """Returns the path of this text of the version in the tests' model store."""
-    content = one.files()["apy-04.txt"]
+    content = version.files()["apy-04.txt"]
     return [
         path
         for path in (settings.yieldspark_home / "mlflow").rglob("apy-04.txt")
@@ -345,11 +349,11 @@ def test_a_damaged_version_in_the_outbox_is_named(
     put(engine, NEW, CHALLENGER)
     with engine.begin() as connection:
         connection.execute(update(model_outbox).values(model=text("substr(model, 1, 100)")))
-    found = on(database, engine)
-    assert names(found) == ("old", "old")
+    serving = on(database, engine)
+    assert names(serving) == ("old", "old")
     assert (
         f"model version {NEW.card.version} can't be read from yieldspark.model_outbox"
-        in found.problems[0]
+        in serving.problems[0]
     )
     with pytest.raises(ModelRefused):
         outbox.register_pending(engine, registry, **MODEL)
@@ -364,9 +368,9 @@ def test_no_version_has_seen_a_day_after_the_as_of_day(
     put(engine, OLD, CHAMPION)
     put(engine, WATCHED, CHALLENGER)
     for number in (5, 10, 15, 20, 25, 30, 35, 40, 45):
-        found = on(database, engine, number)
-        used = [one.card.known for one in (found.champion, found.newest) if one]
-        assert all(known <= day(number) for known in used), number
-        assert found.is_past == (number < 40)
+        serving = on(database, engine, number)
+        used = [version.card.known for version in (serving.champion, serving.newest) if version]
+        assert all(last_day <= day(number) for last_day in used), number
+        assert serving.is_past == (number < 40)
         assert bool(used) == (number >= 10)
-    assert isinstance(found.newest_as_of, dt.date)
+    assert isinstance(serving.newest_as_of, dt.date)

@@ -49,8 +49,8 @@ def test_the_newest_value_of_a_pool_is_its_newest_finite_one(
     observe(engine, "a", BEFORE, 5.0, 1e6)
     observe(engine, "a", NEWEST, not_finite, not_finite)
     observe(engine, "never", NEWEST, not_finite, not_finite)
-    (known,) = rows_of_query(engine, active_pools_query(TABLE))
-    assert [known[name] for name in POOL_COLUMNS] == ["a", 5.0, 1e6, BEFORE, BEFORE, BEFORE]
+    (pool,) = rows_of_query(engine, active_pools_query(TABLE))
+    assert [pool[name] for name in POOL_COLUMNS] == ["a", 5.0, 1e6, BEFORE, BEFORE, BEFORE]
 
 
 def test_features_read_a_number_that_is_not_finite_as_null(
@@ -58,8 +58,8 @@ def test_features_read_a_number_that_is_not_finite_as_null(
 ) -> None:
     observe(engine, "a", BEFORE, 5.0, not_finite)
     observe(engine, "a", NEWEST, not_finite, 1e6)
-    read = rows_of_query(engine, metrics_query(TABLE, BEFORE, NEWEST) + " ORDER BY m.date")
-    assert [(each["apy"], each["tvl"]) for each in read] == [(5.0, None), (None, 1e6)]
+    metrics = rows_of_query(engine, metrics_query(TABLE, BEFORE, NEWEST) + " ORDER BY m.date")
+    assert [(each["apy"], each["tvl"]) for each in metrics] == [(5.0, None), (None, 1e6)]
 
 
 def test_a_day_without_finite_values_is_no_as_of_day(

@@ -137,7 +137,9 @@ def raw_rows(pool: str, pattern: Pattern) -> list[dict[str, Any]]:
 
 
 def put_history(engine: Engine) -> None:
-    rows = [row for name, (pattern, _, _) in PATTERNS.items() for row in raw_rows(name, pattern)]
+    rows = []
+    for name, (pattern, _, _) in PATTERNS.items():
+        rows += raw_rows(name, pattern)
     for seed in range(ORDINARY_POOLS):
         rows += raw_rows(f"ordinary {seed}", ordinary(seed))
     insert = """
@@ -166,13 +168,15 @@ def forecasts_of(engine: Engine, as_of: dt.date) -> Any:
     return pd.DataFrame(rows_of(engine, query, as_of=as_of)).set_index("pool_id")
 
 
-def assert_each_has_a_value_or_a_reason(made: Any) -> None:
+def assert_each_has_a_value_or_a_reason(forecasts: Any) -> None:
     """A forecast is a finite number inside its interval, or null with the reason `no_value`."""
-    assert set(made.index) >= set(PATTERNS)
-    assert {*made["apy_reason"], *made["tvl_reason"]} <= {"model"} | reasons_of_the_documentation()
+    assert set(forecasts.index) >= set(PATTERNS)
+    assert {*forecasts["apy_reason"], *forecasts["tvl_reason"]} <= {
+        "model"
+    } | reasons_of_the_documentation()
     for target, reason in (("apy", "apy_reason"), ("tvl", "tvl_reason")):
-        numbers = made[[f"{target}_low", target, f"{target}_high"]].astype(float)
-        is_absent = made[reason] == "no_value"
+        numbers = forecasts[[f"{target}_low", target, f"{target}_high"]].astype(float)
+        is_absent = forecasts[reason] == "no_value"
         assert numbers[is_absent].isna().all(axis=None), target
         values = numbers[~is_absent].to_numpy()
         assert np.isfinite(values).all(), numbers[~is_absent]
@@ -193,10 +197,10 @@ def test_each_pattern_of_observations_has_a_forecast_or_a_reason(
     for as_of in (FRIDAY, SUNDAY):
         row = run_forecast(settings, as_of=as_of, engine="lightgbm", session=lambda: spark)
         assert row["status"] == "succeeded"
-        made = forecasts_of(engine, as_of)
-        assert_each_has_a_value_or_a_reason(made)
-        reasons[as_of] = made[["apy_reason", "tvl_reason"]].apply(tuple, axis=1).to_dict()
-        assert (made["tvl_low"].dropna() >= 0.0).all()
+        forecasts = forecasts_of(engine, as_of)
+        assert_each_has_a_value_or_a_reason(forecasts)
+        reasons[as_of] = forecasts[["apy_reason", "tvl_reason"]].apply(tuple, axis=1).to_dict()
+        assert (forecasts["tvl_low"].dropna() >= 0.0).all()
 
     unexpected = {
         name: reasons[FRIDAY][name]
@@ -207,9 +211,13 @@ def test_each_pattern_of_observations_has_a_forecast_or_a_reason(
     on_sunday = {name: reasons[SUNDAY][name] for name in ("weekdays", "every 7th day")}
     assert on_sunday == dict.fromkeys(on_sunday, ("stale", "stale"))
     assert {*reasons[SUNDAY]["every 2nd day"]} <= BY_MODEL
-    made = forecasts_of(engine, FRIDAY)
-    assert (made["apy_reason"] == "model").sum() > ORDINARY_POOLS / 2
+    forecasts = forecasts_of(engine, FRIDAY)
+    assert (forecasts["apy_reason"] == "model").sum() > ORDINARY_POOLS / 2
     for name in ("duplicates", "twenty snapshots a day"):
-        pd.testing.assert_series_equal(made.loc[name], made.loc["every day"], check_names=False)
-    assert made.loc["negative APY", "apy"] < 0.0
-    assert made.loc["zero APY and TVL", ["apy", "tvl", "apy_low", "tvl_low"]].abs().max() < 0.01
+        pd.testing.assert_series_equal(
+            forecasts.loc[name], forecasts.loc["every day"], check_names=False
+        )
+    assert forecasts.loc["negative APY", "apy"] < 0.0
+    assert (
+        forecasts.loc["zero APY and TVL", ["apy", "tvl", "apy_low", "tvl_low"]].abs().max() < 0.01
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,10 +36,10 @@ def past_of(
 
 
 def together(*parts: PastForecasts) -> PastForecasts:
-    names = [field.name for field in fields(PastForecasts)]
-    return PastForecasts(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in names)
-    )
+    def joined(name: str) -> Any:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return PastForecasts(*(joined(field.name) for field in fields(PastForecasts)))
 
 
 def panel(
@@ -107,17 +108,20 @@ def test_weights_are_those_of_the_slow_oracle(seed: int) -> None:
     random = np.random.default_rng(seed)
     shares = {f"p{number:02d}": float(random.uniform(-0.5, 1.5)) for number in range(15)}
     past = panel(shares, days=55, noise=0.8, size=float(random.uniform(0.3, 6.0)), seed=seed)
-    shown = random.uniform(size=past.age.size)
-    move = np.where(shown < 0.1, np.nan, past.move)
-    actual_move = np.where((shown > 0.1) & (shown < 0.15), np.nan, past.actual_move)
-    kept = shown < 0.9
+    draws = random.uniform(size=past.age.size)
+    move = np.where(draws < 0.1, np.nan, past.move)
+    actual_move = np.where((draws > 0.1) & (draws < 0.15), np.nan, past.actual_move)
+    is_kept = draws < 0.9
     past = past_of(
-        past.pool_id[kept].tolist(), past.age[kept].tolist(), move[kept], actual_move[kept]
+        past.pool_id[is_kept].tolist(),
+        past.age[is_kept].tolist(),
+        move[is_kept],
+        actual_move[is_kept],
     )
     pools = [*random.permutation(sorted(shares)).tolist(), "new"]
-    found = weights(past, *pools)
-    assert found == [slow_weight(past, pool) for pool in pools]
-    assert len(set(found)) > 3
+    gate_weights = weights(past, *pools)
+    assert gate_weights == [slow_weight(past, pool) for pool in pools]
+    assert len(set(gate_weights)) > 3
 
 
 @pytest.mark.parametrize(
@@ -140,15 +144,15 @@ def test_a_day_or_pool_without_a_move_is_no_past() -> None:
     ("share", "expected"), [(1.0, 1.0), (0.5, 0.5), (0.0, 0.0), (-1.0, 0.0), (3.0, 1.2)]
 )
 def test_the_weight_is_the_share_of_the_move_that_happens(share: float, expected: float) -> None:
-    found = weights(panel(pools_of(share), noise=0.1), *pools_of(share))
-    assert found == pytest.approx([expected] * POOLS, abs=0.11)
+    gate_weights = weights(panel(pools_of(share), noise=0.1), *pools_of(share))
+    assert gate_weights == pytest.approx([expected] * POOLS, abs=0.11)
 
 
 def test_moves_without_relation_to_actual_moves_get_little_weight() -> None:
     past = panel(pools_of(0.0, 30), noise=1.0)
-    found = weights(past, *pools_of(0.0, 30))
-    assert np.mean(found) < 0.1
-    assert max(found) <= 0.3
+    gate_weights = weights(past, *pools_of(0.0, 30))
+    assert np.mean(gate_weights) < 0.1
+    assert max(gate_weights) <= 0.3
 
 
 def test_each_pool_of_a_mixed_panel_gets_its_own_weight() -> None:

@@ -35,21 +35,23 @@ FORGOTTEN = 0.003
 @pytest.mark.parametrize("pool", POOLS)
 def test_every_value_of_every_day_equals_the_oracle(pool: str) -> None:
     rows = POOLS[pool]()
-    oracle, found = oracle_of(rows), task_rows(rows)
-    assert len(found) == rows[["actual_apy", "actual_tvl"]].notna().any(axis=1).sum()
-    for row in found.to_dict("records"):
+    oracle, features = oracle_of(rows), task_rows(rows)
+    assert len(features) == rows[["actual_apy", "actual_tvl"]].notna().any(axis=1).sum()
+    for row in features.to_dict("records"):
         day = (row["date"] - oracle.first_day).days
         expected = oracle.at(day)
         assert expected.keys() == {*POOL_FEATURES, *SCALES, *LEVELS, *BASELINES}
         for name, value in (expected | {"apy": oracle.apy[day], "tvl": oracle.tvl[day]}).items():
-            wanted = np.nan if value is None else value
+            expected_number = np.nan if value is None else value
             near = (
                 {"rel": 1e-5, "abs": 1e-5} if name in POOL_FEATURES else {"rel": 1e-9, "abs": 1e-6}
             )
-            assert row[name] == pytest.approx(wanted, nan_ok=True, **near), f"{name} on day {day}"
+            assert row[name] == pytest.approx(expected_number, nan_ok=True, **near), (
+                f"{name} on day {day}"
+            )
         assert [row["apy_observed"], row["tvl_observed"]] == [
-            oracle.apy_seen[day],
-            oracle.tvl_seen[day],
+            oracle.apy_observed[day],
+            oracle.tvl_observed[day],
         ]
 
 
@@ -63,17 +65,19 @@ def test_the_naive_interval_is_of_the_last_sixty_moves_at_its_level(level: float
 
 
 @pytest.mark.parametrize("kind", DIRT)
-def test_dirt_stays_finite_and_bounded(kind: str) -> None:
+def test_features_of_dirty_values_are_finite_and_bounded(kind: str) -> None:
     """A warning of numpy, such as a division by zero, is an error here."""
     rows = pool_rows("a", *DIRT[kind])
-    found = task_rows(rows)
-    assert len(found) == rows[["actual_apy", "actual_tvl"]].notna().any(axis=1).sum()
-    assert not np.isinf(found[[*NUMBERS, *LABELS, *POOL_FEATURES]].to_numpy(float)).any()
-    assert not (found[DISTANCES].abs() > MOVE_LIMIT).any(axis=None)
-    assert not (found[list(LABELS)].abs() > LABEL_LIMIT).any(axis=None)
-    assert not (found[list(SCALES)] < 0.001).any(axis=None)
+    features = task_rows(rows)
+    assert len(features) == rows[["actual_apy", "actual_tvl"]].notna().any(axis=1).sum()
+    assert not np.isinf(features[[*NUMBERS, *LABELS, *POOL_FEATURES]].to_numpy(float)).any()
+    assert not (features[DISTANCES].abs() > MOVE_LIMIT).any(axis=None)
+    assert not (features[list(LABELS)].abs() > LABEL_LIMIT).any(axis=None)
+    assert not (features[list(SCALES)] < 0.001).any(axis=None)
     assert (
-        found[["age_days", "observed_30", "days_since_observed", "weekday"]].notna().all(axis=None)
+        features[["age_days", "observed_30", "days_since_observed", "weekday"]]
+        .notna()
+        .all(axis=None)
     )
 
 
@@ -90,10 +94,10 @@ def test_a_spike_and_a_lost_tvl_are_the_largest_moves_there_are() -> None:
 
 def with_and_without_past(rows: pd.DataFrame) -> tuple[pd.Series[Any], pd.Series[Any]]:
     """Returns the last day's row, from the whole history and from the look-back only."""
-    read = rows[rows["date"] >= END - dt.timedelta(days=LOOK_BACK_DAYS)]
+    look_back_rows = rows[rows["date"] >= END - dt.timedelta(days=LOOK_BACK_DAYS)]
     return (
         task_rows(rows, spec(first_day=END)).iloc[0],
-        task_rows(read, spec(first_day=END)).iloc[0],
+        task_rows(look_back_rows, spec(first_day=END)).iloc[0],
     )
 
 
@@ -102,22 +106,22 @@ def test_days_before_the_look_back_change_nothing_but_exponential_means(past: st
     """Values without a scale keep their bits; distances keep theirs before the division by the
     scale.
     """
-    whole, read = with_and_without_past(PASTS[past]())
+    whole, without_past = with_and_without_past(PASTS[past]())
     for name in {*FLAGS, *NUMBERS, *POOL_FEATURES}.difference(EXPONENTIAL):
         if name in DISTANCES:
             scale = "tvl_scale" if name.startswith("tvl") else "apy_scale"
-            is_cut = MOVE_LIMIT in (abs(whole[name]), abs(read[name]))
-            assert is_cut or read[name] * read[scale] == pytest.approx(
+            is_cut = MOVE_LIMIT in (abs(whole[name]), abs(without_past[name]))
+            assert is_cut or without_past[name] * without_past[scale] == pytest.approx(
                 whole[name] * whole[scale], rel=1e-6, nan_ok=True
             ), name
         elif not OF_MANY_SCALES.search(name):
-            np.testing.assert_array_equal(read[name], whole[name], name)
+            np.testing.assert_array_equal(without_past[name], whole[name], name)
 
 
 @pytest.mark.parametrize("past", ["regular", "irregular"])
 def test_exponential_means_have_nearly_forgotten_the_days_before_the_look_back(past: str) -> None:
-    whole, read = with_and_without_past(PASTS[past]())
-    assert whole["apy_scale"] != read["apy_scale"]
+    whole, without_past = with_and_without_past(PASTS[past]())
+    assert whole["apy_scale"] != without_past["apy_scale"]
     for name in (*SCALES, *POOL_FEATURES):
         limit = FORGOTTEN * whole[name] if name in SCALES else FORGOTTEN
-        assert read[name] == pytest.approx(whole[name], rel=0, abs=limit, nan_ok=True), name
+        assert without_past[name] == pytest.approx(whole[name], rel=0, abs=limit, nan_ok=True), name

@@ -71,9 +71,14 @@ def decide(
     rows: pd.DataFrame | None = None,
     max_segment_regression: float = 0.05,
 ) -> PromotionDecision:
-    known = {CHALLENGER: challenger} | ({CHAMPION: champion} if champion is not None else {})
+    moves_of_candidates = {CHALLENGER: challenger} | (
+        {CHAMPION: champion} if champion is not None else {}
+    )
     return evaluate_challenger(
-        APY, validation_rows() if rows is None else rows, known, max_segment_regression
+        APY,
+        validation_rows() if rows is None else rows,
+        moves_of_candidates,
+        max_segment_regression,
     )
 
 
@@ -111,24 +116,24 @@ GOOD, BETTER, BAD = moves(ROWS, 0.3), moves(ROWS, 0.5, seed=2), moves(ROWS, -0.2
 def test_the_decision(
     challenger: Values, champion: Values | None, decision: str, passed: bool
 ) -> None:
-    found = decide(challenger, champion)
-    assert (found.decision, found.passed) == (decision, passed)
+    outcome = decide(challenger, champion)
+    assert (outcome.decision, outcome.passed) == (decision, passed)
     fragments = {
         PROMOTED: "the challenger loses less than",
         KEPT: "the challenger does not beat the champion outside the noise",
         REFUSED: "no version beats persistence outside the noise",
     }
-    assert fragments[decision] in found.reason
+    assert fragments[decision] in outcome.reason
     assert (
-        f"challenger/persistence {found.numbers['ratio']['challenger/persistence'][0]:.3f}"
-        in found.reason
+        f"challenger/persistence {outcome.numbers['ratio']['challenger/persistence'][0]:.3f}"
+        in outcome.reason
     )
 
 
-def test_numbers_hold_losses_and_ratios_with_their_intervals() -> None:
-    found = decide(BETTER, GOOD).numbers
-    json.dumps(found, allow_nan=False)
-    assert (found["target"], found["days"], found["rows"], found["interval_level"]) == (
+def test_numbers_have_losses_and_ratios_with_their_intervals() -> None:
+    numbers = decide(BETTER, GOOD).numbers
+    json.dumps(numbers, allow_nan=False)
+    assert (numbers["target"], numbers["days"], numbers["rows"], numbers["interval_level"]) == (
         "apy",
         DAYS,
         POOLS * DAYS,
@@ -140,13 +145,13 @@ def test_numbers_hold_losses_and_ratios_with_their_intervals() -> None:
         name: float(np.abs(true - move[ROWS["apy_next"].notna()]).mean())
         for name, move in planted.items()
     }
-    assert found["loss"] == pytest.approx(losses, abs=1e-6)
-    assert set(found["ratio"]) == {
+    assert numbers["loss"] == pytest.approx(losses, abs=1e-6)
+    assert set(numbers["ratio"]) == {
         "challenger/persistence",
         "challenger/champion",
         "champion/persistence",
     }
-    for pair, (ratio, low, high) in found["ratio"].items():
+    for pair, (ratio, low, high) in numbers["ratio"].items():
         first, second = pair.split("/")
         assert ratio == pytest.approx(losses[first] / losses[second])
         assert low < ratio < high < low + 0.1
@@ -166,21 +171,23 @@ def test_a_little_better_within_the_noise_is_not_better() -> None:
         0.125 * np.sign(ROWS["actual_move"] - GOOD),
         0.0,
     )
-    found = decide(lucky - unlucky, GOOD)
-    ratio, low, high = found.numbers["ratio"]["challenger/champion"]
+    outcome = decide(lucky - unlucky, GOOD)
+    ratio, low, high = outcome.numbers["ratio"]["challenger/champion"]
     assert low < ratio < 1.0 < high
-    assert (found.decision, found.passed) == (KEPT, True)
+    assert (outcome.decision, outcome.passed) == (KEPT, True)
 
 
 @pytest.mark.parametrize(("champion", "decision"), [(None, REFUSED), (0.3, KEPT)])
 def test_too_few_days_promote_nobody(champion: float | None, decision: str) -> None:
     """Thirteen days are less than two blocks: there is no interval, so nothing is promoted."""
     rows = validation_rows(days=13)
-    found = decide(moves(rows, 0.9), None if champion is None else moves(rows, champion), rows=rows)
-    assert (found.decision, found.passed) == (decision, False)
-    assert found.numbers["ratio"]["challenger/persistence"][0] < 0.2
-    assert found.numbers["ratio"]["challenger/persistence"][1:] == (None, None)
-    assert "too few days for an interval" in found.reason
+    outcome = decide(
+        moves(rows, 0.9), None if champion is None else moves(rows, champion), rows=rows
+    )
+    assert (outcome.decision, outcome.passed) == (decision, False)
+    assert outcome.numbers["ratio"]["challenger/persistence"][0] < 0.2
+    assert outcome.numbers["ratio"]["challenger/persistence"][1:] == (None, None)
+    assert "too few days for an interval" in outcome.reason
     enough = validation_rows(days=14)
     assert (
         decide(
@@ -198,16 +205,16 @@ def test_nothing_is_promoted_without_a_complete_row(unknown: str) -> None:
         if unknown == "rows"
         else (rows, GOOD * (np.nan if unknown == "moves" else 1.0))
     )
-    found = decide(move, rows=rows)
-    assert (found.decision, found.passed, found.numbers["days"], found.numbers["rows"]) == (
+    outcome = decide(move, rows=rows)
+    assert (outcome.decision, outcome.passed, outcome.numbers["days"], outcome.numbers["rows"]) == (
         REFUSED,
         False,
         0,
         0,
     )
-    assert found.numbers["loss"] == {"challenger": None, "persistence": None}
-    assert "challenger/persistence unknown" in found.reason
-    json.dumps(found.numbers, allow_nan=False)
+    assert outcome.numbers["loss"] == {"challenger": None, "persistence": None}
+    assert "challenger/persistence unknown" in outcome.reason
+    json.dumps(outcome.numbers, allow_nan=False)
 
 
 def test_without_moves_no_version_beats_persistence() -> None:
@@ -220,10 +227,10 @@ def test_all_candidates_are_compared_on_the_rows_that_all_forecast() -> None:
     """The champion forecasts half of the pools; a bad challenger on the others is not penalised."""
     half = ROWS["pool_id"] < "p10"
     champion, challenger = np.where(half, GOOD, np.nan), np.where(half, BETTER, BAD)
-    found = decide(challenger, champion)
-    assert found.numbers["rows"] == POOLS * DAYS // 2
-    assert found.decision == PROMOTED
-    assert found.numbers["loss"] == decide(BETTER, champion).numbers["loss"]
+    outcome = decide(challenger, champion)
+    assert outcome.numbers["rows"] == POOLS * DAYS // 2
+    assert outcome.decision == PROMOTED
+    assert outcome.numbers["loss"] == decide(BETTER, champion).numbers["loss"]
 
 
 @pytest.mark.parametrize(("small_pools", "decision"), [(2, KEPT), (1, PROMOTED)])
@@ -232,16 +239,16 @@ def test_worse_in_one_big_group_alone_is_not_promoted(small_pools: int, decision
     rows = validation_rows(small_pools=small_pools)
     is_small = rows["tvl"] == SMALL
     challenger = np.where(is_small, moves(rows, -0.2), moves(rows, 0.6))
-    found = decide(challenger, moves(rows, 0.2), rows=rows)
-    assert found.numbers["ratio"]["challenger/champion"][2] < 1.0
-    assert (found.decision, found.passed) == (decision, True)
-    groups = {(one["by"], one["group"]): one for one in found.numbers["groups"]}
+    outcome = decide(challenger, moves(rows, 0.2), rows=rows)
+    assert outcome.numbers["ratio"]["challenger/champion"][2] < 1.0
+    assert (outcome.decision, outcome.passed) == (decision, True)
+    groups = {(group["by"], group["group"]): group for group in outcome.numbers["groups"]}
     assert ("tvl_class", "1M-10M") in groups
     assert (("tvl_class", "<100k") in groups) == (small_pools == 2)
     if small_pools == 2:
         small = groups["tvl_class", "<100k"]
         assert (small["rows"], small["ratio"] > 1.3) == (2 * DAYS, True)
-        assert f"worse in tvl_class <100k ({small['ratio']:.3f})" in found.reason
+        assert f"worse in tvl_class <100k ({small['ratio']:.3f})" in outcome.reason
         assert (
             decide(challenger, moves(rows, 0.2), rows=rows, max_segment_regression=0.6).decision
             == PROMOTED
@@ -251,20 +258,20 @@ def test_worse_in_one_big_group_alone_is_not_promoted(small_pools: int, decision
 def test_without_a_passing_champion_segments_do_not_stop_a_version() -> None:
     challenger = np.where(ROWS["tvl"] == SMALL, BAD, moves(ROWS, 0.8))
     for champion in (None, BAD):
-        found = decide(challenger, champion)
-        groups = {one["group"]: one["ratio"] for one in found.numbers["groups"]}
+        outcome = decide(challenger, champion)
+        groups = {group["group"]: group["ratio"] for group in outcome.numbers["groups"]}
         assert groups["<100k"] > 1.05
-        assert (found.decision, found.passed) == (PROMOTED, True)
+        assert (outcome.decision, outcome.passed) == (PROMOTED, True)
 
 
 def test_a_champion_that_lost_to_persistence_need_not_be_beaten_outside_the_noise() -> None:
     """The champion failed on three days and was better on all others."""
     failed = ROWS["date"] < ROWS["date"].min() + pd.Timedelta(days=3)
     champion = np.where(failed, 100.0, BETTER)
-    found = decide(GOOD, champion)
-    assert found.numbers["ratio"]["champion/persistence"][0] > 1.0
-    assert found.numbers["ratio"]["challenger/champion"][2] > 1.0
-    assert found.decision == PROMOTED
+    outcome = decide(GOOD, champion)
+    assert outcome.numbers["ratio"]["champion/persistence"][0] > 1.0
+    assert outcome.numbers["ratio"]["challenger/champion"][2] > 1.0
+    assert outcome.decision == PROMOTED
 
 
 def test_one_absurd_pool_decides_nothing() -> None:
@@ -273,17 +280,19 @@ def test_one_absurd_pool_decides_nothing() -> None:
     rows, challenger = ROWS.copy(), BETTER.copy()
     rows.loc[absurd, "apy_next"] = 500_005.0
     challenger[absurd] = 2e6
-    found = decide(challenger, GOOD, rows=rows)
-    assert found.decision == PROMOTED
-    assert max(found.numbers["loss"].values()) < 1.0 + LOSS_LIMIT / (POOLS * DAYS)
+    outcome = decide(challenger, GOOD, rows=rows)
+    assert outcome.decision == PROMOTED
+    assert max(outcome.numbers["loss"].values()) < 1.0 + LOSS_LIMIT / (POOLS * DAYS)
 
 
 def test_tvl_is_compared_in_its_logarithm() -> None:
     rows = pd.DataFrame({"date": ROWS["date"], "tvl": ROWS["tvl"], "apy": 5.0, "tvl_scale": 0.01})
     rows["tvl_next"] = np.expm1(np.log1p(rows["tvl"]) + 0.01 * ROWS["actual_move"])
-    found = evaluate_challenger(TVL, rows, {CHALLENGER: ROWS["actual_move"].to_numpy(float)}, 0.05)
-    assert found.numbers["loss"]["challenger"] == pytest.approx(0.0, abs=1e-6)
-    assert (found.decision, found.numbers["target"]) == (PROMOTED, "tvl")
+    outcome = evaluate_challenger(
+        TVL, rows, {CHALLENGER: ROWS["actual_move"].to_numpy(float)}, 0.05
+    )
+    assert outcome.numbers["loss"]["challenger"] == pytest.approx(0.0, abs=1e-6)
+    assert (outcome.decision, outcome.numbers["target"]) == (PROMOTED, "tvl")
 
 
 @settings(max_examples=25)

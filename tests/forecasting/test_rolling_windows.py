@@ -43,47 +43,49 @@ OfList = Callable[[list[float]], float]
 def quantile(level: float) -> tuple[Window, OfList]:
     return lambda values, days: rolling.quantiles(values, days, [level])[
         0
-    ], lambda known: type_7(known, level) if known else NAN
+    ], lambda present: type_7(present, level) if present else NAN
 
 
 LISTS: dict[str, tuple[Window, OfList]] = {
     "count": (rolling.count, len),
     "total": (rolling.total, math.fsum),
-    "mean": (rolling.mean, lambda known: math.fsum(known) / len(known) if known else NAN),
+    "mean": (rolling.mean, lambda present: math.fsum(present) / len(present) if present else NAN),
     "deviation": (
         rolling.deviation,
-        lambda known: statistics.stdev(known) if len(known) > 1 else NAN,
+        lambda present: statistics.stdev(present) if len(present) > 1 else NAN,
     ),
-    "median": (rolling.median, lambda known: statistics.median(known) if known else NAN),
-    "lowest": (rolling.lowest, lambda known: min(known, default=NAN)),
-    "highest": (rolling.highest, lambda known: max(known, default=NAN)),
+    "median": (rolling.median, lambda present: statistics.median(present) if present else NAN),
+    "lowest": (rolling.lowest, lambda present: min(present, default=NAN)),
+    "highest": (rolling.highest, lambda present: max(present, default=NAN)),
     **{f"quantile {level}": quantile(level) for level in (0.0, 0.1, 0.25, 0.75, 0.9, 1.0)},
 }
 each_window = pytest.mark.parametrize("name", LISTS)
 
 
-def by_lists(values: Days, days: int, of: OfList) -> Days:
-    rows = [
-        [
-            of([v for v in pool[max(0, end - days) : end] if not math.isnan(v)])
-            for end in range(1, len(pool) + 1)
-        ]
-        for pool in values.tolist()
-    ]
+def by_lists(values: Days, days: int, statistic: OfList) -> Days:
+    rows = [_windows(pool, days, statistic) for pool in values.tolist()]
     return np.array(rows, dtype=float)
 
 
-def assert_near(found: Days, expected: Days, values: Days) -> None:
+def _windows(pool: list[float], days: int, statistic: OfList) -> list[float]:
+    results = []
+    for end in range(1, len(pool) + 1):
+        window = pool[max(0, end - days) : end]
+        results.append(statistic([value for value in window if not math.isnan(value)]))
+    return results
+
+
+def assert_near(actual: Days, expected: Days, values: Days) -> None:
     largest = float(np.nanmax(np.abs(values), initial=1.0))
-    np.testing.assert_allclose(found, expected, rtol=ROUNDING, atol=ROUNDING * largest)
+    np.testing.assert_allclose(actual, expected, rtol=ROUNDING, atol=ROUNDING * largest)
 
 
 @each_window
 @given(values=HISTORIES, days=WINDOWS)
 def test_a_window_is_the_list_of_its_known_values(name: str, values: Days, days: int) -> None:
-    window, of = LISTS[name]
+    window, statistic = LISTS[name]
     before = values.copy()
-    assert_near(window(values, days), by_lists(values, days, of), values)
+    assert_near(window(values, days), by_lists(values, days, statistic), values)
     np.testing.assert_array_equal(values, before)
 
 
@@ -105,7 +107,9 @@ def test_windows_by_hand() -> None:
 
 def test_quantiles_come_one_for_each_level() -> None:
     values = np.arange(11.0)[None, :]
-    assert [found[0, -1] for found in rolling.quantiles(values, 11, [0.9, 0.0, 0.5])] == [
+    assert [
+        values_of_level[0, -1] for values_of_level in rolling.quantiles(values, 11, [0.9, 0.0, 0.5])
+    ] == [
         9.0,
         0.0,
         5.0,
@@ -131,21 +135,20 @@ def test_a_lag_is_the_value_of_that_many_days_before_and_nothing_beyond_the_hist
     days: int,
 ) -> None:
     values = np.array([[1.0, 2.0, NAN, 4.0, 5.0], [6.0, 7.0, 8.0, 9.0, 10.0]])
-    expected = [
-        [pool[day - days] if 0 <= day - days < 5 else NAN for day in range(5)]
-        for pool in values.tolist()
-    ]
+    expected = []
+    for pool in values.tolist():
+        expected.append([pool[day - days] if 0 <= day - days < 5 else NAN for day in range(5)])
     np.testing.assert_array_equal(rolling.lag(values, days), expected)
 
 
 @given(values=HISTORIES, days=st.integers(-60, 60))
 def test_a_lag_and_back_is_what_it_was_or_unknown(values: Days, days: int) -> None:
-    found = rolling.lag(rolling.lag(values, days), -days)
-    assert found.shape == values.shape
-    kept = max(values.shape[1] - abs(days), 0)
-    inner = slice(0, kept) if days > 0 else slice(values.shape[1] - kept, None)
-    np.testing.assert_array_equal(found[:, inner], values[:, inner])
-    assert np.isnan(np.delete(found, np.arange(values.shape[1])[inner], axis=1)).all()
+    shifted = rolling.lag(rolling.lag(values, days), -days)
+    assert shifted.shape == values.shape
+    days_kept = max(values.shape[1] - abs(days), 0)
+    inner = slice(0, days_kept) if days > 0 else slice(values.shape[1] - days_kept, None)
+    np.testing.assert_array_equal(shifted[:, inner], values[:, inner])
+    assert np.isnan(np.delete(shifted, np.arange(values.shape[1])[inner], axis=1)).all()
 
 
 def test_the_first_windows_begin_with_the_value_before() -> None:
@@ -166,9 +169,9 @@ def test_a_spike_leaves_no_trace_in_windows_behind_it(
     window, _ = LISTS[name]
     past = np.full((values.shape[0], days), spike)
     with np.errstate(over="ignore", invalid="ignore"):
-        found = window(np.concatenate([past, values], axis=1), days)[:, days:]
+        windows = window(np.concatenate([past, values], axis=1), days)[:, days:]
     behind = slice(days - 1, None)
-    assert found[:, behind].tobytes() == window(values, days)[:, behind].tobytes()
+    assert windows[:, behind].tobytes() == window(values, days)[:, behind].tobytes()
 
 
 @each_window
@@ -224,16 +227,16 @@ def test_unknown_days_before_and_days_after_change_no_bit_of_an_exponential_mean
     values: Days, unknown: int
 ) -> None:
     around = np.concatenate([np.full((values.shape[0], unknown), NAN), values, values], axis=1)
-    found = rolling.exponential_mean(around, 10.0)[:, unknown : unknown + values.shape[1]]
-    assert found.tobytes() == rolling.exponential_mean(values, 10.0).tobytes()
+    means = rolling.exponential_mean(around, 10.0)[:, unknown : unknown + values.shape[1]]
+    assert means.tobytes() == rolling.exponential_mean(values, 10.0).tobytes()
 
 
 @pytest.mark.parametrize("half_life", [1.0, 3.0, 10.0])
 def test_an_exponential_mean_forgets_a_past_by_half_each_half_life(half_life: float) -> None:
     days = 120
     past, later = np.full((1, 300), 1.0), np.zeros((1, days))
-    left = rolling.exponential_mean(np.concatenate([past, later], axis=1), half_life)[0, -1]
-    assert left == pytest.approx(0.5 ** (days / half_life), rel=1e-6)
+    remaining = rolling.exponential_mean(np.concatenate([past, later], axis=1), half_life)[0, -1]
+    assert remaining == pytest.approx(0.5 ** (days / half_life), rel=1e-6)
 
 
 @given(happened=arrays(np.bool_, st.tuples(st.integers(1, 3), st.integers(1, 30))))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from typing import NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple
 
 import lightgbm
 import numpy as np
@@ -35,11 +36,15 @@ class Fitted(NamedTuple):
     @property
     def moves(self) -> Values:
         """Returns the model's own moves in APY points, as the stacked model computes them."""
-        scaled, asinh = (
-            np.mean([model.predict(self.matrix) for model in drawn], axis=0)
-            for drawn in (self.boosters[:SCALED_SEEDS], self.boosters[SCALED_SEEDS:])
-        )
+        scaled = _mean_prediction(self.boosters[:SCALED_SEEDS], self.matrix)
+        asinh = _mean_prediction(self.boosters[SCALED_SEEDS:], self.matrix)
         return self.scale * mean_of_spaces(self.apy, self.scale, scaled, asinh)
+
+
+def _mean_prediction(boosters: list[lightgbm.Booster], matrix: npt.NDArray[Any]) -> Values:
+    predictions = [booster.predict(matrix) for booster in boosters]
+    mean: Values = np.mean(predictions, axis=0)
+    return mean
 
 
 @cache
@@ -94,17 +99,17 @@ def test_contributions_and_base_add_up_to_the_models_move() -> None:
 def test_contributions_and_base_add_up_to_the_published_step(weight: float) -> None:
     """Three features have contributions, so all are returned; gate and limits scale them alike."""
     rows = fitted()
-    found = forecast_explanations(rows, weight * rows.moves)
+    explanations = forecast_explanations(rows, weight * rows.moves)
     points = move_contributions(rows.matrix, rows.boosters, rows.apy, rows.scale, 1)
-    for row, explanation in enumerate(found):
+    for row, explanation in enumerate(explanations):
         assert explanation is not None
-        by_name = {one["feature"]: one["points"] for one in explanation}
+        by_name = {contribution["feature"]: contribution["points"] for contribution in explanation}
         assert by_name == pytest.approx(
             {name: weight * points[row, column] for column, name in enumerate(FEATURES[:3])},
             rel=5e-3,
         )
-        assert [abs(one["points"]) for one in explanation] == sorted(
-            (abs(one["points"]) for one in explanation), reverse=True
+        assert [abs(contribution["points"]) for contribution in explanation] == sorted(
+            (abs(contribution["points"]) for contribution in explanation), reverse=True
         )
 
 
@@ -114,10 +119,14 @@ def test_the_strongest_contribution_is_the_feature_that_made_the_labels() -> Non
         explanation[0] for explanation in forecast_explanations(rows, rows.moves) if explanation
     ]
     far = np.abs(rows.matrix[:, 0]) > 1.0
-    assert all(one["feature"] == "signal" for one, is_far in zip(first, far, strict=True) if is_far)
     assert all(
-        (one["points"] > 0) == (value > 0)
-        for one, value, is_far in zip(first, rows.matrix[:, 0], far, strict=True)
+        contribution["feature"] == "signal"
+        for contribution, is_far in zip(first, far, strict=True)
+        if is_far
+    )
+    assert all(
+        (contribution["points"] > 0) == (value > 0)
+        for contribution, value, is_far in zip(first, rows.matrix[:, 0], far, strict=True)
         if is_far
     )
 
@@ -126,8 +135,8 @@ def test_fallbacks_have_no_contributions() -> None:
     rows = fitted()
     steps = rows.moves
     steps[[4, 9]] = 0.0, np.nan
-    found = forecast_explanations(rows, steps)
-    assert [row for row, explanation in enumerate(found) if explanation is None] == [4, 9]
+    explanations = forecast_explanations(rows, steps)
+    assert [row for row, explanation in enumerate(explanations) if explanation is None] == [4, 9]
     assert forecast_explanations(rows, np.zeros(ROWS)) == [None] * ROWS
 
 
@@ -140,9 +149,10 @@ def test_a_chunk_is_explained_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_contributions_are_json_with_three_significant_digits() -> None:
     rows = fitted()
-    found = forecast_explanations(rows, rows.moves)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    points = [one["points"] for explanation in found if explanation for one in explanation]
+    explanations = forecast_explanations(rows, rows.moves)
+    assert json.loads(json.dumps(explanations, allow_nan=False)) == explanations
+    contributions_of_rows = chain.from_iterable(filter(None, explanations))
+    points = [contribution["points"] for contribution in contributions_of_rows]
     assert all(
         len(f"{abs(value):.10e}".split("e")[0].rstrip("0").replace(".", "")) <= 3
         for value in points

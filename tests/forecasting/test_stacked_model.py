@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import chain, pairwise, product
 from typing import Any
 
 import numpy as np
@@ -46,9 +46,9 @@ QUICK = ModelParameters(seed=7, threads=1, rounds=40, learning_rate=0.15, min_da
 
 def folds(horizon: int = 1, *, train_days: int = 60) -> FoldPlan:
     """Returns folds with origins 12 and 6 days before the as-of day, and on that day."""
-    known = AS_OF + dt.timedelta(days=horizon)
+    last_target = AS_OF + dt.timedelta(days=horizon)
     return backtest_folds(
-        known, days=12 + horizon, horizon=horizon, train_days=train_days, refit_days=6
+        last_target, days=12 + horizon, horizon=horizon, train_days=train_days, refit_days=6
     )
 
 
@@ -68,12 +68,12 @@ def generated(pools: int = 40, days: int = 115, *, horizon: int = 1) -> pd.DataF
         **dict.fromkeys(READ_COLUMNS, 1.0),
     )
     frame = frame.assign(apy=4.0, apy_scale=0.5, apy_observed=True, tvl_observed=True)
-    known = np.where(frame["date"] + pd.Timedelta(days=horizon) <= pd.Timestamp(AS_OF), 1.0, np.nan)
-    move = known * (frame["signal"] + 0.3 * random.standard_normal(rows))
+    mask = np.where(frame["date"] + pd.Timedelta(days=horizon) <= pd.Timestamp(AS_OF), 1.0, np.nan)
+    move = mask * (frame["signal"] + 0.3 * random.standard_normal(rows))
     labels = {
         "apy_label": move,
         "apy_asinh_label": np.arcsinh((4.0 + 0.5 * move) / 0.1) - np.arcsinh(4.0 / 0.1),
-        "tvl_label": -2.0 * known * (frame["signal"] + 0.3 * random.standard_normal(rows)),
+        "tvl_label": -2.0 * mask * (frame["signal"] + 0.3 * random.standard_normal(rows)),
     }
     return frame.assign(**labels)
 
@@ -81,13 +81,10 @@ def generated(pools: int = 40, days: int = 115, *, horizon: int = 1) -> pd.DataF
 def prepared(frame: pd.DataFrame) -> LightgbmRows:
     """Returns the rows as `LightgbmEngine.prepare` makes them of a Spark frame."""
     by_day = frame.groupby("date")[list(LABELS)].count()
-    counts = {
-        label: {
-            day.date(): int(rows)  # type: ignore[attr-defined]
-            for day, rows in by_day[label].items()
-        }
-        for label in LABELS
-    }
+    counts: dict[str, dict[dt.date, int]] = {}
+    for label in LABELS:
+        days = by_day[label].items()
+        counts[label] = {day.date(): int(rows) for day, rows in days}  # type: ignore[attr-defined]
     return LightgbmRows(
         frame.drop(columns=list(FEATURES)),
         frame[list(FEATURES)].to_numpy(np.float32),
@@ -119,7 +116,10 @@ class Recorded:
         models = (
             self.rows.fit(objectives, days)
             if self.answers is None
-            else [FittedModel(repr(asked), FEATURES, asked) for asked in objectives]
+            else [
+                FittedModel(repr(objective_of_model), FEATURES, objective_of_model)
+                for objective_of_model in objectives
+            ]
         )
         self.fits.extend(
             (model, objective, days) for model, objective in zip(models, objectives, strict=True)
@@ -159,13 +159,12 @@ def moves(sample: OutOfSample, target: str) -> pd.DataFrame:
 
 @pytest.mark.parametrize("level", [0.8, 0.5])
 def test_each_fit_is_read_by_its_objective(level: float) -> None:
-    scaled, asinh = (
-        [asked for asked in apy_objectives(level) if asked.label == label and asked.alpha is None]
-        for label in LABELS[:2]
-    )
+    means = [objective for objective in apy_objectives(level) if objective.alpha is None]
+    scaled = [objective for objective in means if objective.label == LABELS[0]]
+    asinh = [objective for objective in means if objective.label == LABELS[1]]
     low, high = sorted(
-        (asked for asked in apy_objectives(level) if asked.alpha is not None),
-        key=lambda asked: asked.alpha or 0.0,
+        (outer for outer in apy_objectives(level) if outer.alpha is not None),
+        key=lambda outer: outer.alpha or 0.0,
     )
     median, tvl_low, tvl_high = tvl_objectives(level)
     answers = (
@@ -173,13 +172,13 @@ def test_each_fit_is_read_by_its_objective(level: float) -> None:
         | dict(zip(asinh, (0.1, 0.3, 0.5), strict=True))
         | {low: -5.0, high: 7.0}
     )
-    found = stacked(
+    sample = stacked(
         Recorded(prepared(generated()), answers | {median: 0.5, tvl_low: -1.5, tvl_high: 2.5}),
         level=level,
     ).rows
     by_asinh = (0.1 * np.sinh(np.arcsinh(4.0 / 0.1) + 0.3) - 4.0) / 0.5
-    assert found["apy_move"].to_numpy() == pytest.approx(
-        np.full(len(found), (3.0 + by_asinh) / 2.0)
+    assert sample["apy_move"].to_numpy() == pytest.approx(
+        np.full(len(sample), (3.0 + by_asinh) / 2.0)
     )
     for name, value in {
         "apy_move_low": -5.0,
@@ -188,7 +187,7 @@ def test_each_fit_is_read_by_its_objective(level: float) -> None:
         "tvl_move_low": -1.5,
         "tvl_move_high": 2.5,
     }.items():
-        assert set(found[name]) == {value}
+        assert set(sample[name]) == {value}
 
 
 @pytest.mark.parametrize(("level", "tail"), [(0.8, 0.1), (0.5, 0.25), (0.95, 0.025)])
@@ -216,13 +215,13 @@ def test_apys_median_is_drawn_five_times_in_scales_and_three_times_in_asinh_spac
 
 def test_the_mean_of_both_spaces_by_hand() -> None:
     apy, scale = 0.1 * np.sinh(np.array([0.0, 1.0, 1.0])), np.array([0.2, 0.5, np.nan])
-    found: Values = mean_of_spaces(apy, scale, np.array([0.3, 0.4, 0.4]), np.array([1.0, 1.0, 1.0]))
+    mean: Values = mean_of_spaces(apy, scale, np.array([0.3, 0.4, 0.4]), np.array([1.0, 1.0, 1.0]))
     by_hand = [
         (0.3 + 0.1 * np.sinh(1.0) / 0.2) / 2.0,
         (0.4 + 0.1 * (np.sinh(2.0) - np.sinh(1.0)) / 0.5) / 2.0,
     ]
-    assert found[:2] == pytest.approx(by_hand)
-    assert np.isnan(found[2])
+    assert mean[:2] == pytest.approx(by_hand)
+    assert np.isnan(mean[2])
 
 
 def test_the_mean_of_equal_forecasts_is_that_forecast() -> None:
@@ -239,13 +238,13 @@ def test_the_mean_of_equal_forecasts_is_that_forecast() -> None:
 def test_moves_are_learned_and_quantiles_lie_around_them(target: str, slope: float) -> None:
     frame = generated()
     sample = stacked(prepared(frame))
-    found = moves(sample, target).merge(frame[[*KEY, "signal", f"{target}_label"]], on=list(KEY))
-    assert (found[f"{target}_move"] - slope * found["signal"]).abs().mean() < 0.2 * abs(slope)
-    inside = found[f"{target}_label"].between(
-        found[f"{target}_move_low"], found[f"{target}_move_high"]
-    )[found[f"{target}_label"].notna()]
+    rows = moves(sample, target).merge(frame[[*KEY, "signal", f"{target}_label"]], on=list(KEY))
+    assert (rows[f"{target}_move"] - slope * rows["signal"]).abs().mean() < 0.2 * abs(slope)
+    inside = rows[f"{target}_label"].between(
+        rows[f"{target}_move_low"], rows[f"{target}_move_high"]
+    )[rows[f"{target}_label"].notna()]
     assert 0.6 < inside.mean() < 0.95
-    assert (found[f"{target}_move_low"] < found[f"{target}_move_high"]).mean() > 0.95
+    assert (rows[f"{target}_move_low"] < rows[f"{target}_move_high"]).mean() > 0.95
 
 
 def test_out_of_sample_rows_are_all_rows_of_the_forecast_days() -> None:
@@ -253,7 +252,8 @@ def test_out_of_sample_rows_are_all_rows_of_the_forecast_days() -> None:
     sample = stacked(prepared(frame), plan)
     expected = frame[frame["date"] >= pd.Timestamp(plan.forecast.start)].reset_index(drop=True)
     names = [
-        f"{target}_move{ending}" for target in ("apy", "tvl") for ending in ("", "_low", "_high")
+        f"{target}_move{ending}"
+        for target, ending in product(("apy", "tvl"), ("", "_low", "_high"))
     ]
     assert list(sample.rows.columns) == [*KEY, *READ_COLUMNS, *names]
     pd.testing.assert_frame_equal(
@@ -282,9 +282,8 @@ def test_tvls_forecast_is_out_of_fold_wherever_it_is_a_feature(horizon: int) -> 
 def test_apy_learns_from_tvls_forecast_and_tvl_does_not() -> None:
     sample = stacked(prepared(generated()))
     for target, features in (("tvl", FEATURES), ("apy", (*FEATURES, TVL_FORECAST))):
-        assert {
-            model.features for models in sample.models for model in getattr(models, target)
-        } == {features}
+        fits = chain.from_iterable(getattr(models, target) for models in sample.models)
+        assert {model.features for model in fits} == {features}
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
@@ -292,16 +291,16 @@ def test_later_labels_do_not_change_a_fold(horizon: int) -> None:
     frame, plan = generated(horizon=horizon), folds(horizon)
     second = plan.apy[1]
     later = frame["date"] + pd.Timedelta(days=horizon) > pd.Timestamp(second.origin)
-    changed = frame.assign(
+    changed_frame = frame.assign(
         **{label: frame[label].where(~later, -3.0 * frame[label]) for label in LABELS}
     )
-    before, after = stacked(prepared(frame), plan), stacked(prepared(changed), plan)
+    before, after = stacked(prepared(frame), plan), stacked(prepared(changed_frame), plan)
     until = before.rows["date"] < pd.Timestamp(second.forecast.end)
     for target in ("apy", "tvl"):
-        one, other = moves(before, target), moves(after, target)
-        pd.testing.assert_frame_equal(one[until], other[until], check_exact=True)
-        # what the last fold knows more than the second is changed
-        assert (one[~until].iloc[:, 2] != other[~until].iloc[:, 2]).mean() > 0.2
+        moves_before, moves_after = moves(before, target), moves(after, target)
+        pd.testing.assert_frame_equal(moves_before[until], moves_after[until], check_exact=True)
+        # labels that the last fold knows and the second does not have changed
+        assert (moves_before[~until].iloc[:, 2] != moves_after[~until].iloc[:, 2]).mean() > 0.2
     assert before.version(second.origin) == after.version(second.origin)
     assert before.version(AS_OF) != after.version(AS_OF)
 
@@ -310,14 +309,16 @@ def test_a_fold_is_trained_on_its_own_days() -> None:
     plan, rows = folds(train_days=100), Recorded(prepared(generated()))
     stacked(rows, plan)
     coarse = [(1, plan.tvl[0].train)]
-    assert [(len(tvl_objectives(0.8)), fold.train) for fold in plan.tvl[1:]] == _counted(
+    assert [(len(tvl_objectives(0.8)), fold.train) for fold in plan.tvl[1:]] == _models_by_span(
         rows, "tvl_label"
     )[1:]
-    assert _counted(rows, "tvl_label")[:1] == coarse
-    assert [(len(apy_objectives(0.8)), fold.train) for fold in plan.apy] == _counted(rows, "apy")
+    assert _models_by_span(rows, "tvl_label")[:1] == coarse
+    assert [(len(apy_objectives(0.8)), fold.train) for fold in plan.apy] == _models_by_span(
+        rows, "apy"
+    )
 
 
-def _counted(rows: Recorded, label: str) -> list[tuple[int, DaySpan]]:
+def _models_by_span(rows: Recorded, label: str) -> list[tuple[int, DaySpan]]:
     """Returns the number of models that were fitted on each span of days."""
     spans = [days for _, objective, days in rows.fits if objective.label.startswith(label)]
     return [(spans.count(days), days) for days in dict.fromkeys(spans)]
@@ -341,8 +342,8 @@ def test_a_fold_with_too_few_rows_forecasts_nothing_and_the_next_one_does() -> N
     sample = stacked(prepared(generated(pools=6, days=55)))
     assert 288 < MIN_TRAINING_ROWS <= 324
     for target in ("apy", "tvl"):
-        known = moves(sample, target).set_index("date").iloc[:, 1:].notna().all(axis=1)
-        assert known.groupby(level=0).mean().tolist() == [0.0] * 12 + [1.0]
+        is_forecast = moves(sample, target).set_index("date").iloc[:, 1:].notna().all(axis=1)
+        assert is_forecast.groupby(level=0).mean().tolist() == [0.0] * 12 + [1.0]
     assert sample.version(AS_OF - dt.timedelta(days=1)) == NO_VERSION
     assert sample.version(AS_OF).startswith("20240630-")
 
@@ -380,10 +381,9 @@ def test_a_version_depends_on_its_origin_and_on_every_model_of_it() -> None:
         (models[:2], models[2:3]),
         (models[1::-1], models[2:]),
     ]
+    origins = (AS_OF, AS_OF - dt.timedelta(days=1))
     versions = {
-        StackedModel(origin, days, *part).version
-        for part in parts
-        for origin in (AS_OF, AS_OF - dt.timedelta(days=1))
+        StackedModel(origin, days, *part).version for part, origin in product(parts, origins)
     }
     assert len(versions) == 10
 
@@ -393,23 +393,21 @@ def test_a_loaded_model_repeats_its_forecasts() -> None:
     engine, plan = LightgbmEngine(QUICK), folds()
     sample = stacked(prepared(generated()), plan)
     fitted = sample.models[1]
-    apy, tvl = (
-        tuple(engine.load(model.text, model.features) for model in models)
-        for models in (fitted.apy, fitted.tvl)
-    )
+    apy = tuple(engine.load(model.text, model.features) for model in fitted.apy)
+    tvl = tuple(engine.load(model.text, model.features) for model in fitted.tvl)
     loaded = replace(fitted, apy=apy, tvl=tvl)
     frame = generated()
     rows = Recorded(
         prepared(frame[frame["date"] >= pd.Timestamp(fitted.days.start)].reset_index(drop=True))
     )
-    found = forecast_by(rows, loaded)
+    forecasts = forecast_by(rows, loaded)
     within = sample.rows["date"].between(
         pd.Timestamp(fitted.days.start), pd.Timestamp(fitted.days.end), inclusive="left"
     )
     pd.testing.assert_frame_equal(
-        found.rows, sample.rows[within].reset_index(drop=True), check_exact=True
+        forecasts.rows, sample.rows[within].reset_index(drop=True), check_exact=True
     )
-    assert (found.version(fitted.days.start), rows.released, rows.fits) == (
+    assert (forecasts.version(fitted.days.start), rows.released, rows.fits) == (
         fitted.version,
         ["stacked"],
         [],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def planted(days: int = 300, pools: int = 12) -> LightgbmRows:
     random = np.random.default_rng(3)
     dates = pd.date_range(end=END, periods=days)
     frame = pd.DataFrame(
-        [(f"p{pool:02d}", day) for pool in range(pools) for day in dates],
+        list(product([f"p{pool:02d}" for pool in range(pools)], dates)),
         columns=["pool_id", "date"],
     )
     matrix = random.standard_normal((len(frame), 2)).astype(np.float32)
@@ -55,34 +56,38 @@ def test_folds_train_on_earlier_days_and_end_with_the_as_of_day(horizon: int) ->
 
 def test_losses_are_those_of_the_scored_days_alone() -> None:
     dataset, fold = planted(), tuning_folds(END, 1, 60).apy[0]
-    found = losses(dataset, [fold], PRESENT)
-    assert found.model.size == 12 * FOLD_DAYS == found.persistence.size
-    assert found.ratio < 0.6
+    result = losses(dataset, [fold], PRESENT)
+    assert result.model.size == 12 * FOLD_DAYS == result.persistence.size
+    assert result.ratio < 0.6
     label = dataset.frame.loc[
         dataset.frame["date"].dt.date.isin(fold.forecast.days), "apy_label"
     ].abs()
-    assert found.persistence.sum() == pytest.approx(label.clip(upper=8.0).sum())
+    assert result.persistence.sum() == pytest.approx(label.clip(upper=8.0).sum())
     with pytest.raises(NotEnoughHistory, match="`tune` needs more than 120 days"):
         losses(planted(days=100), [fold], PRESENT)
 
 
 def test_the_last_fold_is_kept_out_of_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[list[dt.date], ModelParameters]] = []
+    trials_of_days: list[tuple[list[dt.date], ModelParameters]] = []
 
     def remembered(dataset: Any, folds: Any, parameters: ModelParameters) -> Any:
-        asked.append(([fold.origin for fold in folds], parameters))
+        trials_of_days.append(([fold.origin for fold in folds], parameters))
         return losses(dataset, folds, parameters)
 
     monkeypatch.setattr(tuning, "losses", remembered)
     folds: tuple[Fold, ...] = tuning_folds(END, 1, 60).apy
-    found = search(planted(), folds, PRESENT, minutes=0.02)
+    result = search(planted(), folds, PRESENT, minutes=0.02)
     origins = [fold.origin for fold in folds]
-    trials = [parameters for days, parameters in asked if days == origins[:-1]][: found["trials"]]
+    trials = [parameters for days, parameters in trials_of_days if days == origins[:-1]][
+        : result["trials"]
+    ]
     assert trials[0] == PRESENT, "what is in use is tried first"
-    assert [days for days, _ in asked[: found["trials"]]] == [origins[:-1]] * found["trials"]
-    assert set(found["parameters"]) == set(TUNED)
-    assert found["ratio"]["best"]["searched"] <= found["ratio"]["present"]["searched"]
-    assert isinstance(found["is_better"], bool)
+    assert [days for days, _ in trials_of_days[: result["trials"]]] == [origins[:-1]] * result[
+        "trials"
+    ]
+    assert set(result["parameters"]) == set(TUNED)
+    assert result["ratio"]["best"]["searched"] <= result["ratio"]["present"]["searched"]
+    assert isinstance(result["is_better"], bool)
 
 
 def test_tune_writes_a_file_that_the_settings_take(
@@ -92,18 +97,18 @@ def test_tune_writes_a_file_that_the_settings_take(
     output = tmp_path / "folder" / "tuned.json"
     row = tune(database, minutes=0.01, output=output, engine="lightgbm", session=lambda: spark)
     assert (row["job"], row["status"]) == ("tune", "succeeded")
-    written = json.loads(output.read_text())
-    assert written["parameters"] == row["tuned"]["parameters"]
-    assert {"engine", "as_of", "data_hash", "ratio", "best_to_present", "is_better"} <= set(written)
-    named = database.model_copy(update={"model_parameters_file": output})
-    taken = model_parameters(named)
-    assert {name: getattr(taken, name) for name in TUNED} == written["parameters"]
-    assert taken.seed == database.model_seed
-    assert choose_engine("lightgbm", named, spark).parameters == taken  # type: ignore[attr-defined]
+    content = json.loads(output.read_text())
+    assert content["parameters"] == row["tuned"]["parameters"]
+    assert {"engine", "as_of", "data_hash", "ratio", "best_to_present", "is_better"} <= set(content)
+    settings = database.model_copy(update={"model_parameters_file": output})
+    parameters = model_parameters(settings)
+    assert {name: getattr(parameters, name) for name in TUNED} == content["parameters"]
+    assert parameters.seed == database.model_seed
+    assert choose_engine("lightgbm", settings, spark).parameters == parameters  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         ("{", "can't be read"),
         ("[]", "can't be read"),
@@ -113,10 +118,10 @@ def test_tune_writes_a_file_that_the_settings_take(
         ('{"parameters": {"rounds": true}}', "rounds=True is wrong"),
     ],
 )
-def test_a_wrong_file_is_refused(tmp_path: Path, content: str, words: str) -> None:
+def test_a_wrong_file_is_refused(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "parameters.json"
     path.write_text(content)
-    with pytest.raises(ConfigurationError, match=words):
+    with pytest.raises(ConfigurationError, match=message):
         model_parameters(Settings(model_parameters_file=path, environment="local"))
 
 

@@ -1,8 +1,9 @@
-"""An answer case: DefiLlama's list of pools, the chart of one pool or the prices are answered
-wrongly, over real HTTP, and a pull is compared with what the answers say.
+"""An answer case: DefiLlama answers one request wrongly over real HTTP, and a pull is compared with
+the answers.
 
-A good pool beside the changed one is stored whole; every point of a chart that is one is stored or
-counted as refused; everything else is one sentence.
+The wrong answer is the list of pools, the chart of one pool or the prices. A good pool beside the
+changed one is stored whole. Every valid point of a chart is stored or counted as refused;
+everything else gives one sentence.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from data_processing.ingest.defillama.pull import ingest
 from tests.fuzz.cases import require_sentence
 from tests.fuzz.files import counts
 from tests.fuzz.mutations import changed_bytes
-from tests.support.defillama_server import CUT, HELD, TRUNCATED, DefiLlamaServer, Failure
+from tests.support.defillama_server import CUT, STALLED, TRUNCATED, DefiLlamaServer, Failure
 
 Target = Literal["pools", "chart", "prices"]
 
@@ -81,32 +82,36 @@ STATUSES = (
 
 @dataclass(frozen=True)
 class Answered:
-    """What was changed. `document` is the changed document where the body is still JSON and its
-    status 200; `is_beside` says that the pool `good` must not suffer.
+    """A changed answer.
+
+    `document` is the changed document if the body is still JSON and its status 200; `is_beside`
+    means that the pool `good` must not be affected.
     """
 
-    what: str
+    description: str
     target: Target
     is_beside: bool
     document: Any = None
 
 
 def good_world(rng: random.Random, server: DefiLlamaServer) -> None:
-    """Two pools with charts and prices, and no failure."""
+    """Serve two pools with charts and prices, and no failure."""
     today = dt.datetime.now(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     days = [today - dt.timedelta(days=back) for back in range(rng.randint(2, 6), 0, -1)]
     server.failures.clear()
     server.always.clear()
-    server.asked.clear()
-    server.pools = [_listed(rng, name) for name in ("good", "changed")]
-    server.charts = {name: [_point(rng, day) for day in days] for name in ("good", "changed")}
-    server.prices = {
-        coin: {int(day.timestamp()): rng.randint(1, 10**6) / 100 for day in days}
-        for coin in ("coingecko:ethereum", "coingecko:bitcoin")
-    }
+    server.requests.clear()
+    server.pools = [_pool_entry(rng, name) for name in ("good", "changed")]
+    server.charts = {}
+    for name in ("good", "changed"):
+        server.charts[name] = [_point(rng, day) for day in days]
+    server.prices = {}
+    for coin in ("coingecko:ethereum", "coingecko:bitcoin"):
+        prices = {int(day.timestamp()): rng.randint(1, 10**6) / 100 for day in days}
+        server.prices[coin] = prices
 
 
-def _listed(rng: random.Random, name: str) -> dict[str, Any]:
+def _pool_entry(rng: random.Random, name: str) -> dict[str, Any]:
     return {
         "chain": "Ethereum",
         "project": "aave-v3",
@@ -143,16 +148,16 @@ def change_answers(rng: random.Random, server: DefiLlamaServer) -> Answered:
 def _other_json(
     rng: random.Random, server: DefiLlamaServer, target: Target, document: Any
 ) -> Answered:
-    """Other values at one to three places of the document."""
+    """Change values at one to three places of the document."""
     for _ in range(rng.randint(1, 3)):
         document = _changed_at_one_place(rng, document)
     is_readable = _is_json(document)
-    server.always[PATHS[target]] = Failure(body=_written(document))
+    server.always[PATHS[target]] = Failure(body=_to_bytes(document))
     return Answered("other JSON", target, target != "pools", document if is_readable else None)
 
 
 def _changed_at_one_place(rng: random.Random, document: Any) -> Any:
-    """The document with one value replaced, taken out or repeated; the root itself seldom."""
+    """Replace, remove or repeat one value of the document; the root only rarely."""
     holder: Any = None
     key: Any = None
     value = document
@@ -175,7 +180,7 @@ def _changed_at_one_place(rng: random.Random, document: Any) -> Any:
 def _other_bytes(
     rng: random.Random, server: DefiLlamaServer, target: Target, document: Any
 ) -> Answered:
-    body = changed_bytes(rng, _written(document))
+    body = changed_bytes(rng, _to_bytes(document))
     server.always[PATHS[target]] = Failure(body=body)
     return Answered("other bytes", target, target != "pools")
 
@@ -183,8 +188,8 @@ def _other_bytes(
 def _other_http(
     rng: random.Random, server: DefiLlamaServer, target: Target, document: Any
 ) -> Answered:
-    """Another status, header, coding or pace; once, or every time."""
-    body = _written(document)
+    """Change status, header, coding or pace, once or every time."""
+    body = _to_bytes(document)
     kinds: tuple[Callable[[], Failure], ...] = (
         lambda: Failure(rng.choice(STATUSES), {"Retry-After": rng.choice(RETRY_AFTER)}),
         lambda: Failure(rng.choice((301, 302, 307)), {"Location": rng.choice(LOCATIONS)}),
@@ -195,7 +200,7 @@ def _other_http(
         lambda: Failure(headers={"Content-Type": "text/html; charset=utf-16"}, body=b"<html>busy"),
         lambda: Failure(body=rng.choice((b"", b"null", b"\xff", body.decode().encode("utf-16")))),
         lambda: Failure(body=_raw(rng, body), kind="raw"),
-        lambda: rng.choice((CUT, TRUNCATED, HELD, Failure(kind="trickled"))),
+        lambda: rng.choice((CUT, TRUNCATED, STALLED, Failure(kind="trickled"))),
     )
     failure = rng.choice(kinds)()
     if rng.random() < 0.3:
@@ -214,7 +219,7 @@ def _packed(rng: random.Random, body: bytes) -> bytes:
 
 
 def _raw(rng: random.Random, body: bytes) -> bytes:
-    """A whole answer with something wrong in its head or its framing."""
+    """Return a whole response with a fault in its head or its framing."""
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     return rng.choice(
         (
@@ -237,24 +242,26 @@ def _raw(rng: random.Random, body: bytes) -> bytes:
     )
 
 
-def _written(document: Any) -> bytes:
+def _to_bytes(document: Any) -> bytes:
     text = json.dumps(document)
-    return RAW_TEXT.sub(lambda found: json.loads(found[0]).removeprefix(RAW), text).encode()
+    return RAW_TEXT.sub(lambda match: json.loads(match[0]).removeprefix(RAW), text).encode()
 
 
 def _is_json(document: Any) -> bool:
-    """Whether what `_written` makes of it is read as the same document."""
+    """Return whether the bytes of `_to_bytes` are the same JSON document."""
     return RAW not in json.dumps(document)
 
 
-# what a pull does
+# Pulls
 
 
 def pull_and_compare(
-    settings: Settings, connection: Connection, answered: Answered, server: DefiLlamaServer
+    settings: Settings, connection: Connection, changed: Answered, server: DefiLlamaServer
 ) -> str:
-    """Pull both pools; returns what became of it. Raises: AssertionError where the good pool lacks
-    a point, a point is neither stored nor counted, or an error is none of the product's.
+    """Pull both pools; returns the outcome.
+
+    Raises: AssertionError if the good pool lacks a point, a point is neither stored nor counted, or
+    an error is not one of the product.
     """
     try:
         summary = ingest(
@@ -262,7 +269,7 @@ def pull_and_compare(
         )
     except Exception as error:
         sentence = require_sentence(error)
-        if answered.is_beside or not isinstance(error, InputError | SourceUnavailable):
+        if changed.is_beside or not isinstance(error, InputError | SourceUnavailable):
             raise AssertionError(f"the pull is given up: {sentence}") from error
         return "given up"
     for failure in summary["failed"]:
@@ -271,7 +278,7 @@ def pull_and_compare(
     _require_good_pool(connection, server, summary)
     assert summary["pools_fetched"] + len(failed - {None}) == summary["pools_chosen"] == 2, summary
     assert "good" not in failed, summary
-    _require_points(connection, summary, answered, server, is_failed="changed" in failed)
+    _require_points(connection, summary, changed, server, is_failed="changed" in failed)
     return f"{len(failed)} failed"
 
 
@@ -282,26 +289,26 @@ def _require_good_pool(
         "SELECT raw_json_data FROM raw_defillama_pool_history WHERE pool_id = 'good' ORDER BY"
         " timestamp"
     ).scalars()
-    found = list(stored)
-    assert found == server.charts["good"], (len(found), summary)
+    points = list(stored)
+    assert points == server.charts["good"], (len(points), summary)
 
 
 def _require_points(
     connection: Connection,
     summary: dict[str, Any],
-    answered: Answered,
+    changed: Answered,
     server: DefiLlamaServer,
     *,
     is_failed: bool,
 ) -> None:
-    found = counts(connection)
-    assert found["history"] == summary["rows_inserted"], (found, summary)
-    assert found["quarantine"] == summary["rows_refused"], (found, summary)
-    points = answered.document.get("data") if isinstance(answered.document, dict) else None
-    if answered.target != "chart" or is_failed or not isinstance(points, list):
+    row_counts = counts(connection)
+    assert row_counts["history"] == summary["rows_inserted"], (row_counts, summary)
+    assert row_counts["quarantine"] == summary["rows_refused"], (row_counts, summary)
+    points = changed.document.get("data") if isinstance(changed.document, dict) else None
+    if changed.target != "chart" or is_failed or not isinstance(points, list):
         return
-    told = sum(summary[f"rows_{name}"] for name in ("inserted", "already_there", "refused"))
-    assert told == len(points) + len(server.charts["good"]), summary
+    counted = sum(summary[f"rows_{name}"] for name in ("inserted", "already_there", "refused"))
+    assert counted == len(points) + len(server.charts["good"]), summary
     stored = list(
         connection.exec_driver_sql(
             "SELECT raw_json_data FROM raw_defillama_pool_history WHERE pool_id = 'changed'"

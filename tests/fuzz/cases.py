@@ -1,9 +1,9 @@
-"""What the fuzz runs share: numbered cases that follow from a seed, how long they go on, and what
-no case may do.
+"""Shared parts of the fuzz runs: numbered cases that follow from a seed, the length of a run, and
+the rules for every case.
 
-A case is known by its part, the seed and its number, and depends on no case before it.
-FUZZ_SEED sets the seed (default: a new one, which is printed), FUZZ_CASE runs that one number
-alone, FUZZ_MINUTES is how long all parts together take (default 30).
+A part, the seed and its number identify a case, which depends on no earlier one. FUZZ_SEED sets the
+seed (default: a new one, which is printed), FUZZ_CASE runs that number alone, and FUZZ_MINUTES is
+the time of all parts together (default 30).
 """
 
 from __future__ import annotations
@@ -43,13 +43,15 @@ class Case:
 
     @property
     def random(self) -> random.Random:
-        """A new generator at its start, the same for the same case."""
+        """Return a new generator, the same for the same case."""
         return random.Random(f"{self.part} {self.seed} {self.number}")
 
 
 @dataclass
 class FuzzRun:
-    """The cases of one part, what became of them, and the failures with how to run them again."""
+    """The cases of one part, their outcomes, and the failures with the variables that
+    repeat them.
+    """
 
     part: str
     seed: int
@@ -77,7 +79,7 @@ class FuzzRun:
 
     @contextmanager
     def watched(self, case: Case) -> Iterator[None]:
-        """Keep an exception of the block as a failure; end a block that hangs."""
+        """Record an exception of the block as a failure; end a block that hangs."""
         before = signal.signal(signal.SIGALRM, _hang)
         signal.setitimer(signal.ITIMER_REAL, CASE_SECONDS)
         try:
@@ -85,22 +87,25 @@ class FuzzRun:
         except Exception as error:
             if self.only is not None:
                 raise
-            words = " ".join(f"{type(error).__name__}: {error}".split())
-            self.failures.append(f"FUZZ_SEED={case.seed} FUZZ_CASE={case.number}: {words[:700]}")
+            message = " ".join(f"{type(error).__name__}: {error}".split())
+            self.failures.append(f"FUZZ_SEED={case.seed} FUZZ_CASE={case.number}: {message[:700]}")
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 
     def report(self) -> str:
-        told = ", ".join(f"{count:,} {name}" for name, count in sorted(self.outcomes.items()))
+        outcomes = ", ".join(f"{count:,} {name}" for name, count in sorted(self.outcomes.items()))
         return (
             f"{self.part}: seed {self.seed}, {sum(self.outcomes.values()):,} outcomes in"
-            f" {time.monotonic() - self.began:.0f} s: {told}"
+            f" {time.monotonic() - self.began:.0f} s: {outcomes}"
         )
 
 
 def fuzz_run(part: str, *, share: float) -> FuzzRun:
-    """The long run of a part. Args: share of the minutes that all parts have."""
+    """The long run of a part.
+
+    Args: share of the minutes of all parts.
+    """
     only = os.environ.get("FUZZ_CASE")
     return FuzzRun(
         part,
@@ -116,7 +121,7 @@ def short_run(part: str, cases: int) -> FuzzRun:
 
 
 def require_sentence(error: BaseException) -> str:
-    """The sentence of an error that the product raised on purpose; fails for any other."""
+    """Return the sentence of a product error; fails for any other error."""
     if not isinstance(error, YieldSparkError):
         raise AssertionError(f"{type(error).__name__} left the product: {error}") from error
     sentence = summarize_error(error)
@@ -127,16 +132,16 @@ def require_sentence(error: BaseException) -> str:
 
 
 def require_contract(finished: subprocess.CompletedProcess[str], *, as_json: bool) -> None:
-    """What a command says, whatever it was given: a known exit code, no traceback, short sentences
-    on stderr, and with `--json` one document on stdout.
+    """Check the output of a command: a documented exit code, no traceback, short sentences on
+    stderr, and with `--json` one document on stdout.
     """
-    said = f"{finished.stdout}\n{finished.stderr}"
-    assert "Traceback" not in said, said[-700:]
-    assert finished.returncode in {0, 1, 2}, (finished.returncode, said[-700:])
+    output = f"{finished.stdout}\n{finished.stderr}"
+    assert "Traceback" not in output, output[-700:]
+    assert finished.returncode in {0, 1, 2}, (finished.returncode, output[-700:])
     longest = max(map(len, finished.stderr.splitlines()), default=0)
     assert longest <= MAX_MESSAGE_CHARACTERS + len("  error: "), finished.stderr[:700]
     if finished.returncode:
-        # the document of `doctor --json` names the checks that failed
+        # the document of `doctor --json` names the failed checks
         assert finished.stderr.strip() or as_json, "it fails without a message"
     if as_json:
         document = json.loads(finished.stdout)

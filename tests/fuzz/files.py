@@ -1,8 +1,8 @@
-"""A file case: a good file is made, changed and loaded, and what is stored is compared with what
-the file says.
+"""A file case: a good file is made, changed and loaded, and the stored rows are compared with the
+file.
 
-Rows of the file that nothing has changed are stored with their values, or reported; the figures of
-the load account for every row; a refused file leaves nothing behind.
+Unchanged rows of the file are stored with their values, or reported. The counts of the load account
+for every row, and a refused file leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ LATER_ROW = ("another_row_of_that_day", "another_row_of_that_pool")
 
 @dataclass(frozen=True)
 class FuzzedFile:
-    """A file and what a load may do with it.
+    """A file and the allowed outcomes of its load.
 
-    `unchanged` are rows of the model that are in it as they were, `rows` is how many it has (None:
-    unknown), `may_refuse` whether the whole of it may be refused.
+    `unchanged` are rows of the model that the file has unchanged, `rows` is the number of its rows
+    (None: unknown), `may_refuse` whether the whole file may be refused.
     """
 
-    what: str
+    description: str
     path: Path
     unchanged: Sequence[Row]
     rows: int | None
@@ -75,43 +75,47 @@ def fuzzed_file(rng: random.Random, folder: Path, seeds: Sequence[Path]) -> Fuzz
 
 
 def _delimited_file(rng: random.Random, folder: Path) -> FuzzedFile:
-    table, written = model(rng), style(rng)
-    good = cells(table, written)
+    table, text_style = model(rng), style(rng)
+    good = cells(table, text_style)
     rows = [list(row) for row in good]
-    what, may_refuse = "good text", False
+    description, may_refuse = "good text", False
     if rng.random() < 0.6:
         mutate = rng.choice(mutations.CELL_MUTATIONS)
-        what, may_refuse = mutate.__name__, mutate(rng, rows)
-    content = delimited(rows, written)
+        description, may_refuse = mutate.__name__, mutate(rng, rows)
+    content = delimited(rows, text_style)
     chance = rng.random()
     if chance < 0.25:
-        what, content, may_refuse = "changed_bytes", mutations.changed_bytes(rng, content), True
+        description, content, may_refuse = (
+            "changed_bytes",
+            mutations.changed_bytes(rng, content),
+            True,
+        )
     elif chance < 0.3:
-        wrap = mutations.wrapped(rng, content, mutations.text_of(written, rows))
-        what, content, may_refuse = "wrapped", wrap, True
+        wrap = mutations.wrapped(rng, content, mutations.text_of(text_style, rows))
+        description, content, may_refuse = "wrapped", wrap, True
     path = folder / f"{table.file_name}.{rng.choice(('csv', 'csv', 'txt', 'tsv'))}"
     path.write_bytes(content)
-    found = _body(content, tuple(good[0]), written.delimiter, written.above)
-    if found is None:
-        return FuzzedFile(what, path, [], None, True, table)
+    body = _body(content, tuple(good[0]), text_style.delimiter, text_style.above)
+    if body is None:
+        return FuzzedFile(description, path, [], None, True, table)
     by_cells = {tuple(row): values for row, values in zip(good[1:], table.rows, strict=True)}
-    unchanged = [by_cells[row] for row in dict.fromkeys(found) if row in by_cells]
-    return FuzzedFile(what, path, unchanged, len(found), may_refuse, table)
+    unchanged = [by_cells[row] for row in dict.fromkeys(body) if row in by_cells]
+    return FuzzedFile(description, path, unchanged, len(body), may_refuse, table)
 
 
 def _body(
     content: bytes, header: tuple[str, ...], delimiter: str, above: tuple[str, ...]
 ) -> list[tuple[str, ...]] | None:
-    """The records below an unchanged header, None where there is none."""
+    """Return the records below an unchanged header, None without one."""
     try:
-        found = records(content, delimiter)
+        file_records = records(content, delimiter)
     except (Unreadable, UnicodeDecodeError):
         return None
     lines = len(above)
-    if len(found) <= lines or found[lines] != header:
+    if len(file_records) <= lines or file_records[lines] != header:
         return None
-    is_above = [row == (line,) for row, line in zip(found, above, strict=False)]
-    return found[lines + 1 :] if all(is_above) else None
+    is_above = [row == (line,) for row, line in zip(file_records, above, strict=False)]
+    return file_records[lines + 1 :] if all(is_above) else None
 
 
 def _parquet_file(rng: random.Random, folder: Path) -> FuzzedFile:
@@ -119,15 +123,15 @@ def _parquet_file(rng: random.Random, folder: Path) -> FuzzedFile:
     columns = {
         header: mutations.arrow_column(rng, table, name) for name, header in table.headers.items()
     }
-    what, may_refuse, unchanged = "good Parquet", False, list(table.rows)
+    description, may_refuse, unchanged = "good Parquet", False, list(table.rows)
     chance = rng.random()
     if chance < 0.4:
-        what, at = "hostile_arrow_cell", rng.randrange(len(table.rows))
+        description, at = "hostile_arrow_cell", rng.randrange(len(table.rows))
         name = rng.choice(list(columns))
         columns[name], may_refuse = mutations.hostile_arrow_cell(rng, columns[name], at)
         unchanged = [row for number, row in enumerate(table.rows) if number != at]
     elif chance < 0.55:
-        what, may_refuse, unchanged = "other column", True, []
+        description, may_refuse, unchanged = "other column", True, []
         name = rng.choice([*columns, "more"])
         columns[name] = mutations.other_column(rng, len(table.rows))
         if rng.random() < 0.3:
@@ -140,15 +144,15 @@ def _parquet_file(rng: random.Random, folder: Path) -> FuzzedFile:
         pq.write_table(whole, out)
         content = out.getvalue()
     if chance > 0.75:
-        what, may_refuse, unchanged = "changed_bytes of Parquet", True, []
+        description, may_refuse, unchanged = "changed_bytes of Parquet", True, []
         content = mutations.changed_bytes(rng, content)
     path = folder / f"{table.file_name}.parquet"
     path.write_bytes(content)
-    return FuzzedFile(what, path, unchanged, _parquet_rows(content), may_refuse, table)
+    return FuzzedFile(description, path, unchanged, _parquet_rows(content), may_refuse, table)
 
 
 def _changed_seed(seeds: Sequence[Path], rng: random.Random, folder: Path) -> FuzzedFile:
-    """A reported file or one of the sample data, with other bytes."""
+    """Change bytes of a reported file or of the sample data."""
     seed = rng.choice(seeds)
     content = mutations.changed_bytes(rng, seed.read_bytes())
     path = folder / seed.name
@@ -164,17 +168,18 @@ def _parquet_rows(content: bytes) -> int | None:
         return None
 
 
-# what a load does
+# Loads
 
 
 def load_and_compare(
     settings: Settings, connection: Connection, file: FuzzedFile, rng: random.Random
 ) -> str:
-    """Load it into the empty tables; returns what became of it. Args: connection commits each
-    statement.
+    """Load the file into the empty tables; returns the outcome.
 
-    Raises: AssertionError where a row is lost, changed or stored without being counted, or where
-    the product raises what is no error of its own.
+    The connection commits each statement.
+
+    Raises: AssertionError if a row is lost, changed or stored without being counted, or if the
+    error is not one of the product.
     """
     kind = file.table.kind if file.table and rng.random() < 0.5 else None
     try:
@@ -194,26 +199,26 @@ def load_and_compare(
 
 
 def counts(connection: Connection) -> Counter[str]:
-    """How many rows each table has that has any."""
+    """Return the number of rows of each table that has rows."""
     return +Counter({row[0]: row[1] for row in connection.exec_driver_sql(COUNT)})
 
 
 def empty(connection: Connection) -> None:
-    """Take away what a case has stored."""
+    """Delete the rows of a case."""
     if counts(connection):
         connection.exec_driver_sql(EMPTY)
 
 
 def _require_account(connection: Connection, entry: dict[str, Any], file: FuzzedFile) -> None:
     parts = ("inserted", "updated", "already_there", "outdated", "refused")
-    told = {name: entry[f"rows_{name}"] for name in parts}
-    assert min(told.values()) >= 0, told
-    assert entry["rows_read"] == sum(told.values()), entry
+    row_counts = {name: entry[f"rows_{name}"] for name in parts}
+    assert min(row_counts.values()) >= 0, row_counts
+    assert entry["rows_read"] == sum(row_counts.values()), entry
     assert file.rows in (None, entry["rows_read"]), (file.rows, entry)
-    found = counts(connection)
-    assert found["quarantine"] == told["refused"], (found, entry)
-    assert found[entry["kind"]] == told["inserted"], (found, entry)
-    assert told["updated"] == 0, entry
+    stored = counts(connection)
+    assert stored["quarantine"] == row_counts["refused"], (stored, entry)
+    assert stored[entry["kind"]] == row_counts["inserted"], (stored, entry)
+    assert row_counts["updated"] == 0, entry
 
 
 def _require_values(connection: Connection, table: Model, unchanged: Sequence[Row]) -> None:
@@ -225,11 +230,15 @@ def _require_values(connection: Connection, table: Model, unchanged: Sequence[Ro
         )
     }
     for row in unchanged:
-        wanted = _expected(table, row)
+        expected = _expected(table, row)
         is_replaced = any(
             (reason, row.get("pool_id"), row.get("timestamp")) in refused for reason in LATER_ROW
         )
-        assert wanted in stored or is_replaced, (wanted, stored[:3], sorted(map(str, refused))[:3])
+        assert expected in stored or is_replaced, (
+            expected,
+            stored[:3],
+            sorted(map(str, refused))[:3],
+        )
 
 
 def _stored(connection: Connection, table: Model) -> list[Any]:
@@ -238,11 +247,14 @@ def _stored(connection: Connection, table: Model) -> list[Any]:
         return [(key, moment, _decimals(document)) for key, moment, document in rows]
     if table.kind == "gas":
         return [tuple(row) for row in rows]
-    return [{name: row._mapping[name] for name in table.headers} for row in rows]
+    stored = []
+    for row in rows:
+        stored.append({name: row._mapping[name] for name in table.headers})
+    return stored
 
 
 def _decimals(document: Any) -> Any:
-    """A JSON document with its numbers as decimals, which compare as numbers."""
+    """Return a JSON document with its numbers as decimals, which can be compared."""
     return {
         key: Decimal(str(value)) if isinstance(value, int | float) else value
         for key, value in document.items()

@@ -1,8 +1,8 @@
-"""What happens to a good file before it is loaded: hostile cells, changed columns and rows, changed
-bytes, other types of Parquet.
+"""Changes of a good file before its load: hostile cells, changed columns and rows, changed bytes,
+other types of Parquet.
 
-In: a random generator and a good file. Out: a changed one. `may_refuse` says that a whole file may
-be refused for the change; otherwise the change stays in its row.
+In: a random generator and a good file. Out: a changed file. `may_refuse` means that the whole file
+may be refused for the change; otherwise the change stays in its row.
 """
 
 from __future__ import annotations
@@ -93,8 +93,10 @@ CELL_LIMIT = 131_072
 
 
 def keeps_its_file(value: str) -> bool:
-    """Whether the cell can have its own row refused, and not the file: a NUL near the beginning or
-    half a surrogate pair makes the file another format, a decimal sign can contradict its column.
+    """Return whether the cell can have only its own row refused.
+
+    A NUL near the beginning or half a surrogate pair makes the file another format, and a decimal
+    sign can contradict its column.
     """
     return not (
         "\0" in value
@@ -116,7 +118,7 @@ def hostile_cells(rng: random.Random, rows: Cells) -> bool:
 
 
 def repeated_rows(rng: random.Random, rows: Cells) -> bool:
-    """Rows that come twice, in another order, or beside the header a second time."""
+    """Repeat rows, shuffle them, or repeat the header."""
     for _ in range(rng.randint(1, 3)):
         rows.insert(rng.randrange(1, len(rows) + 1), list(rng.choice(rows)))
     body = rows[1:]
@@ -126,7 +128,7 @@ def repeated_rows(rng: random.Random, rows: Cells) -> bool:
 
 
 def ragged_rows(rng: random.Random, rows: Cells) -> bool:
-    """Lines with a value too many or too few, a footer."""
+    """Add lines with a value too many or too few, or a footer."""
     for _ in range(rng.randint(1, 3)):
         row = rows[rng.randrange(1, len(rows))]
         row.append(rng.choice(("", "5", "note"))) if rng.random() < 0.5 else row.pop()
@@ -136,7 +138,7 @@ def ragged_rows(rng: random.Random, rows: Cells) -> bool:
 
 
 def changed_columns(rng: random.Random, rows: Cells) -> bool:
-    """A column dropped, renamed, repeated, added, or its name changed with another's."""
+    """Drop, rename, repeat or add a column, or exchange its name with another's."""
     at, other = rng.randrange(len(rows[0])), rng.randrange(len(rows[0]))
     change = rng.choice(("drop", "rename", "repeat", "add", "swap", "upper"))
     for row in rows:
@@ -166,27 +168,27 @@ CELL_MUTATIONS: tuple[Callable[[random.Random, Cells], bool], ...] = (
 
 
 def changed_bytes(rng: random.Random, content: bytes) -> bytes:
-    """One to four bytes flipped, taken out, put in, a piece repeated, or the end cut off."""
-    changed = bytearray(content)
+    """Flip, remove or insert one to four bytes, repeat a piece, or cut off the end."""
+    result = bytearray(content)
     for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(len(changed) + 1)
+        at = rng.randrange(len(result) + 1)
         length = rng.choice((1, 1, 2, 16, 200))
         change = rng.choice(("flip", "delete", "insert", "repeat", "cut"))
-        if change == "flip" and at < len(changed):
-            changed[at] ^= 1 << rng.randrange(8)
+        if change == "flip" and at < len(result):
+            result[at] ^= 1 << rng.randrange(8)
         elif change == "delete":
-            del changed[at : at + length]
+            del result[at : at + length]
         elif change == "insert":
-            changed[at:at] = rng.choice((b"\0", b'"', b",", b"\n", b"\xff", rng.randbytes(length)))
+            result[at:at] = rng.choice((b"\0", b'"', b",", b"\n", b"\xff", rng.randbytes(length)))
         elif change == "repeat":
-            changed[at:at] = changed[at : at + length]
+            result[at:at] = result[at : at + length]
         elif rng.random() < 0.3:
-            del changed[at:]
-    return bytes(changed)
+            del result[at:]
+    return bytes(result)
 
 
 def wrapped(rng: random.Random, content: bytes, text: str) -> bytes:
-    """The file in another encoding or a container."""
+    """Put the file into another encoding or a container."""
     zipped = BytesIO()
     with zipfile.ZipFile(zipped, "w") as archive:
         archive.writestr("data.csv", content)
@@ -217,7 +219,7 @@ def wrapped(rng: random.Random, content: bytes, text: str) -> bytes:
 
 
 def arrow_column(rng: random.Random, table: Model, name: str) -> pa.Array:
-    """A column of the model in one of the types that programs write."""
+    """Return a column of the model in one of the types that programs write."""
     values = [row[name] for row in table.rows]
     role = table.role(name)
     if role == "instant":
@@ -287,25 +289,27 @@ HOSTILE_BY_TYPE: tuple[tuple[Callable[[pa.DataType], bool], tuple[Any, ...]], ..
 
 
 def hostile_arrow_cell(rng: random.Random, array: pa.Array, at: int) -> tuple[pa.Array, bool]:
-    """The column with another cell there; `may_refuse` for bytes that are no text, and for numbers
-    of the other decimal sign.
+    """Replace a cell of the column.
+
+    Returns `may_refuse`, which is true for bytes that are no text and for numbers with the other
+    decimal sign.
     """
     for is_kind, values in HOSTILE_BY_TYPE:
         if is_kind(array.type):
             value = rng.choice(values)
             whole = pa.int32() if pa.types.is_date32(array.type) else pa.int64()
             kinds = {str: pa.string(), int: whole}
-            one = pa.array([value], kinds.get(type(value)))
-            new = pa.array([value], array.type) if value is None else one.cast(array.type)
-            changed = pa.concat_arrays([array[:at], new, array[at + 1 :]])
+            cell = pa.array([value], kinds.get(type(value)))
+            new = pa.array([value], array.type) if value is None else cell.cast(array.type)
+            result = pa.concat_arrays([array[:at], new, array[at + 1 :]])
             if isinstance(value, bytes):
-                return changed, True
-            return changed, isinstance(value, str) and bool(DECIDES_A_SIGN.search(value))
+                return result, True
+            return result, isinstance(value, str) and bool(DECIDES_A_SIGN.search(value))
     return array, False
 
 
 def other_column(rng: random.Random, count: int) -> pa.Array:
-    """A column of a type that may be no number, text or instant."""
+    """Return a column of a type that may be neither number, text nor instant."""
     return rng.choice(
         (
             pa.array([True] * count),
@@ -334,7 +338,7 @@ def parquet_bytes(rng: random.Random, table: pa.Table) -> bytes:
         data_page_version=rng.choice(("1.0", "2.0")),
         version=rng.choice(("1.0", "2.4", "2.6")),
         write_page_checksum=rng.random() < 0.3,
-        # without it pyarrow 20 writes a UUID as bare bytes, which nothing tells from a hash
+        # without it pyarrow 20 writes a UUID as bare bytes, which look like a hash
         store_schema=any(
             pa.types.is_fixed_size_binary(kind) or isinstance(kind, pa.UuidType)
             for kind in table.schema.types

@@ -1,5 +1,5 @@
-"""Good files of every kind, with the values that a load has to store: written as programs write
-them, and read again by a plain reader of this module's own.
+"""Good files of every kind with the values that a load must store, written as programs write them,
+and a plain reader of them.
 
 In: a random generator. Out: a `Model` (typed rows), and its bytes as delimited text or an Arrow
 table. APY percent, TVL and prices USD, gas gwei, instants UTC.
@@ -62,7 +62,7 @@ FIRST_DAY = dt.datetime(2025, 3, 1, tzinfo=dt.UTC)
 
 @dataclass(frozen=True)
 class Model:
-    """`headers` maps our name of a column to the file's, in the order of the file."""
+    """Typed rows. `headers` maps our name of a column to the file's, in the order of the file."""
 
     kind: Kind
     headers: dict[str, str]
@@ -83,21 +83,25 @@ class Model:
 def model(rng: random.Random) -> Model:
     kind: Kind = rng.choice(("history", "history", "prices", "gas", "pools"))
     possible = HEADERS[kind]
-    kept = [name for name in possible if name not in OPTIONAL or rng.random() < 0.6]
-    rng.shuffle(kept)
-    headers = {name: rng.choice(possible[name]) for name in kept}
+    names = [name for name in possible if name not in OPTIONAL or rng.random() < 0.6]
+    rng.shuffle(names)
+    headers = {name: rng.choice(possible[name]) for name in names}
     rows = {"history": _history, "prices": _days, "gas": _days, "pools": _pools}[kind](rng)
-    return Model(kind, headers, [{name: _value(rng, name, row) for name in kept} for row in rows])
+    values = []
+    for row in rows:
+        values.append({name: _value(rng, name, row) for name in names})
+    return Model(kind, headers, values)
 
 
 def _history(rng: random.Random) -> list[Row]:
     pools = [str(UUID(int=rng.getrandbits(128))) for _ in range(rng.randint(2, 3))]
     hour = rng.choice((0, 23))
-    return [
-        {"pool_id": pool, "timestamp": FIRST_DAY + dt.timedelta(days=day, hours=hour, minutes=hour)}
-        for pool in pools
-        for day in range(rng.randint(5, 9))
-    ]
+    rows: list[Row] = []
+    for pool in pools:
+        for day in range(rng.randint(5, 9)):
+            moment = FIRST_DAY + dt.timedelta(days=day, hours=hour, minutes=hour)
+            rows.append({"pool_id": pool, "timestamp": moment})
+    return rows
 
 
 def _days(rng: random.Random) -> list[Row]:
@@ -123,12 +127,12 @@ def _value(rng: random.Random, name: str, row: Row) -> Any:
     return -value if name.startswith("apy") and rng.random() < 0.1 else value
 
 
-# delimited text
+# Delimited text
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a program writes delimited text."""
+    """The way in which a program writes delimited text."""
 
     delimiter: str
     decimal: str
@@ -144,11 +148,17 @@ class Style:
         whole, point, fraction = f"{value:f}".partition(".")
         if self.groups:
             whole = f"{int(whole):,}".replace(",", self.groups) if int(whole) else whole
-        written = whole + (self.decimal + fraction if point else "")
+        text_of_number = whole + (self.decimal + fraction if point else "")
         if not self.units:
-            return written
+            return text_of_number
         percent = name.startswith("apy")
-        return f"{written} %" if percent else f"${written}" if name.startswith("tvl") else written
+        return (
+            f"{text_of_number} %"
+            if percent
+            else f"${text_of_number}"
+            if name.startswith("tvl")
+            else text_of_number
+        )
 
     def instant(self, moment: dt.datetime) -> str:
         if self.instants == "unix":
@@ -196,23 +206,25 @@ def style(rng: random.Random) -> Style:
     )
 
 
-def cells(table: Model, written: Style) -> list[list[str]]:
-    """The header and the rows as text."""
-    rows = [[written.cell(table, name, row[name]) for name in table.headers] for row in table.rows]
-    return [list(table.headers.values()), *rows]
+def cells(table: Model, text_style: Style) -> list[list[str]]:
+    """Return the header and the rows as text."""
+    rows = [list(table.headers.values())]
+    for row in table.rows:
+        rows.append([text_style.cell(table, name, row[name]) for name in table.headers])
+    return rows
 
 
-def delimited(rows: Sequence[Sequence[str]], written: Style) -> bytes:
+def delimited(rows: Sequence[Sequence[str]], text_style: Style) -> bytes:
     out = io.StringIO()
     writer = csv.writer(
         out,
-        delimiter=written.delimiter,
-        lineterminator=written.line_end,
-        quoting=csv.QUOTE_ALL if written.quotes == "all" else csv.QUOTE_MINIMAL,
+        delimiter=text_style.delimiter,
+        lineterminator=text_style.line_end,
+        quoting=csv.QUOTE_ALL if text_style.quotes == "all" else csv.QUOTE_MINIMAL,
     )
     writer.writerows(rows)
-    above = "".join(line + written.line_end for line in written.above)
-    mark = "\ufeff" if written.byte_order_mark else ""
+    above = "".join(line + text_style.line_end for line in text_style.above)
+    mark = "\ufeff" if text_style.byte_order_mark else ""
     return (mark + above + out.getvalue()).encode("utf-8", "surrogatepass")
 
 
@@ -221,11 +233,13 @@ class Unreadable(Exception):
 
 
 def records(content: bytes, delimiter: str) -> list[tuple[str, ...]]:
-    """The records of RFC 4180 text, those without any value left out; a line ends with CR, LF or
-    both. Raises: Unreadable, UnicodeDecodeError.
+    """Return the records of RFC 4180 text, without records that have no value. Lines end with CR,
+    LF or both.
+
+    Raises: Unreadable, UnicodeDecodeError.
     """
     text = content.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
-    found: list[tuple[str, ...]] = []
+    rows: list[tuple[str, ...]] = []
     row: list[str] = []
     position = 0
     while position <= len(text):
@@ -235,14 +249,14 @@ def records(content: bytes, delimiter: str) -> list[tuple[str, ...]]:
             position += 1
             continue
         if any(row):
-            found.append(tuple(row))
+            rows.append(tuple(row))
         row = []
         position += 1
-    return found
+    return rows
 
 
 def _cell(text: str, position: int, delimiter: str) -> tuple[str, int]:
-    """The cell that begins there, and where it ends."""
+    """Return the cell that begins at the position, and its end."""
     ends = delimiter + "\n\r"
     begin = position
     if position >= len(text) or text[position] != '"':

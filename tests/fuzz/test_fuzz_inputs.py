@@ -1,8 +1,9 @@
-"""Fuzz of what comes from outside: files, corrections, answers of DefiLlama, environment variables.
+"""Fuzz tests of input from outside: files, corrections, answers of DefiLlama, environment
+variables.
 
 The four long runs take 30 minutes together (FUZZ_MINUTES) and print their seed; FUZZ_SEED and
-FUZZ_CASE run a case again (`tests/fuzz/cases.py`). The regular suite runs the first cases of a
-fixed seed.
+FUZZ_CASE repeat a case (`tests/fuzz/cases.py`). The regular suite runs the first cases of a fixed
+seed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tests.fuzz.api_answers import change_answers, good_world, pull_and_compare
 from tests.fuzz.cases import FuzzRun, fuzz_run, require_contract, short_run
 from tests.fuzz.corrections import read_and_compare
 from tests.fuzz.files import empty, fuzzed_file, load_and_compare
-from tests.fuzz.variables import prepare, run_and_judge, wrong_environment
+from tests.fuzz.variables import prepare, run_and_check, wrong_environment
 from tests.support.defillama_server import running
 from tests.support.processes import PROJECT, CommandLine, CommandLineHere
 
@@ -41,7 +42,7 @@ def require_none(run: FuzzRun) -> None:
 
 @pytest.fixture(scope="module")
 def seeds() -> Sequence[Path]:
-    """The sample data, and the reported files where they are beside the checkout."""
+    """The sample data, and the reported files if they are next to the checkout."""
     samples = sorted((PROJECT / "sample_data").glob("*.parquet"))
     reported = sorted((PROJECT.parent / "shared" / "cases").glob("*.[cptj][sqax]*"))
     return [path for path in (*samples, *reported) if path.suffix in {".csv", ".txt", ".parquet"}]
@@ -62,8 +63,8 @@ def run_files(
                         finished = here("load", str(file.path), "--json")
                         require_contract(finished, as_json=True)
                 except AssertionError as error:
-                    raise AssertionError(f"{file.what}: {error}") from error
-                run.outcomes[f"{file.what}: {outcome}"] += 1
+                    raise AssertionError(f"{file.description}: {error}") from error
+                run.outcomes[f"{file.description}: {outcome}"] += 1
 
 
 @contextmanager
@@ -124,18 +125,20 @@ def run_answers(run: FuzzRun, database: Settings) -> None:
             with run.watched(case):
                 empty(connection)
                 good_world(rng, server)
-                answered = change_answers(rng, server)
-                what = f"{answered.what} for {answered.target}"
+                changed = change_answers(rng, server)
+                description = f"{changed.description} for {changed.target}"
                 try:
-                    outcome = pull_and_compare(settings, connection, answered, server)
+                    outcome = pull_and_compare(settings, connection, changed, server)
                 except AssertionError as error:
-                    raise AssertionError(f"{what}: {error}") from error
-                run.outcomes[f"{what}: {outcome}"] += 1
+                    raise AssertionError(f"{description}: {error}") from error
+                run.outcomes[f"{description}: {outcome}"] += 1
 
 
 @pytest.mark.long
 def test_answers(database: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """Wrong answers for a third of FUZZ_MINUTES: the good pool is stored, the rest is said."""
+    """Wrong answers for a third of FUZZ_MINUTES: the good pool is stored, everything else is
+    reported.
+    """
     run = fuzz_run("answers", share=0.3)
     run_answers(run, database)
     finish(run, capsys)
@@ -165,7 +168,7 @@ def run_variables(run: FuzzRun, here: CommandLineHere, database: Settings) -> No
                 prepare(environment, here.folder)
                 line = processes if process else here
                 try:
-                    outcome = run_and_judge(line, environment, connection, process=process)
+                    outcome = run_and_check(line, environment, connection, process=process)
                 except AssertionError as error:
                     raise AssertionError(f"{str(environment)[:300]!a}: {error}") from error
                 place = "in a process" if process else "here"
@@ -179,7 +182,7 @@ def test_variables(
     database: Settings,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Wrong variables for a fifth of FUZZ_MINUTES: the command works or says one sentence."""
+    """Wrong variables for a fifth of FUZZ_MINUTES: the command works or prints one sentence."""
     run = fuzz_run("variables", share=0.2)
     run_variables(run, run_here, database)
     finish(run, capsys)

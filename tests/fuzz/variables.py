@@ -1,7 +1,7 @@
 """A variable case: a command runs with one to three wrong environment variables, or with a `.env`
 that has them, in this process or in one of its own.
 
-It does its work or says one sentence; no output and no log file has the secret.
+It does its work or prints one sentence; no output and no log file contains the secret.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ DOTENV = (
 
 @dataclass(frozen=True)
 class Environment:
-    """A command, the variables that it gets beside the good ones, and the bytes of `.env`."""
+    """A command, its variables in addition to the good ones, and the bytes of `.env`."""
 
     command: tuple[str, ...]
     variables: dict[str, str]
@@ -208,19 +208,21 @@ def prepare(environment: Environment, folder: Path) -> None:
         dotenv.write_bytes(environment.dotenv)
 
 
-def run_and_judge(
+def run_and_check(
     run: CommandLine, environment: Environment, connection: Connection, *, process: bool
 ) -> str:
-    """Returns the exit code in words. Raises: AssertionError for a traceback, an error that is none
-    of the product's, a long message, a secret, another exit code, or a load that lost a row.
+    """Return the exit code as text.
+
+    Raises: AssertionError for a traceback, an error that is not one of the product, a long message,
+    a secret, another exit code, or a load that lost a row.
     """
     with failures() as raised:
         finished = run(*environment.command, **environment.variables)
     log = run.folder / "home" / "logs" / "yieldspark.log"
     logged = log.read_text(encoding="utf-8") if log.is_file() else ""
     log.unlink(missing_ok=True)
-    said = f"{finished.stdout}\n{finished.stderr}"
-    assert SECRET not in said, f"the secret is said: {said[:700]}"
+    output = f"{finished.stdout}\n{finished.stderr}"
+    assert SECRET not in output, f"the secret is said: {output[:700]}"
     assert SECRET not in logged, "the secret is in the log"
     for error in raised:
         assert isinstance(error, YieldSparkError | TyperException), repr(error)
@@ -234,37 +236,37 @@ def run_and_judge(
 
 @contextmanager
 def failures() -> Iterator[list[BaseException]]:
-    """The errors that commands of this process report inside the block."""
+    """Collect the errors that commands of this process report inside the block."""
     raised: list[BaseException] = []
 
-    class Kept(logging.Handler):
+    class ErrorHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.exc_info and record.exc_info[1]:
                 raised.append(record.exc_info[1])
 
-    kept = Kept()
-    traceback_logger.addHandler(kept)
+    handler = ErrorHandler()
+    traceback_logger.addHandler(handler)
     try:
         yield raised
     finally:
-        traceback_logger.removeHandler(kept)
+        traceback_logger.removeHandler(handler)
 
 
 def require_ours(log: str) -> None:
-    """The last error of a log file is one of the product's tree."""
+    """Check that the last error of a log file is one of the product's."""
     if "Traceback (most recent call last)" in log:
         last = [line for line in log.splitlines() if line and not line.startswith(" ")][-1]
         assert last.startswith(("common.errors.", "typer.", "click.")), log[-700:]
 
 
 def _require_rows(connection: Connection, environment: Environment) -> None:
-    """The load of the good file: its rows are in the table that DB_SCHEMA names, which is public
-    where the case leaves it alone.
+    """Check that the rows of the good file are in the table of DB_SCHEMA, which is public unless
+    the case changes it.
     """
     if "DB_SCHEMA" in environment.variables or b"DB_" in (environment.dotenv or b""):
         return
-    found = connection.exec_driver_sql(
+    row_counts = connection.exec_driver_sql(
         "SELECT (SELECT count(*) FROM raw_defillama_pool_history),"
         " (SELECT count(*) FROM yieldspark.quarantine)"
     ).one()
-    assert tuple(found) == (2, 1), found
+    assert tuple(row_counts) == (2, 1), row_counts

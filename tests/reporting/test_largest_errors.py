@@ -26,8 +26,8 @@ def test_a_miss_is_ranked_in_its_pools_own_steps(engine: Engine) -> None:
         forecast=[0.0, 10.0, 11.0],
         volatility_scale=[500.0, 0.1, 0.1],
     )
-    found = largest_errors(engine, rows)["apy"]
-    assert [(one.pool_id, one.error, round(one.scales, 9)) for one in found] == [
+    errors = largest_errors(engine, rows)["apy"]
+    assert [(error.pool_id, error.error, round(error.scales, 9)) for error in errors] == [
         ("calm", 1.0, 10.0),
         ("wild", 1000.0, 2.0),
     ]
@@ -40,8 +40,8 @@ def test_one_pool_does_not_fill_the_table(engine: Engine) -> None:
     others = missed(
         pool_id=[f"p{n:02d}" for n in range(20)], actual=[11.5 + n / 100 for n in range(20)]
     )
-    found = [one.pool_id for one in largest_errors(engine, pd.concat([absurd, others]))["apy"]]
-    assert found == ["absurd"] * MAX_ERRORS_OF_A_POOL + [
+    errors = [error.pool_id for error in largest_errors(engine, pd.concat([absurd, others]))["apy"]]
+    assert errors == ["absurd"] * MAX_ERRORS_OF_A_POOL + [
         f"p{n}" for n in range(19, 19 - (MAX_ERRORS - MAX_ERRORS_OF_A_POOL), -1)
     ]
 
@@ -55,12 +55,12 @@ def test_each_target_has_its_own(engine: Engine) -> None:
             ),
         ]
     )
-    found = largest_errors(engine, rows)
-    assert [one.scales for one in found["apy"]] == [2.0]
-    assert [round(one.scales, 9) for one in found["tvl"]] == [5.0]
+    errors = largest_errors(engine, rows)
+    assert [error.scales for error in errors["apy"]] == [2.0]
+    assert [round(error.scales, 9) for error in errors["tvl"]] == [5.0]
 
 
-def test_reasons_are_those_that_hold(engine: Engine) -> None:
+def test_only_true_reasons_are_named(engine: Engine) -> None:
     rows = missed(
         pool_id=["spike", "new", "gate", "no_model", "none"],
         actual=[14.0, 10.6, 10.6, 10.6, 10.6],
@@ -68,7 +68,7 @@ def test_reasons_are_those_that_hold(engine: Engine) -> None:
         model_change=[0.2, 0.2, 0.2, np.nan, 0.2],
         age_days=[400, 29, 30, 400, 400],
     )
-    reasons = {one.pool_id: one.reasons for one in largest_errors(engine, rows)["apy"]}
+    reasons = {error.pool_id: error.reasons for error in largest_errors(engine, rows)["apy"]}
     assert reasons == {
         "spike": ("spike",),
         "new": ("new",),
@@ -82,8 +82,8 @@ def test_a_pool_without_a_scale_is_not_ranked_and_half_an_interval_is_unknown(
     engine: Engine,
 ) -> None:
     rows = missed(pool_id=["unknown", "known"], volatility_scale=[np.nan, 0.5], low=[9.0, np.nan])
-    (found,) = largest_errors(engine, rows)["apy"]
-    assert (found.pool_id, found.low, found.high) == ("known", None, 12.0)
+    (error,) = largest_errors(engine, rows)["apy"]
+    assert (error.pool_id, error.low, error.high) == ("known", None, 12.0)
 
 
 def test_an_error_has_the_pools_labels_if_there_are_any(engine: Engine) -> None:
@@ -93,8 +93,10 @@ def test_an_error_has_the_pools_labels_if_there_are_any(engine: Engine) -> None:
                 pool_id="a", symbol="USDC-WETH", protocol="curve-dex", chain="Base"
             )
         )
-    known, unknown = largest_errors(engine, missed(pool_id=["a", "b"], actual=[20.0, 12.0]))["apy"]
-    assert (known.symbol, known.protocol, known.chain, known.name) == (
+    labelled, unknown = largest_errors(engine, missed(pool_id=["a", "b"], actual=[20.0, 12.0]))[
+        "apy"
+    ]
+    assert (labelled.symbol, labelled.protocol, labelled.chain, labelled.name) == (
         "USDC-WETH",
         "curve-dex",
         "Base",

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ class Page(HTMLParser):
         self.words.append(data)
 
     def values(self, name: str) -> list[str]:
-        return [value for _, found, value in self.attributes if found == name]
+        return [value for _, attribute, value in self.attributes if attribute == name]
 
     @property
     def text(self) -> str:
@@ -62,7 +63,7 @@ def _backtest(engine: Engine, folder: Path) -> Path:
     )
 
 
-def _written(
+def _report_page(
     engine: Engine, folder: Path, write: Callable[[Engine, Path], Path] = write_report
 ) -> tuple[str, Page]:
     page = write(engine, folder).read_text("utf-8")
@@ -90,7 +91,7 @@ def test_the_report_has_a_row_for_each_forecast_and_a_plot_for_the_largest(
     engine: Engine, tmp_path: Path
 ) -> None:
     fill(engine, pool_count=9)
-    _, page = _written(engine, tmp_path)
+    _, page = _report_page(engine, tmp_path)
     assert page.forecast_rows == 9
     assert page.tags.count("figure") == 6 + 2 * 3, (
         "six pools; for either target ratio, coverage and groups"
@@ -114,8 +115,8 @@ def test_the_page_refers_to_no_network(
 ) -> None:
     fill(engine)
     _add_model_health(engine)
-    source, page = _written(engine, tmp_path, write)
-    references = [value for name in REFERENCES for value in page.values(name)]
+    source, page = _report_page(engine, tmp_path, write)
+    references = list(chain.from_iterable(map(page.values, REFERENCES)))
     assert references, "the skip link and the pictures' own parts are references"
     assert all(value.startswith("#") for value in references)
     assert all(value.startswith("#") for value in re.findall(r"url\(['\"]?([^)]*)", source))
@@ -130,15 +131,14 @@ def test_every_reference_inside_the_page_has_its_target_once(
     engine: Engine, tmp_path: Path, write: Callable[[Engine, Path], Path]
 ) -> None:
     fill(engine)
-    source, page = _written(engine, tmp_path, write)
+    source, page = _report_page(engine, tmp_path, write)
     ids = page.values("id")
     assert len(ids) == len(set(ids))
     used = {value.removeprefix("#") for value in page.values("href")} | set(
         re.findall(r"url\(#([^)]*)\)", source)
     )
-    used |= {one for value in page.values("aria-labelledby") for one in value.split()} | set(
-        page.values("for")
-    )
+    used |= set(chain.from_iterable(map(str.split, page.values("aria-labelledby"))))
+    used |= set(page.values("for"))
     assert used <= set(ids)
 
 
@@ -169,7 +169,7 @@ def test_a_name_in_the_data_never_becomes_markup(
             text("UPDATE yieldspark.forecast_evaluation SET run_id = :name"), {"name": UNSAFE}
         )
     _add_model_health(engine, reason=UNSAFE, feature=UNSAFE)
-    _, page = _written(engine, tmp_path, write)
+    _, page = _report_page(engine, tmp_path, write)
     assert page.scripts == 1
     assert "img" not in page.tags
     assert not [name for _, name, _ in page.attributes if name.startswith("on")]
@@ -228,7 +228,7 @@ def test_the_same_pool_gives_the_same_picture(engine: Engine) -> None:
 def test_the_report_of_an_empty_database_names_the_commands_to_run(
     engine: Engine, tmp_path: Path
 ) -> None:
-    _, page = _written(engine, tmp_path)
+    _, page = _report_page(engine, tmp_path)
     assert "No forecasts yet" in page.text
     for command in ("load", "calculate_metrics", "forecast_pools", "report"):
         assert f"python run_spark_local.py {command}" in page.text
@@ -239,7 +239,7 @@ def test_metrics_without_forecasts_ask_for_forecasts_only(engine: Engine, tmp_pa
     fill(engine, pool_count=2)
     with engine.begin() as connection:
         connection.execute(text("TRUNCATE yieldspark.forecasts, yieldspark.forecast_evaluation"))
-    _, page = _written(engine, tmp_path)
+    _, page = _report_page(engine, tmp_path)
     assert "metrics of 2 pools" in page.text
     assert "run_spark_local.py load" not in page.text
 
@@ -258,7 +258,7 @@ def test_forecasts_without_values_or_labels_are_shown_as_unknown(
                 " pool_id = 'p1'"
             )
         )
-    _, page = _written(engine, tmp_path)
+    _, page = _report_page(engine, tmp_path)
     assert page.forecast_rows == 2
     assert page.tags.count("figure") == 1
     assert "None" not in page.text
@@ -269,16 +269,16 @@ def test_a_models_forecast_has_contributions_and_a_fallback_has_none(
     engine: Engine, tmp_path: Path
 ) -> None:
     fill(engine, pool_count=3)
-    _, page = _written(engine, tmp_path)
+    _, page = _report_page(engine, tmp_path)
     assert page.text.count("−0.12 distance from the 7-day mean") == 2
     assert page.text.count("+0.050 share that rose of the pool's group") == 2
 
 
 def test_drift_and_decisions_are_shown_if_there_are_any(engine: Engine, tmp_path: Path) -> None:
     fill(engine, pool_count=2)
-    assert "Model health" not in _written(engine, tmp_path)[1].text
+    assert "Model health" not in _report_page(engine, tmp_path)[1].text
     _add_model_health(engine)
-    text = _written(engine, tmp_path)[1].text
+    text = _report_page(engine, tmp_path)[1].text
     for fragment in (
         "1 feature drifted",
         "1 of 8 APY forecasts are fallbacks",
@@ -294,7 +294,7 @@ def test_drift_and_decisions_are_shown_if_there_are_any(engine: Engine, tmp_path
 
 def test_a_backtests_page_has_the_numbers_of_its_rows(engine: Engine, tmp_path: Path) -> None:
     fill(engine, pool_count=5)
-    _, page = _written(engine, tmp_path, _backtest)
+    _, page = _report_page(engine, tmp_path, _backtest)
     for fragment in (
         "Backtest of 30 days to Sun 5 Oct 2025",
         "a day ahead",
@@ -309,14 +309,14 @@ def test_a_backtests_page_has_the_numbers_of_its_rows(engine: Engine, tmp_path: 
 
 
 def test_a_backtest_without_actual_values_says_so(engine: Engine, tmp_path: Path) -> None:
-    _, page = _written(engine, tmp_path, _backtest)
+    _, page = _report_page(engine, tmp_path, _backtest)
     assert "No day could be scored" in page.text
     assert page.tags.count("figure") == 0
 
 
 def test_old_data_have_a_notice(engine: Engine, tmp_path: Path) -> None:
     fill(engine, pool_count=1)
-    _, page = _written(engine, tmp_path)
+    _, page = _report_page(engine, tmp_path)
     assert "before the last complete UTC day" in page.text
 
 
@@ -343,7 +343,7 @@ def test_elements_are_closed_in_order(
     fill(engine)
     _add_model_health(engine)
     parser = Nesting()
-    parser.feed(_written(engine, tmp_path, write)[0])
+    parser.feed(_report_page(engine, tmp_path, write)[0])
     assert parser.open == []
 
 
@@ -360,11 +360,11 @@ def test_a_report_is_replaced_whole_in_a_folder_it_makes(engine: Engine, tmp_pat
 def test_a_folder_that_is_a_file_is_refused_with_the_setting(
     engine: Engine, tmp_path: Path
 ) -> None:
-    taken = tmp_path / "reports"
-    taken.write_text("mine")
+    file = tmp_path / "reports"
+    file.write_text("mine")
     with pytest.raises(ConfigurationError, match="REPORT_DIR"):
-        write_report(engine, taken)
-    assert taken.read_text() == "mine"
+        write_report(engine, file)
+    assert file.read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations, groupby, pairwise
+from itertools import chain, combinations, groupby, pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -34,17 +34,26 @@ def batches_of(keys: str, cuts: Sequence[int]) -> list[pa.RecordBatch]:
 
 
 def assert_whole(tables: list[pa.Table], keys: str) -> None:
-    assert [row for table in tables for row in table["row"].to_pylist()] == list(range(len(keys)))
-    assert "".join(key for table in tables for key in table["key"].to_pylist()) == keys
-    runs = [key for table in tables for key, _ in groupby(table["key"].to_pylist())]
-    assert runs == [key for key, _ in groupby(keys)], "a group in more than one table"
+    rows, group_keys = [], []
+    for table in tables:
+        rows += table["row"].to_pylist()
+        group_keys += table["key"].to_pylist()
+    assert rows == list(range(len(keys)))
+    assert "".join(group_keys) == keys
+    runs = list(chain.from_iterable(_runs(table["key"].to_pylist()) for table in tables))
+    assert runs == _runs(keys), "a group in more than one table"
 
 
-@pytest.mark.parametrize(
-    "cuts",
-    [cut for count in range(len(KEYS)) for cut in combinations(range(1, len(KEYS)), count)],
-    ids=str,
+def _runs(keys: Sequence[str]) -> list[str]:
+    return [key for key, _ in groupby(keys)]
+
+
+ALL_CUTS = list(
+    chain.from_iterable(combinations(range(1, len(KEYS)), count) for count in range(len(KEYS)))
 )
+
+
+@pytest.mark.parametrize("cuts", ALL_CUTS, ids=str)
 def test_group_is_complete_for_every_batch_boundary(cuts: tuple[int, ...]) -> None:
     """Every way to cut seven rows: groups at the end of a batch, over two batches, and over up to
     four.
@@ -80,15 +89,15 @@ def test_no_rows_give_no_groups(batches: list[pa.RecordBatch]) -> None:
 
 
 def test_yields_groups_before_reading_more() -> None:
-    read = []
+    batches_read = []
 
     def source() -> Iterator[pa.RecordBatch]:
         for number, batch in enumerate(batches_of("aabbcc", [1, 3, 4])):
-            read.append(number)
+            batches_read.append(number)
             yield batch
 
     groups = iter_groups(source(), "key")
-    progress = [("".join(table["key"].to_pylist()), len(read)) for table in groups]
+    progress = [("".join(table["key"].to_pylist()), len(batches_read)) for table in groups]
     assert progress == [("aa", 2), ("bb", 4), ("cc", 4)]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import chain
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Engine, text
@@ -26,8 +27,8 @@ Table: TypeAlias = Mapping[tuple[str, date], Mapping[str, Any]]
 
 @dataclass
 class OpenTransaction:
-    """A connection whose transaction began as the `begun`-th, and the rows in it that nobody else
-    sees.
+    """A connection with an open transaction, the `begun`-th of all, and its rows, which no other
+    session sees.
     """
 
     connection: Connection
@@ -36,10 +37,11 @@ class OpenTransaction:
 
 
 @dataclass(frozen=True)
-class Known:
-    """What the last good run left behind: rows of transactions begun before `begun` and of days
-    before `end` are in the table, made under the limits and from the prices and gas of that run, or
-    of one of the partial runs since.
+class RunState:
+    """State after the last successful run.
+
+    Rows of transactions before number `begun` and of days before `end` are in the metrics table.
+    They were computed with the limits and markets of that run, or of one of the partial runs since.
     """
 
     begun: int
@@ -49,14 +51,17 @@ class Known:
 
 
 class ChangingWorld:
-    """Starts empty, in an emptied database; `now` is noon of the 70th day."""
+    """A database and the `World` that a run sees in it.
+
+    It starts empty; `now` is noon of the 70th day.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         empty(engine)
         self.world = World(now=datetime.combine(START + timedelta(days=70), time(12), UTC))
         self.begun: dict[int, int] = {}
-        self.known: Known | None = None
+        self.last_run: RunState | None = None
         self.never_pruned: list[RawRow] = []
         self.pruned: dict[tuple[str, date], list[RawRow]] = {}
         self.departed: set[str] = set()
@@ -74,44 +79,48 @@ class ChangingWorld:
         return bool(self._open)
 
     def apply(self, changes: Iterable[change.Change]) -> None:
-        for one in changes:
-            _DOING[type(one)](self, one)
+        for event in changes:
+            _HANDLERS[type(event)](self, event)
 
     def close(self, *, commit: bool) -> None:
         """End every open transaction."""
         for slot in list(self._open):
             self._end(slot, commit=commit)
 
-    def seen_now(self, before: date | None = None) -> Known:
-        """What a run of all pools that plans now leaves behind, should it end well. It looks at
-        days before `before` only, if given.
+    def state_after_run_now(self, before: date | None = None) -> RunState:
+        """Return the state after a successful run of all pools that plans now.
+
+        The run sees only days before `before`, if given.
         """
-        begun = min((one.begun for one in self._open.values()), default=self._transactions + 1)
-        return Known(
+        begun = min(
+            (transaction.begun for transaction in self._open.values()),
+            default=self._transactions + 1,
+        )
+        return RunState(
             begun,
             run_end(self.days_before(before)),
             frozenset([self._limits_now()]),
             (self._market(),),
         )
 
-    def learn(self, seen: Known) -> None:
-        """A run of all pools ended well: each day's last accepted row is stored by now."""
-        self.known = seen
+    def learn(self, state: RunState) -> None:
+        """Record a successful run of all pools: the last accepted row of each day is stored."""
+        self.last_run = state
         self.lost_rows = False
         rejected = quarantine(self.world)
         for row in sorted(self.world.rows, key=lambda row: (row.timestamp, row.id)):
             day = row.timestamp.date()
             if (
                 row.id not in rejected
-                and self.begun[row.id] < seen.begun
-                and seen.end
-                and day < seen.end
+                and self.begun[row.id] < state.begun
+                and state.end
+                and day < state.end
             ):
                 self.world.stored[row.pool_id, day] = row
-        self.world.reached = max(filter(None, (self.world.reached, seen.end)), default=None)
+        self.world.reached = max(filter(None, (self.world.reached, state.end)), default=None)
 
     def retire(self) -> None:
-        """What was stored of rows that are gone is wanted to go, and no end is kept."""
+        """Remove stored rows whose raw rows are gone, and forget the end of earlier runs."""
         there = {content(row) for row in self.world.rows}
         stored = self.world.stored.items()
         self.world.stored = {day: row for day, row in stored if content(row) in there}
@@ -121,30 +130,32 @@ class ChangingWorld:
         self.departed.clear()
 
     def pruned_pools(self) -> set[str]:
-        """Pools of which rows are gone, and whose metrics must be as if they were not."""
+        """Return pools with deleted raw rows whose metrics must stay as they were."""
         return {pool for pool, _ in self.pruned} - self.departed
 
     def unpruned(self) -> World:
-        """Their part of a world in which no row was ever taken away and none came again."""
+        """Return these pools' part of a world without deleted or re-inserted rows."""
         pools = self.pruned_pools()
         rows = [row for row in self.never_pruned if row.pool_id in pools]
         return replace(self.world, rows=rows, stored={})
 
     def partly_computed(self, table: Table) -> None:
-        """A backfill, or a run of some pools, ended well: what it wrote follows the limits, prices
-        and gas of now, the rest those of before. `table` is what it left.
+        """Record a successful backfill or run of some pools.
+
+        Its days follow the present limits, prices and gas, the other days those of earlier runs.
+        `table` is the metrics table after it.
         """
         newest = max((day + DAY for _, day in table), default=None)
         self.world.reached = max(filter(None, (self.world.reached, newest)), default=None)
-        if self.known:
-            self.known = replace(
-                self.known,
-                limits=self.known.limits | {self._limits_now()},
-                markets=(*self.known.markets, self._market()),
+        if self.last_run:
+            self.last_run = replace(
+                self.last_run,
+                limits=self.last_run.limits | {self._limits_now()},
+                markets=(*self.last_run.markets, self._market()),
             )
 
     def days_before(self, end: date | None) -> World:
-        """The world without the rows of `end` and later days."""
+        """Return the world without rows of `end` and later days."""
         return (
             self.world
             if end is None
@@ -156,23 +167,25 @@ class ChangingWorld:
         )
 
     def most_rows(self, table: Table) -> int | None:
-        """How many raw rows an incremental run may read: of each pool those since its first
-        affected day less the look-back, and the new rows of no possible day. None: it must be a
-        full run. `table` is what the last run left.
+        """Return the number of raw rows that an incremental run may read at most.
+
+        It may read each pool's rows since its first affected day less the look-back, and new rows
+        of impossible days. None: the run must be a full one. `table` is the metrics table after the
+        last run.
         """
-        known, end = self.known, run_end(self.world)
+        last_run, end = self.last_run, run_end(self.world)
         if (
-            known is None
-            or known.end is None
+            last_run is None
+            or last_run.end is None
             or end is None
-            or known.limits != {self._limits_now()}
+            or last_run.limits != {self._limits_now()}
         ):
             return None
-        # where rows of the last run's overlap are gone, it cannot tell which of the others are new
+        # if rows of the last run's overlap are gone, the run cannot tell which other rows are new
         fresh = [
-            row for row in self.world.rows if self.lost_rows or self.begun[row.id] >= known.begun
+            row for row in self.world.rows if self.lost_rows or self.begun[row.id] >= last_run.begun
         ]
-        first = self._first_affected(table, known, {row.id for row in fresh})
+        first = self._first_affected(table, last_run, {row.id for row in fresh})
         look_back = timedelta(days=30 + self.world.max_fill_days)
         possible = [
             row
@@ -184,19 +197,19 @@ class ChangingWorld:
             for row in possible
         ) + sum(row.timestamp.year < 2018 or row.timestamp > self.world.now for row in fresh)
 
-    def _first_affected(self, table: Table, known: Known, fresh: set[int]) -> dict[str, date]:
+    def _first_affected(self, table: Table, last_run: RunState, fresh: set[int]) -> dict[str, date]:
         last_day: dict[str, date] = {}
-        last_seen: dict[str, date] = {}
+        last_observed: dict[str, date] = {}
         for (pool, day), stored in table.items():
             last_day[pool] = max(day, last_day.get(pool, day))
             if 0 in (stored["apy_staleness_days"], stored["tvl_staleness_days"]):
-                last_seen[pool] = max(day, last_seen.get(pool, day))
-        found = [
+                last_observed[pool] = max(day, last_observed.get(pool, day))
+        affected = [
             (pool, day + DAY) for pool, day in last_day.items() if pool not in self.world.inactive
         ]
-        found += [
+        affected += [
             (pool, day + DAY)
-            for pool, day in last_seen.items()
+            for pool, day in last_observed.items()
             if pool in self.world.inactive and day < last_day[pool]
         ]
         for row in self.world.rows:
@@ -204,23 +217,40 @@ class ChangingWorld:
             if (
                 row.timestamp.year >= 2018
                 and day < self.today
-                and (row.id in fresh or (known.end and day >= known.end))
+                and (row.id in fresh or (last_run.end and day >= last_run.end))
             ):
-                found += [(row.pool_id, day), (row.pool_id, last_day.get(row.pool_id, day) + DAY)]
-        changed = self._first_market_change(known, max(last_day.values(), default=self.today))
-        found += [(pool, changed) for pool, day in last_day.items() if changed and day >= changed]
-        found += [
-            (pool, known.end) for pool, day in last_day.items() if known.end and day >= known.end
+                affected += [
+                    (row.pool_id, day),
+                    (row.pool_id, last_day.get(row.pool_id, day) + DAY),
+                ]
+        first_change = self._first_market_change(
+            last_run, max(last_day.values(), default=self.today)
+        )
+        affected += [
+            (pool, first_change)
+            for pool, day in last_day.items()
+            if first_change and day >= first_change
         ]
-        return {pool: min(day for of, day in found if of == pool) for pool in dict(found)}
+        affected += [
+            (pool, last_run.end)
+            for pool, day in last_day.items()
+            if last_run.end and day >= last_run.end
+        ]
+        first: dict[str, date] = {}
+        for pool, day in affected:
+            first[pool] = min(day, first.get(pool, day))
+        return first
 
-    def _first_market_change(self, known: Known, last: date) -> date | None:
+    def _first_market_change(self, last_run: RunState, last: date) -> date | None:
         days = [
             START - timedelta(days=200) + number * DAY
             for number in range((last - START).days + 201)
         ]
-        now, *before = (market(world, days) for world in (self.world, *known.markets))
-        return next((day for day in days if any(old[day] != now[day] for old in before)), None)
+        now, *before = (market(world, days) for world in (self.world, *last_run.markets))
+        for day in days:
+            if any(old[day] != now[day] for old in before):
+                return day
+        return None
 
     def _limits_now(self) -> tuple[int, float]:
         return self.world.max_fill_days, self.world.max_apy_percent
@@ -255,7 +285,7 @@ class ChangingWorld:
         self.world.rows += rows
         self.begun |= {row.id: begun for row in rows}
         self.never_pruned += rows
-        # a pruned day takes the last row that is left
+        # a pruned day uses the last of its remaining rows
         self.departed |= {
             row.pool_id for row in rows if (row.pool_id, row.timestamp.date()) in self.pruned
         }
@@ -275,63 +305,65 @@ class ChangingWorld:
                     ended.connection.commit()
                     self._committed(ended.rows, ended.begun)
 
-    def _snapshots(self, one: change.Snapshots) -> None:
-        days = [self._day(one.back) + number * one.every * DAY for number in range(one.count)]
+    def _snapshots(self, event: change.Snapshots) -> None:
+        days = [self._day(event.back) + number * event.every * DAY for number in range(event.count)]
         days = [day for day in days if day <= self.today + FARTHEST_AHEAD]
-        order = reversed(days) if one.backwards else days
+        order = reversed(days) if event.backwards else days
         self._insert(
-            one.pool,
+            event.pool,
             [
-                (_moment(day, one.second), lambda number: change.document(one.content, number))
+                (_moment(day, event.second), lambda number: change.document(event.content, number))
                 for day in order
             ],
-            one.slot,
+            event.slot,
         )
 
-    def _again(self, one: change.Again) -> None:
-        rows = [row for row in self.world.rows if row.pool_id == pool_name(one.pool)]
+    def _again(self, event: change.Again) -> None:
+        rows = [row for row in self.world.rows if row.pool_id == pool_name(event.pool)]
         if rows:
-            row = rows[one.which % len(rows)]
-            content = one.content
+            row = rows[event.which % len(rows)]
+            content = event.content
             document = (
                 (lambda _: row.document)
                 if content is None
                 else (lambda number: change.document(content, number))
             )
             self._insert(
-                one.pool, [(row.timestamp + timedelta(seconds=one.seconds), document)], one.slot
+                event.pool,
+                [(row.timestamp + timedelta(seconds=event.seconds), document)],
+                event.slot,
             )
 
-    def _impossible(self, one: change.Impossible) -> None:
+    def _impossible(self, event: change.Impossible) -> None:
         moment = (
             self.world.now + timedelta(days=400)
-            if one.future
+            if event.future
             else datetime(2017, 12, 31, 23, 59, 59, tzinfo=UTC)
         )
-        self._insert(one.pool, [(moment, lambda number: change.document("both", number))], None)
+        self._insert(event.pool, [(moment, lambda number: change.document("both", number))], None)
 
-    def _activity(self, one: change.Activity) -> None:
-        pool = pool_name(one.pool)
+    def _activity(self, event: change.Activity) -> None:
+        pool = pool_name(event.pool)
         execute(self.engine, "DELETE FROM pools WHERE pool_id = :pool", pool=pool)
-        if one.active != "absent":
+        if event.active != "absent":
             execute(
                 self.engine,
                 "INSERT INTO pools (pool_id, is_active) VALUES (:pool, :active)",
                 pool=pool,
-                active=one.active,
+                active=event.active,
             )
         self.world.inactive.discard(pool)
-        if one.active is False:
+        if event.active is False:
             self.world.inactive.add(pool)
 
-    def _price(self, one: change.Price) -> None:
-        at = _moment(self._day(one.back), 86_340)
-        self.world.prices[at, one.symbol] = one.close
-        put_price(self.engine, at, one.symbol, one.close)
+    def _price(self, event: change.Price) -> None:
+        at = _moment(self._day(event.back), 86_340)
+        self.world.prices[at, event.symbol] = event.close
+        put_price(self.engine, at, event.symbol, event.close)
 
-    def _gas(self, one: change.Gas) -> None:
-        day = self._day(one.back)
-        self.world.gas[day] = one.gwei
+    def _gas(self, event: change.Gas) -> None:
+        day = self._day(event.back)
+        self.world.gas[day] = event.gwei
         upsert = (
             "VALUES (:day, :gwei) ON CONFLICT (date) DO UPDATE SET actual_avg_gas_gwei ="
             " excluded.actual_avg_gas_gwei"
@@ -340,25 +372,25 @@ class ChangingWorld:
             self.engine,
             f"INSERT INTO gas_fees_daily (date, actual_avg_gas_gwei) {upsert}",
             day=day,
-            gwei=one.gwei,
+            gwei=event.gwei,
         )
 
-    def _days(self, one: change.Days) -> None:
-        self.world.now += timedelta(days=one.count)
+    def _days(self, event: change.Days) -> None:
+        self.world.now += timedelta(days=event.count)
 
-    def _transaction(self, one: change.Transaction) -> None:
-        if one.word == "begin":
-            self._begin(one.slot)
+    def _transaction(self, event: change.Transaction) -> None:
+        if event.word == "begin":
+            self._begin(event.slot)
         else:
-            self._end(one.slot, commit=one.word == "commit")
+            self._end(event.slot, commit=event.word == "commit")
 
-    def _deleted(self, one: change.Deleted) -> None:
-        first = self._day(one.back)
+    def _deleted(self, event: change.Deleted) -> None:
+        first = self._day(event.back)
         gone = {
             row.id
             for row in self.world.rows
-            if row.pool_id == pool_name(one.pool)
-            and 0 <= (row.timestamp.date() - first).days < one.count
+            if row.pool_id == pool_name(event.pool)
+            and 0 <= (row.timestamp.date() - first).days < event.count
         }
         self._delete(gone)
 
@@ -372,42 +404,48 @@ class ChangingWorld:
         )
 
     def _known_days(
-        self, one: change.Pruned | change.Fetched
+        self, event: change.Pruned | change.Fetched
     ) -> dict[tuple[str, date], list[RawRow]]:
-        """The rows of the days that a change takes, but for days with rows that no run of all pools
-        has seen, or of which parts of the table follow other limits.
+        """Return the rows of the days that a change may delete.
+
+        Days are left out if they have rows that no run of all pools has read. There are none if
+        parts of the table follow other limits.
         """
-        known = self.known
-        if known is None or known.end is None or known.limits != {self._limits_now()}:
+        last_run = self.last_run
+        if last_run is None or last_run.end is None or last_run.limits != {self._limits_now()}:
             return {}
         days: dict[tuple[str, date], list[RawRow]] = {}
         for row in self.world.rows:
             back = (self.today - row.timestamp.date()).days
-            chosen = one.pool is None or row.pool_id == pool_name(one.pool)
-            if chosen and back >= one.back and back % one.every == 0:
+            chosen = event.pool is None or row.pool_id == pool_name(event.pool)
+            if chosen and back >= event.back and back % event.every == 0:
                 days.setdefault((row.pool_id, row.timestamp.date()), []).append(row)
         return {
             key: rows
             for key, rows in days.items()
-            if key[1] < known.end and all(self.begun[row.id] < known.begun for row in rows)
+            if key[1] < last_run.end and self._all_begun_before(rows, last_run.begun)
         }
 
-    def _pruned(self, one: change.Pruned) -> None:
-        days = self._known_days(one)
-        self.pruned |= days
-        self._delete({row.id for rows in days.values() for row in rows})
+    def _all_begun_before(self, rows: Iterable[RawRow], begun: int) -> bool:
+        return all(self.begun[row.id] < begun for row in rows)
 
-    def _fetched(self, one: change.Fetched) -> None:
-        days = self._known_days(one)
-        if one.with_pruned and days:
+    def _pruned(self, event: change.Pruned) -> None:
+        days = self._known_days(event)
+        self.pruned |= days
+        self._delete({row.id for row in chain.from_iterable(days.values())})
+
+    def _fetched(self, event: change.Fetched) -> None:
+        days = self._known_days(event)
+        if event.with_pruned and days:
             days |= self.pruned
             self.pruned = {}
-        rows = sorted((row for found in days.values() for row in found), key=lambda row: row.id)
+        rows = sorted(chain.from_iterable(days.values()), key=lambda row: row.id)
         self._delete({row.id for row in rows})
-        # of rows of one moment that with the higher id counts, and rows fetched again get higher
-        # ones than those of open transactions
+        # the row with the higher id counts among rows of one moment, and re-inserted rows get
+        # higher ids than the rows of open transactions
         fetched = {row.pool_id for row in rows}
-        self.departed |= {row.pool_id for one in self._open.values() for row in one.rows} & fetched
+        open_rows = chain.from_iterable(transaction.rows for transaction in self._open.values())
+        self.departed |= {row.pool_id for row in open_rows} & fetched
         again = [replace(row, id=self._ids + number) for number, row in enumerate(rows, start=1)]
         self._ids += len(again)
         self._transactions += 1
@@ -416,19 +454,19 @@ class ChangingWorld:
         self.world.rows += again
         self.begun |= {row.id: self._transactions for row in again}
 
-    def _limits(self, one: change.Limits) -> None:
-        # pruned rows that are not the stored one of their day may pass by now
-        gone = [row for rows in self.pruned.values() for row in rows]
+    def _limits(self, event: change.Limits) -> None:
+        # a pruned row that is not the stored row of its day may be valid under the new limits
+        gone = list(chain.from_iterable(self.pruned.values()))
         rejected = quarantine(replace(self.world, rows=gone))
         self.departed |= {pool for (pool, _), rows in self.pruned.items() if len(rows) > 1}
         self.departed |= {row.pool_id for row in gone if row.id in rejected}
         self.world.max_fill_days, self.world.max_apy_percent = (
-            one.max_fill_days,
-            one.max_apy_percent,
+            event.max_fill_days,
+            event.max_apy_percent,
         )
 
 
-_DOING: dict[type, Callable[[ChangingWorld, Any], None]] = {
+_HANDLERS: dict[type, Callable[[ChangingWorld, Any], None]] = {
     change.Snapshots: ChangingWorld._snapshots,
     change.Again: ChangingWorld._again,
     change.Impossible: ChangingWorld._impossible,
@@ -459,13 +497,15 @@ TABLES = (
 
 
 def empty(engine: Engine) -> None:
-    """Empty every table but the migrations' own."""
+    """Empty every table except `alembic_version`."""
     names = [row["name"] for row in rows_of(engine, f"{TABLES} AND tablename <> 'alembic_version'")]
     execute(engine, f"TRUNCATE {', '.join(names)} RESTART IDENTITY CASCADE")
 
 
 def fingerprints(engine: Engine) -> dict[str, str]:
-    """What every table holds, the ledger left out: a failed run writes there and nowhere else."""
+    """Return a digest of each table, except the ledger, the only table that a failed run may
+    change.
+    """
     names = [
         row["name"] for row in rows_of(engine, f"{TABLES} AND tablename <> 'run_ledger' ORDER BY 1")
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from itertools import product
 from typing import Any
 
 from sqlalchemy import Engine
@@ -37,10 +38,10 @@ def at(day: date, hour: float = 12) -> datetime:
 
 def history(pools: list[str], first: date, end: date, **document: Any) -> list[RawRow]:
     days = (end - first).days
+    days_of_pools = product((first + number * DAY for number in range(days)), pools)
     return [
-        RawRow(0, pool, at(first + number * DAY), document or {"apy": 5.0, "tvlUsd": 1e6})
-        for number in range(days)
-        for pool in pools
+        RawRow(0, pool, at(day), document or {"apy": 5.0, "tvlUsd": 1e6})
+        for day, pool in days_of_pools
     ]
 
 
@@ -95,8 +96,9 @@ class DailyRun:
         acceptance: Acceptance | None = None,
         nulls: dict[str, float] | None = None,
     ) -> dict[str, Any]:
-        """Plan, stage the planned days, run the checks; return the entries by name and raise their
-        errors.
+        """Plan, stage the planned days and run the checks.
+
+        Returns the entries by name, and raises the errors of the checks.
         """
         with open_run(self.engine, job=JOB, mode="incremental") as run:
             run.acceptance = acceptance
@@ -116,14 +118,15 @@ class DailyRun:
         return {result.name: result.to_json() for result in run.checks}
 
     def _stage(self, run: Run, plan: Plan, nulls: dict[str, float]) -> None:
-        """A row for each planned day, observed where there is a raw row; `nulls`: the share of
-        pools in which a column is null.
+        """Stage a row for each planned day, observed where there is a raw row.
+
+        `nulls` is the share of pools in which a column is null.
         """
-        doubles = dict.fromkeys(METRIC_COLUMNS, "double precision")
+        metric_types = dict.fromkeys(METRIC_COLUMNS, "double precision")
         types = {
             "pool_id": "text",
             "date": "date",
-            **doubles,
+            **metric_types,
             "apy_staleness_days": "integer",
             "tvl_staleness_days": "integer",
             "snapshot": "bigint",

@@ -25,9 +25,11 @@ SEARCH_WIDTHS = {"m": 60, "h": 3600, "d": DAY}
 
 @dataclass(frozen=True)
 class Failure:
-    """One wrong answer: another status or body (`whole`), half a body announced as whole (`cut`) or
-    as half (`truncated`), 5 bytes (`held`), a body byte by byte (`trickled`), a body that is the
-    whole answer with its status line (`raw`).
+    """A wrong response.
+
+    kind: `whole` has another status or body, `cut` half of a body that is announced as whole,
+    `truncated` half a body announced as such, `stalled` 5 bytes and then nothing, `trickled` comes
+    byte by byte, and in `raw` the body is the whole response with its status line.
     """
 
     status: int = 200
@@ -38,13 +40,14 @@ class Failure:
 
 CUT = Failure(kind="cut")
 TRUNCATED = Failure(kind="truncated")
-HELD = Failure(kind="held")
+STALLED = Failure(kind="stalled")
 
 
 @dataclass
 class DefiLlamaServer:
-    """What the server knows, shows and saw. `failures[path]` are shown once each, in order;
-    `always[path]` for ever.
+    """Contents, failures and requests of the server.
+
+    `failures[path]` are sent once each, in order; `always[path]` every time.
     """
 
     pools: list[dict[str, Any]] = field(default_factory=list)
@@ -54,33 +57,30 @@ class DefiLlamaServer:
     always: dict[str, Failure] = field(default_factory=dict)
     down_after_charts: int | None = None
     url: str = ""
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     most_at_once: int = 0
     meet: threading.Barrier | None = None
     release: threading.Event = field(default_factory=threading.Event)
     _at_once: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def charts_asked(self) -> list[str]:
-        """Pool ids in the order in which their charts were asked for."""
+    def requested_charts(self) -> list[str]:
+        """Return pool ids in the order in which their charts were requested."""
         return [
             unquote(path.removeprefix("/chart/"))
-            for path in self.asked
+            for path in self.requests
             if path.startswith("/chart/") and "coingecko" not in path
         ]
 
     def price_requests(self) -> list[dict[str, str]]:
-        return [
-            {key: values[0] for key, values in parse_qs(urlsplit(path).query).items()}
-            for path in self.asked
-            if "coingecko" in path
-        ]
+        queries = [urlsplit(path).query for path in self.requests if "coingecko" in path]
+        return [_first_values(query) for query in queries]
 
     def failure(self, path: str) -> Failure | None:
         with self._lock:
             if (
                 self.down_after_charts is not None
-                and len(self.charts_asked()) > self.down_after_charts
+                and len(self.requested_charts()) > self.down_after_charts
             ):
                 return Failure(status=503)
             return self.failures[path].pop(0) if self.failures[path] else self.always.get(path)
@@ -102,40 +102,45 @@ class DefiLlamaServer:
                 "message": f"Requested {len(coins) * span} data points exceeds the maximum of 500"
             }
         seconds = int(width[:-1]) * SEARCH_WIDTHS[width[-1]]
-        found = {}
+        charts = {}
+        moments = range(start, start + span * DAY, DAY)
         for coin in coins:
             records = self.prices.get(coin, {})
-            nearest = (
-                {
-                    min(records, key=lambda moment: abs(moment - asked))
-                    for asked in range(start, start + span * DAY, DAY)
-                }
-                if records
-                else set()
-            )
-            near = sorted(
-                moment
-                for moment in nearest
-                if min(abs(moment - asked) for asked in range(start, start + span * DAY, DAY))
-                <= seconds
-            )
+            near = _nearest_records(records, moments, seconds)
             if near:
-                found[coin] = {
+                charts[coin] = {
                     "symbol": coin[:3],
                     "confidence": 0.99,
                     "prices": [{"timestamp": moment, "price": records[moment]} for moment in near],
                 }
-        return 200, {"coins": found}
+        return 200, {"coins": charts}
 
     def enter(self, target: str) -> None:
         with self._lock:
-            self.asked.append(target)
+            self.requests.append(target)
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
 
     def leave(self) -> None:
         with self._lock:
             self._at_once -= 1
+
+
+def _first_values(query: str) -> dict[str, str]:
+    return {key: values[0] for key, values in parse_qs(query).items()}
+
+
+def _nearest_records(records: Mapping[int, float], moments: range, seconds: int) -> list[int]:
+    """Return the record nearest to each moment, in order, if one of the moments is within
+    `seconds` of it.
+    """
+    if not records:
+        return []
+    near = []
+    for nearest in {min(records, key=lambda record: abs(record - moment)) for moment in moments}:
+        if min(abs(nearest - moment) for moment in moments) <= seconds:
+            near.append(nearest)
+    return sorted(near)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -147,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._serve()
         except OSError:
-            # the client went away, as an interrupted pull does
+            # the client has disconnected, as an interrupted pull does
             self.close_connection = True
         finally:
             self.state.leave()
@@ -160,14 +165,12 @@ class _Handler(BaseHTTPRequestHandler):
             and "coingecko" not in address.path
         ):
             self.state.meet.wait(timeout=20)
-        status, document = self.state.answer(
-            address.path, {key: values[0] for key, values in parse_qs(address.query).items()}
-        )
+        status, document = self.state.answer(address.path, _first_values(address.query))
         failure = self.state.failure(address.path)
         body = json.dumps(document).encode()
         if failure is None:
             self._send(status, {}, body, len(body))
-        elif failure.kind == "held":
+        elif failure.kind == "stalled":
             self._send(200, {}, body[:5], len(body))
             self.state.release.wait(timeout=60)
             self.close_connection = True
@@ -182,8 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(failure.body or b"")
             self.close_connection = True
         else:
-            shown = failure.body if failure.body is not None else b'{"message": "no"}'
-            self._send(failure.status, failure.headers, shown, len(shown))
+            body = failure.body if failure.body is not None else b'{"message": "no"}'
+            self._send(failure.status, failure.headers, body, len(body))
 
     def _trickle(self, body: bytes) -> None:
         self._send(200, {}, b"", len(body))
@@ -204,12 +207,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Silent: pytest's output is for the tests."""
+        """Print nothing, because pytest's output belongs to the tests."""
 
 
 @contextmanager
 def running() -> Iterator[DefiLlamaServer]:
-    """A server on a free port of 127.0.0.1 until the block ends."""
+    """Run a server on a free port of 127.0.0.1 until the block ends."""
     state = DefiLlamaServer()
     http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"state": state}))
     http.daemon_threads = True

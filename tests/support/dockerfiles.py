@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from workflows.releases.code_archive import job_paths
@@ -37,7 +38,10 @@ UID = "1099"
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction on one line. `words` has no options, `options` have no dashes."""
+    """One instruction on one line.
+
+    `words` are its arguments without options; `options` have no dashes.
+    """
 
     name: str
     text: str
@@ -60,7 +64,7 @@ class Instruction:
 
     @property
     def commands(self) -> list[list[str]]:
-        """Return the words of each command of a RUN."""
+        """Return the arguments of each command of a RUN."""
         return [shlex.split(command) for command in self.text.split("&&")]
 
 
@@ -85,7 +89,7 @@ class Dockerfile:
 
     @property
     def instructions(self) -> list[Instruction]:
-        return [instruction for stage in self.stages for instruction in stage.instructions]
+        return list(chain.from_iterable(stage.instructions for stage in self.stages))
 
     def whole(self, name: str) -> Stage:
         """Return a stage with the instructions of the stages below it.
@@ -200,7 +204,8 @@ def pip_takes_locked_files_only(file: Dockerfile) -> Iterator[str]:
 
 def nothing_else_is_fetched(file: Dockerfile) -> Iterator[str]:
     programs = ("curl", "wget", "git", "conda", "npm", "sudo", "ssh")
-    yield from (f"{program} in a RUN" for program in programs for _ in _commands(file, program))
+    for program in programs:
+        yield from (f"{program} in a RUN" for _ in _commands(file, program))
 
 
 def a_failure_ends_the_build(file: Dockerfile) -> Iterator[str]:
@@ -212,7 +217,7 @@ def a_failure_ends_the_build(file: Dockerfile) -> Iterator[str]:
         )
 
 
-def the_user_is_sparks(file: Dockerfile) -> Iterator[str]:
+def user_has_id_of_spark(file: Dockerfile) -> Iterator[str]:
     for name in ("batch", "cloud-run"):
         users = [instruction.text for instruction in file.whole(name).all("USER")]
         if users[-1:] != [UID]:
@@ -228,15 +233,12 @@ def the_user_is_sparks(file: Dockerfile) -> Iterator[str]:
         yield f"no user and group spark of {UID} with a home folder"
 
 
-def batch_is_as_dataproc_wants_it(file: Dockerfile) -> Iterator[str]:
+def batch_fits_dataproc(file: Dockerfile) -> Iterator[str]:
     batch = file.whole("batch")
-    installed = {
-        word
-        for run in batch.all("RUN")
-        for command in run.commands
-        if command[:2] == ["apt-get", "install"]
-        for word in command[2:]
-    }
+    installed = set()
+    for command in _run_commands(batch.instructions):
+        if command[:2] == ["apt-get", "install"]:
+            installed |= set(command[2:])
     yield from (f"{name} is missing in batch" for name in BATCH_PACKAGES if name not in installed)
     for run in batch.all("RUN"):
         match = re.search(r"\b(openjdk|jdk|jre|java|temurin|pyspark|cloud-run\.txt)", run.text)
@@ -256,7 +258,7 @@ def working_folders_are_absolute(file: Dockerfile) -> Iterator[str]:
     )
 
 
-def no_secret_is_in_it(file: Dockerfile) -> Iterator[str]:
+def has_no_secret(file: Dockerfile) -> Iterator[str]:
     for instruction in (
         instruction
         for instruction in file.instructions
@@ -273,7 +275,7 @@ def no_secret_is_in_it(file: Dockerfile) -> Iterator[str]:
                 )
 
 
-def what_is_copied_is_there(file: Dockerfile) -> Iterator[str]:
+def copied_files_exist(file: Dockerfile) -> Iterator[str]:
     stages = {stage.name for stage in file.stages}
     copies = [instruction for instruction in file.instructions if instruction.name == "COPY"]
     yield from (
@@ -281,12 +283,7 @@ def what_is_copied_is_there(file: Dockerfile) -> Iterator[str]:
         for instruction in copies
         if instruction.options.get("from", next(iter(stages))) not in stages
     )
-    sources = {
-        source
-        for instruction in copies
-        if "from" not in instruction.options
-        for source in instruction.words[:-1]
-    }
+    sources = set(_copied_sources(file))
     yield from (
         f"{source} is not in the build's folder"
         for source in sorted(sources)
@@ -298,19 +295,14 @@ def what_is_copied_is_there(file: Dockerfile) -> Iterator[str]:
         yield f".dockerignore lets through {sorted(passed)}, and {sorted(sources)} are copied"
 
 
-def the_products_code_is_not_in_it(file: Dockerfile) -> Iterator[str]:
-    sources = [
-        source
-        for instruction in file.instructions
-        if instruction.name == "COPY" and "from" not in instruction.options
-        for source in instruction.words[:-1]
-    ]
+def product_code_is_not_copied(file: Dockerfile) -> Iterator[str]:
+    sources = _copied_sources(file)
     for source in sources:
         if source.removeprefix("./").split("/")[0] in (*job_paths(), "", ".", "*"):
             yield f"{source} is copied: code comes with a release, or a rollback would not reach it"
 
 
-def one_process_is_started(file: Dockerfile) -> Iterator[str]:
+def starts_one_process(file: Dockerfile) -> Iterator[str]:
     starts = [
         instruction
         for instruction in file.instructions
@@ -337,13 +329,20 @@ def one_process_is_started(file: Dockerfile) -> Iterator[str]:
 
 
 def _commands(file: Dockerfile, program: str) -> list[list[str]]:
-    runs = [instruction for instruction in file.instructions if instruction.name == "RUN"]
-    return [
-        command
-        for run in runs
-        for command in run.commands
-        if command and Path(command[0]).name == program
-    ]
+    commands = _run_commands(file.instructions)
+    return [command for command in commands if command and Path(command[0]).name == program]
+
+
+def _run_commands(instructions: Iterable[Instruction]) -> list[list[str]]:
+    runs = [instruction.commands for instruction in instructions if instruction.name == "RUN"]
+    return list(chain.from_iterable(runs))
+
+
+def _copied_sources(file: Dockerfile) -> list[str]:
+    """Return the files that COPY takes from the folder of the build."""
+    copies = [instruction for instruction in file.instructions if instruction.name == "COPY"]
+    sources = [copy.words[:-1] for copy in copies if "from" not in copy.options]
+    return list(chain.from_iterable(sources))
 
 
 RULES: tuple[Callable[[Dockerfile], Iterator[str]], ...] = (
@@ -353,13 +352,13 @@ RULES: tuple[Callable[[Dockerfile], Iterator[str]], ...] = (
     pip_takes_locked_files_only,
     nothing_else_is_fetched,
     a_failure_ends_the_build,
-    the_user_is_sparks,
-    batch_is_as_dataproc_wants_it,
+    user_has_id_of_spark,
+    batch_fits_dataproc,
     working_folders_are_absolute,
-    no_secret_is_in_it,
-    what_is_copied_is_there,
-    the_products_code_is_not_in_it,
-    one_process_is_started,
+    has_no_secret,
+    copied_files_exist,
+    product_code_is_not_copied,
+    starts_one_process,
 )
 
 

@@ -142,14 +142,16 @@ FIRST_FACTS = {
 def differences(old: Rows, new: Rows) -> dict[str, int]:
     """Return the numbers of new, changed and removed keys of `pool_daily_metrics`."""
     stayed = old.keys() & new.keys()
-    changed = [
-        key for key in stayed if any(old[key][name] != new[key][name] for name in METRIC_COLUMNS)
-    ]
+    changed = [key for key in stayed if not _equal_metrics(old[key], new[key])]
     return {
         "new": len(new.keys() - old.keys()),
         "changed": len(changed),
         "gone": len(old.keys() - new.keys()),
     }
+
+
+def _equal_metrics(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return all(old[name] == new[name] for name in METRIC_COLUMNS)
 
 
 @dataclass
@@ -207,10 +209,10 @@ class Case:
         assert run.wait() == -signal.SIGKILL, run.errors
         run.assert_all_ended()
 
-    def assert_failed(self, run: JobProcess, words: str = "") -> None:
+    def assert_failed(self, run: JobProcess, message: str = "") -> None:
         """The run failed with a message and a ledger row, and nothing else has changed."""
         assert run.wait() == 1, run.errors
-        assert words in run.errors
+        assert message in run.errors
         assert "Traceback" not in run.errors, run.errors
         run.assert_all_ended()
         self.assert_only_ledger_changed()
@@ -293,7 +295,7 @@ class Case:
             "succeeded",
         ], rows
         if error:
-            assert {said for status, said in rows if status == "failed"} == {error}
+            assert {message for status, message in rows if status == "failed"} == {error}
 
 
 @contextmanager

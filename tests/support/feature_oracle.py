@@ -22,49 +22,50 @@ class PoolOracle:
         self,
         apy: Sequence[Value],
         tvl: Sequence[Value],
-        apy_seen: Sequence[bool],
-        tvl_seen: Sequence[bool],
+        apy_observed: Sequence[bool],
+        tvl_observed: Sequence[bool],
         first_day: dt.date,
     ) -> None:
-        self.apy, self.tvl, self.apy_seen, self.tvl_seen, self.first_day = (
+        self.apy, self.tvl, self.apy_observed, self.tvl_observed, self.first_day = (
             list(apy),
             list(tvl),
-            list(apy_seen),
-            list(tvl_seen),
+            list(apy_observed),
+            list(tvl_observed),
             first_day,
         )
         self.log_tvl = [None if value is None else math.log(1 + value) for value in tvl]
         self.days = range(len(self.apy))
         self.apy_series = Series(
             self.apy,
-            self.apy_seen,
+            self.apy_observed,
             [None if value is None else 0.001 + 0.002 * abs(value) for value in self.apy],
         )
-        self.tvl_series = Series(self.log_tvl, self.tvl_seen, [0.001] * len(self.tvl))
+        self.tvl_series = Series(self.log_tvl, self.tvl_observed, [0.001] * len(self.tvl))
 
     def at(self, day: int) -> dict[str, Value]:
         """Returns every scale, baseline, level and feature of the day with this number."""
         raw_moves = [
-            None if move is None else abs(move) for move in one_day_moves(self.tvl, self.tvl_seen)
+            None if move is None else abs(move)
+            for move in one_day_moves(self.tvl, self.tvl_observed)
         ]
-        found: dict[str, Value] = {
+        features: dict[str, Value] = {
             "apy_scale": self.apy_series.scale(day),
             "tvl_scale": self.tvl_series.scale(day),
         }
-        found |= {f"apy_{name}": value for name, value in self.apy_series.baselines(day).items()}
-        found |= {
+        features |= {f"apy_{name}": value for name, value in self.apy_series.baselines(day).items()}
+        features |= {
             f"tvl_{name}": value if value is None else math.exp(value) - 1
             for name, value in self.tvl_series.baselines(day).items()
         }
-        found |= {
+        features |= {
             "apy_mean_abs_change": mean(last(self.apy_series.sizes, day, 90)),
             "tvl_mean_abs_change": mean(last(raw_moves, day, 90)),
         }
-        return found | self.apy_features(day) | self.tvl_features(day) | self.calendar(day)
+        return features | self.apy_features(day) | self.tvl_features(day) | self.calendar(day)
 
     def apy_features(self, day: int) -> dict[str, Value]:
-        of, apy, now = self.apy_series, self.apy, self.apy[day]
-        gap = {f"apy_move_{back}": earlier(of.moves, day, back) for back in range(7)}
+        series, apy, now = self.apy_series, self.apy, self.apy[day]
+        gap = {f"apy_move_{back}": earlier(series.moves, day, back) for back in range(7)}
         gap |= {f"apy_mean_gap_{n}": less(mean(last(apy, day, n)), now) for n in (3, 7, 14, 30, 90)}
         gap |= {
             f"apy_median_gap_{n}": less(median(last(apy, day, n)), now) for n in (5, 7, 14, 30, 90)
@@ -81,49 +82,51 @@ class PoolOracle:
         }
         gap |= {f"apy_gap_{back}": less(earlier(apy, day, back), now) for back in (7, 14)}
         gap |= {f"apy_std_{n}": deviation(last(apy, day, n)) for n in (7, 30)}
-        gap |= {f"apy_abs_move_{n}": mean(last(of.sizes, day, n)) for n in (7, 30, 90)}
+        gap |= {f"apy_abs_move_{n}": mean(last(series.sizes, day, n)) for n in (7, 30, 90)}
         gap |= {"flow_gap": less(self.flow(day), now)}
-        found: dict[str, Value] = {name: of.in_scales(value, day) for name, value in gap.items()}
-        found |= {
-            f"apy_still_share_{n}": mean([float(size < 1e-9) for size in last(of.sizes, day, n)])
-            for n in (7, 30)
+        features: dict[str, Value] = {
+            name: series.in_scales(value, day) for name, value in gap.items()
         }
-        spikes = [of.spike(then) for then in self.days]
-        found |= {
+        for n in (7, 30):
+            still = [float(size < 1e-9) for size in last(series.sizes, day, n)]
+            features[f"apy_still_share_{n}"] = mean(still)
+        spikes = [series.spike(then) for then in self.days]
+        features |= {
             "apy_spike": spikes[day],
             "apy_spike_yesterday": earlier(spikes, day, 1),
             "apy_spike_share_30": mean(last(spikes, day, 30)),
         }
-        found |= {
+        features |= {
             "apy_level": None if now is None else math.asinh(now / 0.1),
             "apy_lowest_30": min(last(apy, day, 30), default=None),
         }
-        scale = of.scale(day)
-        found["apy_scale_relative"] = (
+        scale = series.scale(day)
+        features["apy_scale_relative"] = (
             None if now is None or scale is None else math.log(scale / (abs(now) + 0.1))
         )
-        return found | self.slopes[day]
+        return features | self.slopes[day]
 
     @cached_property
     def slopes(self) -> list[dict[str, Value]]:
-        of = self.apy_series
-        effects = [within(8.0, ratio(of.moves[then], of.scale(then))) for then in self.days]
-        found: list[dict[str, Value]] = [{} for _ in self.days]
+        series = self.apy_series
+        effects = [within(8.0, ratio(series.moves[then], series.scale(then))) for then in self.days]
+        slopes_of_days: list[dict[str, Value]] = [{} for _ in self.days]
         for name, n in (("momentum", 0), ("reversion_7", 7), ("reversion_30", 30)):
             gaps = [
                 within(
-                    8.0, ratio(less(mean(last(self.apy, then, n)), self.apy[then]), of.scale(then))
+                    8.0,
+                    ratio(less(mean(last(self.apy, then, n)), self.apy[then]), series.scale(then)),
                 )
                 for then in self.days
             ]
             causes = gaps if n else effects
             for day in self.days:
                 slope = ridge_slope(effects, causes, day)
-                found[day] |= {
+                slopes_of_days[day] |= {
                     f"apy_{name}_slope": slope,
                     f"apy_{name}_step": slope * (causes[day] or 0.0),
                 }
-        return found
+        return slopes_of_days
 
     def flow(self, day: int) -> Value:
         """Returns the APY that would pay the median of the last seven days' payments."""
@@ -134,27 +137,29 @@ class PoolOracle:
         return ratio(median(last(paid, day, 7)), self.tvl[day] or None)
 
     def tvl_features(self, day: int) -> dict[str, Value]:
-        of, level, now = self.tvl_series, self.log_tvl, self.log_tvl[day]
-        gap = {f"tvl_move_{back}": earlier(of.moves, day, back) for back in range(4)}
+        series, level, now = self.tvl_series, self.log_tvl, self.log_tvl[day]
+        gap = {f"tvl_move_{back}": earlier(series.moves, day, back) for back in range(4)}
         gap |= {f"tvl_change_{back}": less(now, earlier(level, day, back)) for back in (7, 30)}
         gap |= {f"tvl_mean_gap_{n}": less(mean(last(level, day, n)), now) for n in (3, 7, 30)}
         gap |= {"tvl_median_gap_7": less(median(last(level, day, 7)), now)}
         gap |= {f"tvl_std_{n}": deviation(last(level, day, n)) for n in (7, 30)}
-        gap |= {"tvl_abs_move_30": mean(last(of.sizes, day, 30))}
-        scale = of.scale(day)
+        gap |= {"tvl_abs_move_30": mean(last(series.sizes, day, 30))}
+        scale = series.scale(day)
         return {
             "tvl_level": now,
             "tvl_scale_level": None if scale is None else math.log(scale),
-            **{name: of.in_scales(value, day) for name, value in gap.items()},
+            **{name: series.in_scales(value, day) for name, value in gap.items()},
         }
 
     def calendar(self, day: int) -> dict[str, Value]:
-        seen = [then for then in range(day + 1) if self.apy_seen[then] or self.tvl_seen[then]]
-        apy_seen = [then for then in range(day + 1) if self.apy_seen[then]]
+        observed = [
+            then for then in range(day + 1) if self.apy_observed[then] or self.tvl_observed[then]
+        ]
+        apy_observed = [then for then in range(day + 1) if self.apy_observed[then]]
         return {
-            "age_days": min(day - seen[0] + 1, 90) if seen else 0,
-            "observed_30": sum(self.apy_seen[max(0, day - 29) : day + 1]),
-            "days_since_observed": min(day - apy_seen[-1], 90) if apy_seen else 90,
+            "age_days": min(day - observed[0] + 1, 90) if observed else 0,
+            "observed_30": sum(self.apy_observed[max(0, day - 29) : day + 1]),
+            "days_since_observed": min(day - apy_observed[-1], 90) if apy_observed else 90,
             "weekday": (self.first_day + dt.timedelta(days=day)).weekday(),
         }
 
@@ -162,11 +167,11 @@ class PoolOracle:
 class Series:
     """A level with its moves and scales: APY itself, or log(1 + TVL)."""
 
-    def __init__(self, level: list[Value], seen: list[bool], floor: Sequence[Value]) -> None:
+    def __init__(self, level: list[Value], observed: list[bool], floor: Sequence[Value]) -> None:
         self.level, self.floor = level, floor
-        self.moves = one_day_moves(level, seen)
+        self.moves = one_day_moves(level, observed)
         self.sizes = [None if move is None else abs(move) for move in self.moves]
-        self.over_gaps = sizes_over_gaps(level, seen)
+        self.over_gaps = sizes_over_gaps(level, observed)
         self.scales = [self._scale(day) for day in range(len(level))]
 
     def scale(self, day: int) -> Value:
@@ -218,22 +223,22 @@ class Series:
         }
 
 
-def one_day_moves(level: Sequence[Value], seen: Sequence[bool]) -> list[Value]:
+def one_day_moves(level: Sequence[Value], observed: Sequence[bool]) -> list[Value]:
     return [
         None,
         *(
-            less(level[day], level[day - 1]) if seen[day] and seen[day - 1] else None
+            less(level[day], level[day - 1]) if observed[day] and observed[day - 1] else None
             for day in range(1, len(level))
         ),
     ]
 
 
-def sizes_over_gaps(level: Sequence[Value], seen: Sequence[bool]) -> list[Value]:
+def sizes_over_gaps(level: Sequence[Value], observed: Sequence[bool]) -> list[Value]:
     """Returns the distance to the observation before, divided by the root of the days between."""
     sizes: list[Value] = [None] * len(level)
     before: tuple[int, float] | None = None
     for day, value in enumerate(level):
-        if value is None or not seen[day]:
+        if value is None or not observed[day]:
             continue
         if before is not None:
             sizes[day] = abs(value - before[1]) / math.sqrt(day - before[0])
@@ -244,9 +249,11 @@ def sizes_over_gaps(level: Sequence[Value], seen: Sequence[bool]) -> list[Value]
 def ridge_slope(effects: Sequence[Value], causes: Sequence[Value], day: int) -> float:
     """Returns the slope of the last 60 days' effects on the causes a day before, with a ridge."""
     pairs = [(effects[then], causes[then - 1]) for then in range(max(1, day - 59), day + 1)]
-    known = [(effect, cause) for effect, cause in pairs if effect is not None and cause is not None]
-    return math.fsum(effect * cause for effect, cause in known) / (
-        math.fsum(cause * cause for _, cause in known) + 10.0
+    complete = [
+        (effect, cause) for effect, cause in pairs if effect is not None and cause is not None
+    ]
+    return math.fsum(effect * cause for effect, cause in complete) / (
+        math.fsum(cause * cause for _, cause in complete) + 10.0
     )
 
 

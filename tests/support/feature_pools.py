@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,9 +31,11 @@ def spec(
     return FeatureSpec(first_day, as_of, horizon, level, min_history_days)
 
 
-def task_rows(rows: pd.DataFrame, wanted: FeatureSpec | None = None) -> pd.DataFrame:
+def task_rows(rows: pd.DataFrame, features: FeatureSpec | None = None) -> pd.DataFrame:
     """Returns a task's rows, sorted by pool and day, in batches of arbitrary size."""
-    batches = list(rows_of_pools(wanted or spec())(metric_rows(rows).to_batches(max_chunksize=57)))
+    batches = list(
+        rows_of_pools(features or spec())(metric_rows(rows).to_batches(max_chunksize=57))
+    )
     return (
         pa.Table.from_batches(batches).to_pandas()
         if batches
@@ -41,17 +44,14 @@ def task_rows(rows: pd.DataFrame, wanted: FeatureSpec | None = None) -> pd.DataF
 
 
 def oracle_of(rows: pd.DataFrame) -> PoolOracle:
-    """Returns one pool's metrics; days may be missing."""
+    """Return the oracle of one pool's metrics; days may be missing."""
     days = pd.date_range(rows["date"].min(), END)
     dense = rows.set_index(pd.to_datetime(rows["date"])).reindex(days)
-    apy, tvl = (
-        [None if pd.isna(value) else float(value) for value in dense[name]]
-        for name in ("actual_apy", "actual_tvl")
-    )
-    apy_seen, tvl_seen = (
+    apy, tvl = (_values(dense[name]) for name in ("actual_apy", "actual_tvl"))
+    apy_observed, tvl_observed = (
         (dense[f"{name}_staleness_days"] == 0).tolist() for name in ("apy", "tvl")
     )
-    return PoolOracle(apy, tvl, apy_seen, tvl_seen, rows["date"].min())
+    return PoolOracle(apy, tvl, apy_observed, tvl_observed, rows["date"].min())
 
 
 def irregular(days: int, *, seed: int) -> pd.DataFrame:
@@ -62,16 +62,24 @@ def irregular(days: int, *, seed: int) -> pd.DataFrame:
         np.exp(12 + np.cumsum(0.05 * random.standard_normal(days))),
     )
     apy[days // 5 : days // 3] = apy[days // 5]
-    shown_apy, shown_tvl = (
-        [None if random.random() < 0.1 else float(value) for value in values]
-        for values in (apy, tvl)
-    )
-    shown_apy[days // 2 : days // 2 + 12] = [None] * 12
-    return pool_rows("a", shown_apy, shown_tvl)
+    observed_apy, observed_tvl = (_with_missing_values(values, random) for values in (apy, tvl))
+    observed_apy[days // 2 : days // 2 + 12] = [None] * 12
+    return pool_rows("a", observed_apy, observed_tvl)
+
+
+def _values(column: Iterable[Any]) -> list[float | None]:
+    return [None if pd.isna(value) else float(value) for value in column]
+
+
+def _with_missing_values(
+    values: Iterable[float], random: np.random.Generator
+) -> list[float | None]:
+    """Replace a tenth of the values by None."""
+    return [None if random.random() < 0.1 else float(value) for value in values]
 
 
 def storm_then_calm() -> pd.DataFrame:
-    """The pool is volatile until the look-back of the last day begins."""
+    """A pool that is volatile until the look-back of the last day begins."""
     random = np.random.default_rng(4)
     wild, calm = (
         5 + 50 * random.standard_normal(300) ** 2,

@@ -146,18 +146,15 @@ def store(engine: Engine, rows: pd.DataFrame) -> None:
     """Inserts the rows as the metrics job does: metrics table and staleness."""
     records = [dict(zip(SCHEMA.names, values, strict=True)) for values in _tuples(rows)]
     ages = ("apy_staleness_days", "tvl_staleness_days")
+    metrics, staleness = [], []
+    for record in records:
+        metrics.append({name: value for name, value in record.items() if name not in ages})
+        if [record[name] for name in ages] != [0, 0]:
+            staleness.append({name: record[name] for name in ("pool_id", "date", *ages)})
     with engine.begin() as connection:
-        connection.execute(
-            insert(metrics_table_of(engine)),
-            [{name: row[name] for name in row if name not in ages} for row in records],
-        )
-        aged = [
-            {name: row[name] for name in ("pool_id", "date", *ages)}
-            for row in records
-            if [row[name] for name in ages] != [0, 0]
-        ]
-        if aged:
-            connection.execute(insert(value_staleness), aged)
+        connection.execute(insert(metrics_table_of(engine)), metrics)
+        if staleness:
+            connection.execute(insert(value_staleness), staleness)
 
 
 def _tuples(rows: pd.DataFrame) -> list[tuple[object, ...]]:
@@ -171,7 +168,7 @@ def _carried(values: Sequence[float | None]) -> tuple[list[float | None], list[i
     last, age = None, 0
     for value in values:
         last, age = (value, 0) if value is not None else (last, age + 1)
-        known = last is not None and age <= MAX_CARRY
-        carried.append(float(last) if known and last is not None else None)
-        ages.append(age if known else None)
+        has_value = last is not None and age <= MAX_CARRY
+        carried.append(float(last) if has_value and last is not None else None)
+        ages.append(age if has_value else None)
     return carried, ages

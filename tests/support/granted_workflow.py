@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Rights:
     def granted(self, member: str) -> set[str]:
         """Return every permission of the member's roles."""
         roles = {grant["role"] for grant in self._policies.grants() if grant["member"] == member}
-        return {permission for role in roles for permission in self._policies.permissions_of(role)}
+        return set(chain.from_iterable(map(self._policies.permissions_of, roles)))
 
     def allows(self, permission: Needed) -> bool:
         allowed = permission.permission != self._without and self._policies.allows(

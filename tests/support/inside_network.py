@@ -1,6 +1,5 @@
-"""Args:
-private network for tests: the fakes that an operator's container meets, a release of this
-    checkout, and the command line outside.
+"""A private network for tests: the fakes that an operator's container calls, a release of this
+checkout, and a command line outside.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ AT_ONCE = BatchScript(pending_seconds=0, running_seconds=0, usage_delay_seconds=
 
 @dataclass
 class Network:
-    """Settings and command line of the operator; batches are yesterday's, by the fake."""
+    """Settings and command line of an operator. The fake dates batches to the day before."""
 
     settings: Settings
     run: WorkflowsHere

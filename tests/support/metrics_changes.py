@@ -47,11 +47,11 @@ def document(content: str, number: int) -> Any:
 
 @dataclass(frozen=True)
 class Snapshots:
-    """`count` rows of a pool, the first `back` days ago and each later one `every` days after the
-    one before; inserted last day first if `backwards`.
+    """`count` rows of a pool, the first `back` days ago, each later one `every` days after the row
+    before.
 
-    `slot`: inserted by that open transaction, which is begun for it if need be; None: committed at
-    once.
+    They are inserted last day first if `backwards`. `slot` is the open transaction that inserts
+    them, which is begun if necessary; None commits at once.
     """
 
     pool: int
@@ -66,8 +66,8 @@ class Snapshots:
 
 @dataclass(frozen=True)
 class Again:
-    """Another row beside the pool's `which`-th (modulo their number), `seconds` after it: an exact
-    copy, or another content.
+    """A row `seconds` after the pool's row number `which` (modulo the number of rows): an exact
+    copy, or with other content.
     """
 
     pool: int
@@ -79,7 +79,7 @@ class Again:
 
 @dataclass(frozen=True)
 class Impossible:
-    """A row of 2017 or of more than a year ahead."""
+    """A row of 2017, or more than a year in the future."""
 
     pool: int
     future: bool
@@ -87,7 +87,7 @@ class Impossible:
 
 @dataclass(frozen=True)
 class Activity:
-    """What `pools.is_active` says of a pool; "absent": it has no row there."""
+    """Sets `pools.is_active` of a pool; "absent" deletes its row there."""
 
     pool: int
     active: bool | str | None
@@ -95,7 +95,7 @@ class Activity:
 
 @dataclass(frozen=True)
 class Price:
-    """The close of a day set, to another value, or to one that is bad."""
+    """Sets the close of a day to another value, or to an invalid one."""
 
     symbol: str
     back: int
@@ -104,7 +104,7 @@ class Price:
 
 @dataclass(frozen=True)
 class Gas:
-    """A day's gas set, to another value, to a bad one, or taken away (NULL)."""
+    """Sets the gas of a day to another value, to an invalid one, or to NULL."""
 
     back: int
     gwei: float | None
@@ -112,15 +112,16 @@ class Gas:
 
 @dataclass(frozen=True)
 class Days:
-    """Time goes on without data."""
+    """Days without data pass."""
 
     count: int
 
 
 @dataclass(frozen=True)
 class Transaction:
-    """A transaction is begun without a row yet, commits, or rolls back; on a slot where that is not
-    possible nothing happens.
+    """A transaction is begun without a row, commits, or rolls back.
+
+    Nothing happens if the slot does not allow it.
     """
 
     slot: int
@@ -129,8 +130,9 @@ class Transaction:
 
 @dataclass(frozen=True)
 class Deleted:
-    """The raw rows of `count` days of a pool taken away, the first of these days `back` days ago.
-    No incremental run can know.
+    """Deletes the raw rows of `count` days of a pool, the first one `back` days ago.
+
+    An incremental run cannot notice.
     """
 
     pool: int
@@ -140,8 +142,8 @@ class Deleted:
 
 @dataclass(frozen=True)
 class Pruned:
-    """Raw rows that the last run knew taken away, whole days of them: of one pool or of all
-    (`pool` None), of every `every`-th day that is at least `back` days ago.
+    """Deletes raw rows of whole days that the last run knew: of one pool or of all (`pool` None),
+    every `every`-th day that is at least `back` days ago.
     """
 
     pool: int | None
@@ -151,8 +153,9 @@ class Pruned:
 
 @dataclass(frozen=True)
 class Fetched:
-    """The days that `Pruned` would take away are deleted and fetched again under new ids, with
-    those that were pruned before if the source still has them.
+    """Deletes the days of a `Pruned` and inserts them again with new ids.
+
+    `with_pruned` adds days that were pruned before.
     """
 
     pool: int | None
@@ -163,7 +166,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Limits:
-    """Other settings: the next run is a full one."""
+    """Other settings, which require a full run."""
 
     max_fill_days: int
     max_apy_percent: float
@@ -242,8 +245,9 @@ _limits = st.builds(Limits, st.sampled_from((7, 2, 0)), st.sampled_from((1e6, 60
 
 @st.composite
 def changes(draw: st.DrawFn) -> list[Change]:
-    """What happened since the last run: about one change for each pool, among them some that touch
-    all. It shrinks to nothing.
+    """Changes since the last run: about one for each pool, some of them for all pools.
+
+    Shrinks to no change.
     """
     losses = draw(st.sampled_from((0, 0, 1, 2)))
     drawn = [
@@ -255,7 +259,7 @@ def changes(draw: st.DrawFn) -> list[Change]:
 
 
 def deletions() -> st.SearchStrategy[list[Deleted]]:
-    """Some days of some pools, among them whole histories."""
+    """Deletions of some days of some pools; some of them delete a whole history."""
     return st.lists(
         st.builds(Deleted, _pools, _backs, st.sampled_from((1, 2, 9, 40, 300))),
         min_size=1,
@@ -265,29 +269,31 @@ def deletions() -> st.SearchStrategy[list[Deleted]]:
 
 @st.composite
 def rows_meanwhile(draw: st.DrawFn) -> list[Snapshots]:
-    """Rows that are committed while a run is under way."""
+    """Rows that are committed during a run."""
     return [replace(draw(_rows), slot=None) for _ in range(draw(st.integers(0, 5)))]
 
 
 @st.composite
 def beginnings(draw: st.DrawFn) -> list[Snapshots]:
-    """The first pools' weeks before the first run: a row every so many days, so that some are
-    carried and some too old for that.
+    """The first pools' weeks before the first run: some days are carried, others are too old for
+    that.
     """
-    return [
-        Snapshots(
-            pool,
-            draw(st.integers(1, 65)),
-            draw(st.integers(1, 40)),
-            draw(_steps),
-            draw(_seconds_of_day),
-            draw(_goods),
-            False,
-            None,
-        )
-        for pool in range(FIRST_POOLS)
-        for _ in range(draw(st.integers(0, 2)))
-    ]
+    snapshots = []
+    for pool in range(FIRST_POOLS):
+        for _ in range(draw(st.integers(0, 2))):
+            snapshots.append(
+                Snapshots(
+                    pool,
+                    draw(st.integers(1, 65)),
+                    draw(st.integers(1, 40)),
+                    draw(_steps),
+                    draw(_seconds_of_day),
+                    draw(_goods),
+                    False,
+                    None,
+                )
+            )
+    return snapshots
 
 
 _steps, _goods = st.sampled_from((1, 1, 1, 2, 3, 7, 8, 9)), st.sampled_from(GOOD)

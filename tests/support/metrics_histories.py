@@ -37,29 +37,31 @@ BAD_DOCUMENTS: list[Any] = [None, 5, "text", [], {}, {"apy": None, "tvlUsd": "Na
 
 
 def world(seed: int, *, pools: int = 40, days: int = 80, max_fill_days: int = 7) -> World:
-    """A world of `pools` pools over at most `days` days from START; `now` is noon of the day after
+    """Generate `pools` pools over at most `days` days from START; `now` is noon of the day after
     the last complete one.
     """
     random = Random(seed)
     now = datetime.combine(START + timedelta(days=days), time(12), UTC)
-    made = World(now=now, max_fill_days=max_fill_days, max_tvl_usd=1e9, max_apy_percent=1e6)
+    generated = World(now=now, max_fill_days=max_fill_days, max_tvl_usd=1e9, max_apy_percent=1e6)
     for index in range(pools):
         pool = f"{seed}-pool-{index:03d}"
         kind = KINDS[index % len(KINDS)]
-        made.rows += [RawRow(0, pool, moment, document) for moment, document in kind(random, days)]
+        generated.rows += [
+            RawRow(0, pool, moment, document) for moment, document in kind(random, days)
+        ]
         if random.random() < 0.25:
-            made.inactive.add(pool)
-    random.shuffle(made.rows)
-    made.rows = [
+            generated.inactive.add(pool)
+    random.shuffle(generated.rows)
+    generated.rows = [
         RawRow(number, row.pool_id, row.timestamp, row.document)
-        for number, row in enumerate(made.rows, start=1)
+        for number, row in enumerate(generated.rows, start=1)
     ]
-    _market(made, random, days)
-    return made
+    _market(generated, random, days)
+    return generated
 
 
 def as_text(document: Any, key: str) -> str | None:
-    """What PostgreSQL's `->>` gives for a JSON value as Python has it."""
+    """The text that PostgreSQL's `->>` gives for a JSON value that Python has parsed."""
     value = document.get(key) if isinstance(document, dict) else None
     return value if value is None or isinstance(value, str) else json.dumps(value)
 
@@ -79,8 +81,9 @@ def _number(random: Random, value: float) -> Any:
 def _walk(
     random: Random, days: int, gap: Callable[[], int], *, missing: float = 0.05, bad: float = 0.0
 ) -> list[tuple[datetime, Any]]:
-    """A random walk of APY and TVL with `gap()` days to the next observed one, some values missing,
-    some bad, days with several snapshots.
+    """A random walk of APY and TVL, observed every `gap()` days.
+
+    Some values are missing, some are invalid, and some days have several snapshots.
     """
     rows: list[tuple[datetime, Any]] = []
     apy, tvl, day = (
@@ -178,18 +181,18 @@ KINDS = (
 )
 
 
-def _market(made: World, random: Random, days: int) -> None:
+def _market(generated: World, random: Random, days: int) -> None:
     for symbol, level in (("ETH", 3000.0), ("BTC", 60000.0)):
         for day in range(5, days):
             if random.random() < 0.8:
                 moment = datetime.combine(
                     START + timedelta(days=day), time(random.choice([0, 23])), UTC
                 )
-                made.prices[moment, symbol] = random.choice(
+                generated.prices[moment, symbol] = random.choice(
                     [level + day, f"{level + day / 7:.8f}", level, -1.0, "NaN", None, "?", 1e12]
                 )
     for day in range(2, days):
         if random.random() < 0.7:
-            made.gas[START + timedelta(days=day)] = random.choice(
+            generated.gas[START + timedelta(days=day)] = random.choice(
                 [float(day), 0.0, None, -3.0, float("nan")]
             )

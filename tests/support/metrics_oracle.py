@@ -12,17 +12,18 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
 
 DAY = timedelta(days=1)
-INFINITE = {sign + word for sign in ("", "+", "-") for word in ("inf", "infinity")}
+INFINITE = {"".join(parts) for parts in product(("", "+", "-"), ("inf", "infinity"))}
 
 
 @dataclass(frozen=True)
 class RawRow:
-    """One raw snapshot; `document` is the JSON value as Python has it."""
+    """One raw snapshot; `document` is the parsed JSON value."""
 
     id: int
     pool_id: str
@@ -32,9 +33,11 @@ class RawRow:
 
 @dataclass
 class World:
-    """Everything a run sees. Prices: (timestamp, symbol) -> JSON value of the close in USD. Gas:
-    day -> gwei or None. stored: each day's last accepted row as the runs before found it, which
-    stands in where raw rows are gone; reached: the end of those runs.
+    """Everything that a run reads.
+
+    prices: JSON value of the close (USD) by timestamp and symbol. gas: gwei by day, or None.
+    stored: each day's last accepted row in earlier runs, which replaces raw rows that are gone.
+    reached: the end of those runs.
     """
 
     rows: list[RawRow] = field(default_factory=list)
@@ -51,11 +54,11 @@ class World:
 
 
 class Unusable(Exception):
-    """A value that must go to quarantine; the text is the reason."""
+    """A value that must be quarantined; the text is the reason."""
 
 
 def number(value: Any, name: str) -> float | None:
-    """A JSON value as a number, None where it is missing (null or NaN)."""
+    """Return a JSON value as a number, None if it is missing (null or NaN)."""
     if value is None or (isinstance(value, str) and value.lower() == "nan"):
         return None
     if isinstance(value, str) and value.lower() in INFINITE:
@@ -71,7 +74,10 @@ def number(value: Any, name: str) -> float | None:
 
 
 def values(row: RawRow, world: World) -> tuple[float | None, float | None]:
-    """APY (percent) and TVL (USD) of an acceptable row. Raises: Unusable."""
+    """Return APY (percent) and TVL (USD) of an acceptable row.
+
+    Raises: Unusable.
+    """
     if row.timestamp.year < 2018:
         raise Unusable("timestamp_before_2018")
     if row.timestamp > world.now:
@@ -94,7 +100,7 @@ def values(row: RawRow, world: World) -> tuple[float | None, float | None]:
 
 
 def quarantine(world: World) -> dict[int, str]:
-    """Row id -> reason, for each row that must not be used."""
+    """Return the reason of each row that must not be used, by row id."""
     reasons = {}
     for row in world.rows:
         try:
@@ -105,8 +111,10 @@ def quarantine(world: World) -> dict[int, str]:
 
 
 def run_end(world: World) -> date | None:
-    """Exclusive: the day after the newest raw day, at most today, and never before what was
-    reached; None without rows of a complete day.
+    """Return the day after the last day that a run computes.
+
+    It is the day after the newest raw day, at most today, and never before `reached`; None without
+    rows of a complete day.
     """
     days = [
         row.timestamp.date()
@@ -118,27 +126,29 @@ def run_end(world: World) -> date | None:
 
 
 def placeholders(world: World, accepted: Iterable[RawRow]) -> list[RawRow]:
-    """Stored rows of days without an accepted row, unless the row itself is there and rejected."""
+    """Return stored rows of days without an accepted row, unless the row still exists and is
+    rejected.
+    """
     days = {(row.pool_id, row.timestamp.date()) for row in accepted}
     there = {content(row) for row in world.rows}
-    found = []
+    rows = []
     for day, row in world.stored.items():
         if day not in days and content(row) not in there:
             try:
                 values(row, world)
             except Unusable:
                 continue
-            found.append(row)
-    return found
+            rows.append(row)
+    return rows
 
 
 def content(row: RawRow) -> tuple[str, datetime, str]:
-    """What makes two rows the same one, whatever their ids."""
+    """Return what identifies a row regardless of its id."""
     return row.pool_id, row.timestamp, json.dumps(row.document)
 
 
 def metrics(world: World) -> dict[tuple[str, date], dict[str, float | int | None]]:
-    """Every row of pool_daily_metrics and value_staleness that a full run makes."""
+    """Return the rows of pool_daily_metrics and value_staleness after a full run."""
     end = run_end(world)
     if end is None:
         return {}
@@ -160,7 +170,7 @@ def metrics(world: World) -> dict[tuple[str, date], dict[str, float | int | None
 
 
 def market(world: World, days: Iterable[date]) -> dict[date, dict[str, float | None]]:
-    """Prices and gas as each of the days knew them."""
+    """Return prices and gas by day, from values that each day could know."""
     eth, btc, gas = _closes(world, "ETH"), _closes(world, "BTC"), _gas(world)
     return {
         day: {
@@ -180,29 +190,31 @@ def _pool(
     observed = {row.timestamp.date(): values(row, world) for row in snapshots}
     first, last = min(observed), end - DAY if alive else max(observed)
     calendar = [first + number * DAY for number in range((last - first).days + 1)]
-    apy, tvl = (
-        {day: _carried(observed, day, which, world.max_fill_days) for day in calendar}
-        for which in (0, 1)
-    )
+    apy = {day: _carried(observed, day, 0, world.max_fill_days) for day in calendar}
+    tvl = {day: _carried(observed, day, 1, world.max_fill_days) for day in calendar}
     apys = {day: value for day, (value, _) in apy.items()}
-    return {
-        day: {
-            "actual_apy": apy[day][0],
-            "actual_tvl": tvl[day][0],
-            "apy_staleness_days": apy[day][1],
-            "tvl_staleness_days": tvl[day][1],
-            "apy_delta_today_yesterday": _minus(apys[day], apys.get(day - DAY)),
-            **{f"rolling_apy_{days}d": _mean(_window(apys, day, days)) for days in (7, 30)},
-            **{f"stddev_apy_{days}d": _deviation(_window(apys, day, days)) for days in (7, 30)},
-            **{
-                f"stddev_apy_{days}d_delta": _minus(
-                    _deviation(_window(apys, day, days)), _deviation(_window(apys, day - DAY, days))
-                )
-                for days in (7, 30)
-            },
-        }
-        for day in calendar
+    return {day: _row(apy[day], tvl[day], apys, day) for day in calendar}
+
+
+def _row(
+    apy: tuple[float | None, int | None],
+    tvl: tuple[float | None, int | None],
+    apys: Mapping[date, float | None],
+    day: date,
+) -> dict[str, float | int | None]:
+    row: dict[str, float | int | None] = {
+        "actual_apy": apy[0],
+        "actual_tvl": tvl[0],
+        "apy_staleness_days": apy[1],
+        "tvl_staleness_days": tvl[1],
+        "apy_delta_today_yesterday": _minus(apys[day], apys.get(day - DAY)),
     }
+    for days in (7, 30):
+        window, window_before = _window(apys, day, days), _window(apys, day - DAY, days)
+        row[f"rolling_apy_{days}d"] = _mean(window)
+        row[f"stddev_apy_{days}d"] = _deviation(window)
+        row[f"stddev_apy_{days}d_delta"] = _minus(_deviation(window), _deviation(window_before))
+    return row
 
 
 def _carried(
@@ -219,8 +231,8 @@ def _carried(
 
 
 def _window(by_day: Mapping[date, float | None], day: date, days: int) -> list[float]:
-    found = (by_day.get(day - back * DAY) for back in range(days))
-    return [value for value in found if value is not None]
+    window = (by_day.get(day - back * DAY) for back in range(days))
+    return [value for value in window if value is not None]
 
 
 def _mean(window: list[float]) -> float | None:
@@ -237,12 +249,12 @@ def _minus(today: float | None, yesterday: float | None) -> float | None:
 
 def _closes(world: World, symbol: str) -> dict[date, float]:
     closes = {}
-    for (moment, of), value in sorted(world.prices.items(), key=lambda item: item[0]):
+    for (moment, symbol_of_price), value in sorted(world.prices.items(), key=lambda item: item[0]):
         try:
             close = number(value, "price")
         except Unusable:
             continue
-        if of == symbol and close is not None and 0 < close <= world.max_price_usd:
+        if symbol_of_price == symbol and close is not None and 0 < close <= world.max_price_usd:
             closes[moment.date()] = close
     return closes
 
@@ -256,32 +268,32 @@ def _gas(world: World) -> dict[date, float]:
 
 
 def _latest(by_day: Mapping[date, float], day: date) -> float | None:
-    days = [known for known in by_day if known <= day]
+    days = [known_day for known_day in by_day if known_day <= day]
     return by_day[max(days)] if days else None
 
 
 def differences(
-    found: Mapping[Any, Mapping[str, Any]],
+    actual: Mapping[Any, Mapping[str, Any]],
     expected: Mapping[Any, Mapping[str, Any]],
     columns: Iterable[str],
     *,
     absolute: float = 0.0,
     since: date = date.min,
 ) -> list[str]:
-    """Where two tables differ, in words: missing and extra rows, NULL against a value, NaN
-    (always), values apart by more than 1e-9 of the row's scale.
+    """Describe the differences of two tables: missing and extra rows, NULL against a value, NaN
+    (always), and values more than 1e-9 of the row's scale apart.
 
-    Deviations and changes are differences of the window's values: their rounding is relative to
-    these, not to themselves. Rows before `since` are not compared.
+    Deviations and changes are differences of the window's values, so their rounding is relative to
+    these. Rows before `since` are not compared.
     """
     columns = tuple(columns)
-    wanted = {key for key in expected if key[1] >= since}
-    problems = [f"missing row {key}" for key in sorted(wanted - found.keys())] + [
-        f"extra row {key}" for key in sorted(found.keys() - wanted)
+    keys = {key for key in expected if key[1] >= since}
+    problems = [f"missing row {key}" for key in sorted(keys - actual.keys())] + [
+        f"extra row {key}" for key in sorted(actual.keys() - keys)
     ]
-    for key in sorted(wanted & found.keys()):
+    for key in sorted(keys & actual.keys()):
         for column in columns:
-            left, right = found[key][column], expected[key][column]
+            left, right = actual[key][column], expected[key][column]
             if left is None and right is None:
                 continue
             if left is None or right is None or math.isnan(left):
@@ -299,20 +311,20 @@ def differences(
 def differences_of_tables(
     table: Mapping[Any, Mapping[str, Any]], expected: Mapping[Any, Mapping[str, Any]]
 ) -> list[str]:
-    """`differences` of what the database holds: APY-like columns and prices are rounded to four
-    decimals at least, TVL to two.
+    """Compare stored values, which are rounded to at least four decimals (APY-like columns, prices)
+    or two (TVL).
     """
-    columns = {name for row in expected.values() for name in row}
-    found = {
-        key: {name: None if row[name] is None else float(row[name]) for name in columns}
-        for key, row in table.items()
-    }
+    columns = set(chain.from_iterable(expected.values()))
+    actual = {key: _as_floats(row, columns) for key, row in table.items()}
     rounded = [({"actual_tvl"}, 0.0051), (columns - {"actual_tvl"}, 0.000051)]
-    return [
-        problem
-        for names, absolute in rounded
-        for problem in differences(found, expected, names, absolute=absolute)
-    ]
+    problems = []
+    for names, absolute in rounded:
+        problems += differences(actual, expected, names, absolute=absolute)
+    return problems
+
+
+def _as_floats(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, float | None]:
+    return {name: None if row[name] is None else float(row[name]) for name in columns}
 
 
 def _scale(expected: Mapping[Any, Mapping[str, Any]], key: tuple[str, date], column: str) -> float:

@@ -22,13 +22,13 @@ def settings_of(database: Settings, world: World) -> Settings:
 
 
 def put_rows(engine: Engine, rows: Iterable[RawRow]) -> None:
-    """Insert raw rows under their own ids, as one transaction that begins now."""
+    """Insert raw rows with their own ids in one transaction that begins now."""
     with engine.begin() as connection:
         insert_rows(connection, rows)
 
 
 def insert_rows(connection: Connection, rows: Iterable[RawRow]) -> None:
-    """As `put_rows`, inside the connection's transaction."""
+    """Insert raw rows inside the connection's transaction."""
     into = (
         "INSERT INTO raw_defillama_pool_history (id, pool_id, timestamp, raw_json_data) OVERRIDING"
         " SYSTEM VALUE"
@@ -47,16 +47,14 @@ def insert_rows(connection: Connection, rows: Iterable[RawRow]) -> None:
 
 
 def put_market(engine: Engine, world: World) -> None:
-    """Upsert prices and gas, and say in `pools` which pools are active."""
+    """Upsert prices, gas, and which pools are active."""
     prices = [
         {"at": at, "symbol": symbol, "document": json.dumps({"USD": {"close": close}})}
         for (at, symbol), close in world.prices.items()
     ]
     gas = [{"date": day, "gas": value} for day, value in world.gas.items()]
-    names = [
-        {"pool": pool, "active": pool not in world.inactive}
-        for pool in {row.pool_id for row in world.rows}
-    ]
+    pools = {row.pool_id for row in world.rows}
+    names = [{"pool": pool, "active": pool not in world.inactive} for pool in pools]
     statements = (
         (
             prices,
@@ -109,7 +107,7 @@ def put(engine: Engine, world: World) -> None:
 
 
 def job_rows(engine: Engine) -> dict[tuple[str, date], dict[str, Any]]:
-    """The metrics table with the ages of each day of a calendar, every column, numbers exact as
+    """Return the metrics table with the ages of each day, every column; numbers are exact as
     stored.
     """
     ages = ", ".join(
@@ -130,7 +128,9 @@ def job_rows(engine: Engine) -> dict[tuple[str, date], dict[str, Any]]:
 
 
 def quarantined_raw_rows(engine: Engine) -> dict[int, dict[str, Any]]:
-    """Entries of quarantine by the id that their raw row has now; copies of one row share one."""
+    """Return entries of quarantine by the present id of their raw row; copies of a row share one
+    entry.
+    """
     query = (
         "SELECT h.id AS raw_id, q.* FROM yieldspark.quarantine AS q JOIN raw_defillama_pool_history"
         f" AS h ON h.pool_id = q.pool_id AND {snapshot_identity('h')}::text = q.source_id WHERE"
@@ -142,7 +142,7 @@ def quarantined_raw_rows(engine: Engine) -> dict[int, dict[str, Any]]:
 def put_into_quarantine(
     engine: Engine, raw_id: int, reason: str, resolution: str | None = None, at: Any = None
 ) -> None:
-    """As a run that rejected the raw row leaves it, or a person that decided `at` a moment."""
+    """Quarantine a raw row like a run that rejects it, or like a person who decides at `at`."""
     execute(
         engine,
         "INSERT INTO yieldspark.quarantine (run_id, source_table, source_id, pool_id, timestamp,"

@@ -62,7 +62,7 @@ def owner_tables(server: Settings, owner_template: str) -> Iterator[Settings]:
 
 @pytest.fixture
 def owner_database(owner_tables: Settings) -> Settings:
-    """The same, migrated."""
+    """Settings of a migrated database with the owner's tables."""
     migrate(make_engine(owner_tables))
     return owner_tables
 
@@ -98,7 +98,7 @@ def role_with(
     role, password = f"jobs_{secrets.token_hex(6)}", secrets.token_hex(8)
     admin = make_engine(database)
     with admin.begin() as connection:
-        # the guide's own statement makes the role with a password that is none
+        # the guide's statement creates the role with a placeholder for its password
         renamed = re.sub(r"\b(GRANT|TO|AUTHORIZATION|ROLE) yieldspark\b", rf"\1 {role}", statements)
         if owner:
             connection.exec_driver_sql(f"SET LOCAL ROLE {owner}")
@@ -138,11 +138,9 @@ def put_as_owner(engine: Engine, world: World) -> None:
     """Insert a generated world like the owner's jobs: ids come from the sequence, in the order of
     the rows.
     """
+    pools = sorted({row.pool_id for row in world.rows})
     values: dict[str, list[dict[str, Any]]] = {
-        "pools": [
-            {"pool": pool, "active": pool not in world.inactive}
-            for pool in sorted({row.pool_id for row in world.rows})
-        ],
+        "pools": [{"pool": pool, "active": pool not in world.inactive} for pool in pools],
         "raw_defillama_pool_history": [
             {
                 "pool": row.pool_id,

@@ -5,6 +5,7 @@ whose windows reach over the differences.
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import product
 from random import Random
 
 from tests.support.metrics_oracle import RawRow, World
@@ -29,7 +30,9 @@ def _pool(
 
 
 def history(today: date) -> World:
-    """`today` has rows of its first hour; the run is at noon, or later."""
+    """A world whose last day, `today`, has rows of its first hour only; the run is at noon or
+    later.
+    """
     random, start = Random(7), today - timedelta(days=DAYS)
     every = list(range(DAYS + 1))
     gone = [day for day in every if not 20 <= day < 35]
@@ -47,12 +50,12 @@ def history(today: date) -> World:
     ]
     bad = [row for row in rows if row.pool_id == "j-quarantined"][25]
     rows[rows.index(bad)] = RawRow(0, bad.pool_id, bad.timestamp, {"apy": 5.0, "tvlUsd": -1})
-    prices = {
-        (datetime.combine(start + timedelta(days=day), time(23), UTC), symbol): level + day
-        for symbol, level in (("ETH", 3000.0), ("BTC", 60000.0))
-        for day in range(6, DAYS)
-        if day not in (25, 26)
-    }
+    days_with_prices = [day for day in range(6, DAYS) if day not in (25, 26)]
+    levels = (("ETH", 3000.0), ("BTC", 60000.0))
+    prices = {}
+    for (symbol, level), day in product(levels, days_with_prices):
+        moment = datetime.combine(start + timedelta(days=day), time(23), UTC)
+        prices[moment, symbol] = level + day
     gas: dict[date, float | None] = {
         start + timedelta(days=day): 10.25 + day for day in range(4, DAYS) if day != 33
     }

@@ -26,7 +26,7 @@ class Resource:
         return list(self.values.get(name) or [])
 
     def texts_of(self, *names: str) -> list[str]:
-        """Every text under one of these attribute names, however deep."""
+        """Return every text under one of these attribute names, at any depth."""
         return [
             value
             for name, value in _attributes(self.values)
@@ -42,21 +42,30 @@ class Plan:
 
     @cached_property
     def resources(self) -> list[Resource]:
-        listed = self.document["planned_values"]["root_module"]["resources"]
+        entries = self.document["planned_values"]["root_module"]["resources"]
         return [
-            Resource(one["address"], one["type"], one["name"], one.get("index"), one["values"])
-            for one in listed
-            if one["mode"] == "managed"
+            Resource(
+                entry["address"], entry["type"], entry["name"], entry.get("index"), entry["values"]
+            )
+            for entry in entries
+            if entry["mode"] == "managed"
         ]
 
     def of_type(self, kind: str) -> list[Resource]:
-        return [one for one in self.resources if one.type == kind]
+        return [resource for resource in self.resources if resource.type == kind]
 
-    def one(self, kind: str, name: str, index: str | None = None) -> Resource:
-        """Raises: AssertionError where there is not exactly one."""
-        found = [one for one in self.of_type(kind) if (one.name, one.index) == (name, index)]
-        assert len(found) == 1, f"{len(found)} resources {kind}.{name} with index {index}"
-        return found[0]
+    def resource(self, kind: str, name: str, index: str | None = None) -> Resource:
+        """Return the resource.
+
+        Raises: AssertionError if there is not exactly one.
+        """
+        matching = [
+            resource
+            for resource in self.of_type(kind)
+            if (resource.name, resource.index) == (name, index)
+        ]
+        assert len(matching) == 1, f"{len(matching)} resources {kind}.{name} with index {index}"
+        return matching[0]
 
     @property
     def variables(self) -> list[str]:
@@ -72,19 +81,21 @@ class Plan:
     @cached_property
     def settings_text(self) -> str:
         """The content of settings.env."""
-        text: str = self.one("google_storage_bucket_object", "settings").values["content"]
+        text: str = self.resource("google_storage_bucket_object", "settings").values["content"]
         return text
 
     def setting(self, name: str) -> str:
-        """A value of settings.env; an empty text where it has none."""
+        """Return a value of settings.env; an empty text if it has none."""
         lines = dict(line.split("=", 1) for line in self.settings_text.splitlines())
         return lines.get(name, "")
 
     def references(self, resource: Resource, attribute: str) -> list[str]:
-        """What the configuration takes an attribute's value from."""
+        """Return the references that the configuration takes an attribute's value from."""
         configured = self.document["configuration"]["root_module"]["resources"]
         address = f"{resource.type}.{resource.name}"
-        expressions = next(one["expressions"] for one in configured if one["address"] == address)
+        expressions = next(
+            entry["expressions"] for entry in configured if entry["address"] == address
+        )
         return list(expressions.get(attribute, {}).get("references", []))
 
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_network
+from itertools import chain
 
 from tests.support.plan_document import Plan, Resource
 from tests.support.right_rules import RIGHT_RULES
@@ -37,17 +38,14 @@ DATABASE_VERSIONS = {f"POSTGRES_{version}" for version in range(14, 19)}
 def findings(plan: Plan) -> list[str]:
     """Return a message for every fault of the plan."""
     rules = (*RULES, *RIGHT_RULES, *RUN_RULES)
-    return [finding for rule in rules for finding in rule(plan)]
+    return list(chain.from_iterable(rule(plan) for rule in rules))
 
 
 def _apis(plan: Plan) -> Iterator[str]:
     services = plan.of_type("google_project_service")
     enabled = {resource.values["service"].removesuffix(".googleapis.com") for resource in services}
-    needed = {
-        api
-        for prefix, api in API_OF_TYPE.items()
-        if any(resource.type.startswith(prefix) for resource in plan.resources)
-    }
+    types = {resource.type for resource in plan.resources}
+    needed = {api for prefix, api in API_OF_TYPE.items() if _any_starts_with(types, prefix)}
     for api in sorted((needed | set(APIS_OF_THE_RUN)) - enabled):
         yield f"the API {api}.googleapis.com is not turned on"
     for resource in services:
@@ -67,21 +65,22 @@ def _bucket_settings(plan: Plan) -> Iterator[str]:
 
 
 def _lifecycles(plan: Plan) -> Iterator[str]:
-    code = plan.one("google_storage_bucket", "code")
+    code = plan.resource("google_storage_bucket", "code")
     if not any(versioning.get("enabled") for versioning in code.blocks("versioning")):
         yield f"{code.address}: without versioning a deleted release is gone"
     for name in ("code", "models"):
-        bucket = plan.one("google_storage_bucket", name)
+        bucket = plan.resource("google_storage_bucket", name)
         if any(_deletes_live(rule) for rule in bucket.blocks("lifecycle_rule")):
             yield f"{bucket.address}: a lifecycle rule deletes objects that are in use"
-    staging = plan.one("google_storage_bucket", "staging")
-    ages = [
-        condition.get("age")
-        for rule in staging.blocks("lifecycle_rule")
-        for condition in rule["condition"]
-    ]
+    staging = plan.resource("google_storage_bucket", "staging")
+    conditions = [rule["condition"] for rule in staging.blocks("lifecycle_rule")]
+    ages = [condition.get("age") for condition in chain.from_iterable(conditions)]
     if ages != [30]:
         yield f"{staging.address}: objects are deleted after {ages} days, not after 30"
+
+
+def _any_starts_with(types: Iterable[str], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in types)
 
 
 def _deletes_live(rule: dict[str, list[dict[str, object]]]) -> bool:
@@ -99,7 +98,7 @@ def _bucket_names(plan: Plan) -> Iterator[str]:
 
 
 def _network(plan: Plan) -> Iterator[str]:
-    network = plan.one("google_compute_network", "main")
+    network = plan.resource("google_compute_network", "main")
     if network.values.get("auto_create_subnetworks"):
         yield f"{network.address}: has a subnet in every region"
     if network.values.get("delete_default_routes_on_create"):
@@ -109,16 +108,16 @@ def _network(plan: Plan) -> Iterator[str]:
     for resource in plan.resources:
         if "default" in resource.texts_of("network", "subnetwork", "private_network"):
             yield f"{resource.address}: stands in the default network"
-    batches = plan.one("google_compute_subnetwork", "batches")
+    batches = plan.resource("google_compute_subnetwork", "batches")
     if not batches.values.get("private_ip_google_access"):
         yield f"{batches.address}: without Private Google Access a batch reaches no bucket"
-    run = plan.one("google_compute_subnetwork", "run")
+    run = plan.resource("google_compute_subnetwork", "run")
     if ip_network(run.values["ip_cidr_range"]).prefixlen > 26:
         yield f"{run.address}: is smaller than /26, and Cloud Run takes blocks of 16 addresses"
 
 
 def _firewall(plan: Plan) -> Iterator[str]:
-    own = [plan.one("google_compute_subnetwork", "batches").values["ip_cidr_range"]]
+    own = [plan.resource("google_compute_subnetwork", "batches").values["ip_cidr_range"]]
     rules = plan.of_type("google_compute_firewall")
     if len(rules) != 1:
         yield f"{len(rules)} firewall rules, and the batches need one"
@@ -132,7 +131,7 @@ def _firewall(plan: Plan) -> Iterator[str]:
 
 
 def _database(plan: Plan) -> Iterator[str]:
-    instance = plan.one("google_sql_database_instance", "main")
+    instance = plan.resource("google_sql_database_instance", "main")
     settings = instance.blocks("settings")[0]
     address, backup = settings["ip_configuration"][0], settings["backup_configuration"][0]
     expected = {
@@ -171,7 +170,7 @@ def _protections(plan: Plan) -> Iterator[str]:
     for resource in plan.resources:
         if resource.type in PROTECTED and not resource.values.get("deletion_protection"):
             yield f"{resource.address}: deletion_protection is off"
-    instance = plan.one("google_sql_database_instance", "main")
+    instance = plan.resource("google_sql_database_instance", "main")
     if not instance.blocks("settings")[0].get("deletion_protection_enabled"):
         yield f"{instance.address}: the service's own deletion protection is off"
 

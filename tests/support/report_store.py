@@ -48,9 +48,8 @@ EMPTY_STATUS = {
 
 
 def fill(engine: Engine, *, pool_count: int = 8, names: dict[int, str] | None = None) -> None:
-    """Adds pools p0, p1, ..: the higher the number, the larger the TVL.
-
-    p0 has a carried value on the last day and a fallback as its forecast.
+    """Add pools p0, p1, ..; a higher number has a larger TVL. p0 has a carried value on the last
+    day and a fallback as its forecast.
     """
     rows: dict[Any, list[dict[str, Any]]] = {
         table: []

@@ -93,7 +93,7 @@ def _additive(plan: Plan) -> Iterator[str]:
 
 def _deletes_code(plan: Plan) -> Iterator[str]:
     """Only latest.json may be deleted in the code bucket."""
-    code = plan.one("google_storage_bucket", "code").values["name"]
+    code = plan.resource("google_storage_bucket", "code").values["name"]
     latest = f"resource.name == 'projects/_/buckets/{code}/objects/latest.json'"
     for grant in plan.of_type("google_storage_bucket_iam_member"):
         conditions = [condition["expression"] for condition in grant.blocks("condition")]

@@ -18,10 +18,10 @@ from tests.support.plan_document import Plan, Resource
 from workflows.pipeline_lint.rules import check_source
 
 CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
-CRON_NAMES = {
-    name: number
-    for names in ("jan feb mar apr may jun jul aug sep oct nov dec", "mon tue wed thu fri sat sun")
-    for number, name in enumerate(names.split(), start=1)
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+CRON_NAMES = {name: number for number, name in enumerate(MONTHS, start=1)} | {
+    name: number for number, name in enumerate(WEEKDAYS, start=1)
 }
 MOST_RETRIES = 5
 """Cloud Scheduler's limit of retry_count."""
@@ -54,31 +54,36 @@ def _cron_number(text: str) -> int:
 
 
 def _workflow(plan: Plan) -> Iterator[str]:
-    workflow = plan.one("google_workflows_workflow", "pipeline")
+    workflow = plan.resource("google_workflows_workflow", "pipeline")
     for fault in check_source(workflow.values["source_contents"])[:3]:
         yield f"{workflow.address}: {fault}"
 
 
 def _code_bucket(plan: Plan) -> Iterator[str]:
-    """Whoever reads releases reads them from the one bucket."""
-    bucket = plan.one("google_storage_bucket", "code").values["name"]
-    named: list[tuple[str, Any]] = [("settings.env", plan.setting("CODE_BUCKET"))]
+    """Check that every reader of releases uses the code bucket."""
+    bucket = plan.resource("google_storage_bucket", "code").values["name"]
+    bucket_names: list[tuple[str, Any]] = [("settings.env", plan.setting("CODE_BUCKET"))]
     for workflow in plan.of_type("google_workflows_workflow"):
-        named.append(
+        bucket_names.append(
             (workflow.address, (workflow.values["user_env_vars"] or {}).get("CODE_BUCKET"))
         )
     for job in plan.of_type("google_cloud_run_v2_job"):
-        named.append((job.address, _variables(job).get("CODE_BUCKET")))
+        bucket_names.append((job.address, _variables(job).get("CODE_BUCKET")))
     for trigger in plan.of_type("google_cloudbuild_trigger"):
-        named.append((trigger.address, (trigger.values["substitutions"] or {}).get("_CODE_BUCKET")))
-    for where, name in named:
+        bucket_names.append(
+            (trigger.address, (trigger.values["substitutions"] or {}).get("_CODE_BUCKET"))
+        )
+    for where, name in bucket_names:
         if name != bucket:
             yield f"{where}: the code bucket is {name!r} there, and {bucket!r} is made"
     others = {"STAGING_BUCKET": "staging", "MLFLOW_ARTIFACTS_URI": "models"}
     for setting, resource in others.items():
-        made = plan.one("google_storage_bucket", resource).values["name"]
-        if plan.setting(setting).removeprefix("gs://").partition("/")[0] != made:
-            yield f"settings.env: {setting} is {plan.setting(setting)}, and {made!r} is made"
+        bucket_of_resource = plan.resource("google_storage_bucket", resource).values["name"]
+        if plan.setting(setting).removeprefix("gs://").partition("/")[0] != bucket_of_resource:
+            yield (
+                f"settings.env: {setting} is {plan.setting(setting)}, and {bucket_of_resource!r} is"
+                " made"
+            )
 
 
 def _container(job: Resource) -> dict[str, Any]:
@@ -87,7 +92,9 @@ def _container(job: Resource) -> dict[str, Any]:
 
 
 def _variables(job: Resource) -> dict[str, str]:
-    return {one["name"]: one["value"] for one in _container(job)["containers"][0]["env"]}
+    return {
+        variable["name"]: variable["value"] for variable in _container(job)["containers"][0]["env"]
+    }
 
 
 def _jobs(plan: Plan) -> Iterator[str]:
@@ -121,9 +128,9 @@ def _schedules(plan: Plan) -> Iterator[str]:
             yield f"{job.address}: Google's APIs take an OAuth token alone"
 
 
-def _nightly_argument(plan: Plan) -> Iterator[str]:
-    job = plan.one("google_cloud_scheduler_job", "jobs", "nightly")
-    workflow = plan.one("google_workflows_workflow", "pipeline")
+def _daily_run_argument(plan: Plan) -> Iterator[str]:
+    job = plan.resource("google_cloud_scheduler_job", "jobs", "nightly")
+    workflow = plan.resource("google_workflows_workflow", "pipeline")
     target = job.blocks("http_target")[0]
     if not target["uri"].endswith(f"/workflows/{workflow.values['name']}/executions"):
         yield f"{job.address}: {target['uri']} does not start {workflow.values['name']}"
@@ -155,4 +162,4 @@ def _settings(plan: Plan) -> Iterator[str]:
         yield f"settings.env: {error}"
 
 
-RUN_RULES = (_workflow, _code_bucket, _jobs, _schedules, _nightly_argument, _settings)
+RUN_RULES = (_workflow, _code_bucket, _jobs, _schedules, _daily_run_argument, _settings)

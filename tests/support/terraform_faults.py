@@ -11,9 +11,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Fault:
-    """Args:
-    fault: `old` in the file is replaced by `new`; `finding` is part of the rules' message.
-        `file` is relative to the checkout.
+    """A fault of the configuration and the rule that finds it.
+
+    Attributes:
+        file: Path relative to the checkout.
+        old: Text that `new` replaces.
+        new: Faulty text.
+        finding: Part of the rules' message.
     """
 
     file: str

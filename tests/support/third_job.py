@@ -19,7 +19,7 @@ THIRD_JOB = JobSpec(
 
 
 @contextmanager
-def one_more_job() -> Iterator[None]:
+def third_job_added() -> Iterator[None]:
     """Add the third job to the table of jobs."""
     with patch.object(jobs, "JOBS", (*jobs.JOBS, THIRD_JOB)):
         yield

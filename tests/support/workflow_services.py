@@ -1,7 +1,5 @@
-"""Args:
-cloud for tests of the workflow: all fakes at one address and on one virtual clock, a release
-    with the builder's batches, and executions of pipeline.yaml by the interpreter or the PyPI
-    emulator.
+"""A cloud for tests of the workflow: all fakes at one address and on one virtual clock, a release
+with the builder's batches, and executions of pipeline.yaml by the interpreter or the PyPI emulator.
 """
 
 from __future__ import annotations
@@ -204,12 +202,8 @@ class World:
     @property
     def cancels(self) -> list[str]:
         """Return the paths of requests that cancel something."""
-        return [
-            request.path
-            for service in (self.dataproc, self.cloud_run)
-            for request in service.asked
-            if request.path.endswith(":cancel")
-        ]
+        requests = [*self.dataproc.asked, *self.cloud_run.asked]
+        return [request.path for request in requests if request.path.endswith(":cancel")]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from pathlib import Path
 from threading import Thread
 
@@ -40,8 +41,8 @@ def terraform(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Terr
 @pytest.fixture(scope="module")
 def refusals(terraform: Terraform) -> str:
     """What one plan says to all of `BAD_VALUES`, on one line."""
-    words = [word for name, (bad, _) in BAD_VALUES.items() for word in ("-var", f"{name}={bad}")]
-    return _refused(terraform, *words)
+    pairs = [("-var", f"{name}={bad}") for name, (bad, _) in BAD_VALUES.items()]
+    return _refused(terraform, *chain.from_iterable(pairs))
 
 
 def _refused(terraform: Terraform, *words: str) -> str:
@@ -94,7 +95,7 @@ def test_a_bad_value_is_named_with_what_is_allowed(name: str, refusals: str) -> 
 def test_values_that_do_not_go_together_and_a_region_are_named(
     variables: list[str], words: str, terraform: Terraform
 ) -> None:
-    values = [word for variable in variables for word in ("-var", variable)]
+    values = list(chain.from_iterable(("-var", variable) for variable in variables))
     assert words in _refused(terraform, *values)
 
 

@@ -59,7 +59,7 @@ def test_the_plan_makes_what_the_inventory_lists(plan: Plan) -> None:
 
 def test_the_workflow_is_the_repositorys_own_to_the_byte(plan: Plan) -> None:
     """Terraform's templates and the workflow's expressions are both written ${..}."""
-    workflow = plan.one("google_workflows_workflow", "pipeline")
+    workflow = plan.resource("google_workflows_workflow", "pipeline")
     source = (PROJECT / "workflows" / "pipeline.yaml").read_text(encoding="utf-8")
     assert workflow.values["source_contents"] == source
 
@@ -74,7 +74,7 @@ def test_the_trigger_sets_what_the_build_takes(plan: Plan) -> None:
 
 
 def test_no_secret_is_in_the_plan(plan: Plan) -> None:
-    user = plan.one("google_sql_user", "yieldspark")
+    user = plan.resource("google_sql_user", "yieldspark")
     assert user.values.get("password_wo") is None
     assert "secret_data" not in json.dumps(plan.document["planned_values"])
 

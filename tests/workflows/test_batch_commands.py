@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -39,10 +38,7 @@ from tests.support.dataproc_cases import (
     batch_request,
     cloud_variables,
 )
-from tests.support.metrics_oracle import RawRow
-from tests.support.metrics_store import put_rows
 from tests.support.processes import PROJECT, environment_of
-from tests.support.third_job import THIRD_JOB, one_more_job
 from workflows.clients import dataproc
 from workflows.clients.dataproc import Batches
 from workflows.clients.executions import ExecutionNotSucceeded
@@ -85,7 +81,7 @@ class Cloud:
 
 @contextmanager
 def served(folder: Path, script: BatchScript, *more: Service) -> Iterator[Cloud]:
-    """Both fakes with one small release in the code bucket. Args: more are other doubles."""
+    """Serve both fakes with a small release in the code bucket. `more` are other fakes."""
     storage = FakeStorage(folder / "storage", ["acme-code", "acme-staging"])
 
     def put(uri: str, content: bytes) -> None:
@@ -133,194 +129,12 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
 SUBMIT = ("submit", "calculate_metrics", "--rows", "1000000")
 
 
-def test_submit_waits_for_its_batch(cloud: Cloud) -> None:
-    actual = cloud.run.json(*SUBMIT)
-    (create,) = cloud.created()
-    assert re.fullmatch(f"metrics-{UUID}", create.query["batchId"])
-    assert create.query["requestId"] == create.query["batchId"].replace("metrics-", "m-")
-    body = create.json()
-    assert body["pysparkBatch"]["args"] == ["--batch", create.query["batchId"]]
-    assert body["labels"] == {
-        "app": "yieldspark",
-        "job": "calculate_metrics",
-        "version": VERSION,
-    }
-    assert (actual["batch"], actual["state"], actual["job"]) == (
-        create.query["batchId"],
-        "SUCCEEDED",
-        "calculate_metrics",
-    )
-    assert 0.01 < actual["cost_usd"] < 0.1, "a minute is billed at least"
-    assert (
-        actual["console"]
-        == f"https://console.cloud.google.com/dataproc/batches/europe-west1/{actual['batch']}?project=acme"
-    )
-
-
-def test_concurrent_submits_are_two_batches(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    for _ in range(2):
-        cloud.run.json(*SUBMIT, "--no-wait")
-    ids = [request.query["batchId"] for request in cloud.created()]
-    assert len(set(ids)) == 2
-    assert not any(
-        re.search(r"20\d\d", batch_id.removeprefix("metrics-")[:4]) and batch_id[12:16].isdigit()
-        for batch_id in ids
-    )
-
-
-def test_a_dry_run_prints_the_request_and_sends_nothing(cloud: Cloud) -> None:
-    result = cloud.run(
-        "submit",
-        "calculate_metrics",
-        "--start",
-        "2025-08-01",
-        "--end",
-        "2025-09-01",
-        "--rows",
-        "5",
-        "--dry-run",
-    )
-    assert result.returncode == 0, result.stderr
-    request = json.loads(result.stdout)
-    assert cloud.dataproc.asked == []
-    assert request["batch"]["pysparkBatch"]["args"] == [
-        "--start",
-        "2025-08-01",
-        "--end",
-        "2025-09-01",
-        "--batch",
-        request["batchId"],
-    ]
-    assert (request["parent"], request["rows"], request["rows_from"]) == (PARENT, 5, "--rows")
-    assert PASSWORD not in result.stdout + result.stderr
-
-
-def test_a_forecast_has_its_engine_and_day(cloud: Cloud) -> None:
-    words = (
-        "submit",
-        "forecast_pools",
-        "--engine",
-        "lightgbm",
-        "--as-of",
-        "2025-09-30",
-        "--rows",
-        "5",
-        "--dry-run",
-    )
-    request = json.loads(cloud.run(*words).stdout)
-    assert re.fullmatch(f"forecast-{UUID}", request["batchId"])
-    assert request["batch"]["pysparkBatch"]["args"][:2] == ["--as-of", "2025-09-30"]
-    assert (
-        request["batch"]["runtimeConfig"]["properties"]["spark.dataproc.driverEnv.ENGINE"]
-        == "lightgbm"
-    )
-
-
-WRONG = {
-    "an option of the other job": (
-        ["calculate_metrics", "--as-of", "2025-09-30"],
-        "--as-of is no option of calculate_metrics; allowed: --start, --end, --full-refresh",
-    ),
-    "days for a forecast": (
-        ["forecast_pools", "--start", "2025-08-01", "--end", "2025-09-01"],
-        "--start is no option of forecast_pools; allowed: --as-of",
-    ),
-    "half an interval": (
-        ["calculate_metrics", "--start", "2025-08-01"],
-        "--start and --end go together",
-    ),
-    "no such job": (
-        ["calculate_pool_metrics"],
-        "calculate_pool_metrics is no job; allowed: calculate_metrics, forecast_pools",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_wrong_use_exits_with_2_before_any_request(cloud: Cloud, case: str) -> None:
-    words, sentence = WRONG[case]
-    result = cloud.run("submit", *words, "--json")
-    assert result.returncode == 2
-    assert sentence in json.loads(result.stdout)["error"]
-    assert cloud.dataproc.asked == []
-
-
-def test_submits_a_third_job_that_is_one_entry_of_the_table(cloud: Cloud) -> None:
-    words = ("submit", THIRD_JOB.name, "--rows", "5", "--dry-run")
-    with one_more_job():
-        done = cloud.run(*words, "--start", "2025-08-01", "--end", "2025-09-01", "--json")
-        assert "--end is no option of score_pools; allowed: --start" in done.stdout
-        done = cloud.run(*words)
-    assert done.returncode == 0, done.stderr
-    request = json.loads(done.stdout)
-    assert re.fullmatch(f"scores-{UUID}", request["batchId"])
-    assert request["batch"]["labels"]["job"] == THIRD_JOB.name
-    assert cloud.run(*words).returncode == 2
-
-
-def test_the_size_is_the_plans_where_there_is_a_database(
-    cloud: Cloud, database: Settings, engine: Engine
-) -> None:
-    put_rows(
-        engine,
-        [
-            RawRow(number, "a", datetime(2025, 9, number), {"apy": 5.0, "tvlUsd": 1e6})
-            for number in (1, 2, 3)
-        ],
-    )
-    words = ("submit", "calculate_metrics", "--dry-run")
-    result = cloud.run(*words, **_reaching(database))
-    assert result.returncode == 0, result.stderr
-    planned = json.loads(result.stdout)
-    assert (planned["rows"], planned["rows_from"]) == (3, "the plan")
-    result = cloud.run(*words)
-    assert result.returncode == 0, result.stderr
-    out_of_reach = json.loads(result.stdout)
-    assert out_of_reach["rows"] == 1_000_000
-    assert out_of_reach["rows_from"].startswith(
-        "EXPECTED_ROWS, as there is no plan from here: no connection to PostgreSQL"
-    )
-
-
-def test_a_plan_that_fails_is_no_batch(cloud: Cloud, database: Settings) -> None:
-    result = cloud.run("submit", "forecast_pools", "--engine", "lightgbm", **_reaching(database))
-    assert result.returncode == 1
-    assert (
-        "the plan of forecast_pools fails, and nothing was submitted: pool_daily_metrics has no"
-        " observed APY or TVL" in result.stderr
-    )
-    assert cloud.dataproc.asked == []
-
-
-def test_without_a_database_nothing_is_planned_or_sent(cloud: Cloud) -> None:
-    result = cloud.run("submit", "calculate_metrics", DB_HOST="", STAGING_BUCKET="")
-    assert result.returncode == 2
-    assert "DB_HOST, STAGING_BUCKET not set" in result.stderr
-    assert cloud.dataproc.asked == []
-
-
-def test_a_failed_batch_fails_the_command_with_its_summary(tmp_path: Path) -> None:
-    with served(tmp_path, FAILS) as cloud:
-        result = cloud.run(*SUBMIT, "--json")
-        assert result.returncode == 1
-        actual = json.loads(result.stdout)
-        assert (actual["status"], actual["state"], actual["driver_output"]) == (
-            "failed",
-            "FAILED",
-            ["the login was refused"],
-        )
-        assert actual["error"].startswith(
-            f"batch {actual['batch']} is FAILED: Google Cloud Dataproc Agent reports job failure:"
-            " exit code 3. Look at https"
-        )
-        assert actual["cost_usd"] is not None
-        assert "the login was refused" in result.stderr
-
-
 def test_a_failed_batch_fails_the_run_with_its_last_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The workflow is in pipeline.yaml's place: it raises what that raises of a failed batch."""
+    """A workflow in place of pipeline.yaml raises the error that pipeline.yaml raises for a failed
+    batch.
+    """
     settings: list[Settings] = []
 
     def batch_fails(_execution: str, _argument: Any) -> None:
@@ -424,14 +238,14 @@ def test_a_months_bill_by_the_model_names_its_inputs(cloud: Cloud) -> None:
     assert [entry["platform"] for entry in bill["platforms"]] == ["dataproc", "cloud_run"]
     assert bill["sources"]["region"] == "REGION"
     output = cloud.run("cost", "--pools", "2000", ENGINE="lightgbm").stdout
-    for words in (
+    for fragment in (
         "cloud_run",
         f"{bill['database']['instance_usd']:.2f}",
         "database_tier",
         "terraform's default",
         "2026-11-29",
     ):
-        assert words in output
+        assert fragment in output
 
 
 def test_an_unreachable_ledger_fails_no_batch(tmp_path: Path) -> None:
@@ -447,7 +261,7 @@ def test_an_unreachable_ledger_fails_no_batch(tmp_path: Path) -> None:
 
 @contextmanager
 def _waiting(cloud: Cloud, name: str, stdin: int) -> Iterator[subprocess.Popen[str]]:
-    """`wait` in a process of its own, as far as its first line of progress."""
+    """Start `wait` as a process and wait for its first line of progress."""
     variables = cloud.run.environment | {"PYTHONPATH": str(PROJECT)}
     process = subprocess.Popen(
         [sys.executable, "-c", "from workflows.commands.main import main; main()", "wait", name],
@@ -504,7 +318,10 @@ def test_ctrl_c_at_a_terminal_asks(tmp_path: Path, answer: str, state: str) -> N
 
 @pytest.fixture
 def gcloud(processes: None, tmp_path: Path) -> dict[str, str]:
-    """The variables that lead gcloud to a fake. Skips where it is not installed."""
+    """Yield the variables that direct gcloud to a fake.
+
+    Skips if gcloud is not installed.
+    """
     if not shutil.which("gcloud"):
         pytest.skip("gcloud is not installed here")
     return os.environ | {
@@ -516,12 +333,12 @@ def gcloud(processes: None, tmp_path: Path) -> dict[str, str]:
 
 
 def test_gcloud_itself_submits_lists_and_describes(cloud: Cloud, gcloud: dict[str, str]) -> None:
-    def asked(*words: str) -> Any:
+    def run_gcloud(*arguments: str) -> Any:
         command = [
             "gcloud",
             "dataproc",
             "batches",
-            *words,
+            *arguments,
             "--region=europe-west1",
             "--format=json",
         ]
@@ -531,7 +348,7 @@ def test_gcloud_itself_submits_lists_and_describes(cloud: Cloud, gcloud: dict[st
         return json.loads(result.stdout)
 
     main = batch_request()["pysparkBatch"]["mainPythonFileUri"]
-    submitted = asked(
+    submitted = run_gcloud(
         "submit",
         "pyspark",
         main,
@@ -542,8 +359,8 @@ def test_gcloud_itself_submits_lists_and_describes(cloud: Cloud, gcloud: dict[st
         "--async",
     )
     assert submitted["metadata"]["batch"] == f"{PARENT}/batches/metrics-by-hand"
-    assert [batch["name"] for batch in asked("list")] == [f"{PARENT}/batches/metrics-by-hand"]
-    described = asked("describe", "metrics-by-hand")
+    assert [batch["name"] for batch in run_gcloud("list")] == [f"{PARENT}/batches/metrics-by-hand"]
+    described = run_gcloud("describe", "metrics-by-hand")
     assert (described["state"], described["environmentConfig"]["executionConfig"]["ttl"]) == (
         "SUCCEEDED",
         "7200s",

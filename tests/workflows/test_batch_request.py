@@ -1,5 +1,5 @@
-"""Tests the request that starts a batch: its content for each job, the settings it passes on, and
-its ids.
+"""Tests the request that starts a batch: its content for each job, the settings that it passes on,
+and its ids.
 """
 
 from __future__ import annotations
@@ -145,10 +145,9 @@ def test_the_names_of_the_jars_are_ivys() -> None:
         f"{dependency.get('name')}-{dependency.get('rev')}.jar"
         for dependency in ivy.iter("dependency")
     }
-    assert {
-        beginning: len([name for name in names if name.startswith(beginning)])
-        for beginning in (*JDBC_JARS, *SYNAPSEML_JARS)
-    } == dict.fromkeys((*JDBC_JARS, *SYNAPSEML_JARS), 1)
+    beginnings = (*JDBC_JARS, *SYNAPSEML_JARS)
+    for beginning in beginnings:
+        assert len([name for name in names if name.startswith(beginning)]) == 1, beginning
     assert names == set(RELEASE.jars)
 
 
@@ -249,7 +248,7 @@ def test_every_missing_setting_is_named_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("registry", "words"),
+    ("registry", "message"),
     [
         ({"mlflow_tracking_uri": None, "mlflow_artifacts_uri": None}, "TRACKING_URI is not set,"),
         ({"mlflow_tracking_uri": "sqlite:////models/mlflow.db"}, "TRACKING_URI is sqlite:////mod"),
@@ -260,12 +259,12 @@ def test_every_missing_setting_is_named_at_once() -> None:
     ],
 )
 def test_a_forecast_whose_models_would_end_with_the_batch_is_refused(
-    registry: dict[str, str | None], words: str
+    registry: dict[str, str | None], message: str
 ) -> None:
     with pytest.raises(
         ConfigurationError,
         match=(
-            rf"{words}.* fit a model and lose it\. Set MLFLOW_TRACKING_URI to"
+            rf"{message}.* fit a model and lose it\. Set MLFLOW_TRACKING_URI to"
             r" postgresql\+psycopg2://10\.20\.0\.3/mlflow, with MLFLOW_ARTIFACTS_URI=gs://"
         ),
     ):

@@ -274,7 +274,7 @@ REFUSED_BY_THE_PRODUCT: list[tuple[str, Change, str]] = [
 
 
 def by_name(faults: list[tuple[str, Change, str]]) -> list[Any]:
-    return [pytest.param(change, words, id=name) for name, change, words in faults]
+    return [pytest.param(change, message, id=name) for name, change, message in faults]
 
 
 @pytest.mark.parametrize(("job", "engine"), BATCHES)
@@ -327,19 +327,17 @@ def test_an_image_that_is_not_pinned_is_refused_with_both_forms(image: str) -> N
     assert "or HOST/PROJECT/IMAGE:TAG with a tag that never moves" in str(caught.value)
 
 
-@pytest.mark.parametrize(("change", "words"), by_name(REFUSED_BY_THE_SERVICE))
-def test_the_emulator_refuses_what_the_service_refuses(change: Change, words: str) -> None:
+@pytest.mark.parametrize(("change", "message"), by_name(REFUSED_BY_THE_SERVICE))
+def test_the_emulator_refuses_faults_that_the_service_refuses(change: Change, message: str) -> None:
     (fault,) = request_faults(changed(a_batch(), change))
-    assert re.search(words, fault)
+    assert re.search(message, fault)
 
 
-@pytest.mark.parametrize(("change", "words"), by_name(REFUSED_BY_THE_PRODUCT))
-def test_what_the_service_takes_and_then_fails_or_costs_is_named_before(
-    change: Change, words: str
-) -> None:
+@pytest.mark.parametrize(("change", "message"), by_name(REFUSED_BY_THE_PRODUCT))
+def test_faults_that_the_service_accepts_are_reported_before(change: Change, message: str) -> None:
     batch = changed(a_batch(), change)
     assert request_faults(batch) == []
-    with pytest.raises(ConfigurationError, match=words) as caught:
+    with pytest.raises(ConfigurationError, match=message) as caught:
         check_batch(batch)
     assert "hunter2" not in str(caught.value)
 
@@ -353,11 +351,11 @@ def test_synapseml_needs_a_runtime_of_its_scala(runtime: str, scala: str | None)
         a_batch("forecast_pools", "synapseml"),
         lambda batch: batch["runtimeConfig"].update(version=runtime),
     )
-    words = (
+    message = (
         f"synapseml-lightgbm_2.12-1.1.3.jar is built for Scala 2.12, and runtime {runtime} has"
         f" {scala}"
     )
-    assert (words in batch_errors(batch)) == (scala is not None)
+    assert (message in batch_errors(batch)) == (scala is not None)
 
 
 def test_a_premium_machine_may_have_more_memory() -> None:
@@ -414,7 +412,7 @@ def test_an_empty_batch_lacks_everything() -> None:
     "unreadable",
     [{"pysparkBatch": "job.py"}, {"runtimeConfig": {"properties": []}}, {"labels": ["a"]}],
 )
-def test_what_no_type_can_read_is_one_fault_of_many(unreadable: dict[str, Any]) -> None:
+def test_an_unreadable_value_is_one_fault_of_many(unreadable: dict[str, Any]) -> None:
     (fault,) = request_faults(a_batch() | unreadable)
     assert fault.startswith("Google's types refuse it")
 

@@ -71,7 +71,7 @@ signal.pause()
 
 
 def code(greeting: str) -> bytes:
-    """A release's zip with one module."""
+    """Return a release's zip with one module."""
     stream = BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("greeting.py", f"GREETING = {greeting!r}\n")
@@ -80,7 +80,7 @@ def code(greeting: str) -> bytes:
 
 @dataclass
 class Bucketful:
-    """A bucket of releases, and the container's variables that lead to it."""
+    """A bucket of releases, and the container's variables for it."""
 
     bucket: Bucket
     fake: FakeStorage
@@ -94,16 +94,17 @@ class Bucketful:
     )
 
     def write(self, name: str, content: bytes | object) -> bytes:
-        written = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.bucket.blob(name).upload_from_string(written)
-        return written
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.bucket.blob(name).upload_from_string(data)
+        return data
 
     def release(self, version: str = VERSION, files: Mapping[str, bytes] | None = None) -> None:
-        """As `python -m workflows release` leaves it. Args: files are other than the usual ones, or
-        more.
+        """Write a release like `python -m workflows release`.
+
+        `files` are added or replace the usual ones.
         """
         every = self.files | {"batches.json": BATCHES} | dict(files or {})
-        listed = {
+        files_of_manifest = {
             name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
             for name, content in every.items()
         }
@@ -111,7 +112,7 @@ class Bucketful:
             self.write(release_names.object_name(version, name), content)
         manifest = self.write(
             release_names.object_name(version, release_names.MANIFEST),
-            {"version": version, "commit": version, "files": listed},
+            {"version": version, "commit": version, "files": files_of_manifest},
         )
         self.write(
             release_names.LATEST,
@@ -134,8 +135,8 @@ def releases(tmp_path: Path) -> Iterator[Bucketful]:
 
 
 def start(folder: Path, variables: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    """Start the entry point as in the image: one file in its own folder, with a
-    container's variables.
+    """Start the entry point as in the image: one file in its own folder, with a container's
+    variables.
     """
     (folder / "image").mkdir()
     (folder / "tmp").mkdir()
@@ -222,17 +223,17 @@ def test_a_version_is_the_rollback_and_the_containers_variables_win(
     )
 
 
-def operators_code(says: str) -> bytes:
-    """A release's zip of the operator, with one program."""
+def operators_code(program: str) -> bytes:
+    """Return a release's zip of the operator with one program."""
     stream = BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("__main__.py", says)
+        archive.writestr("__main__.py", program)
         archive.writestr("greeting.py", "GREETING = 'from the zip'\n")
     return stream.getvalue()
 
 
 def test_the_network_to_the_database_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
-    """What answers, a refusal too, ends the wait; an address without a way to it is tried again."""
+    """Any answer, also a refusal, ends the wait; an address without a route is tried again."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         cloud_run_entry.wait_for_network("127.0.0.1", port)
@@ -240,17 +241,23 @@ def test_the_network_to_the_database_is_waited_for(capsys: pytest.CaptureFixture
     cloud_run_entry.wait_for_network("/run/postgresql", 5432)
     cloud_run_entry.wait_for_network("no host has this name", 5432)
     assert capsys.readouterr().err == ""
-    cloud_run_entry.wait_for_network("0100::1", port, seconds=0.1)  # RFC 6666: packets are dropped
+    cloud_run_entry.wait_for_network(
+        "0100::1", port, seconds=0.1
+    )  # RFC 6666: packets to this prefix are discarded
     assert "waiting for the network to 0100::1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [("--", "db", "migrate", "--json"), ("db", "migrate", "--json")])
+@pytest.mark.parametrize(
+    "arguments", [("--", "db", "migrate", "--json"), ("db", "migrate", "--json")]
+)
 @pytest.mark.usefixtures("processes")
 def test_the_process_becomes_the_operators_command(
-    releases: Bucketful, tmp_path: Path, words: tuple[str, ...]
+    releases: Bucketful, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
-    """With its own variables of the release. Files beside its modules are files: it runs from a
-    folder, whose name is no module's of Python.
+    """The process has the release's variables.
+
+    It runs from a folder whose name is no Python module, so that files beside its modules are
+    files.
     """
     variables = {"ENGINE": "lightgbm", "MAX_FILL_DAYS": "4", "ENVIRONMENT": "production"}
     document = {"batches": {}, cloud_run_entry.VARIABLES: variables}
@@ -260,7 +267,7 @@ def test_the_process_becomes_the_operators_command(
             release_names.BATCHES: json.dumps(document).encode(),
         }
     )
-    job = start(tmp_path, releases.variables, "operator", f"--version={VERSION}", *words)
+    job = start(tmp_path, releases.variables, "operator", f"--version={VERSION}", *arguments)
     output, errors = job.communicate()
     assert (job.returncode, errors) == (7, f"operator of version {VERSION}\n")
     printed = json.loads(output)
@@ -464,7 +471,7 @@ def test_a_request_that_is_refused_once_is_made_again(releases: Bucketful, tmp_p
 
 
 def test_the_bucket_is_laid_out_as_releases_are() -> None:
-    """The image has no other file of the product: the names stand in the entry once more."""
+    """The entry repeats the names, because the image has no other file of the product."""
     for name in ("CODE", "OPERATOR", "OPERATOR_CODE", "BATCHES", "MANIFEST", "LATEST"):
         assert getattr(cloud_run_entry, name) == getattr(release_names, name)
     assert release_names.jar_name("one.jar") == f"{cloud_run_entry.JARS}one.jar"

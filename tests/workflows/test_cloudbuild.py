@@ -158,7 +158,7 @@ def test_every_rule_can_fail() -> None:
 
 
 def test_googles_own_types_read_it() -> None:
-    """The service rejects an unknown field too."""
+    """The service also rejects an unknown field."""
     document = BuildFile(TEXT, PROJECT).document
     build = Build.from_json(json.dumps(document))
     assert [step.id for step in build.steps] == [step["id"] for step in document["steps"]]
@@ -174,7 +174,7 @@ def test_googles_own_types_read_it() -> None:
 
 @pytest.mark.usefixtures("processes")
 def test_the_public_schema_takes_it(tmp_path: Path) -> None:
-    """That of check-jsonschema, as it comes with the package: nothing is fetched."""
+    """check-jsonschema has the schema in its package, so nothing is downloaded."""
     broken = tmp_path / "cloudbuild.yaml"
     broken.write_text(TEXT.replace("waitFor: [images]", "waitFor: images"))
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.cloudbuild"]
@@ -185,10 +185,10 @@ def test_the_public_schema_takes_it(tmp_path: Path) -> None:
         check=False,
     )
     assert result.returncode == 1
-    faults_found = [line for line in result.stdout.splitlines() if "::$" in line]
-    assert len(faults_found) == 1, result.stdout + result.stderr
-    assert str(broken) in faults_found[0]
-    assert "steps[4].waitFor" in faults_found[0]
+    faults = [line for line in result.stdout.splitlines() if "::$" in line]
+    assert len(faults) == 1, result.stdout + result.stderr
+    assert str(broken) in faults[0]
+    assert "steps[4].waitFor" in faults[0]
 
 
 def test_the_trigger_sets_the_substitutions_of_the_file() -> None:

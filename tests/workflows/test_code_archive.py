@@ -39,8 +39,9 @@ RESULTS = {
 def _run_from_zip(
     archive: Path, entry: str, arguments: list[str], settings: Settings, **environment: str
 ) -> None:
-    """Run a copy of a job's entry file as a process that finds code in the zip alone. Raises:
-    AssertionError with what it said.
+    """Run a copy of a job's entry file in a process that finds code in the zip alone.
+
+    Raises: AssertionError with its output.
     """
     folder = archive.parent
     copied = shutil.copy(PROJECT / entry, folder)
@@ -67,7 +68,9 @@ def _results(settings: Settings) -> dict[str, list[dict[str, Any]]]:
 
 
 def _few_pools(settings: Settings) -> None:
-    """The sample cut to a dozen pools: enough for a model, quick on a cluster of processes."""
+    """The sample reduced to a dozen pools: enough for a model, and quick on a cluster of
+    processes.
+    """
     load_files(settings, SAMPLE_FILES)
     execute_sql(
         settings,
@@ -82,10 +85,9 @@ CLUSTER = {"SPARK_MASTER": "local-cluster[2,1,2048]"}
 def test_the_metrics_job_on_executors_has_its_code_from_the_zip_alone(
     database: Settings, second_database: Settings, spark: SparkSession, tmp_path: Path
 ) -> None:
-    """The checkout in this process beside the zip on a cluster of two executors. The zip in one
-    process is what `local run` does in test_readme.py.
-
-    Over 20 s: the JVMs of a driver, a worker and two executors start cold.
+    """Compares the checkout in this process with the zip on a cluster of two executors; `local run`
+    in test_readme.py runs the zip in one process. Takes over 20 s: the JVMs of a driver, a worker
+    and two executors start cold.
     """
     archive = tmp_path / "yieldspark.zip"
     archive.write_bytes(build_archive())

@@ -22,8 +22,8 @@ NAME = f"projects/p/locations/us-central1/batches/{BATCH_ID}"
 
 
 def test_the_example_of_the_pricing_page() -> None:
-    """12 DCU and 25 GB of shuffle storage for 24 hours in us-central1: 17.28 USD of computing;
-    int64 come as texts.
+    """12 DCU and 25 GB of shuffle storage for 24 hours in us-central1: 17.28 USD of computing.
+    int64 values are texts in JSON.
     """
     usage = {"milliDcuSeconds": str(12_000 * 86_400), "shuffleStorageGbSeconds": str(25 * 86_400)}
     cost = actual_cost({"name": NAME, "runtimeInfo": {"approximateUsage": usage}})
@@ -47,8 +47,9 @@ def test_there_is_no_cost_before_the_service_reports_usage(batch: dict[str, obje
 
 
 def test_the_services_own_machine_is_the_pages_four_dcu() -> None:
-    """The page: 4 vCPU and 16 GB are 4 DCU; driver and two executors 12; a disk of 400 GB each (its
-    example of `batches describe`).
+    """By the pricing page, 4 vCPU and 16 GB are 4 DCU, so driver and two executors have 12.
+
+    Each has a disk of 400 GB (example of `batches describe`).
     """
     cost = estimate({"name": NAME}, 3600)
     assert cost.dcu_hours == pytest.approx(12, rel=0.001)
@@ -61,7 +62,7 @@ def test_memory_above_eight_gb_a_core_costs_twice() -> None:
         {"runtimeConfig": {"properties": driver | {"spark.driver.memory": size}}}
         for size in ("28g", "38g")
     )
-    # 28 GB asked for and 2.88 of the system; the next 10 cross 32
+    # 28 GB requested and 2.88 of the system; the next 10 exceed 32
     more = 0.1 * (32 - 30.88) + 0.2 * (40.88 - 32)
     assert estimate(above, 3600).dcu_hours - estimate(at_eight, 3600).dcu_hours == pytest.approx(
         more
@@ -88,8 +89,8 @@ def test_the_region_is_the_batchs_own_and_one_without_a_price_is_refused() -> No
 
 
 def test_the_price_table_has_its_day_its_sources_and_a_price_for_each_region() -> None:
-    words = PRICES.read_text(encoding="utf-8")
-    table = tomllib.loads(words)
+    text = PRICES.read_text(encoding="utf-8")
+    table = tomllib.loads(text)
     assert isinstance(table["read_on"], date)
     assert {
         rates.keys() <= {"dcu_hour", "shuffle_gb_month"} and min(rates.values()) > 0
@@ -101,7 +102,7 @@ def test_the_price_table_has_its_day_its_sources_and_a_price_for_each_region() -
         "https://cloud.google.com/sql/pricing",
         "PerfKitBenchmarker",
     ):
-        assert source in words
+        assert source in text
 
 
 def test_a_cloud_run_job_is_billed_for_a_minute_at_least_and_by_the_tier_of_its_region() -> None:

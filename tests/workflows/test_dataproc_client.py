@@ -56,13 +56,15 @@ def test_the_batch_is_polled_and_not_its_operation(cloud: Cloud) -> None:
 
 def test_poll_intervals_grow_and_report_progress(cloud: Cloud) -> None:
     _submitted(cloud)
-    told: list[tuple[str, float]] = []
-    cloud.batches.wait("metrics-1", lambda batch, seconds: told.append((batch["state"], seconds)))
+    reports: list[tuple[str, float]] = []
+    cloud.batches.wait(
+        "metrics-1", lambda batch, seconds: reports.append((batch["state"], seconds))
+    )
     assert cloud.clock.slept[:4] == [2.0, 3.0, 4.5, 6.75]
     assert max(cloud.clock.slept) == 30.0
-    assert told[0] == ("PENDING", 0.0)
-    assert [state for state, _ in told] == sorted(
-        (state for state, _ in told), key=["PENDING", "RUNNING", "SUCCEEDED"].index
+    assert reports[0] == ("PENDING", 0.0)
+    assert [state for state, _ in reports] == sorted(
+        (state for state, _ in reports), key=["PENDING", "RUNNING", "SUCCEEDED"].index
     )
 
 

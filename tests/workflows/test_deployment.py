@@ -42,8 +42,9 @@ STEPS = ["check", "settings", "images", "release", "deploy", "verify"]
 
 @dataclass
 class TwoBuilds:
-    """Two builds of one commit in a new project, each in its own clone; `changed` is the project's
-    state after each.
+    """Two builds of one commit in a new project, each in its own clone.
+
+    `changed` is the project's state after each build.
     """
 
     cloud: DeploymentCloud
@@ -105,14 +106,14 @@ def test_a_build_deploys_its_commit(twice: TwoBuilds) -> None:
 
 
 def test_a_second_build_of_the_commit_changes_nothing(twice: TwoBuilds) -> None:
-    """Its images are there, its release is the same, workflow and job are not touched."""
+    """Its images and its release exist, and neither workflow nor job is changed."""
     second = twice.builds[1]
     assert [(step, result.returncode) for step, result in second.items()] == [
         (step, 0) for step in STEPS
     ]
     assert twice.changed[1] == twice.changed[0]
     requests = [call[0] for call in docker_stand_in.calls(twice.cloud.docker)]
-    # the first build looks, builds, pushes and looks again for each image
+    # the first build looks up, builds, pushes and looks up each image again
     assert requests == ["manifest", "build", "push", "manifest"] * 2 + ["manifest"] * 2
     patched = [entry for entry in twice.cloud.workflows.asked if entry.method == "PATCH"]
     assert [entry.query["updateMask"] for entry in patched] == ["sourceContents"]

@@ -1,5 +1,5 @@
-"""Tests that wrong input stops a deployment step with the value, what is allowed and the next step,
-before anything is released.
+"""Tests that wrong input stops a deployment step before a release, with the value, the allowed
+values and the next step.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PINNED = {
 
 @pytest.fixture
 def checkout(processes: None, tmp_path: Path) -> Path:
-    """A small clone, in which an image can be built."""
+    """A small clone in which an image can be built."""
     folder = tmp_path / "workspace"
     (folder / "container").mkdir(parents=True)
     (folder / "container" / "Dockerfile").write_text(DOCKERFILE)
@@ -72,7 +72,7 @@ def cloud(tmp_path: Path) -> Iterator[DeploymentCloud]:
 
 
 def context_of(checkout: Path, more: Mapping[str, str] | None = None) -> Context:
-    """A step's, as the trigger's build has it."""
+    """Return the context of a step of the trigger's build."""
     values = {
         "COMMIT_SHA": git(checkout, "rev-parse", "HEAD").strip(),
         "CODE_BUCKET": BUCKET,
@@ -95,7 +95,7 @@ def test_a_clone_of_the_commit_is_taken(checkout: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    ("variables", "words"),
+    ("variables", "message"),
     [
         ({"COMMIT_SHA": ""}, "COMMIT_SHA is empty: .* `gcloud builds triggers run`"),
         ({"COMMIT_SHA": "main"}, "COMMIT_SHA='main' is no commit: 40 hexadecimal digits"),
@@ -110,8 +110,8 @@ def test_a_clone_of_the_commit_is_taken(checkout: Path, capsys: pytest.CaptureFi
         ({"DEPLOYMENT_FOLDER": ""}, "DEPLOYMENT_FOLDER is empty"),
     ],
 )
-def test_check_refuses(checkout: Path, variables: dict[str, str], words: str) -> None:
-    with pytest.raises(DeploymentFailed, match=words):
+def test_check_refuses(checkout: Path, variables: dict[str, str], message: str) -> None:
+    with pytest.raises(DeploymentFailed, match=message):
         check(context_of(checkout, variables))
 
 
@@ -145,7 +145,7 @@ def test_check_says_that_builds_submit_sends_no_repository(checkout: Path) -> No
 def test_the_program_ends_with_1_and_releases_nothing(
     cloud: DeploymentCloud, checkout: Path, name: str, variables: dict[str, str], dirty: bool
 ) -> None:
-    """As cloudbuild.yaml starts it, with only the standard library to import."""
+    """Started as in cloudbuild.yaml, with only the standard library."""
     cloud.publish(small_release(SECOND))
     before, context = cloud.changed(), context_of(checkout, variables)
     if dirty:
@@ -170,7 +170,7 @@ def test_the_program_ends_with_1_and_releases_nothing(
 
 
 @pytest.mark.parametrize(
-    ("handed", "words"),
+    ("handed", "message"),
     [
         ({}, r"images\.json can't be read .*: the step `images` writes it"),
         ({"batch": f"{REPOSITORY}/batch:1f0e7c9b"}, "HOST/PATH@sha256:<64 digits> is allowed"),
@@ -178,18 +178,18 @@ def test_the_program_ends_with_1_and_releases_nothing(
     ],
 )
 def test_a_release_without_a_digest_does_not_begin(
-    cloud: DeploymentCloud, checkout: Path, handed: dict[str, str], words: str
+    cloud: DeploymentCloud, checkout: Path, handed: dict[str, str], message: str
 ) -> None:
     cloud.publish(small_release(SECOND))
     context = context_of(checkout, cloud.access())
     save_output(context, settings=SETTINGS, **({"images": handed} if handed else {}))
-    with pytest.raises(DeploymentFailed, match=words):
+    with pytest.raises(DeploymentFailed, match=message):
         release(context)
     assert latest_version(cloud.storage) == SECOND
 
 
 def test_a_release_that_is_refused_ends_the_build(cloud: DeploymentCloud, checkout: Path) -> None:
-    """The commit has no product: `python -m workflows` is not in it."""
+    """The commit has no product, so `python -m workflows` is missing."""
     cloud.publish(small_release(SECOND))
     context = context_of(checkout, cloud.access())
     save_output(context, settings=SETTINGS, images=PINNED)
@@ -219,7 +219,7 @@ def test_the_tag_follows_from_what_the_images_are_made_of(checkout: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("refuse", "words"),
+    ("refuse", "message"),
     [
         ("build: no space left on device", r"`docker build .* failed with exit code 1"),
         (
@@ -230,11 +230,11 @@ def test_the_tag_follows_from_what_the_images_are_made_of(checkout: Path) -> Non
     ],
 )
 def test_reports_an_image_without_a_digest_after_the_push(
-    cloud: DeploymentCloud, checkout: Path, refuse: str, words: str
+    cloud: DeploymentCloud, checkout: Path, refuse: str, message: str
 ) -> None:
     (cloud.docker / "refuse").write_text(refuse)
     context = context_of(checkout, cloud.environment())
-    with pytest.raises(DeploymentFailed, match=words):
+    with pytest.raises(DeploymentFailed, match=message):
         provide_images(context)
     assert not (context.folder / images.OUTPUT_FILE).exists()
 
@@ -242,7 +242,7 @@ def test_reports_an_image_without_a_digest_after_the_push(
 def test_a_container_without_docker_gets_debians_client(
     cloud: DeploymentCloud, checkout: Path, tmp_path: Path
 ) -> None:
-    """apt-get is a stand-in as docker is: installing needs the machine of a build."""
+    """apt-get is a stand-in like docker, because installing requires the machine of a build."""
     programs, calls = tmp_path / "programs", tmp_path / "calls"
     programs.mkdir()
     (programs / "git").symlink_to(str(shutil.which("git")))
@@ -296,7 +296,7 @@ def test_settings_are_read_with_quotes_and_comments() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("REGION", "there, line 1 is no setting: NAME=VALUE is allowed"),
         ("A=1\nregion=x", "line 2 is no setting"),
@@ -304,8 +304,8 @@ def test_settings_are_read_with_quotes_and_comments() -> None:
         ("DB_PASSWORD=hunter2", "line 1 has DB_PASSWORD, and the file must not hold a secret"),
     ],
 )
-def test_settings_that_are_none_are_refused_without_their_value(text: str, words: str) -> None:
-    with pytest.raises(DeploymentFailed, match=words) as raised:
+def test_invalid_settings_are_refused_without_their_value(text: str, message: str) -> None:
+    with pytest.raises(DeploymentFailed, match=message) as raised:
         parse_settings(text, "there")
     assert "hunter2" not in str(raised.value)
 
@@ -351,14 +351,14 @@ def test_verify_names_everything_that_is_otherwise(
     ):
         verify(context)
     output = capsys.readouterr()
-    for words in (
+    for message in (
         f"latest.json names {SECOND}, but this build released {FIRST}",
         f"the source of {WORKFLOW} is not this commit's",
         f"{WORKFLOW} is UNAVAILABLE, and not ACTIVE",
         f"{WORKFLOW} reads CODE_BUCKET=None",
         f"and not {PINNED['cloud-run']}",
     ):
-        assert words in output.out + output.err
+        assert message in output.out + output.err
 
 
 def test_a_manifest_is_compared_with_latest_and_with_the_commit() -> None:
@@ -376,8 +376,8 @@ def test_a_manifest_is_compared_with_latest_and_with_the_commit() -> None:
 def test_no_clobber_succeeds_silently_and_a_generation_does_not(
     cloud: DeploymentCloud, tmp_path: Path
 ) -> None:
-    """Why a release goes through the client, with a generation for each object, and not through
-    `gcloud storage cp --no-clobber`.
+    """Therefore a release uses the client with a generation for each object, and not `gcloud
+    storage cp --no-clobber`.
     """
     (tmp_path / "other").write_bytes(b"other code")
     where = f"gs://{BUCKET}/versions/{FIRST}/yieldspark.zip"

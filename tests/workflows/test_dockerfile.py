@@ -78,28 +78,28 @@ BROKEN = {
         "groupadd --gid 1099 spark | true",
     ),
     "a semicolon": ("a_failure_ends_the_build", "&& groupadd", "; groupadd"),
-    "root at the end": ("the_user_is_sparks", r"USER 1099\s*\Z|USER 1099(?=\n# tini)", "USER 0"),
-    "a user by name": ("the_user_is_sparks", "USER 1099", "USER spark"),
-    "no home": ("the_user_is_sparks", " --create-home", ""),
-    "another group": ("the_user_is_sparks", "groupadd --gid 1099", "groupadd --gid 1000"),
+    "root at the end": ("user_has_id_of_spark", r"USER 1099\s*\Z|USER 1099(?=\n# tini)", "USER 0"),
+    "a user by name": ("user_has_id_of_spark", "USER 1099", "USER spark"),
+    "no home": ("user_has_id_of_spark", " --create-home", ""),
+    "another group": ("user_has_id_of_spark", "groupadd --gid 1099", "groupadd --gid 1000"),
     "Java in batch": (
-        "batch_is_as_dataproc_wants_it",
+        "batch_fits_dataproc",
         "libgomp1 procps",
         "libgomp1 openjdk-17-jre-headless procps",
     ),
     "Spark in batch": (
-        "batch_is_as_dataproc_wants_it",
+        "batch_fits_dataproc",
         "--requirement /opt/yieldspark/batch.txt",
         "--requirement /locked/cloud-run.txt",
     ),
-    "no tini": ("batch_is_as_dataproc_wants_it", "procps tini", "procps"),
+    "no tini": ("batch_fits_dataproc", "procps tini", "procps"),
     "no PYSPARK_PYTHON": (
-        "batch_is_as_dataproc_wants_it",
+        "batch_fits_dataproc",
         "PYSPARK_PYTHON=/usr/local/bin/python3",
         "LANG=C.UTF-8",
     ),
     "a program in batch": (
-        "batch_is_as_dataproc_wants_it",
+        "batch_fits_dataproc",
         "WORKDIR /home/spark",
         'WORKDIR /home/spark\nENTRYPOINT ["/usr/bin/python3"]',
     ),
@@ -108,50 +108,50 @@ BROKEN = {
         "WORKDIR /home/spark",
         "WORKDIR home/spark",
     ),
-    "a password": ("no_secret_is_in_it", "PYTHONUNBUFFERED=1", "DB_PASSWORD=hunter2"),
-    "a token": ("no_secret_is_in_it", "WORKDIR /home/spark", "ARG PIP_TOKEN\nWORKDIR /home/spark"),
+    "a password": ("has_no_secret", "PYTHONUNBUFFERED=1", "DB_PASSWORD=hunter2"),
+    "a token": ("has_no_secret", "WORKDIR /home/spark", "ARG PIP_TOKEN\nWORKDIR /home/spark"),
     "a URL with credentials": (
-        "no_secret_is_in_it",
+        "has_no_secret",
         "PYTHONUNBUFFERED=1",
         "MLFLOW_TRACKING_URI=https://me:hunter2@example.com",
     ),
     "a file that is not there": (
-        "what_is_copied_is_there",
+        "copied_files_exist",
         "COPY container/cloud_run_entry.py",
         "COPY container/entry.py",
     ),
     "a stage that is not there": (
-        "what_is_copied_is_there",
+        "copied_files_exist",
         "COPY --from=locked",
         "COPY --from=base",
     ),
     "what .dockerignore keeps back": (
-        "what_is_copied_is_there",
+        "copied_files_exist",
         "COPY container/cloud_run_entry.py",
         "COPY README.md container/cloud_run_entry.py",
     ),
     "the product's code": (
-        "the_products_code_is_not_in_it",
+        "product_code_is_not_copied",
         "COPY container/cloud_run_entry.py",
         "COPY database/ container/cloud_run_entry.py",
     ),
     "the whole checkout": (
-        "the_products_code_is_not_in_it",
+        "product_code_is_not_copied",
         "COPY container/cloud_run_entry.py",
         "COPY . /opt/code/\nCOPY container/cloud_run_entry.py",
     ),
     "a shell form": (
-        "one_process_is_started",
+        "starts_one_process",
         r"ENTRYPOINT \[.*\]",
         "ENTRYPOINT python3 /opt/yieldspark/cloud_run_entry.py",
     ),
     "a shell": (
-        "one_process_is_started",
+        "starts_one_process",
         r"ENTRYPOINT \[.*\]",
         'ENTRYPOINT ["/bin/sh", "-c", "python3 entry.py & java"]',
     ),
-    "two programs": ("one_process_is_started", r"(ENTRYPOINT \[.*\])", r"\1\nCMD /bin/true"),
-    "no program": ("one_process_is_started", r"ENTRYPOINT \[.*\]", ""),
+    "two programs": ("starts_one_process", r"(ENTRYPOINT \[.*\])", r"\1\nCMD /bin/true"),
+    "no program": ("starts_one_process", r"ENTRYPOINT \[.*\]", ""),
 }
 """What is wrong -> the rule that says so, what stands in the Dockerfile (a regular expression),
 what stands there instead.
@@ -233,8 +233,8 @@ CLOUD = {
 
 
 class BuiltHere:
-    """The Dockerfile's COPY lines, and its RUN lines that are Python's, in a folder instead of an
-    image. Debian's packages are this machine's.
+    """The Dockerfile's COPY lines and its RUN lines of Python, executed in a folder instead of an
+    image; Debian's packages are this machine's.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -264,8 +264,8 @@ class BuiltHere:
     def run(
         self, command: str, folder: Path | None = None, variables: Mapping[str, str] | None = None
     ) -> str:
-        """With the environment's programs, and of this process's variables those alone that lead to
-        packages and Java.
+        """Run with the environment's programs, and of this process's variables only those that lead
+        to packages and Java.
         """
         remaining = {
             name: value
@@ -291,8 +291,9 @@ class BuiltHere:
 
 @pytest.mark.long
 def test_pip_makes_the_images_and_the_jobs_run_in_them(database: Settings, tmp_path: Path) -> None:
-    """Downloads 300 MB, some minutes. The jobs are those of a release of this checkout, started by
-    the image's entry, which finds no checkout.
+    """Downloads 300 MB, which takes some minutes.
+
+    The image's entry, which finds no checkout, starts the jobs of a release of this checkout.
     """
     here = BuiltHere(tmp_path)
     here.build("locked")

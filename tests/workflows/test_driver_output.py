@@ -21,9 +21,9 @@ Writer = Callable[[int, bytes], object]
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Iterator[tuple[DriverOutput, Writer]]:
-    """The reader, and what writes the content of object number N. Another batch's output lies
-    beside it.
+def reader_and_writer(tmp_path: Path) -> Iterator[tuple[DriverOutput, Writer]]:
+    """Yield the reader and a function that writes the content of object number N, next to another
+    batch's output.
     """
     storage = FakeStorage(tmp_path, ["staging"])
 
@@ -39,8 +39,8 @@ def written(tmp_path: Path) -> Iterator[tuple[DriverOutput, Writer]]:
         yield DriverOutput(settings, URI), write
 
 
-def test_reads_on_from_the_last_offset(written: tuple[DriverOutput, Writer]) -> None:
-    output, write = written
+def test_reads_on_from_the_last_offset(reader_and_writer: tuple[DriverOutput, Writer]) -> None:
+    output, write = reader_and_writer
     assert output.read_new() == ""
     write(0, "one\nzwö".encode()[:-1])
     assert output.read_new() == "one\nzw", "half a character waits for its other half"
@@ -51,9 +51,9 @@ def test_reads_on_from_the_last_offset(written: tuple[DriverOutput, Writer]) -> 
 
 
 def test_the_last_lines_may_span_objects(
-    written: tuple[DriverOutput, Writer], monkeypatch: pytest.MonkeyPatch
+    reader_and_writer: tuple[DriverOutput, Writer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output, write = written
+    output, write = reader_and_writer
     assert output.last_lines() == []
     for number in range(3):
         write(
@@ -64,11 +64,13 @@ def test_the_last_lines_may_span_objects(
     assert output.last_lines() == ["line 28", "line 29"]
 
 
-def test_a_bucket_that_is_not_there_is_refused(written: tuple[DriverOutput, Writer]) -> None:
+def test_a_bucket_that_is_not_there_is_refused(
+    reader_and_writer: tuple[DriverOutput, Writer],
+) -> None:
     settings = load_settings(
         _env_file=None,
         project_id="acme",
-        google_api_endpoint=written[0]._client._connection.API_BASE_URL,
+        google_api_endpoint=reader_and_writer[0]._client._connection.API_BASE_URL,
     )
     with pytest.raises(CloudRefused, match="gs://nowhere/x"):
         DriverOutput(settings, "gs://nowhere/x").last_lines()

@@ -57,7 +57,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_from_an_empty_database_to_costs_in_the_ledger(database: Settings, tmp_path: Path) -> None:
-    """Five containers: each fetches the release, compares it with the manifest, and becomes the
+    """Five containers: each downloads the release, compares it with the manifest, and becomes the
     command.
     """
     execute_sql(database, EMPTY)
@@ -71,8 +71,8 @@ def test_from_an_empty_database_to_costs_in_the_ledger(database: Settings, tmp_p
         migrated = inside.run(*MIGRATE)
         assert (migrated.returncode, migrated.stdout) == (0, "the tables are up to date\n")
         assert f"operator of version {VERSION}\n" in migrated.stderr
-        words = [*CONTAINER_ARGUMENTS[INGEST_JOB], "--stablecoins"]
-        run_container(inside.settings, INGEST_JOB, words, str, seconds_between=0.1)
+        arguments = [*CONTAINER_ARGUMENTS[INGEST_JOB], "--stablecoins"]
+        run_container(inside.settings, INGEST_JOB, arguments, str, seconds_between=0.1)
         looked = inside.run("operator", "--", "status", "--json")
         assert json.loads(looked.stdout)["jobs"]["ingest"]["status"] == "succeeded"
         raw = execute_sql(database, "SELECT pool_id FROM raw_defillama_pool_history")
@@ -95,7 +95,7 @@ def test_from_an_empty_database_to_costs_in_the_ledger(database: Settings, tmp_p
 
 
 def _urls(llama: DefiLlamaServer) -> dict[str, str]:
-    """The address of a DefiLlama that has one pool of stablecoins, observed once."""
+    """Yield the address of a DefiLlama with one pool of stablecoins, observed once."""
     llama.pools.append(POOL)
     llama.charts["pool-1"] = [{"timestamp": "2025-08-01T23:00:00.000Z", "tvlUsd": 5e6, "apy": 4.2}]
     return {"defillama_yields_url": llama.url, "defillama_coins_url": llama.url}

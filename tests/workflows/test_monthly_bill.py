@@ -28,7 +28,7 @@ from workflows.spec.platform_choice import CLOUD_RUN, CLOUD_RUN_ROWS, DATAPROC
 METRICS, FORECAST = "calculate_metrics", "forecast_pools"
 
 GOAL_USD = 3.0
-"""Of both jobs as batches, thirty nights, 2,000 pools."""
+"""Cost of both jobs as batches for thirty daily runs of 2,000 pools."""
 
 
 def test_both_jobs_of_two_thousand_pools_reach_the_goal_as_batches() -> None:
@@ -58,7 +58,9 @@ def test_the_metrics_take_longer_on_the_four_cores_of_a_container_than_on_two_ex
 
 
 def test_the_largest_run_of_a_container_is_cheaper_there_than_as_batches() -> None:
-    """PLATFORM=auto goes by what a container holds: by cost alone batches win only beyond that."""
+    """PLATFORM=auto goes by a container's limits, because by cost alone batches are cheaper only
+    beyond them.
+    """
     pools = CLOUD_RUN_ROWS // 365
     bill = modelled_bill(BillInputs(pools=pools))
     assert bill.on(CLOUD_RUN).jobs_usd < bill.on(DATAPROC).jobs_usd
@@ -79,10 +81,8 @@ def test_the_database_is_billed_by_tier_disk_and_backups() -> None:
     assert small.disk_usd == pytest.approx(20 * 0.17)
     assert database_cost(BillInputs(database_tier="db-g1-small")).instance_usd == 730 * 0.035
     two_zones = database_cost(BillInputs(pools=1, database_replicas=2))
-    one_zone = database_cost(BillInputs(pools=1))
-    assert two_zones.usd - two_zones.backup_usd == pytest.approx(
-        2 * (one_zone.usd - one_zone.backup_usd)
-    )
+    zonal = database_cost(BillInputs(pools=1))
+    assert two_zones.usd - two_zones.backup_usd == pytest.approx(2 * (zonal.usd - zonal.backup_usd))
     with pytest.raises(ConfigurationError, match=r"no price of the Cloud SQL tier 'db-perf-1'; it"):
         database_cost(BillInputs(database_tier="db-perf-1"))
 
@@ -136,12 +136,12 @@ def a_run(job: str = FORECAST, **more: Any) -> PastRun:
     return PastRun(job=job, **values | more)
 
 
-def known_by(*runs: PastRun, **inputs: Any) -> KnownInputs:
+def inputs_from(*runs: PastRun, **inputs: Any) -> KnownInputs:
     return with_measured(BillInputs(**inputs), SOURCES, runs)
 
 
 def test_without_past_runs_the_model_stands() -> None:
-    assert known_by() == KnownInputs(BillInputs(), SOURCES, {})
+    assert inputs_from() == KnownInputs(BillInputs(), SOURCES, {})
 
 
 def test_past_runs_replace_the_model_and_are_named() -> None:
@@ -155,7 +155,7 @@ def test_past_runs_replace_the_model_and_are_named() -> None:
         )
         for day, seconds in ((1, 50.0), (2, 100.0), (3, 9_000.0))
     ]
-    inputs = known_by(*runs, a_run(seconds=345.0), a_run(seconds=1_045.0, refits=1))
+    inputs = inputs_from(*runs, a_run(seconds=345.0), a_run(seconds=1_045.0, refits=1))
     assert inputs.inputs.days_read == 1_800_000 / 1_000 / 4
     # 8 cores of two executors
     assert inputs.inputs.metrics_rows_per_core_second == 1_800_000 / 100 / 8
@@ -171,22 +171,22 @@ def test_past_runs_replace_the_model_and_are_named() -> None:
 
 
 def test_a_bill_for_as_many_pools_takes_the_time_that_was_measured() -> None:
-    """And one for twice as many twice the work, but not twice the start."""
+    """A bill for twice as many pools has twice the work, but not twice the start."""
     run = a_run(METRICS, platform=CLOUD_RUN, batch_id="cloud-run-metrics-1", seconds=545.0)
-    inputs = known_by(run, pools=1_000)
+    inputs = inputs_from(run, pools=1_000)
     assert monthly_bill(inputs).on(CLOUD_RUN).jobs[0].seconds == pytest.approx(545.0)
-    twice = known_by(run, pools=2_000)
+    twice = inputs_from(run, pools=2_000)
     assert monthly_bill(twice).on(CLOUD_RUN).jobs[0].seconds == pytest.approx(1_045.0)
-    # a batch has 8 cores for what a container does on 4
+    # a batch has 8 cores for the work of a container with 4
     assert monthly_bill(inputs).on(DATAPROC).jobs[0].seconds == pytest.approx(90 + 45 + 250)
 
 
 def test_a_run_that_is_shorter_than_the_models_start_says_how_long_a_start_is() -> None:
-    """It has no work of its own, so the rates are those of the other runs."""
-    inputs = known_by(a_run(seconds=30.0), a_run(seconds=40.0))
+    """Such a run has no work of its own, so the rates are those of the other runs."""
+    inputs = inputs_from(a_run(seconds=30.0), a_run(seconds=40.0))
     assert inputs.inputs.cold_seconds == 30.0
     assert inputs.inputs.forecast_seconds_per_pool == pytest.approx(10.0 / 1_000)
-    alone = known_by(a_run(seconds=30.0)).inputs
+    alone = inputs_from(a_run(seconds=30.0)).inputs
     assert alone.forecast_seconds_per_pool == BillInputs().forecast_seconds_per_pool
     assert inputs.sources["cold_seconds"].startswith("measured: the shortest of 2 runs")
 
@@ -194,18 +194,20 @@ def test_a_run_that_is_shorter_than_the_models_start_says_how_long_a_start_is() 
 def test_what_the_service_billed_replaces_the_most_it_could_have() -> None:
     at_most = batch_usd(FORECAST, 365_000, 345.0, BillInputs())
     half = a_run(cost_usd=at_most / 2)
-    inputs = known_by(half, a_run(platform=CLOUD_RUN, batch_id="cloud-run-forecast-1"), pools=1_000)
+    inputs = inputs_from(
+        half, a_run(platform=CLOUD_RUN, batch_id="cloud-run-forecast-1"), pools=1_000
+    )
     assert inputs.inputs.forecast_billed_share == pytest.approx(0.5)
     assert inputs.measured_from["forecast_billed_share"] == ("forecast-1",)
     assert inputs.inputs.metrics_billed_share == 1.0
-    full = known_by(a_run(), pools=1_000)
+    full = inputs_from(a_run(), pools=1_000)
     paid = [monthly_bill(entry).on(DATAPROC).jobs[1].usd for entry in (inputs, full)]
     assert paid[0] == pytest.approx(paid[1] / 2)
 
 
 def test_runs_of_another_engine_or_of_unknown_size_are_left_out() -> None:
     assert (
-        known_by(a_run(engine="synapseml"), a_run(pools=None), a_run(METRICS, rows=0)).inputs
+        inputs_from(a_run(engine="synapseml"), a_run(pools=None), a_run(METRICS, rows=0)).inputs
         == BillInputs()
     )
 
@@ -216,7 +218,7 @@ INSERT = text(
     " :status, :mode, 'lightgbm', 'x', :at, :batch_id, :seconds, CAST(:plan AS jsonb),"
     " '{\"read\": 7}', '{}', '[]', :usd)"
 )
-NIGHT: dict[str, Any] = {
+DAILY_RUN: dict[str, Any] = {
     "job": FORECAST,
     "status": "succeeded",
     "mode": "daily",
@@ -225,7 +227,7 @@ NIGHT: dict[str, Any] = {
     "plan": '{"pools": 5, "refits": 6}',
     "usd": 0.25,
 }
-NO_NIGHTS: tuple[dict[str, Any], ...] = (
+OTHER_RUNS: tuple[dict[str, Any], ...] = (
     {"status": "failed"},
     {"status": "nothing_to_do"},
     {"mode": "as_of"},
@@ -238,17 +240,17 @@ def test_past_runs_are_successful_daily_runs_in_the_cloud_newest_first(
     database: Settings, engine: Engine
 ) -> None:
     first = datetime(2026, 1, 1, tzinfo=UTC)
-    nights = [
-        NIGHT | {"id": f"night {day}", "at": first + timedelta(days=day), "seconds": float(day)}
+    daily_runs = [
+        DAILY_RUN | {"id": f"night {day}", "at": first + timedelta(days=day), "seconds": float(day)}
         for day in range(PAST_RUNS + 5)
     ]
     others = [
-        NIGHT | {"id": f"other {number}", "at": first + timedelta(days=90)} | other
-        for number, other in enumerate(NO_NIGHTS)
+        DAILY_RUN | {"id": f"other {number}", "at": first + timedelta(days=90)} | other
+        for number, other in enumerate(OTHER_RUNS)
     ]
     container = {"id": "container", "at": first, "batch_id": "cloud-run-forecast-x", "usd": None}
     with engine.begin() as connection:
-        connection.execute(INSERT, [*nights, *others, NIGHT | container])
+        connection.execute(INSERT, [*daily_runs, *others, DAILY_RUN | container])
     actual = past_runs(database)
     assert actual.source == f"{PAST_RUNS + 1} good daily runs in the cloud"
     newest, *_, last = actual.runs
@@ -272,7 +274,7 @@ def test_past_runs_are_successful_daily_runs_in_the_cloud_newest_first(
 def test_the_command_takes_past_runs_where_the_ledger_is_in_reach(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
-    run = NIGHT | {"id": "night", "at": datetime(2026, 1, 1, tzinfo=UTC), "mode": "daily"}
+    run = DAILY_RUN | {"id": "night", "at": datetime(2026, 1, 1, tzinfo=UTC), "mode": "daily"}
     with engine.begin() as connection:
         connection.execute(INSERT, run)
     values = environment_of(database)

@@ -1,4 +1,5 @@
 """Tests `python -m workflows operator` from outside the network: requests, log, exit code, Ctrl-C.
+
 The containers are small programs.
 """
 
@@ -52,22 +53,22 @@ NAME = f"projects/acme/locations/europe-west1/jobs/{OPERATOR_JOB}/executions/{OP
 
 @dataclass
 class Outside:
-    """The command line outside the network, and what it asked inside."""
+    """The command line outside the network, and the requests that arrived inside."""
 
     url: str
     run: WorkflowsHere
     cloud_run: FakeCloudRun
     services: list[Service]
 
-    def document(self, *words: str, code: int = 0, **variables: str) -> Any:
-        """That of `operator --json WORDS`."""
-        result = self.run("operator", "--json", *words, **variables)
+    def document(self, *arguments: str, code: int = 0, **variables: str) -> Any:
+        """Return the JSON output of `operator --json` with these arguments."""
+        result = self.run("operator", "--json", *arguments, **variables)
         assert result.returncode == code, result.stderr
         return json.loads(result.stdout)
 
     @property
     def started(self) -> list[Any]:
-        """The bodies of the requests that start a container."""
+        """Return the bodies of the requests that start a container."""
         return [request.json() for request in self.cloud_run.asked if request.path.endswith(":run")]
 
 
@@ -81,8 +82,8 @@ def outside(processes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         platform = LocalPlatform(tmp_path / "network", url, None)
         cloud_run = FakeCloudRun(
             BatchScript(pending_seconds=0),
-            run=lambda name, words, variables: platform.run_container(
-                entry, words, variables, name
+            run=lambda name, arguments, variables: platform.run_container(
+                entry, arguments, variables, name
             ),
         )
         services += [cloud_run, FakeLogging(cloud_run.lines)]
@@ -90,23 +91,23 @@ def outside(processes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_container_output_keeps_its_stream(outside: Outside) -> None:
-    """Cloud Logging takes a line of JSON apart and has no blank ones."""
-    words = ["operator", "--version", "abc1234", "--", "status", "--json"]
-    result = outside.run(*words, LOGNAME="ana")
+    """Cloud Logging parses a line of JSON and stores no blank lines."""
+    arguments = ["operator", "--version", "abc1234", "--", "status", "--json"]
+    result = outside.run(*arguments, LOGNAME="ana")
     assert result.returncode == 0, result.stderr
     assert result.stdout == '{"a": 1}\nfirst, ü\nno end\n'
     assert result.stderr.splitlines()[1:] == ["operator of version abc1234", "asked by ana"]
-    assert outside.started == [_request(words)]
+    assert outside.started == [_request(arguments)]
 
 
-def _request(words: list[str]) -> dict[str, Any]:
-    """The body of a start by ana."""
-    container = {"args": words, "env": [{"name": "LOGNAME", "value": "ana"}]}
+def _request(arguments: list[str]) -> dict[str, Any]:
+    """Return the body of a start by ana."""
+    container = {"args": arguments, "env": [{"name": "LOGNAME", "value": "ana"}]}
     return {"overrides": {"containerOverrides": [container]}}
 
 
 def test_reports_a_container_without_a_release(outside: Outside) -> None:
-    """Before a first deployment the job has another image."""
+    """Before the first deployment, the job has a placeholder image."""
     result = outside.run("operator", "--", "ingest", "--stablecoins")
     assert result.returncode == 0
     assert "names no release: before the first deployment" in result.stderr
@@ -114,8 +115,8 @@ def test_reports_a_container_without_a_release(outside: Outside) -> None:
 
 @pytest.mark.parametrize(("command", "code"), [("evaluate", 2), ("db", 1)])
 def test_the_exit_code_is_the_containers(outside: Outside, command: str, code: int) -> None:
-    words = ["db", "migrate"] if command == "db" else [command]
-    document = outside.document("--", *words, code=code)
+    arguments = ["db", "migrate"] if command == "db" else [command]
+    document = outside.document("--", *arguments, code=code)
     assert (document["state"], document["exit_code"]) == ("FAILED", code)
     assert document["output"] == ['{"a": 1}', "first, ü", "no end"]
     assert f"ended FAILED with exit code {code}: " in document["error"]
@@ -149,18 +150,18 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("words", "sentence"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("arguments", "sentence"), REFUSED.values(), ids=REFUSED)
 def test_a_wrong_command_starts_no_container(
-    outside: Outside, words: list[str], sentence: str
+    outside: Outside, arguments: list[str], sentence: str
 ) -> None:
-    document = outside.document("--", *words, code=2)
+    document = outside.document("--", *arguments, code=2)
     assert sentence in document["error"]
     assert outside.cloud_run.asked == []
 
 
 @pytest.mark.usefixtures("processes")
 def test_the_container_rejects_a_wrong_command(tmp_path: Path) -> None:
-    """A job's arguments may come from elsewhere than this command."""
+    """A job's arguments may come from another program than this command."""
     archive = tmp_path / "operator.zip"
     archive.write_bytes(build_operator_archive())
     result = subprocess.run(
@@ -190,7 +191,7 @@ def test_a_dry_run_and_help_start_no_container(outside: Outside) -> None:
 
 
 def test_an_unreadable_log_is_reported_once_and_the_command_continues(outside: Outside) -> None:
-    """Without the right to read logs the service refuses; here there is none that has them."""
+    """The service refuses without the right to read logs; here nobody has that right."""
     del outside.services[1]
     result = outside.run("operator", "--", "evaluate")
     assert (result.returncode, result.stdout) == (2, "")
@@ -213,9 +214,7 @@ def test_ctrl_c_asks_at_a_terminal_and_leaves_it_otherwise(
     answer: bool | None,
     cancelled: bool,
 ) -> None:
-    """The answer None stands for no terminal. That a signal does so, test_batch_commands.py sees
-    to.
-    """
+    """The answer None means no terminal. test_batch_commands.py tests that a signal does so."""
     monkeypatch.setattr(sys.stdin, "isatty", lambda: answer is not None, raising=False)
     monkeypatch.setattr(typer, "confirm", lambda *_, **__: answer)
     cloud_run = FakeCloudRun(
@@ -235,20 +234,20 @@ def test_ctrl_c_asks_at_a_terminal_and_leaves_it_otherwise(
 
 def _log(*lines: tuple[float, str]) -> list[tuple[str, WrittenLine]]:
     return [
-        (NAME, WrittenLine("stdout", number, text, seen))
-        for number, (seen, text) in enumerate(lines)
+        (NAME, WrittenLine("stdout", number, text, received))
+        for number, (received, text) in enumerate(lines)
     ]
 
 
 def test_each_line_is_shown_once_however_late_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(container_log, "PAGE", 2)
-    written = _log((1_000.0, "a"), (1_030.0, "c"), (1_030.0, "d"))
-    fake = FakeLogging(lambda: written)
+    entries = _log((1_000.0, "a"), (1_030.0, "c"), (1_030.0, "d"))
+    fake = FakeLogging(lambda: entries)
     with serving([fake]) as url:
         settings = cloud_settings(url)
         log = ContainerLog(settings, OPERATOR_JOB, "1970-01-01T00:16:39Z", NAME.rpartition("/")[2])
         assert [line.text for line in log.read_new()] == ["a", "c", "d"]
-        written = _log((1_000.0, "a"), (1_030.0, "c"), (1_030.0, "d"), (1_010.0, "b"), (990, "x"))
+        entries = _log((1_000.0, "a"), (1_030.0, "c"), (1_030.0, "d"), (1_010.0, "b"), (990, "x"))
         assert [line.text for line in log.read_new()] == ["b"]
         assert log.read_new() == []
         assert last_log_lines(settings, OPERATOR_JOB, "1970-01-01T00:00:00Z", 2) == ["c", "d"]
@@ -274,11 +273,11 @@ def test_the_log_rejects_unknown_requests(change: dict[str, Any], message: str) 
 
 @pytest.mark.usefixtures("processes")
 def test_gcloud_reads_the_same_log(tmp_path: Path) -> None:
-    """Google's own program understands the entries, and the fake its filters."""
+    """Google's program understands the entries, and the fake its filters."""
     if not shutil.which("gcloud"):
         pytest.skip("gcloud is not installed here")
-    written = _log((1_000.0, "a"), (1_030.0, '{"b": 1}'))
-    with serving([FakeLogging(lambda: written)]) as url:
+    log_entries = _log((1_000.0, "a"), (1_030.0, '{"b": 1}'))
+    with serving([FakeLogging(lambda: log_entries)]) as url:
         variables = os.environ | {
             "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true",
             "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),

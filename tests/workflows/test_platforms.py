@@ -1,4 +1,4 @@
-"""Tests the table of the runtimes: which job runs on which, and until when."""
+"""Tests the table of runtimes: which job runs on which, and until when."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ ALL = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
 
 @dataclass
 class Cloud:
-    """The fakes, and settings that find them. An execution runs until `over` is set."""
+    """The fakes, and settings with their address. An execution runs until `over` is set."""
 
     storage: FakeStorage
     dataproc: FakeDataproc
@@ -59,19 +59,19 @@ class Cloud:
         return {parts[1] for parts in names}
 
     def submit(self, name: str, version: str, bucket: str = BUCKET) -> None:
-        """A batch of this version that runs."""
+        """Submit a batch of this version, which keeps running."""
         batch = batch_request()
         batch["pysparkBatch"]["mainPythonFileUri"] = f"gs://{bucket}/versions/{version}/metrics.py"
         Batches(self.settings).submit(batch, name, f"m-{name[-30:]}")
 
     def start(self, argument: Any) -> str:
-        """The id of an execution that has begun."""
+        """Return the id of an execution that has started."""
         return str(Executions(self.settings).start(argument)["name"]).rpartition("/")[2]
 
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[Cloud]:
-    """Five releases, of which the last is the latest."""
+    """Five releases; the last one is the latest."""
     storage = FakeStorage(tmp_path / "storage", [BUCKET])
     dataproc = FakeDataproc(BatchScript(pending_seconds=0, end=None, cancelling_seconds=0))
     over = threading.Event()
@@ -91,7 +91,7 @@ def reasons(document: dict[str, Any]) -> dict[str, str | None]:
 ROLLBACK = "released before the latest, for a rollback"
 
 
-def test_the_newest_stay_and_a_dry_run_says_what_would_go(cloud: Cloud) -> None:
+def test_the_newest_stay_and_a_dry_run_lists_deletions(cloud: Cloud) -> None:
     before = objects(cloud.storage)
     planned = prune(cloud.settings, 3, dry_run=True)
     assert objects(cloud.storage) == before
@@ -200,7 +200,7 @@ def test_an_unfinished_release_stays_a_day_and_is_no_release_to_count(cloud: Clo
 
 
 @pytest.mark.parametrize(
-    ("latest", "error", "words"),
+    ("latest", "error", "message"),
     [
         (
             None,
@@ -216,13 +216,13 @@ def test_an_unfinished_release_stays_a_day_and_is_no_release_to_count(cloud: Clo
     ],
 )
 def test_without_a_latest_nothing_is_deleted(
-    cloud: Cloud, latest: bytes | None, error: type[Exception], words: str
+    cloud: Cloud, latest: bytes | None, error: type[Exception], message: str
 ) -> None:
     if latest is None:
         cloud.storage.store.delete(BUCKET, LATEST, Conditions())
     else:
         cloud.storage.store.write(BUCKET, LATEST, latest, {"contentType": "x"}, Conditions(), {})
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=message):
         prune(cloud.settings, 1)
     assert cloud.versions == set(ALL)
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -41,7 +41,6 @@ from workflows.releases.code_bucket import CodeBucket
 from workflows.releases.release import (
     find_release,
     publish_content,
-    read_batches,
     rollback,
     versions,
 )
@@ -73,7 +72,7 @@ def publish(settings: Settings, content: ReleaseContent) -> dict[str, object]:
 
 
 def overwrite(fake: FakeStorage, version: str, name: str, content: bytes) -> None:
-    """Write as somebody else."""
+    """Write an object as another person."""
     fake.store.write(
         BUCKET, object_name(version, name), content, {"contentType": "text/plain"}, Conditions(), {}
     )
@@ -82,8 +81,8 @@ def overwrite(fake: FakeStorage, version: str, name: str, content: bytes) -> Non
 def test_a_release_is_its_files_and_one_document_that_names_it(
     fake: FakeStorage, settings: Settings
 ) -> None:
-    """No second copy of anything: what is copied file by file to a place of the newest is of two
-    versions for a moment, or for ever.
+    """There is no second copy of a file: a copy that is made file by file would have files of two
+    versions meanwhile.
     """
     result = publish(settings, small_release(FIRST))
     assert (result["version"], result["files"], result["previous"]) == (FIRST, 7, None)
@@ -108,33 +107,33 @@ def test_the_manifest_is_the_last_of_the_version_and_latest_comes_after_a_listin
 ) -> None:
     publish(settings, small_release(FIRST))
     requests = [request for request in fake.asked if "/o" in request.path]
-    assert [_written(request) for request in requests[-3:]] == [
+    assert [_uploaded_name(request) for request in requests[-3:]] == [
         object_name(FIRST, MANIFEST),
         None,
         LATEST,
     ]
     assert requests[-2].query["prefix"] == object_name(FIRST, "")
-    assert len([request for request in requests if _written(request) == LATEST]) == 1
+    assert len([request for request in requests if _uploaded_name(request) == LATEST]) == 1
 
 
 def test_every_write_has_a_generation_to_match(fake: FakeStorage, settings: Settings) -> None:
-    """Without one a write replaces what it should have found, and nobody learns of it."""
+    """A write without a generation would silently replace an object of another release."""
     publish(settings, small_release(FIRST))
     publish(settings, small_release(SECOND))
     rollback(settings, FIRST)
-    written = [
-        (_written(request), request.query.get("ifGenerationMatch"))
+    writes = [
+        (_uploaded_name(request), request.query.get("ifGenerationMatch"))
         for request in fake.asked
         if request.method == "POST"
     ]
-    generations = [generation for name, generation in written if name == LATEST]
+    generations = [generation for name, generation in writes if name == LATEST]
     assert generations[0] == "0"
     assert len(generations) == len(set(generations)) == 3
-    assert {generation for name, generation in written if name != LATEST} == {"0"}
+    assert {generation for name, generation in writes if name != LATEST} == {"0"}
 
 
-def _written(request: Request) -> str | None:
-    """The name of the object that an upload begins with."""
+def _uploaded_name(request: Request) -> str | None:
+    """Return the name of the object whose upload begins."""
     if request.method != "POST":
         return None
     document = (
@@ -156,11 +155,11 @@ def test_the_same_release_again_changes_nothing(fake: FakeStorage, settings: Set
 def test_other_bytes_of_a_released_file_are_a_conflict(
     fake: FakeStorage, settings: Settings
 ) -> None:
-    """As --no-clobber would not say: it leaves the old file there, and the release looks good."""
+    """--no-clobber would not report it: it leaves the old file, and the release looks complete."""
     publish(settings, small_release(FIRST))
     before = objects(fake)
     other = small_release(FIRST)
-    changed = ReleaseContent(
+    other_content = ReleaseContent(
         other.release, other.commit, {**other.files, "yieldspark.zip": b"other code"}
     )
     with pytest.raises(
@@ -170,11 +169,11 @@ def test_other_bytes_of_a_released_file_are_a_conflict(
             r" make a commit"
         ),
     ):
-        publish(settings, changed)
+        publish(settings, other_content)
     assert objects(fake) == before
 
 
-def test_a_conflict_of_batches_names_what_differs(fake: FakeStorage, settings: Settings) -> None:
+def test_a_conflict_of_batches_names_the_differences(fake: FakeStorage, settings: Settings) -> None:
     publish(
         settings, small_release(FIRST, metrics={"ttl": "7200s", "labels": {"app": "yieldspark"}})
     )
@@ -193,10 +192,10 @@ def test_a_conflict_of_batches_names_what_differs(fake: FakeStorage, settings: S
 
 
 def test_a_concurrently_written_file_is_compared(fake: FakeStorage, settings: Settings) -> None:
-    """The listing did not have it, the write is refused: whose bytes are there decides."""
+    """The listing lacked the file and the write is refused, so the bytes in the bucket decide."""
 
     def someone_writes(number: int, request: Request) -> None:
-        if _written(request) == object_name(FIRST, "forecast_pools.py"):
+        if _uploaded_name(request) == object_name(FIRST, "forecast_pools.py"):
             overwrite(fake, FIRST, "forecast_pools.py", b"other code")
 
     fake.fault = someone_writes
@@ -216,22 +215,22 @@ def test_an_unexpected_file_stops_the_release(fake: FakeStorage, settings: Setti
 
 @pytest.mark.usefixtures("_impatient")
 def test_lost_responses_change_nothing(fake: FakeStorage, settings: Settings) -> None:
-    """Of every request the first try is done and its answer lost: the next one finds what the first
-    has written.
+    """The first try of every request is executed and its response lost; the next try meets the
+    result of the first.
     """
-    seen: set[tuple[object, ...]] = set()
+    requests: set[tuple[object, ...]] = set()
 
     def first_time(number: int, request: Request) -> Fault | None:
-        what = (
+        key = (
             request.method,
             request.path,
             request.body,
             request.headers.get("content-range"),
             request.query.get("uploadType"),
         )
-        if what in seen:
+        if key in requests:
             return None
-        seen.add(what)
+        requests.add(key)
         return CUT_AFTER
 
     fake.fault = first_time
@@ -271,7 +270,7 @@ def test_reports_a_missing_bucket(settings: Settings) -> None:
 
 @pytest.fixture(scope="module")
 def forks(processes: None) -> ForkServerContext:
-    """Processes that begin with the product imported: each a real one, and there at once."""
+    """Real processes that have already imported the product, so they start at once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.support.releases"])
     return context
@@ -280,8 +279,9 @@ def forks(processes: None) -> ForkServerContext:
 def _kill_after(
     fake: FakeStorage, last: int, forks: ForkServerContext, content: ReleaseContent
 ) -> bool:
-    """Release in a process of its own that is killed when request number `last` is done; returns
-    whether it got so far.
+    """Release in a process that is killed after request number `last`.
+
+    Returns whether it was killed.
     """
     started = threading.Event()
 
@@ -310,20 +310,20 @@ def test_a_release_killed_at_any_request_leaves_a_whole_one_and_the_next_finishe
     template = FakeStorage(tmp_path / "template", [BUCKET])
     with serving([template]) as url:
         publish(cloud_settings(url), small_release(FIRST))
-    named = []
+    latest_versions = []
     for last in range(1, 100):
         folder = shutil.copytree(tmp_path / "template", tmp_path / str(last))
         fake = FakeStorage(folder)
         if not _kill_after(fake, last, forks, small_release(SECOND)):
             break
-        named.append(latest_version(fake))
+        latest_versions.append(latest_version(fake))
         with serving([fake]) as url:
             publish(cloud_settings(url), small_release(SECOND))
             assert [entry["faults"] for entry in versions(cloud_settings(url))] == [[], []]
         assert latest_version(fake) == SECOND
-    # latest.json and a listing are read; 5 small files and the manifest are written, a jar begun
+    # latest.json and a listing are read; 5 small files and the manifest are written, a jar is begun
     # and sent; a listing; latest.json
-    assert named == [FIRST] * 11 + [SECOND]
+    assert latest_versions == [FIRST] * 11 + [SECOND]
 
 
 def test_reports_a_concurrent_release_that_was_faster(
@@ -333,7 +333,7 @@ def test_reports_a_concurrent_release_that_was_faster(
     faster: list[str] = []
 
     def other_release(number: int, request: Request) -> None:
-        if _written(request) == object_name(SECOND, MANIFEST) and not faster:
+        if _uploaded_name(request) == object_name(SECOND, MANIFEST) and not faster:
             faster.append(THIRD)
             publish(settings, small_release(THIRD))
 
@@ -357,135 +357,12 @@ def test_concurrent_releases_of_one_commit_both_succeed(
     other: list[dict[str, object]] = []
 
     def the_same(number: int, request: Request) -> None:
-        if _written(request) == object_name(FIRST, "forecast_pools.py") and not other:
+        if _uploaded_name(request) == object_name(FIRST, "forecast_pools.py") and not other:
             other.append({})
             other.append(publish(settings, small_release(FIRST)))
 
     fake.fault = the_same
     assert publish(settings, small_release(FIRST))["version"] == other[1]["version"] == FIRST
-    assert latest_version(fake) == FIRST
-
-
-def test_versions_are_listed_newest_first_with_what_is_wrong(
-    fake: FakeStorage, settings: Settings
-) -> None:
-    assert versions(settings) == []
-    for version in (FIRST, SECOND, THIRD):
-        publish(settings, small_release(version))
-    overwrite(fake, FIRST, "yieldspark.zip", b"other code")
-    fake.store.delete(BUCKET, object_name(SECOND, f"jars/{JAR}"), Conditions())
-    overwrite(fake, "d" * 40, "yieldspark.zip", b"code")
-    actual = versions(settings)
-    assert {entry["version"]: entry["latest"] for entry in actual} == {
-        "d" * 40: False,
-        FIRST: False,
-        SECOND: False,
-        THIRD: True,
-    }
-    faults = {entry["version"]: "; ".join(entry["faults"]) for entry in actual}
-    assert faults["d" * 40] == "no manifest: its release was interrupted"
-    assert "yieldspark.zip has 10 bytes of md5" in faults[FIRST]
-    assert faults[SECOND] == f"jars/{JAR} is missing"
-    assert faults[THIRD] == ""
-    assert [entry["version"] for entry in versions(settings, 2)] == [
-        entry["version"] for entry in actual[:2]
-    ]
-    assert [entry["released"] for entry in actual] == sorted(
-        (entry["released"] for entry in actual), reverse=True
-    )
-
-
-def test_a_rollback_names_an_earlier_version_if_it_is_whole(
-    fake: FakeStorage, settings: Settings
-) -> None:
-    for version in (FIRST, SECOND, THIRD):
-        publish(settings, small_release(version))
-    assert rollback(settings, FIRST, dry_run=True) == {
-        "version": FIRST,
-        "previous": THIRD,
-        "moved": False,
-    }
-    assert latest_version(fake) == THIRD
-    assert rollback(settings, FIRST) == {"version": FIRST, "previous": THIRD, "moved": True}
-    assert latest_version(fake) == FIRST
-    overwrite(fake, SECOND, "yieldspark.zip", b"other code")
-    with pytest.raises(
-        ReleaseConflict, match=rf"versions/{SECOND} is incomplete: yieldspark\.zip has 10 bytes"
-    ):
-        rollback(settings, SECOND)
-    assert latest_version(fake) == FIRST
-
-
-def test_an_unknown_version_lists_the_newest_versions(settings: Settings) -> None:
-    with pytest.raises(
-        ConfigurationError, match="nothing is released in gs://acme-code; release with"
-    ):
-        find_release(settings)
-    publish(settings, small_release(FIRST))
-    publish(settings, small_release(SECOND))
-    for work in (lambda: find_release(settings, "1234567"), lambda: rollback(settings, "1234567")):
-        with pytest.raises(
-            ConfigurationError,
-            match=(
-                rf"1234567 is no released version of gs://acme-code; the newest are: {SECOND},"
-                rf" {FIRST}\."
-            ),
-        ):
-            work()
-
-
-def test_a_released_version_is_found_with_its_batches(settings: Settings) -> None:
-    publish(settings, small_release(FIRST, metrics={"ttl": "7200s"}))
-    publish(settings, small_release(SECOND))
-    assert find_release(settings) == Release(BUCKET, SECOND, (JAR,))
-    actual = find_release(settings, FIRST)
-    assert actual == Release(BUCKET, FIRST, (JAR,))
-    assert read_batches(settings, actual) == {
-        "version": FIRST,
-        "batches": {"metrics": {"ttl": "7200s"}},
-    }
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [(MANIFEST, b"{}"), (MANIFEST, b'{"files": {}}'), (BATCHES, b"{}"), (BATCHES, b"\xff")],
-)
-def test_reports_a_damaged_file(
-    fake: FakeStorage, settings: Settings, name: str, content: bytes
-) -> None:
-    publish(settings, small_release(FIRST))
-    overwrite(fake, FIRST, name, content)
-    with pytest.raises(
-        ReleaseConflict,
-        match=(
-            r"is incomplete: batches\.json has"
-            if name == BATCHES
-            else "names a{40} with another manifest"
-        ),
-    ):
-        read_batches(settings, find_release(settings))
-    actual = Release(BUCKET, FIRST, (JAR,))
-    read: dict[str, Callable[[], object]] = {
-        MANIFEST: lambda: find_release(settings, FIRST),
-        BATCHES: lambda: read_batches(settings, actual),
-    }
-    if content != b'{"files": {}}':
-        with pytest.raises(ReleaseConflict, match="is damaged: it is no JSON object"):
-            read[name]()
-
-
-def test_reports_a_damaged_latest_and_the_next_release_repairs_it(
-    fake: FakeStorage, settings: Settings
-) -> None:
-    publish(settings, small_release(FIRST))
-    fake.store.write(BUCKET, LATEST, b"{", {"contentType": "application/json"}, Conditions(), {})
-    for work in (lambda: find_release(settings), lambda: versions(settings)):
-        with pytest.raises(
-            ReleaseConflict,
-            match=r"latest\.json is damaged: it is no JSON object with version; release again",
-        ):
-            work()
-    assert publish(settings, small_release(FIRST))["previous"] is None
     assert latest_version(fake) == FIRST
 
 

@@ -47,14 +47,15 @@ def run(url: str, tmp_path: Path) -> WorkflowsHere:
 
 
 def _bytes_of(fake: FakeStorage, document: dict[str, Any]) -> dict[str, bytes]:
-    return {
-        name: objects(fake)[f"versions/{document['version']}/{name}"]
-        for name in (file["name"] for file in document["files"])
-    }
+    files = objects(fake)
+    names = [file["name"] for file in document["files"]]
+    return {name: files[f"versions/{document['version']}/{name}"] for name in names}
 
 
 @pytest.mark.usefixtures("processes")
-def test_a_dry_run_lists_what_a_release_then_uploads(run: WorkflowsHere, fake: FakeStorage) -> None:
+def test_a_dry_run_lists_the_files_that_a_release_uploads(
+    run: WorkflowsHere, fake: FakeStorage
+) -> None:
     plan = run.json("release", "--allow-dirty", "--dry-run")
     assert fake.asked == []
     result = run.json("release", "--allow-dirty")
@@ -74,9 +75,9 @@ def test_a_dry_run_lists_what_a_release_then_uploads(run: WorkflowsHere, fake: F
             "dataproc",
             "PLATFORM=dataproc",
         )
-    words = run("release", "--allow-dirty", "--dry-run")
-    assert plan["version"] in words.stdout
-    assert plan["files"][0]["sha256"] in words.stdout
+    output = run("release", "--allow-dirty", "--dry-run")
+    assert plan["version"] in output.stdout
+    assert plan["files"][0]["sha256"] in output.stdout
     again = run("release", "--allow-dirty")
     assert again.returncode == 0, again.stdout + again.stderr
     assert ["uploaded", "0"] in [line.split() for line in again.stdout.splitlines()]
@@ -113,7 +114,7 @@ def test_versions_and_a_rollback_between_them(
 
 
 @pytest.mark.usefixtures("processes")
-def test_what_is_not_set_is_named(run: WorkflowsHere) -> None:
+def test_missing_settings_are_named(run: WorkflowsHere) -> None:
     assert (
         "CODE_BUCKET, REGION not set"
         in run.json("release", "--allow-dirty", "--dry-run", code=2, CODE_BUCKET="", REGION="")[

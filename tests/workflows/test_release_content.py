@@ -34,7 +34,7 @@ from workflows.spec.release_paths import CODE, LATEST, OPERATOR_CODE, Release
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    """Those of a release, with a folder that has the jars."""
+    """Settings of a release, with a folder that has the jars."""
     missing = ensure_jars(JARS, lambda line: None).missing
     if missing:
         pytest.skip("; ".join(missing.values()))
@@ -73,7 +73,9 @@ def checkout(processes: None, tmp_path: Path) -> Path:
 def test_one_commit_gives_the_same_bytes_in_every_checkout(
     checkout: Path, tmp_path: Path, settings: Settings
 ) -> None:
-    """Other folder, other times, modes, line ends of the machine, and what lies around there."""
+    """In another folder, with other times, modes, line ends of the machine, and other files around
+    it.
+    """
     other = clone(tmp_path / "other", "-c", "core.autocrlf=true", umask=0o077)
     for path in (other / "forecasting").rglob("*.py"):
         path.chmod(0o700)
@@ -96,7 +98,7 @@ def test_one_commit_gives_the_same_bytes_in_every_checkout(
     assert first.release.version == first.commit == git(checkout, "rev-parse", "HEAD")
 
 
-def test_the_zip_holds_the_product_and_no_mark_of_the_machine(checkout: Path) -> None:
+def test_the_zip_contains_the_product_and_no_trace_of_the_machine(checkout: Path) -> None:
     with zipfile.ZipFile(BytesIO(build_archive(checkout))) as archive:
         entries = archive.infolist()
     names = [entry.filename for entry in entries]
@@ -109,7 +111,7 @@ def test_the_zip_holds_the_product_and_no_mark_of_the_machine(checkout: Path) ->
         "forecasting",
         "spark",
     }
-    # zlib compresses differently from one version to the next
+    # zlib compresses differently in each version
     marks = {
         (entry.date_time, entry.compress_type, entry.create_system, entry.external_attr >> 16)
         for entry in entries
@@ -118,8 +120,10 @@ def test_the_zip_holds_the_product_and_no_mark_of_the_machine(checkout: Path) ->
 
 
 def test_the_operators_zip_has_what_its_commands_import_and_no_fake(checkout: Path) -> None:
-    """The jobs' zip has no `local_runtime/`: cli/context.py takes its presence for a laptop."""
-    rooms = {path.name.removesuffix(".py") for path in checkout.iterdir()}
+    """cli/context.py takes the presence of `local_runtime/` for a laptop, so the jobs' zip lacks
+    it.
+    """
+    folders = {path.name.removesuffix(".py") for path in checkout.iterdir()}
     with zipfile.ZipFile(BytesIO(build_operator_archive(checkout))) as archive:
         sources = {
             name: ast.parse(archive.read(name))
@@ -133,12 +137,10 @@ def test_the_operators_zip_has_what_its_commands_import_and_no_fake(checkout: Pa
     present = {
         name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in sources
     }
-    missing = {
-        (name, module)
-        for name, tree in sources.items()
-        for module in _imported(tree)
-        if module.partition(".")[0] in rooms and module not in present
-    }
+    missing = set()
+    for name, tree in sources.items():
+        imported = {module for module in _imported(tree) if module.partition(".")[0] in folders}
+        missing |= {(name, module) for module in imported - present}
     assert {module for _, module in missing if module.startswith("emulator")}
     assert {name for name, _ in missing} == WITHOUT_A_PLACE_IN_A_CONTAINER
 
@@ -153,10 +155,11 @@ WITHOUT_A_PLACE_IN_A_CONTAINER = {
 
 def _imported(tree: ast.Module) -> set[str]:
     nodes = list(ast.walk(tree))
-    named = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
-    return named | {
-        alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
-    }
+    imported = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+    return imported
 
 
 def test_the_manifest_is_over_every_file(checkout: Path, settings: Settings) -> None:
@@ -183,7 +186,7 @@ def test_the_manifest_is_over_every_file(checkout: Path, settings: Settings) -> 
     assert content.release == Release(BUCKET, content.commit, tuple(read_checksums()))
 
 
-def test_batches_are_of_the_release_and_hold_no_password(settings: Settings) -> None:
+def test_batches_are_of_the_release_and_contain_no_password(settings: Settings) -> None:
     release = Release(BUCKET, "a" * 40, tuple(read_checksums()))
     document = build_batches_json(
         settings.model_copy(
@@ -226,7 +229,7 @@ def test_batches_are_of_the_release_and_hold_no_password(settings: Settings) -> 
 
 
 @pytest.mark.parametrize(
-    ("asked", "rows", "chosen", "reason"),
+    ("requested", "rows", "chosen", "reason"),
     [
         ("dataproc", 1, "dataproc", "PLATFORM=dataproc"),
         ("cloud_run", 10 * CLOUD_RUN_ROWS, "cloud_run", "PLATFORM=cloud_run"),
@@ -245,11 +248,11 @@ def test_batches_are_of_the_release_and_hold_no_password(settings: Settings) -> 
     ],
 )
 def test_a_release_names_the_platform_and_why_and_has_both(
-    asked: str, rows: int, chosen: str, reason: str, settings: Settings
+    requested: str, rows: int, chosen: str, reason: str, settings: Settings
 ) -> None:
-    changed = settings.model_copy(update={"platform": asked, "expected_rows": rows})
+    settings_of_release = settings.model_copy(update={"platform": requested, "expected_rows": rows})
     release = Release(BUCKET, "a" * 40, tuple(read_checksums()))
-    document = build_batches_json(changed, release)
+    document = build_batches_json(settings_of_release, release)
     assert document["platform"] == chosen
     assert document["platform_reason"].startswith(reason)
     assert len(document["cloud_run_jobs"]) == 2
@@ -257,7 +260,7 @@ def test_a_release_names_the_platform_and_why_and_has_both(
 
 
 def test_auto_leaves_an_engine_that_was_not_measured_to_batches(settings: Settings) -> None:
-    """And the runtime of a batch is no matter where there is none."""
+    """The runtime of a batch does not matter without a batch."""
     day = date(2026, 10, 1)
     synapseml = settings.model_copy(update={"engine": "synapseml", "platform": "auto"})
     release = Release(BUCKET, "a" * 40, tuple(read_checksums()))
@@ -333,8 +336,8 @@ def test_a_checkout_that_differs_is_refused_or_gets_a_name_of_its_own(
 def test_a_release_to_an_emulator_is_named_after_its_content(
     checkout: Path, settings: Settings
 ) -> None:
-    """At home the settings change more often than there is a commit: under the commit's name that
-    would be a conflict. The address is no content.
+    """At home, settings change more often than commits, which would be a conflict under the
+    commit's name. The address is not part of the content.
     """
 
     def version(port: int, limit: int) -> str:
@@ -428,7 +431,7 @@ def unpacked(processes: None, settings: Settings, tmp_path_factory: pytest.TempP
 
 @pytest.mark.parametrize("job", ["calculate_metrics", "forecast_pools"])
 def test_a_job_starts_from_the_zip_alone(unpacked: Path, job: str) -> None:
-    """By an isolated Python that knows the zip and the packages; every module of ours comes out of
+    """An isolated Python finds only the zip and the packages; every module of ours is imported from
     the zip.
     """
     program = f"""

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.emulator_process import Emulator, emulator_python
-from tests.support.workflow_scenarios import SCENARIOS, Scenario
+from tests.support.scenario_checks import Scenario
+from tests.support.workflow_scenarios import SCENARIOS
 from tests.support.workflow_services import PIPELINE, by_interpreter
 
 
@@ -28,5 +29,5 @@ def test_in_the_interpreter(scenario: Scenario, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_in_the_emulator(scenario: Scenario, tmp_path: Path, emulator: Emulator) -> None:
-    """Which also holds the source against Google's JSON schema."""
+    """The emulator also checks the source against Google's JSON schema."""
     scenario(tmp_path, emulator, PIPELINE)

@@ -1,4 +1,4 @@
-"""Puts known faults into the workflow, one at a time, and tests that a rule or a scenario finds
+"""Puts known faults into the workflow, one at a time, and tests that a rule or a scenario detects
 each. The first of each list come from earlier designs.
 """
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import workflow_scenarios as scenarios
-from tests.support.workflow_scenarios import Scenario
+from tests.support import batch_scenarios, platform_scenarios, release_scenarios
+from tests.support.scenario_checks import Scenario
 from tests.support.workflow_services import PIPELINE, by_interpreter
 from workflows.pipeline_lint.rules import check_source
 
@@ -104,15 +104,15 @@ SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
                 '"https://dataproc.googleapis.com/v1/" + operation.body.name',
             ),
         ),
-        scenarios.success,
+        batch_scenarios.success,
     ),
     "the state of an answer that has none": (
         (CREATED, ASK_THE_OPERATION + CREATED),
-        scenarios.success,
+        batch_scenarios.success,
     ),
     "CANCELLED polled for ever": (
         ("          - ended: [FAILED, CANCELLED]\n", "          - ended: [FAILED]\n"),
-        scenarios.cancelled,
+        batch_scenarios.cancelled,
     ),
     "a time-out returned as text": (
         (
@@ -122,14 +122,14 @@ SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
                 " long\n"
             ),
         ),
-        scenarios.deadline,
+        batch_scenarios.deadline,
     ),
     "the batch id from the clock": (
         (
             'batch: ${job.short_name + "-" + execution}',
             'batch: ${job.short_name + "-" + string(int(sys.now()))}',
         ),
-        scenarios.success,
+        batch_scenarios.success,
     ),
     "ids in the body": (
         (
@@ -139,21 +139,21 @@ SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
                 " ${where.batch}\n"
             ),
         ),
-        scenarios.success,
+        batch_scenarios.success,
     ),
     "FAILED taken for a success": (
         (
             '          - condition: ${found.state == "SUCCEEDED"}\n',
             '          - condition: ${found.state in ["SUCCEEDED", "FAILED"]}\n',
         ),
-        scenarios.failed,
+        batch_scenarios.failed,
     ),
     "the argument version not heard": (
         (
             "    - is_given:\n        switch:\n          - condition: ${version != null}\n",
             '    - is_given:\n        switch:\n          - condition: ${version == ""}\n',
         ),
-        scenarios.rollback,
+        release_scenarios.rollback,
     ),
     "a cancel at every look": (
         (
@@ -163,101 +163,101 @@ SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
             ),
             "          - condition: ${over_time}\n            next: request_end\n",
         ),
-        scenarios.deadline,
+        batch_scenarios.deadline,
     ),
     "no cancel": (
         (
             "    - cancel:\n        try:\n          call: http.post\n",
             "    - cancel:\n        try:\n          call: http.get\n",
         ),
-        scenarios.deadline,
+        batch_scenarios.deadline,
     ),
-    "usage is not waited for": (("looks > 6", "looks > 0"), scenarios.usage_comes_later),
+    "usage is not waited for": (("looks > 6", "looks > 0"), batch_scenarios.usage_comes_later),
     "no retry of a busy service": (
         ("passes: [429, 500, 502, 503, 504]", "passes: [502, 504]"),
-        scenarios.unavailable_twice,
+        batch_scenarios.unavailable_twice,
     ),
     "refusals tried again": (
         ("passes: [429, 500, 502, 503, 504]", "passes: [403, 404, 429, 500, 502, 503, 504]"),
-        scenarios.not_created,
+        batch_scenarios.not_created,
     ),
     "409 taken for a failure": (
         (
             '                  - condition: ${default(map.get(e, "code"), 0) == 409}\n',
             '                  - condition: ${default(map.get(e, "code"), 0) == 410}\n',
         ),
-        scenarios.batch_is_there_already,
+        batch_scenarios.batch_is_there_already,
     ),
     "ABORTED taken for a batch that exists": (
         (
             '                  - condition: ${default(map.get(e, "code"), 0) == 404}\n',
             '                  - condition: ${default(map.get(e, "code"), 0) == 410}\n',
         ),
-        scenarios.create_is_aborted,
+        batch_scenarios.create_is_aborted,
     ),
     "an aborted create sent again for ever": (
         ("conflicts > 6", "conflicts > 60"),
-        scenarios.create_is_aborted,
+        batch_scenarios.create_is_aborted,
     ),
     "a second execution beside the first": (
         ('${other != sys.get_env("GOOGLE_CLOUD_WORKFLOW_EXECUTION_ID")}', '${other == ""}'),
-        scenarios.second_execution,
+        batch_scenarios.second_execution,
     ),
     "an argument that no one reads": (
         (
             "                  - condition: ${not (key in patterns)}\n",
             '                  - condition: ${key == ""}\n',
         ),
-        scenarios.wrong_argument,
+        release_scenarios.wrong_argument,
     ),
     "the engine of the release not heard": (
         ('default(map.get(release, "engine"), "synapseml")', '"synapseml"'),
-        scenarios.arguments_reach_the_jobs,
+        batch_scenarios.arguments_reach_the_jobs,
     ),
     "a dry run that writes": (
         (
             "${default(map.get(wanted, option.name), false)}",
             '${default(map.get(wanted, option.name), false) and option.name != "dry_run"}',
         ),
-        scenarios.arguments_reach_the_jobs,
+        batch_scenarios.arguments_reach_the_jobs,
     ),
     "a value without its option": (
         (
             "${list.concat(list.concat(words, option.flag), wanted[option.name])}",
             "${list.concat(words, wanted[option.name])}",
         ),
-        scenarios.third_job,
+        release_scenarios.third_job,
     ),
     "a platform for a job that the release does not have": (
         ("${not (name in names)}", '${name == ""}'),
-        scenarios.wrong_argument,
+        release_scenarios.wrong_argument,
     ),
     "a release without its jobs": (
         ('${not ("jobs" in released.body)}', '${version == ""}'),
-        scenarios.broken_release,
+        release_scenarios.broken_release,
     ),
     "a Cloud Run job without a limit": (
         ('                timeout: ${string(release.deadline_seconds) + "s"}\n', ""),
-        scenarios.on_cloud_run,
+        platform_scenarios.on_cloud_run,
     ),
     "the wrong platform": (
         (
             'where.platform == "cloud_run"}\n            next: on_cloud_run',
             'where.platform == "cloudrun"}\n            next: on_cloud_run',
         ),
-        scenarios.on_cloud_run,
+        platform_scenarios.on_cloud_run,
     ),
     "the platform of the release not heard": (
         ('default(map.get(release, "platform"), "dataproc"))}', '"dataproc")}'),
-        scenarios.platform_of_the_release,
+        platform_scenarios.platform_of_the_release,
     ),
     "a platform of the release that nobody knows": (
         ("${not (platform in platforms)}", '${platform == ""}'),
-        scenarios.platform_of_the_release,
+        platform_scenarios.platform_of_the_release,
     ),
     "a Cloud Run job with a batch's id": (
         ('${"cloud-run-" + where.batch}', "${where.batch}"),
-        scenarios.on_cloud_run,
+        platform_scenarios.on_cloud_run,
     ),
     "cancelled on Cloud Run taken for a success": (
         (
@@ -270,14 +270,14 @@ SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
                 "      next: well\n"
             ),
         ),
-        scenarios.deadline_on_cloud_run,
+        platform_scenarios.deadline_on_cloud_run,
     ),
     "a short silence taken for the end": (
         (
             "                  - condition: ${passing}\n",
             '                  - condition: ${passing and found.state == ""}\n',
         ),
-        scenarios.long_silence,
+        batch_scenarios.long_silence,
     ),
 }
 

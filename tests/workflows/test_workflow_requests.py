@@ -17,7 +17,7 @@ from tests.support.small_workflows import run
 
 
 class Echo(Service):
-    """Answers with what it was asked; /busy fails twice, /text and /broken are no JSON."""
+    """Answers with the request; /busy fails twice, /text and /broken are no JSON."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ def test_answers_and_connections_that_break_are_errors_of_the_workflow(address: 
 
 
 @pytest.mark.parametrize(
-    ("changed", "by", "message"),
+    ("replaced", "by", "message"),
     [
         ("https://x.googleapis.com/PATH", "https://example.com/", "no address of Google Cloud"),
         ("https://x.googleapis.com/PATH", "http://x.googleapis.com/", "no address of Google Cloud"),
@@ -178,15 +178,15 @@ def test_answers_and_connections_that_break_are_errors_of_the_workflow(address: 
     ],
 )
 def test_calls_outside_the_subset_are_refused(
-    changed: str, by: str, message: str, address: str
+    replaced: str, by: str, message: str, address: str
 ) -> None:
-    assert changed in RETRY
+    assert replaced in RETRY
     with pytest.raises(ConfigurationError, match=message):
         run(
             (
-                RETRY.replace(changed, by).replace("PATH", "missing")
-                if "predicate" not in changed
-                else RETRY.replace(changed, by)
+                RETRY.replace(replaced, by).replace("PATH", "missing")
+                if "predicate" not in replaced
+                else RETRY.replace(replaced, by)
             ),
             address=address,
         )
