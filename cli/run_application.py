@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import typer
@@ -51,7 +52,9 @@ def run_application(
         OUTPUT.get().print_failure(error, is_printed=is_printed)
         if "--json" in command_line:
             positional = [argument for argument in command_line if not argument.startswith("-")]
-            OUTPUT.get().print_json(failure(error, positional))
+            # a full disk below standard output may be the error itself
+            with suppress(OSError):
+                OUTPUT.get().print_json(failure(error, positional))
         return exit_code(error)
 
     with end_on_signal(lambda: report(KeyboardInterrupt()), end_seconds=end_seconds):

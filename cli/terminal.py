@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,9 +38,24 @@ class PlainConsole(Console):
         )
 
 
+class ProgressConsole(PlainConsole):
+    """Standard error, which ends without an error if its disk is full: a run of hours does not fail
+    for a line of progress.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self._buffer.clear()
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stderr.fileno())
+            os.close(null)
+
+
 # a pipe has no width: Rich would cut tables at 80
 out = PlainConsole(highlight=False, width=None if sys.stdout.isatty() else 160)
-err = PlainConsole(stderr=True, highlight=False)
+err = ProgressConsole(stderr=True, highlight=False)
 
 PRODUCT_LOGGERS = (
     *sorted({job.package for job in JOBS}),
