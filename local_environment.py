@@ -52,8 +52,7 @@ def open_closed_streams() -> None:
         except OSError:
             # the lowest free number, which is this one; the Python of `.venv` inherits it
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-            stream = open(descriptor, "w" if descriptor else "r", encoding="utf-8", closefd=False)
-            setattr(sys, name, stream)
+            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", closefd=False))
 
 
 def ensure_environment(script: Path, arguments: list[str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -18,6 +19,7 @@ from cli.context import end_recording
 from cli.output import OUTPUT
 from common.errors import (
     ConfigurationError,
+    EnvironmentNotReady,
     Interrupted,
     exit_code,
     shorten_message,
@@ -59,6 +61,7 @@ def run_application(
 
     with end_on_signal(lambda: report(KeyboardInterrupt()), end_seconds=end_seconds):
         try:
+            _require_current_folder()
             code = app(command_line, standalone_mode=False, prog_name=prog_name)
             if code == Interrupted.exit_code:
                 # Typer ends an interrupted command with this code and without a message
@@ -72,3 +75,13 @@ def run_application(
     end_recording(keep=not code)
     end_if_interrupted(code if isinstance(code, int) else 0)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _require_current_folder() -> None:
+    """Raise EnvironmentNotReady if the current folder was deleted, which relative paths need."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise EnvironmentNotReady(
+            "the current folder does not exist any more: change to another one (cd)"
+        ) from None

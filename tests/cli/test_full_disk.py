@@ -59,10 +59,13 @@ def test_full_standard_streams(run: CommandLine) -> None:
         options = {"cwd": run.folder, "env": run.environment, "text": True, "check": False}
         progress = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, **options)
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, **options)
-    assert (progress.returncode, result.returncode) == (0, 1)
+        command[2:] = ["--help"]  # has no log file for a traceback
+        help_text = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, **options)
+    assert [x.returncode for x in (progress, result, help_text)] == [0, 1, 1]
     assert "jobs" in json.loads(progress.stdout)
-    assert "No space left on device" in result.stderr
-    assert "Traceback" not in result.stderr
+    for finished in (result, help_text):
+        assert "No space left on device" in finished.stderr
+        assert "Traceback" not in finished.stderr
 
 
 def test_closed_standard_streams(run: CommandLine) -> None:

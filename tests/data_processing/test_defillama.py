@@ -820,6 +820,9 @@ def test_prices_are_paged_within_the_limit_of_the_endpoint(
         (None, None),
         ("", None),
         ("0001-01-01T00:00+14:00", None),
+        ("2025-W31-5", datetime(2025, 8, 1, tzinfo=UTC)),
+        ("2025-W31", None),
+        ("2025W31T10:00", None),
     ],
 )
 def test_instants(given: object, expected: datetime | None) -> None:

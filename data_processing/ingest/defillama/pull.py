@@ -171,7 +171,7 @@ def ingest(
     engine = make_engine(settings)
     with checked_connection(engine) as connection:
         verify_tables(connection, INGEST_USE)
-    client = DefiLlama(settings, concurrency=concurrency, retry_policy=retry_policy)
+    client = DefiLlama(settings, retry_policy=retry_policy)
     result = IngestResult()
     with (
         closing(client),
