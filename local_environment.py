@@ -40,6 +40,21 @@ class BootstrapError(Exception):
     """The environment cannot be created; the message has the next step."""
 
 
+def open_closed_streams() -> None:
+    """Open the standard streams that the caller closed (`>&-`) on the null device.
+
+    Python sets such a stream to None. The next file or connection that is opened would get the
+    stream's number, and with it the output of every library and child process.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # the lowest free number, which is this one; the Python of `.venv` inherits it
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", closefd=False))
+
+
 def ensure_environment(script: Path, arguments: list[str]) -> None:
     """Return if this process has all packages; otherwise create the environment if necessary and
     restart in it.

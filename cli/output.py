@@ -22,9 +22,9 @@ from cli import terminal
 from common.errors import (
     MAX_MESSAGE_CHARACTERS,
     ConfigurationError,
-    YieldSparkError,
     exit_code,
     full_message,
+    is_expected,
     summarize_error,
 )
 from common.logging_setup import LineFormatter, traceback_logger, without_traceback
@@ -74,7 +74,7 @@ class TerminalOutput:
     def print_failure(self, error: BaseException, *, is_printed: bool) -> None:
         sentence, whole = summarize_error(error), full_message(error)
         files = _log_files()
-        if not files and not isinstance(error, YieldSparkError | KeyboardInterrupt):
+        if not files and not is_expected(error):
             # an unexpected error without a log file: its traceback would be lost
             sys.stderr.write(without_credentials("".join(traceback.format_exception(error))))
         if not is_printed:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -17,6 +19,7 @@ from cli.context import end_recording
 from cli.output import OUTPUT
 from common.errors import (
     ConfigurationError,
+    EnvironmentNotReady,
     Interrupted,
     exit_code,
     shorten_message,
@@ -51,11 +54,14 @@ def run_application(
         OUTPUT.get().print_failure(error, is_printed=is_printed)
         if "--json" in command_line:
             positional = [argument for argument in command_line if not argument.startswith("-")]
-            OUTPUT.get().print_json(failure(error, positional))
+            # a full disk below standard output may be the error itself
+            with suppress(OSError):
+                OUTPUT.get().print_json(failure(error, positional))
         return exit_code(error)
 
     with end_on_signal(lambda: report(KeyboardInterrupt()), end_seconds=end_seconds):
         try:
+            _require_current_folder()
             # Typer's own handling would end the process without the JSON document of an error
             code = app(command_line, standalone_mode=False, prog_name=prog_name)
             if code == Interrupted.exit_code:
@@ -71,3 +77,13 @@ def run_application(
     end_if_interrupted(code if isinstance(code, int) else 0)
     # without `standalone_mode` Typer returns what the command returns, which is None
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _require_current_folder() -> None:
+    """Raise EnvironmentNotReady if the current folder was deleted, which relative paths need."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise EnvironmentNotReady(
+            "the current folder does not exist any more: change to another one (cd)"
+        ) from None

@@ -40,6 +40,21 @@ class PlainConsole(Console):
         )
 
 
+class ProgressConsole(PlainConsole):
+    """Standard error, which ends without an error if its disk is full: a run of hours does not fail
+    for a line of progress.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self._buffer.clear()
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stderr.fileno())
+            os.close(null)
+
+
 # Characters of a line in a pipe, which has no width of its own
 TABLE_WIDTH = 100
 
@@ -50,7 +65,7 @@ def _width_of_pipe() -> int | None:
 
 
 out = PlainConsole(highlight=False, width=_width_of_pipe())
-err = PlainConsole(stderr=True, highlight=False)
+err = ProgressConsole(stderr=True, highlight=False)
 
 # Spaces between two columns of a table: Rich pads each cell by one on either side
 COLUMN_GAP = 2

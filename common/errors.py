@@ -212,6 +212,12 @@ def exit_code(error: BaseException) -> int:
     return error.exit_code if isinstance(error, YieldSparkError) else 1
 
 
+def is_expected(error: BaseException) -> bool:
+    """Return whether the message of an error says what to do, so that nobody needs a traceback."""
+    is_of_file = isinstance(error, OSError) and error.errno in _NEXT_STEPS
+    return is_of_file or isinstance(error, YieldSparkError | KeyboardInterrupt)
+
+
 def summarize_error(error: BaseException) -> str:
     """Return the cause of an error on one line.
 

@@ -19,6 +19,7 @@ import local_environment  # noqa: E402
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    local_environment.open_closed_streams()
     try:
         local_environment.ensure_environment(Path(__file__), sys.argv[1:])
     except local_environment.BootstrapError as problem:

@@ -66,7 +66,7 @@ def require_type(place: str, kind: pa.DataType, role: Role) -> None:
     allowed = {
         "instant": is_text or is_number or is_moment,
         "number": is_text or is_number,
-        "text": is_text or pa.types.is_integer(plain),
+        "text": (is_text and not isinstance(kind, pa.JsonType)) or pa.types.is_integer(plain),
         "list": is_text or is_list,
     }[role]
     if not allowed:

@@ -33,6 +33,9 @@ ABOVE_A_HEADER = re.compile(r'"?(https?://|www\.)[^\s,;]+"?|#.*|"?sep=.?"?', re.
 writes the delimiter.
 """
 
+OTHER_QUOTES = re.compile(r"['\u2018-\u201f\u00ab\u00bb].*['\u2018-\u201f\u00ab\u00bb]")
+"""Single and typographic quotes, which would become part of pool ids and symbols."""
+
 
 @dataclass(frozen=True)
 class Header:
@@ -75,6 +78,12 @@ def read_header(path: Path) -> Header:
         columns = tuple(name.strip() for name in _split(line, delimiter))
     except csv.Error as error:
         raise _not_csv(path, above + 1, error) from None
+    quoted = next((name for name in columns if OTHER_QUOTES.fullmatch(name)), None)
+    if quoted:
+        raise InputError(
+            f"{path} has the column name {quoted[:30]} in quotes that are not double quotes: quote"
+            ' its values with ", or not at all'
+        )
     if not any(columns):
         raise InputError(
             f"{path} has an empty first line; a header line with the column names is needed"
@@ -104,8 +113,11 @@ def text_batches(path: Path, header: Header) -> Iterator[Batch]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             for _ in range(header.lines_above):
                 file.readline()
-            # strict: else an open quote takes the rest of the file as one value
-            reader = csv.reader(file, delimiter=header.delimiter, strict=True)
+            # strict: else an open quote takes the rest of the file as one value; and a blank before
+            # an opening quote would make the quotes part of the value
+            reader = csv.reader(
+                file, delimiter=header.delimiter, strict=True, skipinitialspace=True
+            )
             next(reader)
             for values in reader:
                 # line_num, because a quoted value may have several lines
@@ -126,7 +138,7 @@ def text_batches(path: Path, header: Header) -> Iterator[Batch]:
 
 
 def _split(line: str, delimiter: str) -> list[str]:
-    return next(csv.reader([line], delimiter=delimiter), [])
+    return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
 
 
 def _text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> pa.Table:

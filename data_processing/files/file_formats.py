@@ -54,7 +54,7 @@ CONVERT_JSON = "convert its rows to Parquet or CSV, or have `ingest` fetch pools
 NAMES_IN_BRACKETS = re.compile(rb"<[^<>\r\n]+>([,;\t|]<[^<>\r\n]+>)+[,;\t|]?[\r\n]")
 """A header line as Stooq and MetaTrader write it: `<DATE>,<TIME>,<CLOSE>`."""
 
-SQL = re.compile(rb"--|/\*|(CREATE|INSERT|COPY|SET|BEGIN|DROP|SELECT)\s", re.IGNORECASE)
+SQL = re.compile(rb"--(?!-)|/\*|(CREATE|INSERT|COPY|SET|BEGIN|DROP|SELECT)\s", re.IGNORECASE)
 
 
 def refuse_other_formats(path: Path, head: bytes) -> None:

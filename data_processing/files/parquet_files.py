@@ -97,7 +97,7 @@ def _uuid_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    message = " ".join(str(error).split())[:MAX_QUOTED_CHARACTERS]
+    message = " ".join(str(error).split())[:MAX_QUOTED_CHARACTERS].rstrip(".")
     if isinstance(error, pa.ArrowNotImplementedError):
         return InputError(
             f"{path} has what this version of Arrow does not read: {message}. Write its columns as"

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.errors import MissingHeaderBodySeparatorDefect
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
@@ -289,6 +290,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _rejection(self) -> ApiError | None:
         """Return why a request is rejected before its body is read; None if it is accepted."""
+        # Python ignores the headers after a line that is none, such as `Content-Length : 5`
+        if MissingHeaderBodySeparatorDefect in map(type, self.headers.defects):
+            return ApiError(400, "a line of the header is no header")
         # every account and web page of this machine can reach loopback. By DNS rebinding a page
         # could read the response, but its browser then sends another host or an origin
         try:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
@@ -270,6 +271,22 @@ sys.argv = ["run_spark_local.py", "status"]
 from cli.main import main
 main()
 """
+
+
+def test_deleted_current_folder_is_named(run: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    script = 'cd gone; rmdir ../gone; exec "$@"'
+    command = [sys.executable, str(PROJECT / "run_spark_local.py"), "status"]
+    finished = subprocess.run(
+        ["sh", "-c", script, "sh", *command],
+        cwd=tmp_path,
+        env=run.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.stderr.startswith("error: the current folder does not exist any more")
+    assert finished.returncode == 2
 
 
 def test_in_production_a_product_fault_prints_its_traceback_and_writes_no_file(

@@ -5,8 +5,11 @@ space.
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 
 from common.errors import EnvironmentNotReady, describe_file_error, summarize_error
 from common.logging_setup import add_log_file
+from tests.support.processes import PROJECT, CommandLine
 
 FULL = Path("/dev/full")
 
@@ -47,6 +51,32 @@ def test_a_log_file_on_a_full_disk_is_closed_and_reported_once(
     assert [text for text in messages if text.startswith("line")] == ["line 0", "line 1", "line 2"]
     assert len(logging.getLogger().handlers) == handlers
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="only Linux has /dev/full")
+def test_full_standard_streams(run: CommandLine) -> None:
+    """Progress that can't be written ends no run; a result that can't be written is an error."""
+    command = [sys.executable, str(PROJECT / "run_spark_local.py"), "status", "--json"]
+    with FULL.open("w") as full:
+        options = {"cwd": run.folder, "env": run.environment, "text": True, "check": False}
+        progress = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, **options)
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, **options)
+        command[2:] = ["--help"]  # has no log file for a traceback
+        help_text = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, **options)
+    assert [x.returncode for x in (progress, result, help_text)] == [0, 1, 1]
+    assert "jobs" in json.loads(progress.stdout)
+    for finished in (result, help_text):
+        assert "No space left on device" in finished.stderr
+        assert "Traceback" not in finished.stderr
+
+
+def test_closed_standard_streams(run: CommandLine) -> None:
+    script = 'exec "$@" <&- >&- 2>&-'
+    command = [sys.executable, str(PROJECT / "run_spark_local.py"), "status"]
+    finished = subprocess.run(
+        ["sh", "-c", script, "sh", *command], cwd=run.folder, env=run.environment, check=False
+    )
+    assert finished.returncode == 0
 
 
 def test_a_folder_of_logs_that_is_a_file_is_named(tmp_path: Path) -> None:

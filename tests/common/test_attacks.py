@@ -132,6 +132,8 @@ SIZES = (
     ("Content-Length: -1", b"", 400),
     ("Content-Length: abc", b"", 400),
     ("Content-Length: +5", b"12345", 400),
+    ("Content-Length : 5", b"12345", 400),
+    ("no header\r\nOrigin: http://evil.example", b"", 400),
     ("Content-Length: 10000000000", b"x", 413),
     (f"Content-Length: {'9' * 4000}", b"x", 400),
     ("Content-Length: 5\r\nContent-Length: 6", b"12345", 400),

@@ -420,6 +420,9 @@ def test_rows_dropped_or_moved_by_trigger_are_reported(
         (None, None),
         ("", None),
         ("0001-01-01T00:00+14:00", None),
+        ("2025-W31-5", datetime(2025, 8, 1, tzinfo=UTC)),
+        ("2025-W31", None),
+        ("2025W31T10:00", None),
     ],
 )
 def test_instants(value: object, expected: datetime | None) -> None:

@@ -73,7 +73,7 @@ def test_gas_of_a_site(tmp_path: Path, content: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", ["USD 1,234.50", "US$1,234.50", "$ 1,234.50", "1,234.50 USD", "1'234.50", "1 234.50"]
+    "cell", ["USD 1,234.50", "US$1,234.50", "$ 1,234.50", "1,234.50 US$", "1'234.50", "1 234.50"]
 )
 def test_dollars_on_either_side(tmp_path: Path, cell: str) -> None:
     line = f'2025-03-01,{POOL},"{cell}",5.25 %\n'
@@ -109,6 +109,31 @@ def test_the_time_of_day_is_never_dropped(tmp_path: Path) -> None:
     assert columns(write_file(tmp_path, "beside.csv", beside))["timestamp"] == [moment]
     unix = f"date,time,pool,tvl,apy\n2025-03-01,1740787200,{POOL},1000,5.25\n"
     assert columns(write_file(tmp_path, "unix.csv", unix))["timestamp"] == [FIRST]
+    repeated = f"timestamp,hour,pool,tvl,apy\n2025-03-01T23:01:00Z,23,{POOL},1000,5.25\n"
+    assert columns(write_file(tmp_path, "repeated.csv", repeated))["timestamp"] == [moment]
+
+
+@pytest.mark.parametrize("name", ["time_utc", "Hour", "block_time", "hour of day"])
+def test_time_of_day_in_a_column_of_another_name(tmp_path: Path, name: str) -> None:
+    time = "23" if "our" in name else "23:01"
+    content = f"date,{name},pool,tvl,apy\n2025-03-01,{time},{POOL},1000,5.25\n"
+    with pytest.raises(InputError, match=f"the time of day in column {name}"):
+        inspect_path(write_file(tmp_path, "apart.csv", content))
+
+
+def test_blank_before_a_quote(tmp_path: Path) -> None:
+    content = f'timestamp, "pool", "tvlUsd", apy\n2025-03-01, "{POOL}", "1,234.5", 5.25\n'
+    found = columns(write_file(tmp_path, "blanks.csv", content))
+    assert (found["pool_id"], found["tvl_usd"], found["apy"]) == ([POOL], ["1234.5"], ["5.25"])
+
+
+@pytest.mark.parametrize("quotes", ["''", "\u201c\u201d", "\u201e\u201c", "\u00ab\u00bb"])
+def test_rejects_quotes_that_are_not_csv(tmp_path: Path, quotes: str) -> None:
+    left, right = quotes
+    names = ",".join(f"{left}{name}{right}" for name in ("timestamp", "pool", "tvlUsd", "apy"))
+    content = f"{names}\n1740787200,{left}{POOL}{right},1000,5.25\n"
+    with pytest.raises(InputError, match="in quotes that are not double quotes"):
+        inspect_path(write_file(tmp_path, "quotes.csv", content))
 
 
 def test_parquet_of_pandas_and_polars(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import json
 import math
 import random
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ import httpx
 from common.errors import ConfigurationError, InputError, SourceUnavailable
 from common.settings.cloud import PRODUCT_VERSION
 from config_spark import Settings
+from data_processing.ingest.defillama.time_limited_http import TimeLimitedHttp, TimeLimitExceeded
 
 MAX_PRICE_POINTS = 500
 """Largest number of coins x days in a request for prices (defillama-server, coins/src:
@@ -37,7 +37,8 @@ MAX_ANSWER_BYTES = 128 * 2**20
 NETWORK_VARIABLES = "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
 MAX_QUOTED_CHARACTERS = 120
 
-MAX_REFUSAL_BYTES = 64 * 2**10
+CHECK_ADDRESSES = "Check DEFILLAMA_YIELDS_URL and DEFILLAMA_COINS_URL"
+MAX_REDIRECTS = 5
 MAX_DIGITS = 1000
 """Of an integer; Python itself rejects 4,300."""
 
@@ -89,25 +90,13 @@ class DefiLlama:
     `stop()` keeps all of them from starting another request.
     """
 
-    def __init__(
-        self, settings: Settings, *, concurrency: int = 4, retry_policy: RetryPolicy | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, *, retry_policy: RetryPolicy | None = None) -> None:
         self._yields = settings.defillama_yields_url.rstrip("/")
         self._coins = settings.defillama_coins_url.rstrip("/")
         self._policy = retry_policy or RetryPolicy()
         self._stopping = threading.Event()
-        silence = self._policy.silence
         try:
-            self._http = httpx.Client(
-                headers={
-                    "User-Agent": f"yieldspark/{PRODUCT_VERSION}",
-                    "Accept": "application/json",
-                },
-                timeout=httpx.Timeout(silence, connect=min(10.0, silence)),
-                limits=httpx.Limits(max_connections=concurrency + 1),
-                follow_redirects=True,
-                event_hooks={"response": [_require_same_host]},
-            )
+            self._http = TimeLimitedHttp(self._new_client)
         except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
             # httpx reads the variables when the client is created, and has no error type for them
             raise ConfigurationError(
@@ -216,35 +205,46 @@ class DefiLlama:
         raise AssertionError("attempts is at least 1")
 
     def _request(self, url: str, params: dict[str, str | int] | None) -> Any:
+        limit, target = self._policy.whole_answer, url
         try:
-            with self._http.stream("GET", url, params=params) as response:
-                if response.is_success:
-                    return _json(self._body(response), url)
-                raise _refusal(response)
+            for _ in range(MAX_REDIRECTS):
+                with self._http.get(target, params, limit) as response:
+                    _require_one_coding(response)
+                    if response.is_success:
+                        return _json(self._body(response), url)
+                    if not response.has_redirect_location:
+                        raise _refusal(response)
+                    target, params = _redirect_target(response), None
+            raise InputError(f"{url} redirects {MAX_REDIRECTS} times. {CHECK_ADDRESSES}")
+        except TimeLimitExceeded as error:
+            raise _TransientError(f"the answer was not whole after {limit:g} s") from error
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise _TransientError(f"no whole answer ({type(error).__name__}: {error})") from error
-        except (httpx.TooManyRedirects, httpx.InvalidURL) as error:
-            raise InputError(
-                f"{url} leads nowhere ({error}). Check DEFILLAMA_YIELDS_URL and DEFILLAMA_COINS_URL"
-            ) from error
+        # httpx decodes host names on its own, by a library that raises UnicodeError
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise InputError(f"{url} leads nowhere ({error}). {CHECK_ADDRESSES}") from error
+
+    def _new_client(self) -> httpx.Client:
+        silence = self._policy.silence
+        return httpx.Client(
+            headers={
+                "User-Agent": f"yieldspark/{PRODUCT_VERSION}",
+                "Accept": "application/json",
+            },
+            timeout=httpx.Timeout(silence, connect=min(10.0, silence)),
+            limits=httpx.Limits(max_connections=1),
+        )
 
     def _body(self, response: httpx.Response) -> bytes:
-        # a server that sends a byte now and then resets the silence time-out, so the whole answer
-        # has a limit as well
-        limit = self._policy.whole_answer
-        deadline = time.monotonic() + limit
         chunks, size = [], 0
         for chunk in response.iter_bytes():
             if self._stopping.is_set():
                 raise IngestStopped
-            if time.monotonic() > deadline:
-                raise _TransientError(f"the answer was not whole after {limit:g} s")
             size += len(chunk)
             if size > MAX_ANSWER_BYTES:
                 raise InputError(
                     f"{response.url} answers with more than {MAX_ANSWER_BYTES // 2**20} MiB, which"
-                    " no answer of DefiLlama has. Check DEFILLAMA_YIELDS_URL and"
-                    " DEFILLAMA_COINS_URL"
+                    f" no answer of DefiLlama has. {CHECK_ADDRESSES}"
                 )
             chunks.append(chunk)
         return b"".join(chunks)
@@ -279,15 +279,29 @@ def _refusal(response: httpx.Response) -> Exception:
             f"{response.url} refused: {status}. Check HTTPS_PROXY, and whether this network may"
             " reach it"
         )
-    body = next(response.iter_bytes(MAX_REFUSAL_BYTES), b"").decode(errors="replace")
+    # the first bytes to arrive: the rest may be large, or never come
+    body = next(response.iter_bytes(), b"").decode(errors="replace")
     return InputError(f"{response.url} answered {status}: {_excerpt(body)}")
 
 
-def _require_same_host(response: httpx.Response) -> None:
-    """Raise InputError for a redirect to another host, or from https to http."""
+def _require_one_coding(response: httpx.Response) -> None:
+    """Raise InputError for an answer that is compressed more than once."""
+    # 64 KiB that are read at once may unpack to 64 MiB, and these to 64 GiB
+    codings = response.headers.get_list("Content-Encoding", split_commas=True)
+    if len(codings) > 1:
+        raise InputError(
+            f"{response.url} answers with data that is compressed twice, which DefiLlama's is not."
+            f" {CHECK_ADDRESSES}"
+        )
+
+
+def _redirect_target(response: httpx.Response) -> str:
+    """Return the address of a redirect.
+
+    Raises:
+        InputError: it leads to another host, or from https to http.
+    """
     # it would send the requests to a server that the settings do not name
-    if not response.has_redirect_location:
-        return
     target = response.url.join(response.headers["Location"])
     is_downgrade = (response.url.scheme, target.scheme) == ("https", "http")
     if target.host != response.url.host or is_downgrade:
@@ -295,6 +309,7 @@ def _require_same_host(response: httpx.Response) -> None:
             f"{response.url} redirects to {target.scheme}://{target.host}, which is not followed."
             " If that is the right place, set DEFILLAMA_YIELDS_URL or DEFILLAMA_COINS_URL to it"
         )
+    return str(target)
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> float | None:
@@ -314,7 +329,7 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
         return float(header)
     try:
         moment = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
 

@@ -173,7 +173,7 @@ def ingest(
     with checked_connection(engine) as connection:
         # before the run: a missing right is no failed run of the ledger
         verify_tables(connection, INGEST_USE)
-    client = DefiLlama(settings, concurrency=concurrency, retry_policy=retry_policy)
+    client = DefiLlama(settings, retry_policy=retry_policy)
     result = IngestResult()
     with (
         closing(client),

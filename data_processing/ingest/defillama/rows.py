@@ -40,6 +40,9 @@ END_OF_INSTANTS = datetime(9999, 1, 1, tzinfo=UTC)
 Python.
 """
 
+WEEK_WITHOUT_DAY = re.compile("[0-9]{4}-?W[0-9]{2}(?![-0-9])")
+"""Python reads such a week as its Monday."""
+
 NOT_IN_JSONB = re.compile("[\x00\ud800-\udfff]")
 """NUL and lone surrogates: JSON can write them, PostgreSQL's jsonb rejects the document."""
 
@@ -184,6 +187,8 @@ def instant(value: object) -> datetime | None:
     """
     try:
         if isinstance(value, str):
+            if WEEK_WITHOUT_DAY.match(value.strip()):
+                return None
             moment = datetime.fromisoformat(value.strip())
             moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         else:

@@ -7,6 +7,7 @@ whose kind or numbers can be read in two ways is rejected before any file is loa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,12 +57,14 @@ BLANKS = "[\\s\u00a0\u202f]*"
 
 UNITS = {
     **dict.fromkeys(PERCENT, rf"{BLANKS}%$"),
-    **dict.fromkeys(DOLLARS, rf"{BLANKS}(\$|USD)$"),
+    **dict.fromkeys(DOLLARS, rf"{BLANKS}((US)?\$|USD)$"),
 }
 UNITS_BEFORE = dict.fromkeys(DOLLARS, rf"^([+-]?)(USD|(US)?\$){BLANKS}")
 """Units that a column has in any case, if its cells repeat them."""
 
-TIME_OF_DAY = r"^[0-9]{1,2}:[0-9]{2}"
+TIME_NAME = re.compile("time|hour")
+TIME_OF_DAY = "^[0-9]{1,2}:[0-9]{2}"
+HOUR = "^[0-9]{1,2}(:[0-9]{2}.*)?$"
 
 
 @dataclass(frozen=True)
@@ -178,27 +181,34 @@ def _require_whole_timestamps(table: FileTable, columns: FileColumns) -> None:
     # every snapshot would be at midnight
     if columns.kind != "history":
         return
-    for name in table.columns:
-        if name.strip().lower() != "time" or name == columns.names["timestamp"]:
-            continue
-        kind = _type_of(table, name)
-        is_time = pa.types.is_time(kind) or (
-            cells.holds_text(kind) and _first_cell_matches(table, name, TIME_OF_DAY)
-        )
-        if is_time:
+    day = columns.names["timestamp"]
+    of_time = [name for name in table.columns if TIME_NAME.search(name.lower()) and name != day]
+    batch = next(iter(table.batches()), None) if of_time else None
+    if batch is None or not _are_whole_days(table, batch, day):
+        return
+    for name in of_time:
+        if _first_is_time_of_day(table, batch, name):
             raise InputError(
-                f"{table.path} has the day in column {columns.names['timestamp']} and the time of"
-                f" day in column {name}: write both into one column timestamp, such as"
-                " 2025-03-01T23:01:00Z"
+                f"{table.path} has the day in column {day} and the time of day in column {name}:"
+                " write both into one column timestamp, such as 2025-03-01T23:01:00Z"
             )
 
 
-def _first_cell_matches(table: FileTable, name: str, shape: str) -> bool:
-    batch = next(iter(table.batches()), None)
-    if batch is None:
+def _are_whole_days(table: FileTable, batch: Batch, name: str) -> bool:
+    column = batch.table.column(table.columns.index(name))
+    times = cells.to_timestamps(_place(table, name), column).drop_null()
+    return bool(pc.all(pc.equal(times, pc.floor_temporal(times, unit="day"))).as_py())
+
+
+def _first_is_time_of_day(table: FileTable, batch: Batch, name: str) -> bool:
+    kind = _type_of(table, name)
+    if pa.types.is_time(kind):
+        return True
+    if not (cells.holds_text(kind) or pa.types.is_integer(kind)):
         return False
     column = batch.table.column(table.columns.index(name))
     first = cells.to_texts(_place(table, name), column).drop_null()[:1]
+    shape = HOUR if "hour" in name.lower() else TIME_OF_DAY
     return bool(pc.any(pc.match_substring_regex(first, shape)).as_py())
 
 
