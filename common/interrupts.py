@@ -84,6 +84,14 @@ def end_if_interrupted(code: int) -> None:
         os._exit(code)
 
 
+def ignore_signals() -> None:
+    """Ignore SIGINT and SIGTERM until the process ends; for a command whose result is final."""
+    # a handler in Python would not do: while the interpreter ends, it restores the default action
+    # of every handled signal, and a late Ctrl-C would end a successful command with code -2
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def end_on_signal(report: Action, *, end_seconds: float | None = END_SECONDS) -> Iterator[None]:
     """Raise KeyboardInterrupt in the main thread on SIGINT or SIGTERM, and limit the time until the

@@ -311,6 +311,42 @@ def test_nothing_is_reported_after_the_last_words() -> None:
     assert (ended.returncode, ended.stderr.splitlines()[-1]) == (130, "interrupted")
 
 
+SIGNALLED_AT_EXIT = """
+import atexit, os, signal, sys
+import typer
+from cli.run_application import run_application
+
+app = typer.Typer()
+
+class Finalized:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.{sent}):
+        kill(process, number)
+
+finalized = Finalized()  # deleted with this module, after Python has dropped its signal handlers
+
+@app.command()
+def command():
+    atexit.register(os.kill, os.getpid(), signal.{sent})
+    print("result", flush=True)
+
+run_application(app, lambda error, arguments: {{}}, arguments=[])
+"""
+
+
+@pytest.mark.usefixtures("processes")
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM"])
+def test_signal_after_the_result_changes_no_exit_code(sent: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", SIGNALLED_AT_EXIT.format(sent=sent)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "result\n", "")
+
+
 @pytest.mark.long
 @pytest.mark.usefixtures("jvm")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
