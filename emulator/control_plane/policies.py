@@ -13,6 +13,7 @@ import re
 import threading
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,20 @@ TEXT = r"(?:\"([^\"]*)\"|'([^']*)')"
 EQUALS = re.compile(rf"resource\.(name|type|service)\s*==\s*{TEXT}")
 STARTS = re.compile(rf"resource\.(name)\.startsWith\(\s*{TEXT}\s*\)")
 RESOURCE_TYPES = {"objects": "storage.googleapis.com/Object"}
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A member's role on a resource; `condition` is the binding's expression, None without one."""
+
+    member: str
+    role: str
+    resource: str
+    condition: str | None = None
+
+    def payload(self) -> dict[str, str]:
+        """Return the fields that have a value."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def predefined_roles() -> dict[str, frozenset[str]]:
@@ -138,19 +153,16 @@ class Policies:
                     return True
         return False
 
-    def grants(self) -> list[dict[str, str]]:
+    def grants(self) -> list[Grant]:
         """Return every member's role on every resource."""
         with self._lock:
             policies = sorted(self._policies.items())
         grants = []
         for resource, policy in policies:
             for binding in policy.get("bindings", []):
-                condition = binding.get("condition")
+                condition = (binding.get("condition") or {}).get("expression")
                 for member in binding.get("members", []):
-                    grant = {"member": member, "role": binding["role"], "resource": resource}
-                    if condition:
-                        grant["condition"] = condition["expression"]
-                    grants.append(grant)
+                    grants.append(Grant(member, binding["role"], resource, condition))
         return grants
 
     def _check_member(self, member: str, *, public_access: bool) -> None:

@@ -37,7 +37,8 @@ from emulator.services.fake_executions import FakeExecutions, UntilCancelled
 from emulator.services.fake_logging import FakeLogging
 from emulator.services.fake_secret_manager import FakeSecretManager
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import Service, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Service
 from emulator.services.object_store import Conditions
 from emulator.workflow_engine import Transport, execute, route_to
 

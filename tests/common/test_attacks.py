@@ -43,11 +43,12 @@ from database.connections.secret_manager import with_password
 from database.embedded.folders import server_account
 from database.embedded.process import recorded_port
 from emulator.local import local_cloud
-from emulator.services import http_service
+from emulator.services import http_server
 from emulator.services.batch_process import LocalPlatform
 from emulator.services.fake_secret_manager import FakeSecretManager
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import Service, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Service
 from emulator.services.object_store import Conditions
 from spark.session import temporary_folder
 from tests.support.processes import PROJECT
@@ -183,7 +184,7 @@ def test_rejects_invalid_and_too_large_content_lengths(
 def test_limits_endless_chunked_bodies(
     attacked: Attacked, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(http_service, "LARGEST_BODY", 1 << 20)
+    monkeypatch.setattr(http_server, "LARGEST_BODY", 1 << 20)
     chunk = b"10000\r\n" + b"x" * (1 << 16) + b"\r\n"
     head = "\r\n".join(("POST /v1/x HTTP/1.1", *attacked.good, "Transfer-Encoding: chunked"))
     sent = 0
@@ -241,7 +242,7 @@ def test_a_client_that_sends_a_byte_at_a_time_blocks_no_other_and_is_cut_off(
             stack.enter_context(socket.create_connection(address)).sendall(beginning)
         assert attacked.status(*attacked.good) == 200
     for name in ("HEADER_SECONDS", "BODY_SECONDS", "DRAIN_SECONDS"):
-        monkeypatch.setattr(http_service, name, 1.0)
+        monkeypatch.setattr(http_server, name, 1.0)
     with socket.create_connection(address) as line:
         line.sendall(beginning)
         answer = drip(line)
@@ -253,7 +254,7 @@ def test_a_client_that_sends_a_byte_at_a_time_blocks_no_other_and_is_cut_off(
 def test_a_connection_that_waits_between_two_requests_is_served_again(
     attacked: Attacked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_service, "HEADER_SECONDS", 0.5)
+    monkeypatch.setattr(http_server, "HEADER_SECONDS", 0.5)
     with closing(http.client.HTTPConnection(attacked.place, timeout=30)) as client:
         for _ in range(2):
             client.request("GET", PATH, headers={"Authorization": f"Bearer {TOKEN}"})

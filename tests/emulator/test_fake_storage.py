@@ -33,7 +33,7 @@ from emulator.services.fake_storage import (
     FakeStorage,
     Fault,
 )
-from emulator.services.http_service import serving
+from emulator.services.http_server import serving
 from tests.support.fake_gcs_server import fake_gcs_server
 from tests.support.processes import PROJECT
 

@@ -58,7 +58,7 @@ class Rights:
 
     def granted(self, member: str) -> set[str]:
         """Return every permission of the member's roles."""
-        roles = {grant["role"] for grant in self._policies.grants() if grant["member"] == member}
+        roles = {grant.role for grant in self._policies.grants() if grant.member == member}
         return {permission for role in roles for permission in self._policies.permissions_of(role)}
 
     def allows(self, permission: Needed) -> bool:

@@ -25,7 +25,8 @@ from emulator.services.fake_cloud_run import FakeCloudRun
 from emulator.services.fake_dataproc import FakeDataproc
 from emulator.services.fake_executions import FakeExecutions
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import Answer, Request, Service, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Answer, Request, Service
 from emulator.services.object_store import Conditions
 from emulator.workflow_engine import VirtualClock, execute, route_to
 from workflows.releases.code_bucket import md5_hash

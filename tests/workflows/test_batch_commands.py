@@ -29,7 +29,8 @@ from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.fake_dataproc import FakeDataproc
 from emulator.services.fake_executions import FakeExecutions
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import Service, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Service
 from emulator.services.object_store import Conditions, md5_hash
 from emulator.workflow_engine import WorkflowFailed
 from tests.support.dataproc_cases import (

@@ -24,7 +24,8 @@ from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.batch_process import LocalPlatform
 from emulator.services.fake_cloud_run import FakeCloudRun
 from emulator.services.fake_logging import FakeLogging
-from emulator.services.http_service import Service, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Service
 from emulator.services.written_lines import WrittenLine
 from tests.support.dataproc_cases import WorkflowsHere, cloud_variables
 from tests.support.releases import cloud_settings

@@ -21,7 +21,8 @@ from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-unty
 from common.errors import CloudRefused, CloudUnavailable, ConfigurationError, ReleaseConflict
 from config_spark import Settings
 from emulator.services.fake_storage import CUT_AFTER, UNAVAILABLE, FakeStorage, Fault
-from emulator.services.http_service import Request, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Request
 from emulator.services.object_store import Conditions
 from tests.support.fake_gcs_server import fake_gcs_server
 from tests.support.releases import (
@@ -39,6 +40,8 @@ from tests.support.releases import (
 from workflows.releases import code_bucket
 from workflows.releases.code_bucket import CodeBucket
 from workflows.releases.release import (
+    PublishedRelease,
+    Rollback,
     find_release,
     publish_content,
     read_batches,
@@ -68,7 +71,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def publish(settings: Settings, content: ReleaseContent) -> dict[str, object]:
+def publish(settings: Settings, content: ReleaseContent) -> PublishedRelease:
     return publish_content(CodeBucket(settings), content)
 
 
@@ -86,7 +89,7 @@ def test_a_release_is_its_files_and_one_document_that_names_it(
     versions for a moment, or for ever.
     """
     result = publish(settings, small_release(FIRST))
-    assert (result["version"], result["files"], result["previous"]) == (FIRST, 7, None)
+    assert (result.version, result.files, result.previous) == (FIRST, 7, None)
     names = [
         "yieldspark.zip",
         "operator.zip",
@@ -149,7 +152,7 @@ def test_the_same_release_again_changes_nothing(fake: FakeStorage, settings: Set
     publish(settings, small_release(FIRST))
     before = dict(fake.store.objects_of(BUCKET))
     result = publish(settings, small_release(FIRST))
-    assert (result["uploaded"], result["previous"]) == ([], FIRST)
+    assert (result.uploaded, result.previous) == ([], FIRST)
     assert fake.store.objects_of(BUCKET) == before
 
 
@@ -239,7 +242,7 @@ def test_lost_responses_change_nothing(fake: FakeStorage, settings: Settings) ->
     publish(settings, small_release(SECOND))
     fake.fault = None
     assert latest_version(fake) == SECOND
-    assert [entry["faults"] for entry in versions(settings)] == [[], []]
+    assert [entry.faults for entry in versions(settings)] == [[], []]
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -319,7 +322,7 @@ def test_a_release_killed_at_any_request_leaves_a_whole_one_and_the_next_finishe
         named.append(latest_version(fake))
         with serving([fake]) as url:
             publish(cloud_settings(url), small_release(SECOND))
-            assert [entry["faults"] for entry in versions(cloud_settings(url))] == [[], []]
+            assert [entry.faults for entry in versions(cloud_settings(url))] == [[], []]
         assert latest_version(fake) == SECOND
     # latest.json and a listing are read; 5 small files and the manifest are written, a jar begun
     # and sent; a listing; latest.json
@@ -347,22 +350,23 @@ def test_reports_a_concurrent_release_that_was_faster(
     ):
         publish(settings, small_release(SECOND))
     assert latest_version(fake) == THIRD
-    assert rollback(settings, SECOND) == {"version": SECOND, "previous": THIRD, "moved": True}
+    assert rollback(settings, SECOND) == Rollback(SECOND, previous=THIRD, moved=True)
     assert latest_version(fake) == SECOND
 
 
 def test_concurrent_releases_of_one_commit_both_succeed(
     fake: FakeStorage, settings: Settings
 ) -> None:
-    other: list[dict[str, object]] = []
+    other: list[PublishedRelease] = []
+    requests: list[Request] = []
 
     def the_same(number: int, request: Request) -> None:
-        if _written(request) == object_name(FIRST, "forecast_pools.py") and not other:
-            other.append({})
+        if _written(request) == object_name(FIRST, "forecast_pools.py") and not requests:
+            requests.append(request)
             other.append(publish(settings, small_release(FIRST)))
 
     fake.fault = the_same
-    assert publish(settings, small_release(FIRST))["version"] == other[1]["version"] == FIRST
+    assert publish(settings, small_release(FIRST)).version == other[0].version == FIRST
     assert latest_version(fake) == FIRST
 
 
@@ -376,22 +380,22 @@ def test_versions_are_listed_newest_first_with_what_is_wrong(
     fake.store.delete(BUCKET, object_name(SECOND, f"jars/{JAR}"), Conditions())
     overwrite(fake, "d" * 40, "yieldspark.zip", b"code")
     actual = versions(settings)
-    assert {entry["version"]: entry["latest"] for entry in actual} == {
+    assert {entry.version: entry.latest for entry in actual} == {
         "d" * 40: False,
         FIRST: False,
         SECOND: False,
         THIRD: True,
     }
-    faults = {entry["version"]: "; ".join(entry["faults"]) for entry in actual}
+    faults = {entry.version: "; ".join(entry.faults) for entry in actual}
     assert faults["d" * 40] == "no manifest: its release was interrupted"
     assert "yieldspark.zip has 10 bytes of md5" in faults[FIRST]
     assert faults[SECOND] == f"jars/{JAR} is missing"
     assert faults[THIRD] == ""
-    assert [entry["version"] for entry in versions(settings, 2)] == [
-        entry["version"] for entry in actual[:2]
+    assert [entry.version for entry in versions(settings, 2)] == [
+        entry.version for entry in actual[:2]
     ]
-    assert [entry["released"] for entry in actual] == sorted(
-        (entry["released"] for entry in actual), reverse=True
+    assert [entry.released for entry in actual] == sorted(
+        (entry.released for entry in actual), reverse=True
     )
 
 
@@ -400,13 +404,9 @@ def test_a_rollback_names_an_earlier_version_if_it_is_whole(
 ) -> None:
     for version in (FIRST, SECOND, THIRD):
         publish(settings, small_release(version))
-    assert rollback(settings, FIRST, dry_run=True) == {
-        "version": FIRST,
-        "previous": THIRD,
-        "moved": False,
-    }
+    assert rollback(settings, FIRST, dry_run=True) == Rollback(FIRST, previous=THIRD, moved=False)
     assert latest_version(fake) == THIRD
-    assert rollback(settings, FIRST) == {"version": FIRST, "previous": THIRD, "moved": True}
+    assert rollback(settings, FIRST) == Rollback(FIRST, previous=THIRD, moved=True)
     assert latest_version(fake) == FIRST
     overwrite(fake, SECOND, "yieldspark.zip", b"other code")
     with pytest.raises(
@@ -485,7 +485,7 @@ def test_reports_a_damaged_latest_and_the_next_release_repairs_it(
             match=r"latest\.json is damaged: it is no JSON object with version; release again",
         ):
             work()
-    assert publish(settings, small_release(FIRST))["previous"] is None
+    assert publish(settings, small_release(FIRST)).previous is None
     assert latest_version(fake) == FIRST
 
 
@@ -508,11 +508,9 @@ def test_another_emulator_of_cloud_storage_agrees(tmp_path: Path) -> None:
             publish(settings, small_release(version))
         with pytest.raises(ReleaseConflict, match="with other settings"):
             publish(settings, small_release(FIRST, metrics={"ttl": "7200s"}))
-        assert [
-            (entry["version"], entry["latest"], entry["faults"]) for entry in versions(settings)
-        ] == [
+        assert [(entry.version, entry.latest, entry.faults) for entry in versions(settings)] == [
             (SECOND, True, []),
             (FIRST, False, []),
         ]
-        assert rollback(settings, FIRST) == {"version": FIRST, "previous": SECOND, "moved": True}
+        assert rollback(settings, FIRST) == Rollback(FIRST, previous=SECOND, moved=True)
         assert find_release(settings) == Release(BUCKET, FIRST, (JAR,))

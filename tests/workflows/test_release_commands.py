@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import serving
+from emulator.services.http_server import serving
 from local_runtime.jars import ensure_jars
 from tests.conftest import JARS
 from tests.support.dataproc_cases import WorkflowsHere, cloud_variables

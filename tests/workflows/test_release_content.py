@@ -19,7 +19,7 @@ import pytest
 from common.errors import ConfigurationError, EnvironmentNotReady
 from config_spark import Settings, load_settings
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import serving
+from emulator.services.http_server import serving
 from local_runtime.jars import ensure_jars, read_checksums
 from tests.conftest import JARS
 from tests.support.processes import PROJECT
@@ -410,8 +410,8 @@ def test_this_checkout_goes_up_whole(settings: Settings, tmp_path: Path) -> None
             "calculate_metrics",
             "forecast_pools/lightgbm",
         }
-    assert latest_version(fake) == result["version"]
-    assert result["bytes"] == sum(
+    assert latest_version(fake) == result.version
+    assert result.bytes == sum(
         len(content) for name, content in objects(fake).items() if name != LATEST
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -47,12 +48,12 @@ def release(
             say(warning)
         print_json(summary) if as_json else _print_plan(summary)
         return
-    summary = releases.publish(settings, allow_dirty=allow_dirty, say=say)
-    (
-        print_json(summary)
-        if as_json
-        else print_pairs(summary | {"uploaded": len(summary["uploaded"])})
-    )
+    published = releases.publish(settings, allow_dirty=allow_dirty, say=say)
+    values = asdict(published)
+    if as_json:
+        print_json(values)
+    else:
+        print_pairs(values | {"uploaded": len(published.uploaded)})
 
 
 @app.command()
@@ -66,16 +67,16 @@ def versions(
     """
     entries = releases.versions(edge_settings(), newest)
     if as_json:
-        print_json(entries)
+        print_json([asdict(entry) for entry in entries])
         return
     rows = [
         [
-            entry["version"],
-            entry["released"],
-            entry["files"],
-            entry["bytes"] / 1e6,
-            entry["latest"],
-            "; ".join(entry["faults"]) or "yes",
+            entry.version,
+            entry.released,
+            entry.files,
+            entry.bytes / 1e6,
+            entry.latest,
+            "; ".join(entry.faults) or "yes",
         ]
         for entry in entries
     ]
@@ -97,7 +98,7 @@ def rollback(
 
     Example: python -m workflows rollback 1f0e7c9b2a6d4e8f3c5a7b9d1e2f4a6c8b0d2e4f
     """
-    summary = releases.rollback(edge_settings(), version, dry_run=dry_run)
+    summary = asdict(releases.rollback(edge_settings(), version, dry_run=dry_run))
     print_json(summary) if as_json else print_pairs(summary)
 
 
@@ -113,19 +114,20 @@ def prune(
 
     Example: python -m workflows prune --keep 10 --dry-run
     """
-    summary = pruning.prune(edge_settings(), keep, dry_run=dry_run, say=say)
+    pruned = pruning.prune(edge_settings(), keep, dry_run=dry_run, say=say)
     if as_json:
-        print_json(summary | {"dry_run": dry_run})
+        print_json(pruned.payload())
         return
+    fate = "would be deleted" if dry_run else "deleted"
     rows = [
         [
-            entry["version"],
-            entry["released"],
-            entry["files"],
-            entry["bytes"] / 1e6,
-            entry["kept"] or ("deleted" if entry["deleted"] else "would be deleted"),
+            candidate.version,
+            candidate.released,
+            len(candidate.files),
+            candidate.bytes / 1e6,
+            candidate.kept or fate,
         ]
-        for entry in summary["releases"]
+        for candidate in pruned.candidates
     ]
     print_table(["version", "released", "files", "MB", "it is"], rows)
 
@@ -138,12 +140,14 @@ def planned_release(content: ReleaseContent) -> dict[str, Any]:
         "bytes", "sha256"}]}`.
     """
     files = {**content.files, MANIFEST: content.manifest_bytes()}
+    default = content.default_platform()
     return {
         "version": content.release.version,
         "commit": content.commit,
         "bucket": content.release.bucket,
         "bytes": sum(map(len, files.values())),
-        **content.platform(),
+        "platform": default.platform,
+        "platform_reason": default.reason,
         "files": [
             {
                 "name": name,

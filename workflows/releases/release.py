@@ -1,10 +1,8 @@
 """Releases in the code bucket: publish the checkout, find a version, list versions, roll back.
 
-Args:
-    version never changes: its objects are written once, the manifest last. `latest.json` names one
-        version and is the only object that is replaced, by the generation that was read. An
-        interrupted release therefore leaves it valid, and the next `publish` of the commit
-        continues.
+A released version never changes: its objects are written once, the manifest last. `latest.json`
+names one version and is the only object that is replaced, by the generation that was read. An
+interrupted release therefore leaves it valid, and the next `publish` of the commit continues.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from common.errors import ConfigurationError, ReleaseConflict
@@ -43,21 +42,76 @@ JARS = jar_name("")
 NEW_COMMIT = "a released version never changes: make a commit, and release that"
 
 
+@dataclass(frozen=True)
+class PublishedRelease:
+    """A release that was published; `--json` prints the fields in this order.
+
+    Attributes:
+        version: Name of the version.
+        commit: Commit of the checkout.
+        bucket: Name of the bucket.
+        files: Number of files, with the manifest.
+        bytes: Size of all files.
+        platform: Default platform of its runs.
+        platform_reason: Reason for the platform.
+        uploaded: Names of the files that the bucket lacked.
+        previous: Version that latest.json named before; None without a readable one.
+    """
+
+    version: str
+    commit: str
+    bucket: str
+    files: int
+    bytes: int
+    platform: str | None
+    platform_reason: str | None
+    uploaded: list[str]
+    previous: str | None
+
+
+@dataclass(frozen=True)
+class ReleasedVersion:
+    """A version in the bucket; `--json` prints the fields in this order.
+
+    Attributes:
+        version: Name of the version.
+        released: When its last file was written, RFC 3339, UTC.
+        files: Number of files.
+        bytes: Size of all files.
+        faults: A message for each file that differs from the manifest; empty if complete.
+        latest: Whether latest.json names it.
+    """
+
+    version: str
+    released: str
+    files: int
+    bytes: int
+    faults: list[str]
+    latest: bool
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """A change of latest.json; `moved` is False for a dry run or the version it named already."""
+
+    version: str
+    previous: str | None
+    moved: bool
+
+
 def no_progress(line: str) -> None:
     """Discard a progress line."""
 
 
-def publish(settings: Settings, *, allow_dirty: bool = False, say: Say = no_progress) -> Document:
+def publish(
+    settings: Settings, *, allow_dirty: bool = False, say: Say = no_progress
+) -> PublishedRelease:
     """Release the checkout: upload missing files, verify all of them, then update latest.json.
 
     Args:
         settings: Project, CODE_BUCKET and the jobs' settings.
         allow_dirty: Release a checkout that differs from its commit.
         say: Receives progress lines.
-
-    Returns:
-        `version`, `commit`, `bucket`, `files`, `bytes`, `platform`, `platform_reason`, `uploaded`
-        (names) and `previous` (the version that latest.json named before, or None).
 
     Raises:
         ConfigurationError: A setting is missing or the checkout differs.
@@ -74,24 +128,26 @@ def publish(settings: Settings, *, allow_dirty: bool = False, say: Say = no_prog
 
 def publish_content(
     bucket: CodeBucket, content: ReleaseContent, say: Say = no_progress
-) -> Document:
+) -> PublishedRelease:
     """Publish a built release; as `publish`."""
     version, files = content.release.version, {**content.files, MANIFEST: content.manifest_bytes()}
+    # read before the upload: the write below fails if another release moves latest.json meanwhile
     before = bucket.read(LATEST)
     uploaded = _upload(bucket, version, files, say)
     _require_complete(bucket, version, content.manifest()["files"])
     _move_latest(bucket, version, files[MANIFEST], before)
-    total = sum(map(len, files.values()))
-    return {
-        "version": version,
-        "commit": content.commit,
-        "bucket": bucket.name,
-        "files": len(files),
-        "bytes": total,
-        **content.platform(),
-        "uploaded": uploaded,
-        "previous": _previous(bucket, before),
-    }
+    default = content.default_platform()
+    return PublishedRelease(
+        version=version,
+        commit=content.commit,
+        bucket=bucket.name,
+        files=len(files),
+        bytes=sum(map(len, files.values())),
+        platform=default.platform,
+        platform_reason=default.reason,
+        uploaded=uploaded,
+        previous=_previous(bucket, before),
+    )
 
 
 def find_release(settings: Settings, version: str | None = None) -> Release:
@@ -140,16 +196,12 @@ def read_batches(settings: Settings, release: Release) -> Document:
     return _parse_json(bucket, name, bucket.read(name), "batches")
 
 
-def versions(settings: Settings, newest: int | None = None) -> list[Document]:
+def versions(settings: Settings, newest: int | None = None) -> list[ReleasedVersion]:
     """List the versions in the bucket, newest first.
 
     Args:
         settings: Project and CODE_BUCKET.
         newest: Maximum number of versions.
-
-    Returns:
-        For each version: `version`, `released` (RFC 3339, UTC), `files`, `bytes`, `faults` (empty
-            if complete), `latest`.
 
     Raises:
         ConfigurationError: A setting is missing.
@@ -160,21 +212,18 @@ def versions(settings: Settings, newest: int | None = None) -> list[Document]:
     latest = version_in_latest(bucket, bucket.read(LATEST))
     files = files_by_version(bucket)
     return [
-        _state(bucket, version, files[version]) | {"latest": version == latest}
+        _state(bucket, version, files[version], is_latest=version == latest)
         for version in newest_first(files)[:newest]
     ]
 
 
-def rollback(settings: Settings, version: str, *, dry_run: bool = False) -> Document:
+def rollback(settings: Settings, version: str, *, dry_run: bool = False) -> Rollback:
     """Make latest.json name another complete version, earlier or later.
 
     Args:
         settings: Project and CODE_BUCKET.
         version: Name of the version.
         dry_run: Check the version and change nothing.
-
-    Returns:
-        `version`, `previous`, `moved`.
 
     Raises:
         ConfigurationError: The version does not exist; names the newest ones.
@@ -187,7 +236,7 @@ def rollback(settings: Settings, version: str, *, dry_run: bool = False) -> Docu
     if not dry_run:
         _move_latest(bucket, version, manifest.bytes, before)
     previous = _previous(bucket, before)
-    return {"version": version, "previous": previous, "moved": previous != version and not dry_run}
+    return Rollback(version, previous, moved=previous != version and not dry_run)
 
 
 def _upload(bucket: CodeBucket, version: str, files: Mapping[str, bytes], say: Say) -> list[str]:
@@ -364,19 +413,21 @@ def released_at(files: Mapping[str, ObjectInfo]) -> str:
     return max(entry.created for entry in files.values())
 
 
-def _state(bucket: CodeBucket, version: str, listed: Mapping[str, ObjectInfo]) -> Document:
+def _state(
+    bucket: CodeBucket, version: str, listed: Mapping[str, ObjectInfo], *, is_latest: bool
+) -> ReleasedVersion:
     if MANIFEST in listed:
         faults = _faults(_files(bucket, version, _manifest_of(bucket, version)), listed)
     else:
         faults = ["no manifest: its release was interrupted"]
-    total = sum(entry.bytes for entry in listed.values())
-    return {
-        "version": version,
-        "released": released_at(listed),
-        "files": len(listed),
-        "bytes": total,
-        "faults": faults,
-    }
+    return ReleasedVersion(
+        version=version,
+        released=released_at(listed),
+        files=len(listed),
+        bytes=sum(entry.bytes for entry in listed.values()),
+        faults=faults,
+        latest=is_latest,
+    )
 
 
 def _parse_json(
