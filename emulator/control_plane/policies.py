@@ -100,8 +100,10 @@ class Policies:
             for member in binding.get("members", []):
                 self._check_member(member, public_access=public_access)
             if binding.get("condition"):
+                # older versions have no conditions
                 if int(policy.get("version", 0)) != 3:
                     raise ApiError(400, "A policy with conditions must have version 3")
+                # rejects an expression that this emulator cannot evaluate, when it is set
                 _condition_applies(binding["condition"]["expression"], "")
         with self._lock:
             live = self._policies.get(resource) or self._with_etag({}, 0)
@@ -112,6 +114,7 @@ class Policies:
                     " with exponential backoff.",
                     reason="ABORTED",
                 )
+            # the etag is the number of the change: an outdated one is detected above
             self._changes += 1
             self._policies[resource] = self._with_etag(policy, self._changes)
             return copy.deepcopy(self._policies[resource])
@@ -175,6 +178,7 @@ class Policies:
         if not MEMBER.fullmatch(member):
             raise ApiError(400, f"Invalid member: {member}")
         kind, _, email = member.partition(":")
+        # service-NUMBER@.. are Google's own agents, which no project creates
         is_project_account = email.endswith(".iam.gserviceaccount.com") and not email.startswith(
             "service-"
         )
@@ -193,6 +197,7 @@ def is_in(outer: str, resource: str) -> bool:
     """
     if outer == resource or resource.startswith(f"{outer}/"):
         return True
+    # `projects/P`, the only name with one slash
     return outer.count("/") == 1 and resource.startswith("projects/_/buckets/")
 
 

@@ -65,6 +65,7 @@ class ResourceType:
 
     @property
     def service(self) -> str:
+        """Return the part of the name before the point."""
         return self.name.partition(".")[0]
 
     @property

@@ -122,6 +122,7 @@ def apply_and_run(settings: Settings, folder: Path) -> AppliedRun:
     with exclusive_folder(folder):
         server = EmbeddedServer(folder)
         server.reset()
+        # a second apply starts from nothing: its state, tokens and objects must not remain
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         try:

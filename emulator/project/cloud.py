@@ -79,6 +79,7 @@ BATCH_PERMISSIONS = (
 """
 
 SECONDS_BETWEEN = 0.2
+"""Polling interval."""
 
 
 class NotStarted:
@@ -156,6 +157,7 @@ class EmulatedCloud:
             raise YieldSparkError(f"schedule {job} is {schedule['state']}, and starts nothing")
         target = schedule["httpTarget"]
         member = f"serviceAccount:{target['oauthToken']['serviceAccountEmail']}"
+        # the host is Google's; only the path is used
         target_url = urlsplit(target["uri"])
         access = self.identities.access_of(member)
         request = urllib.request.Request(
@@ -223,6 +225,7 @@ class EmulatedCloud:
         member = f"serviceAccount:{execution['serviceAccount']}"
         access = self.identities.access_of(member)
         gateway = access.gateway
+        # the driver's output is written later, with the rights of this account
         self._writers[batch["runtimeInfo"]["outputUri"]] = member
         try:
             for permission in BATCH_PERMISSIONS:
@@ -260,6 +263,7 @@ class EmulatedCloud:
         member = f"serviceAccount:{task['serviceAccount']}"
         settings = self.settings_env(variables["CODE_BUCKET"], "settings.env")
         try:
+            # these two come from the release, which the entry reads later in the container
             private = self._in_network(
                 {key: settings[key] for key in ("DB_HOST", "MLFLOW_TRACKING_URI")},
                 interface["subnetwork"],
@@ -304,6 +308,7 @@ class EmulatedCloud:
     def _write_output(self, uri: str, content: bytes) -> None:
         """Write an output object with the permissions of the batch's account."""
         bucket, _, name = uri.removeprefix("gs://").partition("/")
+        # an object is outputUri and a number
         member = self._writers[uri.rpartition(".")[0]]
         resource = f"projects/_/buckets/{bucket}/objects/{name}"
         self.identities.access_of(member).gateway.require(

@@ -25,7 +25,9 @@ Say = Callable[[str], None]
 
 SETTINGS_OBJECT = "settings.env"
 SCHEDULE = "yieldspark-nightly"
+"""Name in terraform/schedule.tf."""
 SECONDS_BETWEEN = 0.5
+"""Polling interval."""
 
 ROWS = text("""
     SELECT count(actual_apy) AS days,
@@ -58,6 +60,7 @@ def settings_of(
     variables = cloud.settings_env(outputs["buckets"]["code"], SETTINGS_OBJECT)
     access = cloud.identities.access_of(member)
     return load_settings(
+        # the .env of the working folder is the user's
         _env_file=None,
         **{name.lower(): value for name, value in variables.items()},
         google_api_endpoint=access.address,
@@ -78,6 +81,7 @@ def publish_release(
         f"serviceAccount:{outputs['accounts']['build']}",
         yieldspark_home=home,
         jars_dir=jars,
+        # no image is pulled here; the digest only has to look like one
         container_image=f"{outputs['registry']}/batch@sha256:{'0' * 64}",
     )
     return publish(settings, allow_dirty=True, say=say)

@@ -130,6 +130,7 @@ class FakeDataproc(Service):
                 for batch in self._batches.values()
                 if batch.lifecycle.running
             ]
+        # outside of the lock: requests are answered until the last one has ended
         while any(process.poll() is None for process in running):
             time.sleep(0.05)
         self.advance()
@@ -153,6 +154,7 @@ class FakeDataproc(Service):
                         FAILURES.get(failure, "Failure asked for."),
                         reason="ABORTED" if failure == 409 else None,
                     )
+                # a lost response: the work is done
                 answer = handler(request, **names)
                 if failure == LOST_ANSWER:
                     raise ConnectionCut
@@ -170,6 +172,8 @@ class FakeDataproc(Service):
                 "request_id",
             )
         parent = f"projects/{project}/locations/{region}"
+        # a known request id returns the first operation, whatever the body says
+        # (https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/projects.locations.batches/create)
         if request_id and (parent, request_id) in self._requests:
             return Answer(
                 self._operations[self._requests[parent, request_id]].operation_json(
@@ -215,10 +219,10 @@ class FakeDataproc(Service):
             )
         )
         script = self._script(batch_id) if callable(self._script) else self._script
-        life = BatchLifecycle(requested, script, self._now(), start)
+        lifecycle = BatchLifecycle(requested, script, self._now(), start)
         operation = f"projects/{project}/regions/{region}/operations/{uuid.uuid4()}"
         return ServedBatch(
-            project, region, batch_id, unique, operation, requested, output_uri, life
+            project, region, batch_id, unique, operation, requested, output_uri, lifecycle
         )
 
     def _get(self, request: Request, project: str, region: str, batch_id: str) -> Answer:
@@ -266,6 +270,7 @@ class FakeDataproc(Service):
                 " CANCELLED, SUCCEEDED or FAILED can be deleted."
             )
             raise ApiError(400, message, reason="FAILED_PRECONDITION")
+        # the operation stays readable
         del self._batches[batch.name]
         return Answer({})
 

@@ -79,6 +79,7 @@ def serving(
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    # a client may keep its connection open
     block_on_close = False
     # socketserver's default of 5 drops simultaneous connections, which clients retry after 1, 2,
     # 4 s and so on
@@ -99,7 +100,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _TimedReader(io.RawIOBase):
-    """The bytes of a connection until a moment; a read after it raises TimeoutError."""
+    """Bytes of a connection, with a time limit: a read after it raises TimeoutError."""
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__()
@@ -107,7 +108,7 @@ class _TimedReader(io.RawIOBase):
         self.limit(IDLE_SECONDS)
 
     def limit(self, seconds: float) -> None:
-        """All that is read from now on has to come within so many seconds."""
+        """Limit the time for everything that is read from now on, in seconds."""
         self._end = time.monotonic() + seconds
 
     def readable(self) -> bool:
@@ -117,6 +118,7 @@ class _TimedReader(io.RawIOBase):
         left = self._end - time.monotonic()
         if left <= 0.0:
             raise TimeoutError("the client sends too slowly")
+        # the socket's timeout holds for one read; writes get the idle limit back below
         self._connection.settimeout(left)
         try:
             return self._connection.recv_into(buffer)
@@ -126,17 +128,20 @@ class _TimedReader(io.RawIOBase):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # header and body are two writes; with Nagle's algorithm the second waits for the client's ACK
     disable_nagle_algorithm = True
     server: _Server
 
     def setup(self) -> None:
         super().setup()
+        # the base class reads without a limit
         self.rfile.close()
         self._reader = _TimedReader(self.connection)
         self.rfile = self._buffer = io.BufferedReader(self._reader)
 
     def handle_one_request(self) -> None:
-        """As the base class, which closes the connection at a TimeoutError of a later read."""
+        """Handle one request; close an idle connection."""
+        # the base class itself closes the connection at a TimeoutError of a later read
         self._reader.limit(IDLE_SECONDS)
         try:
             self._buffer.peek(1)
@@ -176,6 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.token is None:
             return None
         kind, _, credential = self.headers.get("Authorization", "").partition(" ")
+        # in constant time: any account of this machine may try
         if kind.lower() == "bearer" and hmac.compare_digest(
             credential.strip().encode(), self.server.token.encode()
         ):
@@ -217,13 +223,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self._reader.limit(DRAIN_SECONDS)
         self._send(error.answer)
+        # closing with unread bytes would reset the connection, and the client lose the response
         try:
             self.connection.shutdown(socket.SHUT_WR)
             left = DRAINED_BYTES
             while left > 0 and (read := self.rfile.read1(min(left, 1 << 16))):
                 left -= len(read)
         except OSError:
-            log.debug("a refused client sent no more")
+            log.debug("a rejected client sent no more")
 
     def _send(self, answer: Answer) -> None:
         content, content_type = answer.encoded()
@@ -251,6 +258,7 @@ class _Handler(BaseHTTPRequestHandler):
         """
         lengths = self.headers.get_all("Content-Length", [])
         codings = self.headers.get_all("Transfer-Encoding", [])
+        # both together are how requests are smuggled (RFC 9112, section 6.1)
         if codings:
             if lengths or [coding.strip().lower() for coding in codings] != ["chunked"]:
                 raise ApiError(400, "the only Transfer-Encoding here is chunked, without a length")

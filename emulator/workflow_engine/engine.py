@@ -32,6 +32,8 @@ class Jump:
 
 @dataclass(frozen=True)
 class Returned:
+    """The result of a `return` step, which ends its subworkflow."""
+
     value: Any
 
 
@@ -48,17 +50,25 @@ class Scope:
         self.outer = outer
 
     def holder(self, name: str) -> Scope | None:
+        """Return the innermost scope that has the variable."""
         if name in self.variables:
             return self
         return self.outer.holder(name) if self.outer else None
 
     def read(self, name: str) -> Any:
+        """Return a variable's value.
+
+        Raises:
+            ConfigurationError: It has none yet.
+        """
         holder = self.holder(name)
         if holder is None:
             raise ConfigurationError(f"the variable {name!r} is read before it has a value")
         return holder.variables[name]
 
     def write(self, name: str, value: Any) -> None:
+        """Set a variable in its scope, or a new one here."""
+        # assignments copy: two variables never share a map
         (self.holder(name) or self).variables[name] = copy.deepcopy(value)
 
 
@@ -123,6 +133,7 @@ class Engine:
         position = 0
         while position < len(steps):
             outcome = self._step(steps[position], scope)
+            # a jump to a step of an enclosing list is passed outwards
             if isinstance(outcome, Jump) and outcome.target in positions:
                 position = positions[outcome.target]
             elif outcome is not None:
@@ -230,6 +241,7 @@ class Engine:
         items = self._value(loop.items, scope)
         if not isinstance(items, list):
             raise engine_error("TypeError", f"`for` takes a list, not {type_name(items)}")
+        # a `range` includes its last number
         for index, value in enumerate(range(items[0], items[1] + 1) if loop.is_range else items):
             variables = {loop.value: copy.deepcopy(value)} | (
                 {loop.index: index} if loop.index else {}
@@ -254,6 +266,7 @@ class Engine:
             return self._steps(step.steps, scope)
         backoff = self._value(step.retry.backoff, scope)
         delay = backoff["initial_delay"]
+        # max_retries does not count the first try
         for _ in range(self._value(step.retry.max_retries, scope)):
             try:
                 return self._steps(step.steps, scope)

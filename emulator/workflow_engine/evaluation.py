@@ -112,6 +112,7 @@ def member(of: Any, key: Any) -> Any:
 
 
 def _is_number(value: Any) -> bool:
+    # not isinstance: a bool is an int in Python, and no number in Workflows
     return type(value) in (int, float)
 
 
