@@ -113,6 +113,7 @@ def wait_for_batch(settings: Settings, batches: Batches, batch_id: str) -> Batch
     summary = batch_summary(batches, batch)
     record_cost_if_possible(settings, batch_id, actual_cost_or_none(batch))
     if batch["state"] != "SUCCEEDED":
+        # before the error: its message has to be the last line
         output = last_lines(settings, batch)
         for line in output:
             say(f"driver: {line}")
@@ -175,12 +176,14 @@ def cost_so_far(batch: Document, seconds: float) -> Cost | None:
         batch: Batch as the REST API's JSON.
         seconds: Seconds since the batch was created.
     """
-    present = batch.get("runtimeInfo", {}).get("currentUsage")
-    if not present:
+    current_usage = batch.get("runtimeInfo", {}).get("currentUsage")
+    if not current_usage:
         return None
+    milli_dcu = int(current_usage.get("milliDcu", 0))
+    shuffle_gb = int(current_usage.get("shuffleStorageGb", 0))
     usage = {
-        "milliDcuSeconds": str(round(int(present.get("milliDcu", 0)) * seconds)),
-        "shuffleStorageGbSeconds": str(round(int(present.get("shuffleStorageGb", 0)) * seconds)),
+        "milliDcuSeconds": str(round(milli_dcu * seconds)),
+        "shuffleStorageGbSeconds": str(round(shuffle_gb * seconds)),
     }
     return actual_cost_or_none({**batch, "runtimeInfo": {"approximateUsage": usage}})
 

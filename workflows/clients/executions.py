@@ -38,7 +38,7 @@ class Executions:
 
     def start(self, argument: dict[str, Any]) -> dict[str, Any]:
         """Start an execution of `main` with this argument."""
-        return self._service.ask(
+        return self._service.request(
             "POST", f"{self._workflow}/executions", {"argument": json.dumps(argument)}
         )
 
@@ -48,7 +48,7 @@ class Executions:
         Args:
             name: Full name `projects/../executions/ID`, or the ID.
         """
-        return self._service.ask(
+        return self._service.request(
             "GET", name if "/" in name else f"{self._workflow}/executions/{name}"
         )
 
@@ -58,7 +58,7 @@ class Executions:
         # the default view, BASIC, has no argument
         query = {"filter": 'state="ACTIVE"', "view": "FULL"}
         while True:
-            page = self._service.ask("GET", f"{self._workflow}/executions?{urlencode(query)}")
+            page = self._service.request("GET", f"{self._workflow}/executions?{urlencode(query)}")
             executions += page.get("executions", [])
             if not page.get("nextPageToken"):
                 return executions
@@ -68,7 +68,7 @@ class Executions:
         """Cancel an execution. A batch that it started runs on until its ttl, unless it is
         cancelled too.
         """
-        return self._service.ask("POST", f"{name}:cancel", {})
+        return self._service.request("POST", f"{name}:cancel", {})
 
 
 @dataclass(frozen=True)

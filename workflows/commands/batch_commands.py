@@ -34,6 +34,7 @@ from workflows.commands.tables import print_entries
 from workflows.spec.job_options import JobOptions
 
 FOLLOW_SECONDS = 5.0
+"""Polling interval of `logs --follow`."""
 
 
 def checked_job(name: str | None) -> str | None:
@@ -190,6 +191,7 @@ def logs(
         uri = current.get("runtimeInfo", {}).get("outputUri")
         output = output or (DriverOutput(settings, uri) if uri else None)
         if output:
+            # control characters of a job's output would act on the terminal
             sys.stdout.write(without_controls(output.read_new()))
             sys.stdout.flush()
         if not follow or current["state"] in TERMINAL:

@@ -186,10 +186,10 @@ def _show_bill(settings: Settings, pools: int, as_json: bool) -> None:
         print_json(bill.document() | {"ledger": past.source})
         return
     _print_platforms(bill)
-    known_inputs, inputs = bill.known, asdict(bill.known.inputs)
+    basis, inputs = bill.basis, asdict(bill.basis.inputs)
     print_table(
         ["input", "value", "source"],
-        [[name, format_value(value), known_inputs.sources[name]] for name, value in inputs.items()],
+        [[name, format_value(value), basis.sources[name]] for name, value in inputs.items()],
     )
     print_pairs({"prices of": prices()["read_on"], "ledger": past.source})
 
@@ -199,7 +199,7 @@ def _print_platforms(bill: MonthlyBill) -> None:
     months, days = [], []
     for platform_bill in bill.platforms:
         name = platform_bill.platform
-        job_costs = [bill.known.inputs.nights * job.usd for job in platform_bill.jobs]
+        job_costs = [bill.basis.inputs.nights * job.usd for job in platform_bill.jobs]
         totals = [platform_bill.database_usd, platform_bill.usd, platform_bill.caution]
         months.append([name, *job_costs, *totals])
         days += [[name, job.job, job.rows, job.seconds, job.usd] for job in platform_bill.jobs]

@@ -39,6 +39,7 @@ local = typer.Typer(
 app.add_typer(local, name="local")
 
 SECONDS_BETWEEN = 0.5
+"""Polling interval."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def up(
                 soft_wrap=True,
             )
         say(f"the local cloud listens at {cloud.url}; Ctrl-C ends it and its running batches")
+        # until a signal raises KeyboardInterrupt
         threading.Event().wait()
 
 
@@ -138,6 +140,7 @@ def run_in_local_cloud(settings: Settings, argument: dict[str, Any]) -> LocalRun
         argument: Argument of the pipeline's `main`.
     """
     with local_cloud(settings) as cloud:
+        # what the user has set, such as EXPECTED_ROWS, without the password of the real database
         own_settings = settings.model_dump(include=settings.model_fields_set - {"db_password"})
         cloud_settings = load_settings(
             **own_settings | {name.lower(): value for name, value in cloud.variables.items()}
@@ -147,6 +150,7 @@ def run_in_local_cloud(settings: Settings, argument: dict[str, Any]) -> LocalRun
         with step("2/3 database"):
             if not argument.get("dry_run"):
                 _migrate(cloud_settings, release.version)
+            # never into the user's own database
             if not settings.db_host:
                 _load_sample(cloud)
         with step("3/3 pipeline"):

@@ -177,6 +177,7 @@ def run_pipeline(
 def _record_costs(settings: Settings, steps: list[dict[str, Any]]) -> None:
     """Add the cost to each step of an execution, and record it in the ledger."""
     parent = f"projects/{settings.project_id}/locations/{settings.region}"
+    # the workflow reads the usage when it polls, so the batch is not read again
     for step in steps:
         usage = {"approximateUsage": step["usage"] or {}}
         batch = {"name": f"{parent}/batches/{step['batch']}", "runtimeInfo": usage}

@@ -14,6 +14,7 @@ from workflows.costs.cost import REGION_OF_THE_PAGE
 
 
 def _input(source: str, default: Any) -> Any:
+    """Return a field with the source of its default, which `cost --pools` prints with it."""
     return field(default=default, metadata={"source": source})
 
 

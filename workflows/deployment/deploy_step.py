@@ -48,6 +48,7 @@ class Project:
         return str(template["spec"]["containers"][0]["image"])
 
     def set_image(self, job: str, image: str) -> None:
+        """Give a Cloud Run job an image; its other fields stay."""
         arguments = ["run", "jobs", "update", job, f"--image={image}", f"--region={self.region}"]
         self._gcloud(*arguments)
 

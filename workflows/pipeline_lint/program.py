@@ -48,11 +48,15 @@ Template = Any
 
 @dataclass(frozen=True)
 class Assign:
+    """Targets and their values, assigned in this order."""
+
     pairs: tuple[tuple[Node, Template], ...]
 
 
 @dataclass(frozen=True)
 class CallStep:
+    """A call of a subworkflow or of a function that waits; `result` is the variable for it."""
+
     function: str
     arguments: Mapping[str, Template]
     result: str | None
@@ -60,17 +64,23 @@ class CallStep:
 
 @dataclass(frozen=True)
 class Branch:
+    """A condition of a `switch`, and the step to run if it is the first that is true."""
+
     condition: Template
     step: Step
 
 
 @dataclass(frozen=True)
 class Switch:
+    """Branches, tried in this order."""
+
     branches: tuple[Branch, ...]
 
 
 @dataclass(frozen=True)
 class For:
+    """A loop; `value` and `index` are variables, `items` a list or a range's two numbers."""
+
     value: str
     index: str | None
     items: Template
@@ -80,6 +90,8 @@ class For:
 
 @dataclass(frozen=True)
 class Retry:
+    """When and how often a `try` is repeated; `predicate` is a subworkflow."""
+
     predicate: str
     max_retries: Template
     backoff: Mapping[str, Template]
@@ -87,6 +99,8 @@ class Retry:
 
 @dataclass(frozen=True)
 class Try:
+    """Steps, and `otherwise` the steps of `except`, whose variable is `error`."""
+
     steps: Steps
     retry: Retry | None
     error: str | None
@@ -95,16 +109,22 @@ class Try:
 
 @dataclass(frozen=True)
 class Raise:
+    """A `raise` of a map or a text."""
+
     value: Template
 
 
 @dataclass(frozen=True)
 class Return:
+    """A `return`, which ends the subworkflow."""
+
     value: Template
 
 
 @dataclass(frozen=True)
 class Block:
+    """Nested steps; their variables belong to the subworkflow."""
+
     steps: Steps
 
 
@@ -132,6 +152,7 @@ class Subworkflow:
 
 
 REQUIRED = object()
+"""Marks a parameter without a default; null is a default."""
 Program = Mapping[str, Subworkflow]
 
 
@@ -226,6 +247,7 @@ def _steps(value: Any, line: int, outer: tuple[str, ...], *, loop: bool = False)
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise source_error(line, f"two steps are named {', '.join(repeated)}")
+    # only `break` leads out of a loop
     reachable = (*(() if loop else outer), *names, *(("break", "continue") if loop else ()))
     return tuple(_step(name, item[name], item.line, reachable) for name, item in items)
 

@@ -131,7 +131,7 @@ def publish_content(
 ) -> PublishedRelease:
     """Publish a built release; as `publish`."""
     version, files = content.release.version, {**content.files, MANIFEST: content.manifest_bytes()}
-    # read before the upload: the write below fails if another release moves latest.json meanwhile
+    # before the upload: the write below fails if another release replaces latest.json meanwhile
     before = bucket.read(LATEST)
     uploaded = _upload(bucket, version, files, say)
     _require_complete(bucket, version, content.manifest()["files"])
@@ -249,6 +249,7 @@ def _upload(bucket: CodeBucket, version: str, files: Mapping[str, bytes], say: S
     for name in files:
         if name in existing:
             _require_same(bucket, version, name, files[name], existing[name])
+    # `files` has the manifest last, which makes the version complete
     missing = [name for name in files if name not in existing]
     for number, name in enumerate(missing, start=1):
         try:
@@ -338,6 +339,7 @@ def _move_latest(
                 say=no_progress,
             )
         except PreconditionFailed:
+            # an earlier try of this write, whose response was lost, has the same bytes
             now = bucket.read(LATEST)
             if now is None or now.bytes != content:
                 raise ReleaseConflict(
