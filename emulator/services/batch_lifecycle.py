@@ -135,7 +135,7 @@ class BatchLifecycle:
             "shuffleStorageGbSeconds": round(shuffle_gb * billed),
         }
 
-    def present_use(self) -> dict[str, int] | None:
+    def current_usage(self) -> dict[str, int] | None:
         """Return milliDcu and shuffleStorageGb while it runs."""
         if self.state != "RUNNING":
             return None

@@ -124,7 +124,7 @@ def encode_operation(operation: dict[str, Any], query: Mapping[str, str]) -> dic
     return encoded
 
 
-def require_known_parameters(query: Mapping[str, str], *names: str) -> None:
+def check_parameters(query: Mapping[str, str], *names: str) -> None:
     """Check the query parameters of a method.
 
     Raises:

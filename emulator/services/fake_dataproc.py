@@ -19,11 +19,11 @@ from typing import Any, Literal
 from emulator.services.batch_lifecycle import BatchLifecycle, BatchScript, Runner
 from emulator.services.batch_payloads import (
     batch_filter,
+    check_parameters,
     encode_message,
     invalid_argument,
     page,
     parse_batch,
-    require_known_parameters,
 )
 from emulator.services.dataproc_rules import BATCH_ID, REQUEST_ID, request_faults
 from emulator.services.http_service import (
@@ -163,7 +163,7 @@ class FakeDataproc(Service):
         return serve
 
     def _create(self, request: Request, project: str, region: str) -> Answer:
-        require_known_parameters(request.query, "batchId", "requestId")
+        check_parameters(request.query, "batchId", "requestId")
         request_id = request.query.get("requestId", "")
         if request_id and not REQUEST_ID.fullmatch(request_id):
             raise invalid_argument(
@@ -226,7 +226,7 @@ class FakeDataproc(Service):
         )
 
     def _get(self, request: Request, project: str, region: str, batch_id: str) -> Answer:
-        require_known_parameters(request.query)
+        check_parameters(request.query)
         return Answer(
             encode_message(
                 self._batch(project, region, batch_id).to_json(self._now()), request.query
@@ -234,7 +234,7 @@ class FakeDataproc(Service):
         )
 
     def _list(self, request: Request, project: str, region: str) -> Answer:
-        require_known_parameters(request.query, "pageSize", "pageToken", "filter", "orderBy")
+        check_parameters(request.query, "pageSize", "pageToken", "filter", "orderBy")
         order = request.query.get("orderBy", "")
         if order not in ("", "create_time desc", "createTime desc"):
             raise invalid_argument(
@@ -262,7 +262,7 @@ class FakeDataproc(Service):
         )
 
     def _delete(self, request: Request, project: str, region: str, batch_id: str) -> Answer:
-        require_known_parameters(request.query)
+        check_parameters(request.query)
         batch = self._batch(project, region, batch_id)
         if not batch.lifecycle.done:
             message = (
@@ -277,7 +277,7 @@ class FakeDataproc(Service):
     def _get_operation(
         self, request: Request, project: str, region: str, operation_id: str
     ) -> Answer:
-        require_known_parameters(request.query)
+        check_parameters(request.query)
         return Answer(
             self._batch_of_operation(project, region, operation_id).operation_json(
                 self._now(), request.query
@@ -285,9 +285,7 @@ class FakeDataproc(Service):
         )
 
     def _list_operations(self, request: Request, project: str, region: str) -> Answer:
-        require_known_parameters(
-            request.query, "pageSize", "pageToken", "filter", "returnPartialSuccess"
-        )
+        check_parameters(request.query, "pageSize", "pageToken", "filter", "returnPartialSuccess")
         batches_in_region = [
             batch
             for batch in self._operations.values()
@@ -303,7 +301,7 @@ class FakeDataproc(Service):
         )
 
     def _cancel(self, request: Request, project: str, region: str, operation_id: str) -> Answer:
-        require_known_parameters(request.query)
+        check_parameters(request.query)
         self._batch_of_operation(project, region, operation_id).lifecycle.cancel(self._now())
         return Answer({})
 

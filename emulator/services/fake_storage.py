@@ -116,7 +116,7 @@ class FakeStorage(Service):
             super().answer(request)
         else:
             # no route sees it, and tests count it all the same
-            self.keep(request)
+            self.record(request)
         if fault.kind == "status":
             return StorageError(
                 fault.status, "A fault that a test asked for.", "backendError"

@@ -98,14 +98,14 @@ Handler = Callable[..., Answer]
 
 
 class Service:
-    """Routes of one service. `asked` has the requests in order if `keeps_requests` is set, as in
+    """Routes of one service. `requests` has the requests in order if `keeps_requests` is set, as in
     tests; a long-running server would keep every upload.
     """
 
     keeps_requests: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
         self._routes: list[tuple[str, re.Pattern[str], Handler]] = []
 
     def route(self, method: str, pattern: str, handler: Handler) -> None:
@@ -118,17 +118,17 @@ class Service:
         """
         self._routes.append((method, re.compile(pattern), handler))
 
-    def keep(self, request: Request) -> None:
+    def record(self, request: Request) -> None:
         """Record a request, if requests are recorded."""
         if self.keeps_requests:
-            self.asked.append(request)
+            self.requests.append(request)
 
     def answer(self, request: Request) -> Answer | None:
         """Return the response of the first matching route; None if there is none."""
         for method, pattern, handler in self._routes:
             match = pattern.fullmatch(request.path)
             if method == request.method and match:
-                self.keep(request)
+                self.record(request)
                 try:
                     return handler(request, **match.groupdict())
                 except ApiError as error:

@@ -68,7 +68,7 @@ class ServedBatch:
         )
         if usage := self.lifecycle.usage(now):
             info["approximateUsage"] = _as_strings(usage)
-        if present := self.lifecycle.present_use():
+        if present := self.lifecycle.current_usage():
             info["currentUsage"] = {**_as_strings(present), "snapshotTime": timestamp(now)}
         return info
 

@@ -113,7 +113,7 @@ def attacked() -> Iterator[Attacked]:
 def test_server_accepts_only_its_token(attacked: Attacked) -> None:
     host = f"Host: {attacked.place}"
     assert attacked.status(*attacked.good) == 200
-    attacked.service.asked.clear()
+    attacked.service.requests.clear()
     for headers in (
         (host,),
         (host, "Authorization: Bearer"),
@@ -123,7 +123,7 @@ def test_server_accepts_only_its_token(attacked: Attacked) -> None:
     ):
         assert attacked.status(*headers) == 401, headers
     assert attacked.status(host, target=f"{PATH}?access_token={TOKEN}") == 401
-    assert attacked.service.asked == []
+    assert attacked.service.requests == []
 
 
 def test_rejects_other_hosts_and_browsers_with_a_valid_token(
@@ -147,7 +147,7 @@ def test_rejects_other_hosts_and_browsers_with_a_valid_token(
         "sec-fetch-mode: no-cors",
     ):
         assert attacked.status(*attacked.good, header) == 403, header
-    assert attacked.service.asked == []
+    assert attacked.service.requests == []
 
 
 SIZES = (
@@ -175,7 +175,7 @@ def test_rejects_invalid_and_too_large_content_lengths(
     for header, body, status in SIZES:
         assert attacked.status(*attacked.good, header, body=body) == status, (header, body[:20])
     assert attacked.status(f"Host: {attacked.place}", "Content-Length: 10000000000") == 401
-    assert attacked.service.asked == []
+    assert attacked.service.requests == []
     chunks = b"3;x=y\r\n{} \r\n0\r\nlast: 1\r\n\r\n"
     assert attacked.status(*attacked.good, "Transfer-Encoding: chunked", body=chunks) == 200
     assert "Traceback" not in capfd.readouterr().err
@@ -321,7 +321,7 @@ def test_requests_are_not_stored(attacked: Attacked, monkeypatch: pytest.MonkeyP
     assert done.stdout == "False\n"
     monkeypatch.setattr(Service, "keeps_requests", False)
     assert attacked.status(*attacked.good) == 200
-    assert attacked.service.asked == []
+    assert attacked.service.requests == []
 
 
 def test_every_server_requires_a_token() -> None:
@@ -454,7 +454,7 @@ def test_web_page_cannot_reach_a_service(attacked: Attacked, tmp_path: Path) -> 
     assert answers is not None, f"chromium ended with {process.returncode} before the page was done"
     assert len(answers) == 9
     assert not any(PASSWORD in answer or "data" in answer for answer in answers), answers
-    assert attacked.service.asked == []
+    assert attacked.service.requests == []
 
 
 def test_local_cloud_requires_the_token_of_a_private_file(

@@ -218,7 +218,7 @@ def test_the_client_retries_after_a_fault(fake: FakeStorage, fault: Fault) -> No
     fake.fault = lambda number, request: fault if number == 1 else None
     with serving([fake]) as url:
         write(client_at(url).bucket("code"), "a", b"1")
-    assert [request.method for request in fake.asked if "/o" in request.path] == ["POST", "POST"]
+    assert [request.method for request in fake.requests if "/o" in request.path] == ["POST", "POST"]
     assert fake.store.objects_of("code")["a"].size == 1
 
 

@@ -99,7 +99,7 @@ class Cloud:
         """Return the requests of this method whose path has this ending."""
         return [
             request
-            for request in self.fake.asked
+            for request in self.fake.requests
             if request.method == method and request.path.endswith(ending)
         ]
 

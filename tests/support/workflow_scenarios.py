@@ -78,8 +78,8 @@ def assert_failed(outcome: Outcome, **expected: Any) -> None:
 
 
 def nothing_started(cloud: World) -> None:
-    assert cloud.dataproc.asked == []
-    assert cloud.cloud_run.asked == []
+    assert cloud.dataproc.requests == []
+    assert cloud.cloud_run.requests == []
 
 
 def success(folder: Path, executor: Executor, source: str) -> None:
@@ -409,7 +409,7 @@ def on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
         )
         assert_succeeded(outcome, "dataproc", "cloud_run")
         assert len(cloud.created) == 1
-        (asked,) = [request for request in cloud.cloud_run.asked if request.method == "POST"]
+        (asked,) = [request for request in cloud.cloud_run.requests if request.method == "POST"]
         assert (
             asked.path
             == f"/v2/projects/{PROJECT}/locations/{REGION}/jobs/yieldspark-forecast-pools:run"
@@ -443,7 +443,7 @@ def on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
             "--batch",
             f"cloud-run-metrics-{outcome.execution}",
         ]
-        asked = [request for request in cloud.cloud_run.asked if request.method == "POST"][1]
+        asked = [request for request in cloud.cloud_run.requests if request.method == "POST"][1]
         assert asked.json()["overrides"]["containerOverrides"] == [{"args": words}]
         assert len(cloud.created) == 1
 
@@ -465,11 +465,11 @@ def platform_of_the_release(folder: Path, executor: Executor, source: str) -> No
         assert_succeeded(cloud.run({"platform": {FORECAST: "dataproc"}}), "cloud_run", "dataproc")
         wanted = {METRICS: "dataproc", FORECAST: "dataproc"}
         assert_succeeded(cloud.run({"platform": wanted}), *wanted.values())
-        asked = len(cloud.cloud_run.asked)
+        asked = len(cloud.cloud_run.requests)
         for unknown in ("auto", 5, ["cloud_run"]):
             cloud.put_release(NEW, release_batches(NEW) | {"platform": unknown})
             assert_failed(cloud.run(), code=500, version=NEW, message="allowed is dataproc or")
-        assert (len(cloud.created), len(cloud.cloud_run.asked)) == (7, asked)
+        assert (len(cloud.created), len(cloud.cloud_run.requests)) == (7, asked)
 
 
 def failed_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
@@ -488,7 +488,9 @@ def failed_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
             state="FAILED",
             message="the container exited with 1",
         )
-        assert len([request for request in cloud.cloud_run.asked if request.method == "POST"]) == 1
+        assert (
+            len([request for request in cloud.cloud_run.requests if request.method == "POST"]) == 1
+        )
 
 
 def deadline_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
@@ -516,14 +518,14 @@ def job_is_missing_on_cloud_run(folder: Path, executor: Executor, source: str) -
             state="NOT_CREATED",
             message="'another-name' of kind 'JOB'",
         )
-        assert len(cloud.cloud_run.asked) == 1
+        assert len(cloud.cloud_run.requests) == 1
         cloud.put_release(NEW, changed | {"cloud_run_jobs": {}})
         assert_failed(
             cloud.run({"platform": {METRICS: "cloud_run"}}),
             code=400,
             message="knows no Cloud Run job for calculate_metrics",
         )
-        assert cloud.dataproc.asked == []
+        assert cloud.dataproc.requests == []
 
 
 def second_execution(folder: Path, executor: Executor, source: str) -> None:
@@ -621,13 +623,13 @@ def changed_release(folder: Path, executor: Executor, source: str) -> None:
             message = f"{name} of release {NEW} was changed: its md5 is "
             assert_failed(cloud.run({"version": NEW}), code=500, version=NEW, message=message)
         assert_succeeded(cloud.run({"version": OLD}))
-        asked = len(cloud.dataproc.asked)
+        asked = len(cloud.dataproc.requests)
         outside = release_batches(NEW)
         main = outside["batches"][METRICS]["pysparkBatch"]
         main["mainPythonFileUri"] = f"gs://evil/versions/{NEW}/{METRICS}.py"
         cloud.put_release(NEW, outside)
         assert_failed(cloud.run(), code=500, message="which is no file of it; release again")
-        assert len(cloud.dataproc.asked) == asked
+        assert len(cloud.dataproc.requests) == asked
 
 
 WRONG_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
@@ -675,7 +677,7 @@ def third_job(folder: Path, executor: Executor, source: str) -> None:
         outcome = made.run({"platform": {THIRD_JOB.name: "cloud_run"}, "dry_run": True})
         assert outcome.state == "FAILED", "the emulator has no Cloud Run job of this name"
         assert outcome.error["job"] == THIRD_JOB.name
-        (request,) = [request for request in made.cloud_run.asked if request.method == "POST"]
+        (request,) = [request for request in made.cloud_run.requests if request.method == "POST"]
         assert request.json()["overrides"]["containerOverrides"] == [
             {
                 "args": [

@@ -198,7 +198,7 @@ class World:
         """Return the requests that create a batch."""
         return [
             request
-            for request in self.dataproc.asked
+            for request in self.dataproc.requests
             if request.method == "POST" and request.path.endswith("/batches")
         ]
 
@@ -208,7 +208,7 @@ class World:
         return [
             request.path
             for service in (self.dataproc, self.cloud_run)
-            for request in service.asked
+            for request in service.requests
             if request.path.endswith(":cancel")
         ]
 

@@ -69,7 +69,9 @@ class Outside:
     @property
     def started(self) -> list[Any]:
         """The bodies of the requests that start a container."""
-        return [request.json() for request in self.cloud_run.asked if request.path.endswith(":run")]
+        return [
+            request.json() for request in self.cloud_run.requests if request.path.endswith(":run")
+        ]
 
 
 @pytest.fixture
@@ -156,7 +158,7 @@ def test_a_wrong_command_starts_no_container(
 ) -> None:
     document = outside.document("--", *words, code=2)
     assert sentence in document["error"]
-    assert outside.cloud_run.asked == []
+    assert outside.cloud_run.requests == []
 
 
 @pytest.mark.usefixtures("processes")
@@ -187,7 +189,7 @@ def test_a_dry_run_and_help_start_no_container(outside: Outside) -> None:
     }
     helped = outside.run("operator", "--", "db", "migrate", "--help")
     assert (helped.returncode, "db migrate" in helped.stdout) == (0, True)
-    assert outside.cloud_run.asked == []
+    assert outside.cloud_run.requests == []
 
 
 def test_an_unreadable_log_is_reported_once_and_the_command_continues(outside: Outside) -> None:
@@ -228,7 +230,7 @@ def test_ctrl_c_asks_at_a_terminal_and_leaves_it_otherwise(
 
     with serving([cloud_run, FakeLogging(cloud_run.lines)]) as url, pytest.raises(Interrupted):
         run_container(cloud_settings(url), OPERATOR_JOB, ["operator"], interrupt)
-    requests = [request.path for request in cloud_run.asked]
+    requests = [request.path for request in cloud_run.requests]
     assert any(path.endswith(":cancel") for path in requests) is cancelled
     how = f"gcloud run jobs executions cancel {OPERATOR_JOB}-"
     assert (how in capsys.readouterr().err) is not cancelled

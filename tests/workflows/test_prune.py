@@ -261,7 +261,7 @@ def test_an_interrupted_prune_leaves_no_whole_version_and_the_next_one_goes_on(
     cloud: Cloud,
 ) -> None:
     def refuse_the_second(number: int, request: Request) -> Fault | None:
-        deletes = [requests for requests in cloud.storage.asked if requests.method == "DELETE"]
+        deletes = [requests for requests in cloud.storage.requests if requests.method == "DELETE"]
         return Fault(status=403) if request.method == "DELETE" and deletes else None
 
     cloud.storage.fault = refuse_the_second

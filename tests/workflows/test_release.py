@@ -110,7 +110,7 @@ def test_the_manifest_is_the_last_of_the_version_and_latest_comes_after_a_listin
     fake: FakeStorage, settings: Settings
 ) -> None:
     publish(settings, small_release(FIRST))
-    requests = [request for request in fake.asked if "/o" in request.path]
+    requests = [request for request in fake.requests if "/o" in request.path]
     assert [_written(request) for request in requests[-3:]] == [
         object_name(FIRST, MANIFEST),
         None,
@@ -127,7 +127,7 @@ def test_every_write_has_a_generation_to_match(fake: FakeStorage, settings: Sett
     rollback(settings, FIRST)
     written = [
         (_written(request), request.query.get("ifGenerationMatch"))
-        for request in fake.asked
+        for request in fake.requests
         if request.method == "POST"
     ]
     generations = [generation for name, generation in written if name == LATEST]

@@ -56,7 +56,7 @@ def _bytes_of(fake: FakeStorage, document: dict[str, Any]) -> dict[str, bytes]:
 @pytest.mark.usefixtures("processes")
 def test_a_dry_run_lists_what_a_release_then_uploads(run: WorkflowsHere, fake: FakeStorage) -> None:
     plan = run.json("release", "--allow-dirty", "--dry-run")
-    assert fake.asked == []
+    assert fake.requests == []
     result = run.json("release", "--allow-dirty")
     assert (result["version"], result["bytes"], result["files"]) == (
         plan["version"],
