@@ -138,6 +138,7 @@ def _entry(name: str, line: WrittenLine) -> dict[str, Any]:
 
 
 def _payload(text: str) -> dict[str, Any]:
+    # structured logging (https://cloud.google.com/run/docs/logging)
     try:
         value = json.loads(text)
     except ValueError:

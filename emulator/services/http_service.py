@@ -45,6 +45,7 @@ class Request:
         """
         try:
             payload = json.loads(self.body or b"{}")
+        # RecursionError: deeply nested lists
         except (ValueError, RecursionError) as error:
             raise ApiError(400, f"Invalid JSON payload received: {error}") from None
         if not isinstance(payload, dict):

@@ -125,6 +125,7 @@ def _unary(sign: str, value: Any) -> Any:
 
 
 def _binary(sign: str, left: Any, right: Any) -> Any:
+    # an integer compares with a double
     same_type = type(left) is type(right) or (_is_number(left) and _is_number(right))
     if sign in ("and", "or") and type(left) is bool and type(right) is bool:
         return (left and right) if sign == "and" else (left or right)

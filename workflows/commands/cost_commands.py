@@ -140,6 +140,7 @@ def _interval(of_day: datetime | None, of_month: datetime | None) -> tuple[datet
     first = (of_month or datetime.now(UTC)).replace(
         day=1, hour=0, minute=0, second=0, microsecond=0, tzinfo=None
     )
+    # 31 days later is in the next month, whatever the length of this one
     return first, (first + timedelta(days=31)).replace(day=1)
 
 
@@ -155,6 +156,7 @@ def _cost_between(settings: Settings, since: datetime, before: datetime) -> Batc
         record_cost_if_possible(settings, batch_id_of(batch), batch_cost)
         for batch, batch_cost in priced
     ]
+    # a schedule runs this in production, and nobody reads the messages of a success
     if settings.environment == "production" and not all(recorded):
         raise DatabaseUnreachable(
             f"the costs of {recorded.count(False)} batches of {since:%Y-%m-%d} and later are not"

@@ -139,6 +139,7 @@ def planned_release(content: ReleaseContent) -> dict[str, Any]:
         `{"version", "commit", "bucket", "bytes", "platform", "platform_reason", "files": [{"name",
         "bytes", "sha256"}]}`.
     """
+    # in the order of the upload
     files = {**content.files, MANIFEST: content.manifest_bytes()}
     default = content.default_platform()
     return {

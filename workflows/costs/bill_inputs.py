@@ -76,6 +76,7 @@ def inputs_of(settings: Settings, pools: int) -> tuple[BillInputs, dict[str, str
         "max_executors": ("MAX_EXECUTORS", settings.max_executors),
         **({"region": ("REGION", settings.region)} if settings.region else {}),
     }
+    # without REGION the pricing page's region stays
     values = {name: value for name, (_, value) in sourced_values.items()}
     inputs = BillInputs(**values)  # type: ignore[arg-type]
     return inputs, dict(SOURCES) | {name: source for name, (source, _) in sourced_values.items()}

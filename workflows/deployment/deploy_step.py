@@ -44,6 +44,7 @@ class Project:
     def image_of(self, job: str) -> str:
         """Return the image of a Cloud Run job."""
         job_spec = self._describe("run", "jobs", "describe", job, f"--region={self.region}")
+        # gcloud shows a job in the form of the API v1
         template = job_spec["spec"]["template"]["spec"]["template"]
         return str(template["spec"]["containers"][0]["image"])
 
@@ -89,6 +90,7 @@ def deploy(context: Context) -> None:
     """
     project = project_of(context)
     image = provided_image(context, CLOUD_RUN)
+    # a deployment of the same source would make another revision
     if project.workflow()["sourceContents"] == source_of(context):
         say(f"{project.workflow_name}: source is up to date")
     else:

@@ -171,6 +171,7 @@ def _until_ended(
             reported = time.monotonic()
             say(f"{name.rpartition('/')[2]} has run for {reported - started:.0f} s")
         time.sleep(seconds_between)
+    # entries arrive after the container has ended
     quiet_polls = 0
     while (quiet_polls := 0 if printer.new_lines() else quiet_polls + 1) < printer.polls_to_end:
         time.sleep(seconds_between)
@@ -201,6 +202,7 @@ class _LogPrinter:
             return False
         for line in lines:
             match = RELEASE.fullmatch(line.text)
+            # the first line of this form; the command's own output may have another
             self.version = self.version or (match[1] if match else None)
             self._on_line(line)
         return bool(lines)
