@@ -357,11 +357,7 @@ def _exec_job(folder: Path, version: str, job: str, arguments: Sequence[str]) ->
     sys.stderr.write(f"{job} of version {version}\n")
     sys.stderr.flush()
     os.chdir(folder)
-    os.execve(
-        sys.executable,
-        [sys.executable, str(entry), *job_arguments],
-        variables,
-    )
+    os.execve(sys.executable, [sys.executable, str(entry), *job_arguments], variables)
 
 
 def wait_for_network(host: str, port: int, seconds: float = NETWORK_SECONDS) -> None:

@@ -54,7 +54,8 @@ from spark.session import temporary_folder
 from tests.support.processes import PROJECT
 from tests.support.releases import BUCKET, FIRST, cloud_settings, small_release
 from workflows.releases.code_bucket import CodeBucket
-from workflows.releases.release import find_release, publish_content
+from workflows.releases.release import publish_content
+from workflows.releases.released_versions import find_release
 
 TOKEN = "the-token-of-this-test"
 SECRET = "projects/p/secrets/database-password/versions/1"

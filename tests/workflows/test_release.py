@@ -39,16 +39,9 @@ from tests.support.releases import (
 )
 from workflows.releases import code_bucket
 from workflows.releases.code_bucket import CodeBucket
-from workflows.releases.release import (
-    PublishedRelease,
-    Rollback,
-    find_release,
-    publish_content,
-    read_batches,
-    rollback,
-    versions,
-)
+from workflows.releases.release import PublishedRelease, Rollback, publish_content, rollback
 from workflows.releases.release_content import ReleaseContent
+from workflows.releases.released_versions import find_release, read_batches, versions
 from workflows.spec.release_paths import BATCHES, LATEST, MANIFEST, Release, object_name
 
 

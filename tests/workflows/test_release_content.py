@@ -25,9 +25,10 @@ from tests.conftest import JARS
 from tests.support.processes import PROJECT
 from tests.support.releases import BUCKET, cloud_settings, latest_version, objects
 from workflows.releases.code_archive import build_archive, build_operator_archive
-from workflows.releases.release import find_release, publish, read_batches
+from workflows.releases.release import publish
 from workflows.releases.release_batches import build_batches_json, job_entries, support_warnings
 from workflows.releases.release_content import ReleaseContent, build_content
+from workflows.releases.released_versions import find_release, read_batches
 from workflows.spec.platform_choice import CLOUD_RUN_ROWS
 from workflows.spec.release_paths import CODE, LATEST, OPERATOR_CODE, Release
 

@@ -19,7 +19,7 @@ from data_processing.planning.run_request import Request
 from workflows.batches.row_estimate import RowEstimate, estimate_rows
 from workflows.costs.cost import estimate
 from workflows.costs.cost_ledger import usual_seconds
-from workflows.releases.release import find_release
+from workflows.releases.released_versions import find_release
 from workflows.spec.batch_request import REQUIRED_SETTINGS, batch_id, build_batch, request_id
 from workflows.spec.job_options import JobOptions
 from workflows.spec.platforms import platform_for

@@ -13,6 +13,7 @@ from cli.terminal import print_json, print_pairs, print_table, say
 from workflows.commands.app import app
 from workflows.releases import prune as pruning
 from workflows.releases import release as releases
+from workflows.releases import released_versions
 from workflows.releases.release_batches import support_warnings
 from workflows.releases.release_content import ReleaseContent, build_content
 from workflows.spec.release_paths import MANIFEST
@@ -65,7 +66,7 @@ def versions(
 
     Example: python -m workflows versions
     """
-    entries = releases.versions(edge_settings(), newest)
+    entries = released_versions.versions(edge_settings(), newest)
     if as_json:
         print_json([asdict(entry) for entry in entries])
         return

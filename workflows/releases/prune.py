@@ -14,10 +14,10 @@ from common.errors import ConfigurationError, ReleaseConflict
 from config_spark import Settings
 from workflows.releases.code_bucket import CodeBucket, ObjectInfo, Say
 from workflows.releases.in_use import versions_in_use
-from workflows.releases.release import (
+from workflows.releases.release import no_progress
+from workflows.releases.released_versions import (
     files_by_version,
     newest_first,
-    no_progress,
     released_at,
     version_in_latest,
 )
