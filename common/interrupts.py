@@ -197,7 +197,7 @@ class _Watch:
         reporter = threading.Thread(target=self._report, daemon=True)
         reporter.start()
         reporter.join(REPORT_SECONDS)
-        # the main thread may still report its steps, and these are the last words
+        # the main thread may still report its steps, and the report has to stay the last line
         os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)
         for action in _before_forced_exit:
             with suppress(Exception):
