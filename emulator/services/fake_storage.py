@@ -64,10 +64,12 @@ Requests for a bucket are not counted: the official client sends them at any tim
 
 
 class FakeStorage(Service):
-    """Args:
-    folder: Stores the objects.
-    buckets: Created if they are missing.
-    fault: Planned failures; can be changed at any time.
+    """The service. Its objects outlive it in the folder.
+
+    Args:
+        folder: Stores the objects.
+        buckets: Created if they are missing.
+        fault: Planned failures; can be changed at any time.
     """
 
     def __init__(

@@ -1,6 +1,5 @@
-"""Args:
-private network for tests: the fakes that an operator's container meets, a release of this
-    checkout, and the command line outside.
+"""A private network for tests: the fakes that an operator's container meets, a release of this
+checkout, and the command line outside.
 """
 
 from __future__ import annotations

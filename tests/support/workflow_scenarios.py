@@ -265,9 +265,7 @@ def lost_answer(folder: Path, executor: Executor, source: str) -> None:
 
 
 def batch_is_there_already(folder: Path, executor: Executor, source: str) -> None:
-    """Args:
-    409 for our own id: the workflow waits for that batch.
-    """
+    """A 409 for our own id: the workflow waits for that batch."""
     with world(folder, executor, source) as cloud:
 
         def create(execution: str) -> None:
@@ -284,9 +282,7 @@ def batch_is_there_already(folder: Path, executor: Executor, source: str) -> Non
 
 
 def create_is_aborted(folder: Path, executor: Executor, source: str) -> None:
-    """Args:
-    409 without a batch of our id: the request is sent again a few times.
-    """
+    """A 409 without a batch of our id: the request is sent again a few times."""
     with world(folder, executor, source) as cloud:
         cloud.dataproc.fail_next("create", 409, 2)
         assert_succeeded(cloud.run())

@@ -1,7 +1,5 @@
-"""Args:
-cloud for tests of the workflow: all fakes at one address and on one virtual clock, a release
-    with the builder's batches, and executions of pipeline.yaml by the interpreter or the PyPI
-    emulator.
+"""A cloud for tests of the workflow: all fakes at one address and on one virtual clock, a release
+with the builder's batches, and executions of pipeline.yaml by the interpreter or the PyPI emulator.
 """
 
 from __future__ import annotations
