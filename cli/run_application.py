@@ -24,7 +24,7 @@ from common.errors import (
     exit_code,
     shorten_message,
 )
-from common.interrupts import END_SECONDS, end_if_interrupted, end_on_signal
+from common.interrupts import END_SECONDS, end_if_interrupted, end_on_signal, ignore_signals
 
 # Makes the `--json` payload of an error from the error and the arguments that are no options
 FailurePayload = Callable[[BaseException, list[str]], Any]
@@ -59,21 +59,28 @@ def run_application(
                 OUTPUT.get().print_json(failure(error, positional))
         return exit_code(error)
 
-    with end_on_signal(lambda: report(KeyboardInterrupt()), end_seconds=end_seconds):
-        try:
-            _require_current_folder()
-            # Typer's own handling would end the process without the JSON document of an error
-            code = app(command_line, standalone_mode=False, prog_name=prog_name)
-            if code == Interrupted.exit_code:
-                # Typer ends an interrupted command with this code and without a message
-                code = report(KeyboardInterrupt())
-        except TyperException as error:
-            error.message = shorten_message(error.message)
-            OUTPUT.get().print_usage_error(error)
-            code = report(ConfigurationError(str(error)), is_printed=True)
-        except (Exception, KeyboardInterrupt) as error:
-            code = report(error)
-    end_recording(keep=not code)
+    code: object = Interrupted.exit_code
+    try:
+        with end_on_signal(lambda: report(KeyboardInterrupt()), end_seconds=end_seconds):
+            try:
+                _require_current_folder()
+                # Typer's own handling would end the process without the JSON document of an error
+                code = app(command_line, standalone_mode=False, prog_name=prog_name)
+                if code == Interrupted.exit_code:
+                    # Typer ends an interrupted command with this code and without a message
+                    code = report(KeyboardInterrupt())
+            except TyperException as error:
+                error.message = shorten_message(error.message)
+                OUTPUT.get().print_usage_error(error)
+                code = report(ConfigurationError(str(error)), is_printed=True)
+            except (Exception, KeyboardInterrupt) as error:
+                code = report(error)
+        end_recording(keep=not code)
+    except KeyboardInterrupt:
+        # it came after the result was printed, or while an error was: the code is final
+        ignore_signals()
+        end_recording(keep=False)
+    ignore_signals()
     end_if_interrupted(code if isinstance(code, int) else 0)
     # without `standalone_mode` Typer returns what the command returns, which is None
     sys.exit(code if isinstance(code, int) else 0)

@@ -84,6 +84,14 @@ def end_if_interrupted(code: int) -> None:
         os._exit(code)
 
 
+def ignore_signals() -> None:
+    """Ignore SIGINT and SIGTERM until the process ends; for a command whose result is final."""
+    # a handler in Python would not do: while the interpreter ends, it restores the default action
+    # of every handled signal, and a late Ctrl-C would end a successful command with code -2
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def end_on_signal(report: Action, *, end_seconds: float | None = END_SECONDS) -> Iterator[None]:
     """Raise KeyboardInterrupt in the main thread on SIGINT or SIGTERM, and limit the time until the
@@ -189,7 +197,7 @@ class _Watch:
         reporter = threading.Thread(target=self._report, daemon=True)
         reporter.start()
         reporter.join(REPORT_SECONDS)
-        # the main thread may still report its steps, and these are the last words
+        # the main thread may still report its steps, and the report has to stay the last line
         os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)
         for action in _before_forced_exit:
             with suppress(Exception):

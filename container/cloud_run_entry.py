@@ -93,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code if the job cannot be started; otherwise it does not return.
     """
+    # the execve below resets it to the default, and the job sets its own
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     options, job_arguments = _parser().parse_known_args(arguments)
     try:
@@ -156,6 +157,7 @@ def fetch(read: Read, job: str, version: str | None, folder: Path) -> tuple[Path
         raise NotStarted(
             f"version {version} is refused: {unexpected[0]!r} in its {MANIFEST} is no jar's name"
         )
+    # the whole manifest is not needed: the job's own files, its settings and the jars
     for name in [*_code_of(job), BATCHES, *jars]:
         _save(read, f"versions/{version}/{name}", files[name]["sha256"], folder / name)
     return folder, version
@@ -348,17 +350,14 @@ def _exec_job(folder: Path, version: str, job: str, arguments: Sequence[str]) ->
         "JARS_DIR": str(folder / JARS),
         "PYTHONPATH": str(path),
     }
+    # argparse leaves a leading `--` in the rest
     job_arguments = [word for index, word in enumerate(arguments) if index or word != "--"]
     variables = DEFAULTS | settings | os.environ | release_variables
     wait_for_network(variables.get("DB_HOST", ""), int(variables.get("DB_PORT", "5432")))
     sys.stderr.write(f"{job} of version {version}\n")
     sys.stderr.flush()
     os.chdir(folder)
-    os.execve(
-        sys.executable,
-        [sys.executable, str(entry), *job_arguments],
-        variables,
-    )
+    os.execve(sys.executable, [sys.executable, str(entry), *job_arguments], variables)
 
 
 def wait_for_network(host: str, port: int, seconds: float = NETWORK_SECONDS) -> None:
@@ -372,6 +371,7 @@ def wait_for_network(host: str, port: int, seconds: float = NETWORK_SECONDS) -> 
         except ConnectionRefusedError:
             return
         except OSError as error:
+            # another name error will not go away: the job reports it
             if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
                 return
             if is_first:

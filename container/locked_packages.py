@@ -52,6 +52,7 @@ def _packages(requirements: str) -> Iterator[tuple[str, str]]:
     for block in re.split(r"^(?=[A-Za-z0-9])", requirements, flags=re.MULTILINE):
         pin = PINNED.match(block)
         if pin:
+            # the canonical name (PEP 503)
             yield re.sub(r"[-_.]+", "-", pin[1]).lower(), block
         elif block.strip() and not block.startswith("#"):
             raise ValueError(f"{block.splitlines()[0]!r} in the locked file is no NAME==VERSION")

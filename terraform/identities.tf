@@ -127,7 +127,7 @@ locals {
       to     = "workflow"
       role   = "yieldsparkJobRunner"
       on     = "job"
-      names  = ["calculate-metrics", "forecast-pools"]
+      names  = local.batch_jobs
       reason = "Runs a job of the release in a container instead of a batch, and watches it"
     }
     batch_works = {
@@ -289,7 +289,7 @@ locals {
       to     = "build"
       role   = "roles/run.developer"
       on     = "job"
-      names  = ["calculate-metrics", "costs", "forecast-pools", "ingest", "operator"]
+      names  = sort(concat(local.batch_jobs, ["costs", "ingest", "operator"]))
       reason = "Deploys the image of the Cloud Run jobs"
     }
     build_acts_as = {

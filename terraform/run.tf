@@ -1,13 +1,15 @@
-# The Cloud Run jobs. The workflow runs the first two in place of a batch, people run `operator`, a schedule runs the rest.
+# The Cloud Run jobs. The workflow runs those of `batch_jobs` in place of a batch, people run `operator`, a schedule runs the rest.
 
 locals {
+  # the entries of JOBS in common/jobs.py, with - in place of _ as Cloud Run's names require
+  batch_jobs = ["calculate-metrics", "forecast-pools"]
+
   # by the name that follows `yieldspark-`: the container's arguments, where the caller gives none
   job_arguments = merge(
+    { for job in local.batch_jobs : job => [replace(job, "-", "_")] },
     {
-      calculate-metrics = ["calculate_metrics"]
-      forecast-pools    = ["forecast_pools"]
-      operator          = ["operator", "--", "status"]
-      costs             = ["operator", "--", "workflows", "cost", "--day", "yesterday"]
+      operator = ["operator", "--", "status"]
+      costs    = ["operator", "--", "workflows", "cost", "--day", "yesterday"]
     },
     var.ingest_schedule == null ? {} : { ingest = concat(["operator", "--", "ingest"], var.ingest_arguments) },
   )

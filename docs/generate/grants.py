@@ -12,10 +12,12 @@ from docs.generate.marked_table import markdown_table, replace_between
 
 ROOT = Path(__file__).resolve().parents[2]
 IDENTITIES = ROOT / "terraform" / "identities.tf"
+RUN = ROOT / "terraform" / "run.tf"
 
 GRANT = re.compile(r"^    (\w+) = \{\n((?:      .*\n)+)    \}$", re.MULTILINE)
 ATTRIBUTE = re.compile(r"^      (\w+) +=\s(.+)$", re.MULTILINE)
 QUOTED = re.compile(r'"([^"]*)"')
+BATCH_JOBS = re.compile(r"^  batch_jobs = \[(.*)\]$", re.MULTILINE)
 
 RESOURCES = {
     "account": "the account of {}",
@@ -45,12 +47,27 @@ def read_grants(text: str) -> dict[str, Grant]:
     return grants
 
 
+def batch_jobs() -> list[str]:
+    """Return the names in `local.batch_jobs` of terraform/run.tf.
+
+    Raises: ValueError without that list.
+    """
+    match = BATCH_JOBS.search(RUN.read_text(encoding="utf-8"))
+    if match is None:
+        raise ValueError("run.tf has no list `batch_jobs`")
+    return QUOTED.findall(match[1])
+
+
 def _attributes(body: str) -> Grant:
-    found: Grant = {}
+    attributes: Grant = {}
     for name, value in ATTRIBUTE.findall(body):
-        quoted = QUOTED.findall(value)
-        found[name] = quoted if name == "names" else "".join(quoted)
-    return found
+        attributes[name] = _names(value) if name == "names" else "".join(QUOTED.findall(value))
+    return attributes
+
+
+def _names(value: str) -> list[str]:
+    names = [*(batch_jobs() if "local.batch_jobs" in value else []), *QUOTED.findall(value)]
+    return sorted(names) if value.startswith("sort(") else names
 
 
 def page_with_grants(page: str) -> str:

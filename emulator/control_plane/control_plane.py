@@ -62,6 +62,7 @@ class ControlPlane(Service):
         for type_ in RESOURCE_TYPES:
             self._add_collection(type_)
         for pattern in PATTERNS:
+            # Compute Engine's `wait` is a POST
             for method in ("GET", "POST"):
                 self.route(method, f"(?:/[^/]+)?{pattern}", self.operations.get)
 
@@ -108,6 +109,7 @@ class ControlPlane(Service):
         for method in ("PATCH", "PUT"):
             self.route(method, member, partial(self._update, type_))
         self.route("DELETE", member, partial(self._delete, type_))
+        # services differ in the verb of getIamPolicy
         for method in ("GET", "POST"):
             self.route(method, f"{member}:getIamPolicy", partial(self._get_policy, type_))
         self.route("POST", f"{member}:setIamPolicy", partial(self._set_policy, type_))
@@ -119,11 +121,13 @@ class ControlPlane(Service):
         resource = body.get(type_.wrapped, {}) if type_.wrapped else body
         full_names = {"project": self.project, **names, "id": _new_id(type_, request, body)}
         if type_.named_by_path:
+            # a full name in the body would hide the path's
             resource = {key: value for key, value in resource.items() if key != "name"}
         rule = RULES.get(type_.name)
         if rule:
             rule(self.store, full_names, resource)
         if type_.name == "iam.serviceAccounts":
+            # a request has the part before the @, the resource's path the whole address
             full_names["id"] += f"@{self.project}.iam.gserviceaccount.com"
         created = self.store.create(type_, full_names, resource)
         self.on_change(type_.name, "create", created)
@@ -146,6 +150,7 @@ class ControlPlane(Service):
         rule = RULES.get(type_.name)
         if rule:
             rule(self.store, full_names, {**self.store.get(type_, full_names), **resource})
+        # without a mask all fields of the request are set
         paths = [camel_case(path) for path in mask.split(",") if path] if mask else None
         changed = self.store.update(type_, full_names, resource, paths)
         self.on_change(type_.name, "update", changed)
@@ -159,6 +164,7 @@ class ControlPlane(Service):
     def _delete(self, type_: ResourceType, request: Request, **names: str) -> Answer:
         full_names = {"project": self.project, **names}
         deleted = self.store.delete(type_, full_names)
+        # a new resource of the same name starts without grants
         self.policies.remove(_policy_name(type_, full_names))
         self.on_change(type_.name, "delete", deleted)
         return self.operations.answer(type_, full_names, deleted, "delete")

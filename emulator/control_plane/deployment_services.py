@@ -16,6 +16,7 @@ from typing import Any
 from emulator.services.http_service import Answer, ApiError, Request, Service
 
 LARGEST_SOURCE = 128 * 1024
+"""Bytes (https://cloud.google.com/workflows/quotas#resource_limits)."""
 UPDATABLE = {
     "description",
     "labels",
@@ -80,6 +81,7 @@ class FakeWorkflows(Service):
             current.update({name: body.get(name) for name in mask})
             number = int(current["revisionId"].partition("-")[0]) + 1
             current["revisionId"] = f"{number:06d}-000"
+            # done only when it is read, so that gcloud has to poll
             operation = f"{parent}/operations/operation-{number}"
             self._updated[operation] = current["name"]
             return Answer({"name": operation, "done": False})
@@ -138,6 +140,7 @@ class FakeRunJobs(Service):
             metadata = body.get("metadata", {})
             if metadata.get("name") != job:
                 raise ApiError(400, f"metadata.name {metadata.get('name')} is not {job}")
+            # the version that the client has read: a change in between is a conflict
             if metadata.get("resourceVersion") not in (
                 None,
                 current["metadata"]["resourceVersion"],
@@ -148,6 +151,7 @@ class FakeRunJobs(Service):
                 raise ApiError(400, f"Expected an image path like HOST/PROJECT/IMAGE, not {image}")
             if not self._has_image(image):
                 raise ApiError(400, f"Image '{image}' not found.")
+            # an equal spec makes no new generation
             if body["spec"] != current["spec"]:
                 current["spec"] = copy.deepcopy(body["spec"])
                 generation = current["metadata"]["generation"] + 1

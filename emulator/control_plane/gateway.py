@@ -12,11 +12,13 @@ from emulator.services.http_service import Answer, ApiError, Request, Service
 
 
 class Gateway(Service):
-    """Args:
-    member: The caller, as in a policy.
-    plane: Policies and enabled APIs.
-    services: Asked in this order.
-    object_exists: Whether a bucket has an object.
+    """The services for one identity. `used` and `refused` record the permissions of its calls.
+
+    Args:
+        member: The caller, as in a policy.
+        plane: Policies and enabled APIs.
+        services: Asked in this order.
+        object_exists: Whether a bucket has an object.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Gateway(Service):
         """Check the caller's permissions, then answer."""
         try:
             api, permissions = needed(request, self._object_exists)
+            # before the permissions: a disabled API answers 403 to everyone
             self._plane.require_api(api)
             for permission in permissions:
                 self.require(permission)

@@ -69,6 +69,7 @@ METHODS = (
         "DELETE", rf"{BUCKET}/o/(?P<name>[^/]+)", ("storage.objects.delete",), ON_OBJECT, STORAGE
     ),
     Method("POST", rf"(?:/resumable)?/upload{BUCKET}/o", ("storage.objects.create",), "", STORAGE),
+    # a later part of an upload, whose start was checked; its address has the upload's id
     Method("PUT", rf"(?:/resumable)?/upload{BUCKET}/o", (), "", STORAGE),
     Method(
         "GET",
@@ -165,6 +166,7 @@ def _by_content(
     object_exists: Callable[[str, str], bool],
 ) -> Iterator[Needed]:
     """Return the permissions that depend on the body."""
+    # https://cloud.google.com/iam/docs/service-accounts-actas
     if row.permissions == ("dataproc.batches.create",):
         execution = request.json().get("environmentConfig", {}).get("executionConfig", {})
         account = execution.get("serviceAccount", "default")
@@ -176,6 +178,7 @@ def _by_content(
         name = _uploaded_name(request)
         resource = ON_OBJECT.format(bucket=names["bucket"], name=name)
         yield Needed("storage.objects.create", resource)
+        # https://cloud.google.com/storage/docs/access-control/iam-json, objects.insert
         if object_exists(names["bucket"], name):
             yield Needed("storage.objects.delete", resource)
 

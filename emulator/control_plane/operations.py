@@ -42,6 +42,7 @@ class Operations:
         relative = type_.relative(path_of(type_, names))
         # operations are a sibling of the type's collection
         parent = relative.rpartition("/")[0].rpartition("/")[0]
+        # Cloud SQL's operations belong to the project, not to the instance
         if type_.answer == "sql":
             parent = f"projects/{names['project']}"
         name = f"{parent}/operations/{key}"

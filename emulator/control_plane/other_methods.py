@@ -112,6 +112,7 @@ def _add_bucket_policies(plane: ControlPlane) -> None:
         return Answer({**plane.policies.get(name), "kind": "storage#policy", "resourceId": name})
 
     def put(request: Request, bucket: str) -> Answer:
+        # https://cloud.google.com/storage/docs/public-access-prevention
         prevention = bucket_resource(bucket)["iamConfiguration"]["publicAccessPrevention"]
         policy = {
             key: value
@@ -152,6 +153,7 @@ def _add_peerings(plane: ControlPlane) -> None:
             "service": f"services/{service}",
         }
         names = {"project": plane.project, "id": network["name"]}
+        # Cloud SQL's rule for a private address reads the peering from the network
         plane.store.replace(
             TYPES["compute.networks"], names, {**network, "peerings": [{"name": peering}]}
         )
@@ -240,6 +242,7 @@ def _add_database_users(plane: ControlPlane) -> None:
         plane.store.get(TYPES["sqladmin.instances"], {"project": project, "id": instance})
         public_fields = {key: value for key, value in user.items() if key != "password"}
         users[instance, user["name"]] = {"type": "BUILT_IN", **public_fields, "instance": instance}
+        # with the password, which the real server needs
         plane.on_change("sqladmin.users", verb, {**user, "instance": instance})
         names = {"project": project, "instance": instance, "id": user["name"]}
         return plane.operations.answer(type_, names, {}, verb)

@@ -13,6 +13,7 @@ import re
 import threading
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,20 @@ TEXT = r"(?:\"([^\"]*)\"|'([^']*)')"
 EQUALS = re.compile(rf"resource\.(name|type|service)\s*==\s*{TEXT}")
 STARTS = re.compile(rf"resource\.(name)\.startsWith\(\s*{TEXT}\s*\)")
 RESOURCE_TYPES = {"objects": "storage.googleapis.com/Object"}
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A member's role on a resource; `condition` is the binding's expression, None without one."""
+
+    member: str
+    role: str
+    resource: str
+    condition: str | None = None
+
+    def payload(self) -> dict[str, str]:
+        """Return the fields that have a value."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def predefined_roles() -> dict[str, frozenset[str]]:
@@ -85,8 +100,10 @@ class Policies:
             for member in binding.get("members", []):
                 self._check_member(member, public_access=public_access)
             if binding.get("condition"):
+                # older versions have no conditions
                 if int(policy.get("version", 0)) != 3:
                     raise ApiError(400, "A policy with conditions must have version 3")
+                # rejects an expression that this emulator cannot evaluate, when it is set
                 _condition_applies(binding["condition"]["expression"], "")
         with self._lock:
             live = self._policies.get(resource) or self._with_etag({}, 0)
@@ -97,6 +114,7 @@ class Policies:
                     " with exponential backoff.",
                     reason="ABORTED",
                 )
+            # the etag is the number of the change: an outdated one is detected above
             self._changes += 1
             self._policies[resource] = self._with_etag(policy, self._changes)
             return copy.deepcopy(self._policies[resource])
@@ -138,19 +156,16 @@ class Policies:
                     return True
         return False
 
-    def grants(self) -> list[dict[str, str]]:
+    def grants(self) -> list[Grant]:
         """Return every member's role on every resource."""
         with self._lock:
             policies = sorted(self._policies.items())
         grants = []
         for resource, policy in policies:
             for binding in policy.get("bindings", []):
-                condition = binding.get("condition")
+                condition = (binding.get("condition") or {}).get("expression")
                 for member in binding.get("members", []):
-                    grant = {"member": member, "role": binding["role"], "resource": resource}
-                    if condition:
-                        grant["condition"] = condition["expression"]
-                    grants.append(grant)
+                    grants.append(Grant(member, binding["role"], resource, condition))
         return grants
 
     def _check_member(self, member: str, *, public_access: bool) -> None:
@@ -163,6 +178,7 @@ class Policies:
         if not MEMBER.fullmatch(member):
             raise ApiError(400, f"Invalid member: {member}")
         kind, _, email = member.partition(":")
+        # service-NUMBER@.. are Google's own agents, which no project creates
         is_project_account = email.endswith(".iam.gserviceaccount.com") and not email.startswith(
             "service-"
         )
@@ -181,6 +197,7 @@ def is_in(outer: str, resource: str) -> bool:
     """
     if outer == resource or resource.startswith(f"{outer}/"):
         return True
+    # `projects/P`, the only name with one slash
     return outer.count("/") == 1 and resource.startswith("projects/_/buckets/")
 
 

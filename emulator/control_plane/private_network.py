@@ -41,6 +41,7 @@ def route_variables(
     ]
     if not instances:
         raise Unreachable(f"DB_HOST={host} is {address}, and no instance of {network} has it")
+    # MLflow's address has the database's host too
     routed = dict(variables)
     for name, value in variables.items():
         if name.startswith("MLFLOW_"):
@@ -79,6 +80,7 @@ def subnetwork_named(plane: ControlPlane, name: str) -> Document:
 
 def _address_of(plane: ControlPlane, host: str, network: str) -> str:
     for zone in plane.store.of_type("dns.managedZones"):
+        # a private zone answers the networks that it lists alone
         networks = zone.get("privateVisibilityConfig", {}).get("networks", [])
         if not any(_same_link(entry["networkUrl"], network) for entry in networks):
             continue

@@ -42,6 +42,7 @@ class ResourceStore:
         Raises:
             ApiError: 400 for a rule, 404 for a missing parent or reference, 409 if it exists.
         """
+        # the rule of an account's id is that of the part before the @
         if not re.fullmatch(type_.id_rule, names["id"].partition("@")[0]):
             raise ApiError(400, f"Invalid value for {type_.name} id: '{names['id']}'")
         path = path_of(type_, names)
@@ -93,6 +94,7 @@ class ResourceStore:
                 if field_of(changed, name) != field_of(live, name) and name in requested:
                     raise ApiError(400, f"Field {name} of {type_.name} can not be changed")
             self._require_references(type_, changed)
+            # again: an update must not change what the service sets
             changed |= _output(type_, names, path_of(type_, names)) | {"updateTime": _now()}
             return self._store(path_of(type_, names), type_, changed)
 
@@ -153,6 +155,7 @@ class ResourceStore:
             return self._resources[path]
 
     def _store(self, path: str, type_: ResourceType, resource: Document) -> Document:
+        # equal resources have equal etags
         content = repr(sorted((key, value) for key, value in resource.items() if key != "etag"))
         resource["etag"] = hashlib.sha256(content.encode()).hexdigest()[:16]
         self._resources[path], self._types[path] = resource, type_
@@ -213,6 +216,7 @@ def _copy_field(source: Document, target: Document, path: str) -> None:
 def _output(type_: ResourceType, names: Names, path: str) -> Document:
     """Return the fields that the service sets, and the resource's full name."""
     relative = path.partition("/")[2]
+    # the same for the same path, so that two runs of a test see the same numbers
     number = str(int(hashlib.sha256(path.encode()).hexdigest()[:15], 16))
     placeholders = {**names, "path": relative, "number": PROJECT_NUMBER, "number_of_path": number}
     output = {

@@ -65,6 +65,7 @@ class ResourceType:
 
     @property
     def service(self) -> str:
+        """Return the part of the name before the point."""
         return self.name.partition(".")[0]
 
     @property
@@ -155,6 +156,7 @@ COMPUTE_TYPES = (
         answer="compute",
         id_rule=RFC_1035,
         immutable=("name", "network", "address", "prefixLength", "purpose", "addressType"),
+        # a range that no subnetwork of terraform/ has
         filled={"addressType": "EXTERNAL", "ipVersion": "IPV4", "address": "10.200.0.0"},
         output={"kind": "compute#address", "selfLink": LINK, "status": "RESERVED"},
         references=(NETWORK,),
@@ -218,6 +220,7 @@ DATA_TYPES = (
             "locationType": "region",
             "storageClass": "STANDARD",
             "rpo": "DEFAULT",
+            # 7 days, the service's default
             "softDeletePolicy": {"retentionDurationSeconds": "604800"},
         },
         output={
@@ -292,6 +295,7 @@ RUN_TYPES = (
         id_from="random",
         id_rule=r"[-a-z0-9]{1,64}",
         listed_as="triggers",
+        # its `name` is a display name
         named_by_path=False,
     ),
 )

@@ -36,6 +36,7 @@ def subnetwork(store: ResourceStore, names: Names, resource: Document) -> None:
             raise ApiError(
                 400, f"Invalid IPCidrRange: {ip_range} conflicts with subnetwork {other['name']}"
             )
+    # the second address of a range is the gateway's
     resource.setdefault("gatewayAddress", str(ip_range[1]))
 
 
@@ -67,6 +68,7 @@ def sql_instance(store: ResourceStore, names: Names, resource: Document) -> None
         raise ApiError(400, f"Invalid value for databaseVersion: {version}")
     if not re.fullmatch(r"db-(custom-\d+-\d+|f1-micro|g1-small|perf-optimized-N-\d+)", tier):
         raise ApiError(400, f"Invalid tier: {tier}")
+    # https://cloud.google.com/sql/docs/postgres/editions-intro
     if tier.startswith("db-perf") != (settings["edition"] == "ENTERPRISE_PLUS"):
         raise ApiError(400, f"Invalid tier {tier} for edition {settings['edition']}")
     ip = settings.setdefault("ipConfiguration", {})
@@ -81,6 +83,7 @@ def sql_instance(store: ResourceStore, names: Names, resource: Document) -> None
         raise ApiError(400, "At least one of Public IP or Private IP must be enabled")
     resource["ipAddresses"] = [
         *([{"type": "PRIVATE", "ipAddress": _first_private_address(store)}] if network else []),
+        # 203.0.113.0/24 is reserved for documentation (RFC 5737)
         *([{"type": "PRIMARY", "ipAddress": "203.0.113.7"}] if ip.get("ipv4Enabled") else []),
     ]
     resource["connectionName"] = f"{names['project']}:{resource['region']}:{names['id']}"
@@ -116,6 +119,7 @@ def sql_database(store: ResourceStore, names: Names, resource: Document) -> None
 
 def bucket(store: ResourceStore, names: Names, resource: Document) -> None:
     """https://cloud.google.com/storage/docs/json_api/v1/buckets"""
+    # the service returns locations in upper case
     resource["location"] = str(resource.get("location", "US")).upper()
     iam = resource.setdefault("iamConfiguration", {})
     iam.setdefault("uniformBucketLevelAccess", {"enabled": False})
@@ -213,6 +217,7 @@ def scheduler_job(store: ResourceStore, names: Names, resource: Document) -> Non
     token = target.get("oauthToken")
     if token:
         _require_account(store, token.get("serviceAccountEmail"))
+        # https://cloud.google.com/scheduler/docs/http-target-auth
         if not re.match(r"https://[^/]+\.googleapis\.com/", target["uri"]):
             raise ApiError(400, "An OAuth token is for a target at *.googleapis.com alone")
         token.setdefault("scope", "https://www.googleapis.com/auth/cloud-platform")
@@ -232,6 +237,7 @@ def check_cron(schedule: str) -> None:
     Raises:
         ApiError: 400.
     """
+    # 7 is Sunday too
     limits = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
     fields = schedule.split()
     is_valid = len(fields) == len(limits)

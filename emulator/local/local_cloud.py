@@ -37,7 +37,8 @@ from emulator.services.fake_executions import FakeExecutions, UntilCancelled
 from emulator.services.fake_logging import FakeLogging
 from emulator.services.fake_secret_manager import FakeSecretManager
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import Service, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Service
 from emulator.services.object_store import Conditions
 from emulator.workflow_engine import Transport, execute, route_to
 
@@ -145,6 +146,7 @@ def _services(database: Settings, folder: Path, port: int) -> Iterator[LocalClou
         cloud_run = FakeCloudRun(
             BatchScript(pending_seconds=0), run=partial(_run_container, platform)
         )
+        # annotated: the lambda below refers to it
         executions: FakeExecutions = FakeExecutions(
             run=lambda execution, argument: _run_pipeline(
                 route_to(url, token), executions, execution, argument
@@ -164,7 +166,7 @@ def _services(database: Settings, folder: Path, port: int) -> Iterator[LocalClou
 
 @contextmanager
 def _new_token(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Write a token for the life of this emulator to a file."""
+    """Write a token to a file, which is deleted when the block ends."""
     token, path = secrets.token_urlsafe(32), folder / "access_token"
     write_private(path, token)
     try:
@@ -225,6 +227,7 @@ def cloud_database(settings: Settings) -> Settings:
     """
     ready = resolve_database(settings)
     if not settings.db_host:
+        # CREATE DATABASE cannot run inside a transaction
         admin = make_engine(ready.model_copy(update={"db_name": "postgres"})).execution_options(
             isolation_level="AUTOCOMMIT"
         )
@@ -273,11 +276,13 @@ def open_folder(home: Path, account: Account | None) -> Path:
         return home
     folder = system_folder() / f"cloud-{hashlib.sha256(str(home).encode()).hexdigest()[:12]}"
     folder.mkdir(exist_ok=True)
+    # not followed: another account may have put a link here
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise EnvironmentNotReady(
             f"{folder} is not a folder of root's, and batches would run in it; delete it"
         )
+    # the account may pass through the folder, but not list it
     folder.chmod(0o711)
     models = folder / "models"
     models.mkdir(mode=0o700, exist_ok=True)

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,13 +24,16 @@ from cli.terminal import print_json, print_pairs, print_table, say, step
 from common.errors import EnvironmentNotReady, YieldSparkError, summarize_error
 from config_spark import Settings
 from database.embedded.server import EmbeddedServer
+from emulator.control_plane.policies import Grant
 from emulator.local.local_cloud import exclusive_folder, repeated
 from emulator.project import daily_run
 from emulator.project.cloud import EmulatedCloud, emulated_cloud
 from emulator.project.database_server import DatabaseServer
+from emulator.project.identities import Refusal
 from emulator.terraform import terraform_apply
 from emulator.terraform.google_provider import VERSION, built_provider, obstacle
 from sample_data import SAMPLE_FILES
+from workflows.clients.executions import ExecutionSummary
 from workflows.commands.tables import print_entries
 from workflows.releases.release_content import read_jars
 
@@ -43,6 +47,40 @@ SECONDS_BETWEEN = 5.0
 """Interval between progress lines."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True)
+class AppliedRun:
+    """Result of an apply, a second plan and one daily run.
+
+    Attributes:
+        resources: Number of resources in the state, by type.
+        second_plan: Changes of the second plan; empty.
+        grants: Every grant of the project.
+        refused: Permissions that a call required and that no grant gave.
+        unused_grants: Grants that no call has needed.
+        release: Version of the release.
+        run: The execution of the daily run.
+        rows: Rows of the database.
+    """
+
+    resources: dict[str, int]
+    second_plan: list[str]
+    grants: list[Grant]
+    refused: list[Refusal]
+    unused_grants: list[Grant]
+    release: str
+    run: ExecutionSummary
+    rows: daily_run.RowCounts
+
+    def payload(self) -> dict[str, Any]:
+        """Return the `--json` payload."""
+        return {
+            "provider": VERSION,
+            **asdict(self),
+            "grants": [grant.payload() for grant in self.grants],
+            "unused_grants": [grant.payload() for grant in self.unused_grants],
+        }
 
 
 def main() -> NoReturn:
@@ -68,25 +106,23 @@ def apply(as_json: AsJson = False) -> None:
     # the emulated project has its own settings; the user's must not reach it
     for name in Settings.model_fields:
         os.environ.pop(name.upper(), None)
-    summary = apply_and_run(settings, settings.yieldspark_home / "emulator")
-    print_json(summary) if as_json else _print_summary(summary)
+    applied = apply_and_run(settings, settings.yieldspark_home / "emulator")
+    print_json(applied.payload()) if as_json else _print_applied(applied)
 
 
-def apply_and_run(settings: Settings, folder: Path) -> dict[str, Any]:
+def apply_and_run(settings: Settings, folder: Path) -> AppliedRun:
     """Apply the configuration to an empty project and run the pipeline.
 
     Args:
         settings: The user's settings.
         folder: Emptied first.
-
-    Returns:
-        The command's summary.
     """
     with step(f"1/6 Google provider {VERSION}"):
         built_provider(say)
     with exclusive_folder(folder):
         server = EmbeddedServer(folder)
         server.reset()
+        # a second apply starts from nothing: its state, tokens and objects must not remain
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         try:
@@ -98,7 +134,7 @@ def apply_and_run(settings: Settings, folder: Path) -> dict[str, Any]:
             server.stop()
 
 
-def _run_steps(settings: Settings, cloud: EmulatedCloud, folder: Path) -> dict[str, Any]:
+def _run_steps(settings: Settings, cloud: EmulatedCloud, folder: Path) -> AppliedRun:
     variables = {
         "project_id": PROJECT,
         "region": REGION,
@@ -128,17 +164,16 @@ def _run_steps(settings: Settings, cloud: EmulatedCloud, folder: Path) -> dict[s
     with step("6/6 daily run"):
         run = daily_run.scheduled_run(cloud, outputs, OPERATOR, say)
     resources = Counter(address.split(".")[0] for address in terraform_apply.addresses(terraform))
-    return {
-        "provider": VERSION,
-        "resources": dict(sorted(resources.items())),
-        "second_plan": changes,
-        "grants": cloud.plane.policies.grants(),
-        "refused": cloud.refusals(),
-        "unused_grants": cloud.unused_grants(),
-        "release": release["version"],
-        "run": run,
-        "rows": daily_run.rows(database),
-    }
+    return AppliedRun(
+        resources=dict(sorted(resources.items())),
+        second_plan=changes,
+        grants=cloud.plane.policies.grants(),
+        refused=cloud.identities.refusals(),
+        unused_grants=cloud.identities.unused_grants(),
+        release=release.version,
+        run=run,
+        rows=daily_run.rows(database),
+    )
 
 
 @contextmanager
@@ -175,25 +210,24 @@ def _load_sample(database: Settings, folder: Path) -> None:
         )
 
 
-def _print_summary(summary: dict[str, Any]) -> None:
-    resources = summary["resources"]
+def _print_applied(applied: AppliedRun) -> None:
+    resources = applied.resources
     print_table(["resource", "number"], list(resources.items()), title="made by terraform apply")
-    grants = Counter(grant["member"].partition("@")[0] for grant in summary["grants"])
+    grants = Counter(grant.member.partition("@")[0] for grant in applied.grants)
     print_table(["member", "grants"], sorted(grants.items()), title="grants")
-    steps = summary["run"]["result"]["steps"]
     print_entries(
         ["job", "batch", "state", "seconds"],
-        steps,
-        title=f"execution {summary['run']['execution']}: {summary['run']['state']}",
+        applied.run.result["steps"],
+        title=f"execution {applied.run.execution}: {applied.run.state}",
     )
     print_pairs(
         {
             "resources": sum(resources.values()),
             "second plan": "empty",
-            "permissions refused": len(summary["refused"]),
-            "grants without a call": len(summary["unused_grants"]),
-            "release": summary["release"],
-            **summary["rows"],
+            "permissions refused": len(applied.refused),
+            "grants without a call": len(applied.unused_grants),
+            "release": applied.release,
+            **asdict(applied.rows),
         }
     )
 

@@ -9,25 +9,22 @@ import base64
 import json
 import logging
 import secrets
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from common.errors import YieldSparkError
-from common.private_files import private_folder, write_private
+from common.private_files import private_folder
 from emulator.control_plane.control_plane import ControlPlane
 from emulator.control_plane.gateway import Gateway
 from emulator.control_plane.method_permissions import Needed
 from emulator.control_plane.other_methods import add_other_methods
-from emulator.control_plane.policies import is_in
 from emulator.control_plane.private_network import (
     Unreachable,
     require_batch_network,
@@ -42,6 +39,7 @@ from emulator.local.local_cloud import (
     polling,
 )
 from emulator.project.database_server import DatabaseServer
+from emulator.project.identities import Access, Identities
 from emulator.services.batch_lifecycle import BatchScript, RunningBatch
 from emulator.services.batch_process import LocalPlatform, batch_account
 from emulator.services.fake_cloud_run import FakeCloudRun
@@ -49,7 +47,8 @@ from emulator.services.fake_dataproc import FakeDataproc
 from emulator.services.fake_executions import FakeExecutions, UntilCancelled
 from emulator.services.fake_logging import FakeLogging
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import ApiError, Request, Service, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import ApiError, Request
 from emulator.services.object_store import Conditions, NoSuchBucket
 from emulator.workflow_engine import execute, route_to
 from workflows.spec.batch_request import DRIVER_VARIABLE
@@ -80,31 +79,21 @@ BATCH_PERMISSIONS = (
 """
 
 SECONDS_BETWEEN = 0.2
+"""Polling interval."""
 
 
 class NotStarted:
-    """Args:
-    job that the platform could not start: failed, with the reason as its output.
-    """
+    """A job that the platform could not start: failed, with the reason as its output."""
 
     def __init__(self, reason: str) -> None:
         self.output = f"{reason}\n".encode()
 
     def poll(self) -> int | None:
+        """Return the exit code of a failure."""
         return 1
 
     def cancel(self) -> None:
         """Do nothing: it has ended."""
-
-
-@dataclass(frozen=True)
-class _Access:
-    """Address and token of one identity."""
-
-    gateway: Gateway
-    address: str
-    token: str
-    token_file: Path
 
 
 class EmulatedCloud:
@@ -113,9 +102,6 @@ class EmulatedCloud:
     def __init__(self, folder: Path, project: str, secret: str, stack: ExitStack) -> None:
         self.project = project
         self.server: DatabaseServer | None = None
-        self._stack = stack
-        self._lock = threading.Lock()
-        self._accesses: dict[str, _Access] = {}
         self._writers: dict[str, str] = {}
         self._account = batch_account()
         self.folder = open_folder(folder, self._account)
@@ -134,37 +120,23 @@ class EmulatedCloud:
         )
         self.executions = FakeExecutions(run=self._run_workflow)
         self.logging = FakeLogging(self.cloud_run.lines)
+        self.identities = Identities(
+            self.plane,
+            [
+                self.dataproc,
+                self.cloud_run,
+                self.executions,
+                self.logging,
+                self.plane,
+                self.storage,
+            ],
+            self._object_exists,
+            private_folder(folder / "tokens"),
+            stack,
+        )
         self.token = secrets.token_urlsafe(32)
-        self._tokens = private_folder(folder / "tokens")
         self.url = stack.enter_context(serving([self.plane, self.storage], token=self.token))
         stack.enter_context(polling(self.dataproc, self.cloud_run))
-
-    def address_of(self, member: str) -> str:
-        """Return the address of the services for an identity, named as in a policy."""
-        return self._access(member).address
-
-    def token_file_of(self, member: str) -> Path:
-        """Return the file, of mode 600, with the identity's token."""
-        return self._access(member).token_file
-
-    def refusals(self) -> list[dict[str, str]]:
-        """Return every permission that was required and not granted."""
-        refusals: list[dict[str, str]] = []
-        for member, access in self._accesses.items():
-            refusals += [{"member": member, **asdict(entry)} for entry in access.gateway.refused]
-        return refusals
-
-    def unused_grants(self) -> list[dict[str, str]]:
-        """Return the grants that no call has needed."""
-        return [grant for grant in self.plane.policies.grants() if not self._is_used(grant)]
-
-    def _is_used(self, grant: dict[str, str]) -> bool:
-        access = self._accesses.get(grant["member"])
-        permissions = self.plane.policies.permissions_of(grant["role"])
-        return access is not None and any(
-            entry.permission in permissions and is_in(grant["resource"], entry.resource)
-            for entry in access.gateway.used
-        )
 
     def ended(self, execution: str) -> Document:
         """Poll an execution of a Cloud Run job, by its full name, until it has ended."""
@@ -185,13 +157,15 @@ class EmulatedCloud:
             raise YieldSparkError(f"schedule {job} is {schedule['state']}, and starts nothing")
         target = schedule["httpTarget"]
         member = f"serviceAccount:{target['oauthToken']['serviceAccountEmail']}"
+        # the host is Google's; only the path is used
         target_url = urlsplit(target["uri"])
+        access = self.identities.access_of(member)
         request = urllib.request.Request(
-            self.address_of(member) + target_url.path,
+            access.address + target_url.path,
             data=base64.b64decode(target.get("body", "")),
             headers={
                 **target.get("headers", {}),
-                "Authorization": f"Bearer {self._access(member).token}",
+                "Authorization": f"Bearer {access.token}",
             },
             method=target.get("httpMethod", "POST"),
         )
@@ -209,25 +183,6 @@ class EmulatedCloud:
         content = self.storage.store.read(bucket, name, Conditions())[1].decode()
         pairs = (line.partition("=") for line in content.splitlines() if line)
         return {key: value for key, _, value in pairs}
-
-    def _access(self, member: str) -> _Access:
-        services: list[Service] = [
-            self.dataproc,
-            self.cloud_run,
-            self.executions,
-            self.logging,
-            self.plane,
-            self.storage,
-        ]
-        with self._lock:  # batches and the workflow begin in threads of their own
-            if member not in self._accesses:
-                gateway = Gateway(member, self.plane, services, self._object_exists)
-                token = secrets.token_urlsafe(32)
-                token_file = self._tokens / str(len(self._accesses))
-                write_private(token_file, token)
-                address = self._stack.enter_context(serving([gateway], token=token))
-                self._accesses[member] = _Access(gateway, address, token, token_file)
-            return self._accesses[member]
 
     def _object_exists(self, bucket: str, name: str) -> bool:
         try:
@@ -268,8 +223,9 @@ class EmulatedCloud:
     def _run_batch(self, batch: Document, batch_id: str) -> RunningBatch:
         execution = batch["environmentConfig"]["executionConfig"]
         member = f"serviceAccount:{execution['serviceAccount']}"
-        access = self._access(member)
+        access = self.identities.access_of(member)
         gateway = access.gateway
+        # the driver's output is written later, with the rights of this account
         self._writers[batch["runtimeInfo"]["outputUri"]] = member
         try:
             for permission in BATCH_PERMISSIONS:
@@ -307,6 +263,7 @@ class EmulatedCloud:
         member = f"serviceAccount:{task['serviceAccount']}"
         settings = self.settings_env(variables["CODE_BUCKET"], "settings.env")
         try:
+            # these two come from the release, which the entry reads later in the container
             private = self._in_network(
                 {key: settings[key] for key in ("DB_HOST", "MLFLOW_TRACKING_URI")},
                 interface["subnetwork"],
@@ -314,11 +271,11 @@ class EmulatedCloud:
         except Unreachable as error:
             return NotStarted(f"execution {name} was not started: {error}")
         environment = {**variables, **private, **start_variables}
-        return self._platform(self._access(member)).run_container(
+        return self._platform(self.identities.access_of(member)).run_container(
             CONTAINER_ENTRY, arguments, environment, name
         )
 
-    def _platform(self, access: _Access) -> LocalPlatform:
+    def _platform(self, access: Access) -> LocalPlatform:
         return LocalPlatform(self.folder, access.address, self._account, access.token)
 
     def _in_network(self, variables: Mapping[str, str], subnetwork: str) -> dict[str, str]:
@@ -351,9 +308,12 @@ class EmulatedCloud:
     def _write_output(self, uri: str, content: bytes) -> None:
         """Write an output object with the permissions of the batch's account."""
         bucket, _, name = uri.removeprefix("gs://").partition("/")
+        # an object is outputUri and a number
         member = self._writers[uri.rpartition(".")[0]]
         resource = f"projects/_/buckets/{bucket}/objects/{name}"
-        self._access(member).gateway.require(Needed("storage.objects.create", resource))
+        self.identities.access_of(member).gateway.require(
+            Needed("storage.objects.create", resource)
+        )
         settings = {"contentType": "text/plain"}
         self.storage.store.write(bucket, name, content, settings, Conditions(), {})
 
@@ -362,7 +322,7 @@ class EmulatedCloud:
         (workflow,) = self.plane.store.of_type("workflows.workflows")
         _, project, _, region, _, name = workflow["name"].split("/")
         account = workflow["serviceAccount"].rpartition("/")[2]
-        access = self._access(f"serviceAccount:{account}")
+        access = self.identities.access_of(f"serviceAccount:{account}")
         environment = {
             "GOOGLE_CLOUD_PROJECT_ID": project,
             "GOOGLE_CLOUD_LOCATION": region,

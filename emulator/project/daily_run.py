@@ -5,6 +5,7 @@ daily run by its schedule. Each call has the identity and permissions that it ha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,18 @@ from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
 from database.connections.secret_manager import with_password
 from emulator.project.cloud import EmulatedCloud
-from workflows.clients.executions import Executions, wait_for_execution
+from workflows.clients.executions import Executions, ExecutionSummary, wait_for_execution
 from workflows.inside_network.container_runs import container_arguments, run_container
-from workflows.releases.release import publish
+from workflows.releases.release import PublishedRelease, publish
 from workflows.spec.release_paths import OPERATOR_JOB
 
 Say = Callable[[str], None]
 
 SETTINGS_OBJECT = "settings.env"
 SCHEDULE = "yieldspark-nightly"
+"""Name in terraform/schedule.tf."""
 SECONDS_BETWEEN = 0.5
+"""Polling interval."""
 
 ROWS = text("""
     SELECT count(actual_apy) AS days,
@@ -32,6 +35,15 @@ ROWS = text("""
         count(DISTINCT pool_id) AS pools
     FROM pool_daily_metrics
 """)
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """Numbers of days with metrics, of forecasts and of pools."""
+
+    days: int
+    forecasts: int
+    pools: int
 
 
 def settings_of(
@@ -46,20 +58,22 @@ def settings_of(
         others: Further settings.
     """
     variables = cloud.settings_env(outputs["buckets"]["code"], SETTINGS_OBJECT)
+    access = cloud.identities.access_of(member)
     return load_settings(
+        # the .env of the working folder is the user's
         _env_file=None,
         **{name.lower(): value for name, value in variables.items()},
-        google_api_endpoint=cloud.address_of(member),
-        google_api_token_file=cloud.token_file_of(member),
+        google_api_endpoint=access.address,
+        google_api_token_file=access.token_file,
         **others,
     )
 
 
 def publish_release(
     cloud: EmulatedCloud, outputs: Mapping[str, Any], home: Path, jars: Path | None, say: Say
-) -> dict[str, Any]:
-    """Release the working tree as the build's account, with an image of the project's repository;
-    return the release's summary.
+) -> PublishedRelease:
+    """Release the working tree as the build's account, with an image of the project's
+    repository.
     """
     settings = settings_of(
         cloud,
@@ -67,6 +81,7 @@ def publish_release(
         f"serviceAccount:{outputs['accounts']['build']}",
         yieldspark_home=home,
         jars_dir=jars,
+        # no image is pulled here; the digest only has to look like one
         container_image=f"{outputs['registry']}/batch@sha256:{'0' * 64}",
     )
     return publish(settings, allow_dirty=True, say=say)
@@ -104,11 +119,8 @@ def _database_settings(cloud: EmulatedCloud, outputs: Mapping[str, Any]) -> Sett
 
 def scheduled_run(
     cloud: EmulatedCloud, outputs: Mapping[str, Any], operator: str, say: Say
-) -> dict[str, Any]:
+) -> ExecutionSummary:
     """Send the schedule's request and wait for its execution as an operator.
-
-    Returns:
-        `{"execution", "state", "seconds", "result"}`.
 
     Raises:
         BatchFailed: The run fails.
@@ -119,7 +131,7 @@ def scheduled_run(
     return wait_for_execution(Executions(settings), execution["name"], say, SECONDS_BETWEEN)
 
 
-def rows(database: Settings) -> dict[str, int]:
-    """Return the numbers of days with metrics, forecasts and pools."""
+def rows(database: Settings) -> RowCounts:
+    """Count the rows of `pool_daily_metrics`."""
     with make_engine(database).connect() as connection:
-        return dict(connection.execute(ROWS).mappings().one())
+        return RowCounts(**connection.execute(ROWS).mappings().one())

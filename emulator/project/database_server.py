@@ -18,9 +18,11 @@ OWNER = "cloudsqlsuperuser"
 
 
 class DatabaseServer:
-    """Args:
-    server: Started here. Its own role and database are renamed, so that the configuration can
-        use their names.
+    """A running server with Cloud SQL's roles.
+
+    Args:
+        server: Started here. Its own role and database are renamed, so that the configuration can
+            use their names.
     """
 
     def __init__(self, server: EmbeddedServer) -> None:
@@ -34,6 +36,7 @@ class DatabaseServer:
                 {"password": password},
             )
         self._password = password
+        # as the new role: a session cannot rename its own role
         with self._admin() as connection:
             for statement in (
                 f"ALTER DATABASE {address.database} RENAME TO embedded",
@@ -45,6 +48,7 @@ class DatabaseServer:
     def create_database(self, name: str) -> None:
         """Create a database, owned as in Cloud SQL."""
         with self._admin() as connection:
+            # identifiers cannot be bound as parameters
             connection.execute(text(f"CREATE DATABASE {_quote(name)} OWNER {OWNER}"))
 
     def set_user(self, name: str, password: str | None) -> None:

@@ -82,10 +82,12 @@ class BatchLifecycle:
 
     @property
     def state(self) -> str:
+        """Return the present state, by the REST API's name."""
         return self.history[-1][0]
 
     @property
     def done(self) -> bool:
+        """Return whether the batch has ended."""
         return self.state in TERMINAL
 
     @property
@@ -107,6 +109,7 @@ class BatchLifecycle:
         if self.done or self.state == "CANCELLING":
             return
         self._enter("CANCELLING", "", now)
+        # a real process ends when it ends; only a script has a duration
         self._cancel = (now + (0.0 if self.running else self._script.cancelling_seconds), message)
         if self.running:
             self.running.cancel()
@@ -116,6 +119,7 @@ class BatchLifecycle:
         """Return milliDcuSeconds and shuffleStorageGbSeconds; None until `usage_delay_seconds`
         after the end, and for a batch that never ran.
         """
+        # without PENDING: Google does not document whether the start is billed
         durations = [
             end - start
             for (state, _, start), end in zip(self.history, self._ends(), strict=True)
@@ -131,7 +135,7 @@ class BatchLifecycle:
             "shuffleStorageGbSeconds": round(shuffle_gb * billed),
         }
 
-    def present_use(self) -> dict[str, int] | None:
+    def current_usage(self) -> dict[str, int] | None:
         """Return milliDcu and shuffleStorageGb while it runs."""
         if self.state != "RUNNING":
             return None
@@ -154,6 +158,7 @@ class BatchLifecycle:
         try:
             self.running = self._start()
         except Exception as error:
+            # as a driver that cannot be started, which fails the batch and not the service
             self._enter("FAILED", f"{type(error).__name__}: {error}", when)
 
     def _advance_running(self, now: float) -> None:
@@ -169,6 +174,7 @@ class BatchLifecycle:
                 now,
             )
         if self.state == "RUNNING" and expiry is not None and now >= expiry:
+            # dated at the ttl, however late this is called
             self.cancel(expiry, CANCELLED_BY_TTL.format(ttl=round(self._ttl)))
 
     def _end_cancelling(self, now: float) -> None:
@@ -185,6 +191,7 @@ class BatchLifecycle:
 
     def _ends(self) -> list[float]:
         starts = [start for _, _, start in self.history]
+        # the last state has no end yet, and no duration
         return [*starts[1:], starts[-1]]
 
 

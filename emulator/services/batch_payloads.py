@@ -84,6 +84,7 @@ def parse_batch(body: Any) -> dict[str, Any]:
     try:
         json_format.ParseDict(body, message)
     except json_format.ParseError as error:
+        # the service words an unknown field differently from a wrong value
         unknown = re.search(r'has no field named "([^"]+)" at "Batch\.?([^"]*)"', str(error))
         if not unknown:
             raise invalid_argument(f"Invalid value at 'batch': {error}", "batch") from None
@@ -123,7 +124,7 @@ def encode_operation(operation: dict[str, Any], query: Mapping[str, str]) -> dic
     return encoded
 
 
-def require_known_parameters(query: Mapping[str, str], *names: str) -> None:
+def check_parameters(query: Mapping[str, str], *names: str) -> None:
     """Check the query parameters of a method.
 
     Raises:
@@ -207,6 +208,7 @@ def page(items: Sequence[Any], query: Mapping[str, str]) -> tuple[Sequence[Any],
     Raises:
         ApiError: 400, for a wrong size or a token of another list.
     """
+    # a token belongs to one filter and order (https://google.aip.dev/158)
     request_key = json.dumps([query.get("filter", ""), query.get("orderBy", "")])
     size = query.get("pageSize", "0")
     if not size.isdigit():
@@ -223,6 +225,7 @@ def page(items: Sequence[Any], query: Mapping[str, str]) -> tuple[Sequence[Any],
             raise invalid_argument(
                 "The page token belongs to a list with another filter or order.", "page_token"
             )
+    # 20 by default and 1000 at most, as the reference of batches.list has it
     end = start + min(int(size) or 20, 1000)
     following = (
         base64.urlsafe_b64encode(json.dumps([end, request_key]).encode()).decode()

@@ -69,6 +69,7 @@ class BatchProcess:
                 stdout=stream,
                 stderr=errors or stream,
                 stdin=subprocess.DEVNULL,
+                # a cancel ends the whole group: spark-submit, its JVM and Python workers
                 start_new_session=True,
                 **_rights(account),
             )
@@ -140,6 +141,7 @@ class LocalPlatform:
             "--conf",
             f"spark.local.dir={folder / 'tmp'}",
         ]
+        # behind the properties file: --conf takes precedence, so a request cannot open the ports
         for setting in CLOSED_SPARK:
             command += ["--conf", setting]
         for option, files in (("--py-files", archives), ("--jars", jars)):
@@ -161,6 +163,7 @@ class LocalPlatform:
     ) -> BatchProcess:
         """Run a container's entry, copied out of the checkout, with a container's variables."""
         folder = self._new_folder(name)
+        # out of the checkout: Python puts a script's folder on sys.path
         copied = str(shutil.copy(entry, folder))
         return self._start(
             [sys.executable, copied, *arguments], folder, variables, errors_apart=True
@@ -174,6 +177,7 @@ class LocalPlatform:
         *,
         errors_apart: bool = False,
     ) -> BatchProcess:
+        # built from nothing, so that no variable of this process reaches the job
         environment = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}",
             "LANG": "C.UTF-8",
@@ -192,6 +196,7 @@ class LocalPlatform:
         if self._token:
             write_private(folder / "access_token", self._token)
             environment["GOOGLE_API_TOKEN_FILE"] = str(folder / "access_token")
+        # last: the folder has all of its files now
         if self._account:
             change_owner(folder, self._account.uid, self._account.gid)
         return BatchProcess(
@@ -251,6 +256,7 @@ def batch_account() -> Account | None:
     account = server_account()
     if account is None:
         return None
+    # a package of the environment, which the account may be unable to read
     command = [sys.executable, "-c", "import pydantic"]
     try:
         subprocess.run(

@@ -46,6 +46,7 @@ def _role_faults(properties: Mapping[str, str], role: str) -> Iterator[str]:
     for name in (
         f"spark.{role}.memory",
         f"spark.{role}.memoryOverhead",
+        # the service counts off-heap memory into the limits of an executor
         *(["spark.memory.offHeap.size"] if role == "executor" else []),
     ):
         if name in properties:
@@ -56,6 +57,7 @@ def _role_faults(properties: Mapping[str, str], role: str) -> Iterator[str]:
                     " such as 2048m"
                 )
     heap = sizes.get(f"spark.{role}.memory")
+    # a fault above is reported already; without a heap the service's defaults apply, which fit
     if cores not in CORES or heap is None or None in sizes.values():
         return
     total = sum(size for size in sizes.values() if size is not None)

@@ -23,6 +23,7 @@ DEFAULT_HEAP_MIB, DEFAULT_OVERHEAD_MIB, DEFAULT_DISK_GB = 12_200.0, 1_220.0, 400
 
 def dcu_and_shuffle_gb(properties: Mapping[str, str]) -> tuple[float, float]:
     """Return DCU and GB of shuffle storage of a running batch: driver and initial executors."""
+    # without dynamic allocation's changes, which depend on the load
     executors = int(properties.get("spark.executor.instances", MIN_EXECUTORS))
     dcu = _dcu(properties, "driver") + executors * _dcu(properties, "executor")
     disk_gb = _disk_gb(properties, "driver") + executors * _disk_gb(properties, "executor")

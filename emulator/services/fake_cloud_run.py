@@ -107,6 +107,7 @@ class FakeCloudRun(Service):
                 for execution in self._executions.values()
                 if execution.lifecycle.running
             ]
+        # outside of the lock: requests are answered until the last one has ended
         while any(process.poll() is None for process in running):
             time.sleep(0.05)
         self.advance()
@@ -130,21 +131,23 @@ class FakeCloudRun(Service):
             for container in containers:
                 for variable in container.get("env", []):
                     variables[str(variable["name"])] = str(variable["value"])
-            short = f"{job}-{secrets.token_hex(3)[:5]}"
-            name = f"projects/{project}/locations/{region}/jobs/{job}/executions/{short}"
+            # five characters behind the job's name, as in the console
+            short_name = f"{job}-{secrets.token_hex(3)[:5]}"
+            name = f"projects/{project}/locations/{region}/jobs/{job}/executions/{short_name}"
             run = self._run
-            start = None if run is None else lambda: run(short, arguments, variables)
+            start = None if run is None else lambda: run(short_name, arguments, variables)
+            # the lifecycle reads a batch's ttl; a start's timeout has the same effect
             limits = (
                 {"environmentConfig": {"executionConfig": {"ttl": overrides["timeout"]}}}
                 if "timeout" in overrides
                 else {}
             )
-            life = BatchLifecycle(limits, self._script, self._now(), start)
+            lifecycle = BatchLifecycle(limits, self._script, self._now(), start)
             execution = _Execution(
                 name,
                 f"projects/{project}/locations/{region}/jobs/{job}",
                 str(uuid.uuid4()),
-                life,
+                lifecycle,
                 arguments,
                 WrittenLines(),
             )
@@ -219,27 +222,28 @@ class FakeCloudRun(Service):
 
     def _to_json(self, execution: _Execution) -> dict[str, Any]:
         """Return the execution; counts of zero are omitted, as in protobuf's JSON."""
-        life = execution.lifecycle
-        started = next((start for state, _, start in life.history if state == "RUNNING"), None)
+        lifecycle = execution.lifecycle
+        started = next((start for state, _, start in lifecycle.history if state == "RUNNING"), None)
         count = {
             "SUCCEEDED": "succeededCount",
             "FAILED": "failedCount",
+            # a timeout ends a task as failed; only a caller's cancel counts as cancelled
             "CANCELLED": "cancelledCount" if execution.cancelled else "failedCount",
         }
         return {
             "name": execution.name,
             "uid": execution.uid,
             "generation": "1",
-            "createTime": timestamp(life.history[0][2]),
+            "createTime": timestamp(lifecycle.history[0][2]),
             **({"startTime": timestamp(started)} if started is not None else {}),
-            **({"completionTime": timestamp(life.since)} if life.done else {}),
+            **({"completionTime": timestamp(lifecycle.since)} if lifecycle.done else {}),
             "job": execution.job,
             "parallelism": 1,
             "taskCount": 1,
             "template": {"containers": [{"args": execution.arguments}]},
-            "reconciling": not life.done,
+            "reconciling": not lifecycle.done,
             "conditions": [self._completed_condition(execution)],
-            count[life.state] if life.done else "runningCount": 1,
+            count[lifecycle.state] if lifecycle.done else "runningCount": 1,
             "logUri": (
                 f"https://console.cloud.google.com/logs/viewer?advancedFilter=execution_name%3D{execution.name.rpartition('/')[2]}"
             ),
@@ -274,11 +278,11 @@ class FakeCloudRun(Service):
         }
 
 
-def _exit_code(life: BatchLifecycle) -> int:
+def _exit_code(lifecycle: BatchLifecycle) -> int:
     """Return the container's exit code; negative for a signal. A script that fails ends with 1."""
-    if life.running is None:
-        return 0 if life.state == "SUCCEEDED" else 1
-    return life.running.poll() or 0
+    if lifecycle.running is None:
+        return 0 if lifecycle.state == "SUCCEEDED" else 1
+    return lifecycle.running.poll() or 0
 
 
 def _require_fields(value: Any, names: Collection[str], field_path: str) -> Mapping[str, Any]:

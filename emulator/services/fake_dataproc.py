@@ -19,11 +19,11 @@ from typing import Any, Literal
 from emulator.services.batch_lifecycle import BatchLifecycle, BatchScript, Runner
 from emulator.services.batch_payloads import (
     batch_filter,
+    check_parameters,
     encode_message,
     invalid_argument,
     page,
     parse_batch,
-    require_known_parameters,
 )
 from emulator.services.dataproc_rules import BATCH_ID, REQUEST_ID, request_faults
 from emulator.services.http_service import (
@@ -130,6 +130,7 @@ class FakeDataproc(Service):
                 for batch in self._batches.values()
                 if batch.lifecycle.running
             ]
+        # outside of the lock: requests are answered until the last one has ended
         while any(process.poll() is None for process in running):
             time.sleep(0.05)
         self.advance()
@@ -153,6 +154,7 @@ class FakeDataproc(Service):
                         FAILURES.get(failure, "Failure asked for."),
                         reason="ABORTED" if failure == 409 else None,
                     )
+                # a lost response: the work is done
                 answer = handler(request, **names)
                 if failure == LOST_ANSWER:
                     raise ConnectionCut
@@ -161,7 +163,7 @@ class FakeDataproc(Service):
         return serve
 
     def _create(self, request: Request, project: str, region: str) -> Answer:
-        require_known_parameters(request.query, "batchId", "requestId")
+        check_parameters(request.query, "batchId", "requestId")
         request_id = request.query.get("requestId", "")
         if request_id and not REQUEST_ID.fullmatch(request_id):
             raise invalid_argument(
@@ -170,6 +172,8 @@ class FakeDataproc(Service):
                 "request_id",
             )
         parent = f"projects/{project}/locations/{region}"
+        # a known request id returns the first operation, whatever the body says
+        # (https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/projects.locations.batches/create)
         if request_id and (parent, request_id) in self._requests:
             return Answer(
                 self._operations[self._requests[parent, request_id]].operation_json(
@@ -215,14 +219,14 @@ class FakeDataproc(Service):
             )
         )
         script = self._script(batch_id) if callable(self._script) else self._script
-        life = BatchLifecycle(requested, script, self._now(), start)
+        lifecycle = BatchLifecycle(requested, script, self._now(), start)
         operation = f"projects/{project}/regions/{region}/operations/{uuid.uuid4()}"
         return ServedBatch(
-            project, region, batch_id, unique, operation, requested, output_uri, life
+            project, region, batch_id, unique, operation, requested, output_uri, lifecycle
         )
 
     def _get(self, request: Request, project: str, region: str, batch_id: str) -> Answer:
-        require_known_parameters(request.query)
+        check_parameters(request.query)
         return Answer(
             encode_message(
                 self._batch(project, region, batch_id).to_json(self._now()), request.query
@@ -230,7 +234,7 @@ class FakeDataproc(Service):
         )
 
     def _list(self, request: Request, project: str, region: str) -> Answer:
-        require_known_parameters(request.query, "pageSize", "pageToken", "filter", "orderBy")
+        check_parameters(request.query, "pageSize", "pageToken", "filter", "orderBy")
         order = request.query.get("orderBy", "")
         if order not in ("", "create_time desc", "createTime desc"):
             raise invalid_argument(
@@ -258,7 +262,7 @@ class FakeDataproc(Service):
         )
 
     def _delete(self, request: Request, project: str, region: str, batch_id: str) -> Answer:
-        require_known_parameters(request.query)
+        check_parameters(request.query)
         batch = self._batch(project, region, batch_id)
         if not batch.lifecycle.done:
             message = (
@@ -266,13 +270,14 @@ class FakeDataproc(Service):
                 " CANCELLED, SUCCEEDED or FAILED can be deleted."
             )
             raise ApiError(400, message, reason="FAILED_PRECONDITION")
+        # the operation stays readable
         del self._batches[batch.name]
         return Answer({})
 
     def _get_operation(
         self, request: Request, project: str, region: str, operation_id: str
     ) -> Answer:
-        require_known_parameters(request.query)
+        check_parameters(request.query)
         return Answer(
             self._batch_of_operation(project, region, operation_id).operation_json(
                 self._now(), request.query
@@ -280,9 +285,7 @@ class FakeDataproc(Service):
         )
 
     def _list_operations(self, request: Request, project: str, region: str) -> Answer:
-        require_known_parameters(
-            request.query, "pageSize", "pageToken", "filter", "returnPartialSuccess"
-        )
+        check_parameters(request.query, "pageSize", "pageToken", "filter", "returnPartialSuccess")
         batches_in_region = [
             batch
             for batch in self._operations.values()
@@ -298,7 +301,7 @@ class FakeDataproc(Service):
         )
 
     def _cancel(self, request: Request, project: str, region: str, operation_id: str) -> Answer:
-        require_known_parameters(request.query)
+        check_parameters(request.query)
         self._batch_of_operation(project, region, operation_id).lifecycle.cancel(self._now())
         return Answer({})
 

@@ -22,6 +22,8 @@ from emulator.workflow_engine import RealClock, WorkflowFailed
 
 EXECUTIONS = r"/v1/(?P<workflow>projects/[^/:]+/locations/[^/:]+/workflows/[^/:]+)/executions"
 LARGEST_ARGUMENT = 32 * 1024
+"""Bytes (https://cloud.google.com/workflows/quotas#resource_limits)."""
+# the view of a list by default; argument and result need FULL
 BASIC = ("name", "startTime", "endTime", "duration", "state", "workflowRevisionId")
 STATE_FILTER = re.compile(r'\s*state\s*=\s*"?([A-Z]+)"?\s*')
 ORDERS = {
@@ -112,6 +114,7 @@ class FakeExecutions(Service):
         error: dict[str, str] | None = None,
     ) -> None:
         with self._lock:
+            # the result of a cancelled execution is discarded
             if execution.state == "ACTIVE":
                 execution.state, execution.ended, execution.result, execution.error = (
                     state,
@@ -181,6 +184,7 @@ class UntilCancelled(RealClock):
         self._execution_id = execution_id
 
     def sleep(self, seconds: float) -> None:
+        """Wait; raise WorkflowFailed if the execution was cancelled meanwhile."""
         super().sleep(seconds)
         if self._executions.cancelled(self._execution_id):
             raise WorkflowFailed("cancelled", [])

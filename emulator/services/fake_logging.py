@@ -32,6 +32,8 @@ ORDERS = {"": False, "timestamp": False, "timestamp asc": False, "timestamp desc
 """Whether the newest is first."""
 
 LARGEST_PAGE = 1000
+"""https://cloud.google.com/logging/docs/reference/v2/rest/v2/entries/list"""
+
 EXECUTION = re.compile(
     r"projects/(?P<project>[^/]+)/locations/(?P<location>[^/]+)/jobs/(?P<job>[^/]+)/executions/(?P<execution>.+)"
 )
@@ -136,6 +138,7 @@ def _entry(name: str, line: WrittenLine) -> dict[str, Any]:
 
 
 def _payload(text: str) -> dict[str, Any]:
+    # structured logging (https://cloud.google.com/run/docs/logging)
     try:
         value = json.loads(text)
     except ValueError:

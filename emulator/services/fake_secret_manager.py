@@ -11,8 +11,10 @@ from emulator.services.http_service import Answer, ApiError, Request, Service
 
 
 class FakeSecretManager(Service):
-    """Args:
-    secrets: Values by full name, projects/P/secrets/S/versions/V; there is no `latest`.
+    """The service.
+
+    Args:
+        secrets: Values by full name, projects/P/secrets/S/versions/V; there is no `latest`.
     """
 
     def __init__(self, secrets: Mapping[str, bytes]) -> None:

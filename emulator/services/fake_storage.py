@@ -43,9 +43,8 @@ PAGE = 1000
 
 @dataclass(frozen=True)
 class Fault:
-    """Args:
-    planned failure: a status instead of the work, or a connection that is cut before or after
-        it.
+    """A planned failure: a status instead of the work, or a connection that is cut before or after
+    it.
     """
 
     kind: Literal["status", "cut before", "cut after"] = "status"
@@ -65,10 +64,12 @@ Requests for a bucket are not counted: the official client sends them at any tim
 
 
 class FakeStorage(Service):
-    """Args:
-    folder: Stores the objects.
-    buckets: Created if they are missing.
-    fault: Planned failures; can be changed at any time.
+    """The service. Its objects outlive it in the folder.
+
+    Args:
+        folder: Stores the objects.
+        buckets: Created if they are missing.
+        fault: Planned failures; can be changed at any time.
     """
 
     def __init__(
@@ -116,7 +117,8 @@ class FakeStorage(Service):
         if fault.kind == "cut after":
             super().answer(request)
         else:
-            self.keep(request)
+            # no route sees it, and tests count it all the same
+            self.record(request)
         if fault.kind == "status":
             return StorageError(
                 fault.status, "A fault that a test asked for.", "backendError"
@@ -171,6 +173,7 @@ class FakeStorage(Service):
         return Answer(payload)
 
     def _get(self, request: Request, bucket: str, name: str) -> Answer:
+        # decoded only now: a %2F of the name is no separator of the path
         name = unquote(name)
         media = request.query.get("alt") == "media" or request.path.startswith("/download/")
         with translate_store_errors(request, bucket, name, media=media):
@@ -223,6 +226,7 @@ class FakeStorage(Service):
             request, bucket, metadata, request.headers.get("x-upload-content-type", "")
         )
         with translate_store_errors(request, bucket, upload.name):
+            # the service checks the conditions at the start too, before any part is sent
             self.store.check(bucket, upload.name, upload.conditions)
         key = secrets.token_hex(16)
         self._uploads[key] = upload
@@ -237,11 +241,13 @@ class FakeStorage(Service):
         if upload is None:
             raise StorageError(404, "No such upload session; start the upload again.", "notFound")
         with self._lock:
+            # a client that lost the last response sends the last part again
             if upload.finished:
                 return Answer(object_resource(upload.finished, request))
             total = append_part(upload, request)
             if total != len(upload.content):
                 received = {"range": f"bytes=0-{len(upload.content) - 1}"} if upload.content else {}
+                # without a range nothing has been received
                 return Answer(b"", 308, received)
             expected = checksums_of(request, upload.expected)
             with translate_store_errors(request, bucket, upload.name):
@@ -259,4 +265,6 @@ class FakeStorage(Service):
     def _cancel(self, request: Request, bucket: str) -> Answer:
         if self._uploads.pop(request.query.get("upload_id", ""), None) is None:
             raise StorageError(404, "No such upload session.", "notFound")
+        # the status of a cancelled upload, not an error
+        # (https://cloud.google.com/storage/docs/performing-resumable-uploads)
         return Answer(b"", 499)

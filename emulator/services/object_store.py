@@ -23,19 +23,19 @@ from common.private_files import private_folder, private_opener
 
 
 class NoSuchBucket(Exception):
-    pass
+    """The bucket does not exist."""
 
 
 class NoSuchObject(Exception):
-    pass
+    """There is no such object, or not in the requested generation."""
 
 
 class BucketExists(Exception):
-    pass
+    """A bucket of this name exists."""
 
 
 class ConditionNotMet(Exception):
-    pass
+    """The live object does not meet a precondition."""
 
 
 class Unchanged(ConditionNotMet):
@@ -43,7 +43,7 @@ class Unchanged(ConditionNotMet):
 
 
 class ChecksumMismatch(Exception):
-    pass
+    """The bytes have another checksum than the upload; the message has both."""
 
 
 def md5_hash(content: bytes) -> str:
@@ -56,6 +56,12 @@ def crc32c(content: bytes) -> str:
     (https://cloud.google.com/storage/docs/data-validation).
     """
     return base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
+
+
+def _creation_time(generation: int) -> str:
+    """Return the time of a generation as the service shows it: RFC 3339 with milliseconds."""
+    seconds, micros = divmod(generation, 1_000_000)
+    return time.strftime(f"%Y-%m-%dT%H:%M:%S.{micros // 1000:03}Z", time.gmtime(seconds))
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,7 @@ class ObjectStore:
             self._last_generation = max([self._last_generation, *generations])
 
     def buckets(self) -> list[str]:
+        """Return the names of the buckets, sorted."""
         return sorted(self._buckets)
 
     def create_bucket(self, bucket: str) -> None:
@@ -207,9 +214,8 @@ class ObjectStore:
         with self._lock:
             live = self.objects_of(bucket).get(name)
             conditions.check(live)
+            # a clock that goes back must not repeat a generation
             self._last_generation = max(self._last_generation + 1, time.time_ns() // 1000)
-            seconds, micros = divmod(self._last_generation, 1_000_000)
-            created = time.strftime(f"%Y-%m-%dT%H:%M:%S.{micros // 1000:03}Z", time.gmtime(seconds))
             stored = StoredObject(
                 bucket,
                 name,
@@ -217,23 +223,27 @@ class ObjectStore:
                 len(content),
                 checksums["md5Hash"],
                 checksums["crc32c"],
-                created,
+                _creation_time(self._last_generation),
                 settings,
             )
-            record = self._record(bucket, name)
-            draft = record.with_suffix(".draft")
-            for path, data in (
-                (self._content(stored), content),
-                (draft, json.dumps(asdict(stored)).encode()),
-            ):
-                with open(path, "wb", opener=private_opener) as stream:
-                    stream.write(data)
-            # the rename makes the generation live only after its content is complete
-            draft.replace(record)
+            self._save(stored, content)
             self._buckets[bucket][name] = stored
             if live:
                 self._content(live).unlink()
             return stored
+
+    def _save(self, stored: StoredObject, content: bytes) -> None:
+        """Write the files of a new generation."""
+        record = self._record(stored.bucket, stored.name)
+        draft = record.with_suffix(".draft")
+        for path, data in (
+            (self._content(stored), content),
+            (draft, json.dumps(asdict(stored)).encode()),
+        ):
+            with open(path, "wb", opener=private_opener) as stream:
+                stream.write(data)
+        # the rename makes the generation live only after its content is complete
+        draft.replace(record)
 
     def find(
         self, bucket: str, name: str, conditions: Conditions, generation: int | None = None
@@ -272,6 +282,7 @@ class ObjectStore:
         """Delete the live object; as `find`."""
         with self._lock:
             live = self.find(bucket, name, conditions, generation)
+            # the record first: content without a record is no object
             self._record(bucket, name).unlink()
             del self._buckets[bucket][name]
             self._content(live).unlink()
@@ -291,6 +302,7 @@ class ObjectStore:
                 name[len(prefix) :].partition(delimiter) if delimiter else (name, "", "")
             )
             entry = prefix + head + delimiter if separator else name
+            # on an earlier page, or another object under the same prefix
             if entry.encode() <= last.encode():
                 continue
             if len(page.objects) + len(page.prefixes) == limit:

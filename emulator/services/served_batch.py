@@ -31,6 +31,7 @@ class ServedBatch:
 
     @property
     def name(self) -> str:
+        """Return the full resource name."""
         return f"projects/{self.project}/locations/{self.region}/batches/{self.batch_id}"
 
     def to_json(self, now: float) -> dict[str, Any]:
@@ -49,6 +50,7 @@ class ServedBatch:
                 else {}
             ),
             "stateTime": timestamp(since),
+            # .invalid is reserved for names that must not exist (RFC 2606)
             "creator": "local@yieldspark.invalid",
             "runtimeConfig": {
                 **self.requested.get("runtimeConfig", {}),
@@ -66,7 +68,7 @@ class ServedBatch:
         )
         if usage := self.lifecycle.usage(now):
             info["approximateUsage"] = _as_strings(usage)
-        if present := self.lifecycle.present_use():
+        if present := self.lifecycle.current_usage():
             info["currentUsage"] = {**_as_strings(present), "snapshotTime": timestamp(now)}
         return info
 
@@ -112,6 +114,7 @@ class ServedBatch:
                 operation["response"] = {"@type": BATCH_TYPE, **self.to_json(now)}
             else:
                 operation["error"] = {
+                    # google.rpc.Code: CANCELLED and ABORTED
                     "code": 1 if state == "CANCELLED" else 10,
                     "message": self._state_message(message),
                 }

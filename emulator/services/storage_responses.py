@@ -65,6 +65,7 @@ def translate_store_errors(
             412, message, "conditionNotMet", locationType="header", location="If-Match"
         )
         if isinstance(failed, Unchanged) and request.method in ("GET", "HEAD"):
+            # a reader's copy is still current, which is no error
             error.answer = Answer(b"", 304)
         raise error from None
     except ChecksumMismatch as mismatch:
@@ -72,6 +73,7 @@ def translate_store_errors(
 
 
 def conditions_of(request: Request) -> Conditions:
+    """Return the preconditions in a request's query."""
     names = (
         "ifGenerationMatch",
         "ifGenerationNotMatch",
@@ -82,6 +84,11 @@ def conditions_of(request: Request) -> Conditions:
 
 
 def integer_parameter(request: Request, name: str) -> int | None:
+    """Return a parameter of the query; None without it.
+
+    Raises:
+        StorageError: 400, for another text.
+    """
     value = request.query.get(name)
     if value is not None and not re.fullmatch(r"-?\d+", value):
         raise StorageError(400, f"Invalid value for parameter {name}: '{value}'", "invalid")
@@ -115,14 +122,19 @@ def media_answer(stored: StoredObject, content: bytes, request: Request) -> Answ
 
 
 def address_of(request: Request) -> str:
+    """Return the server's address as the client reached it, for links in responses."""
     return f"http://{request.headers.get('host', '')}"
 
 
 def etag_of(stored: StoredObject) -> str:
+    """Return a tag that changes with the object's bytes and its metadata."""
     return base64.b64encode(f"{stored.generation}/{stored.metageneration}".encode()).decode()
 
 
 def bucket_resource(bucket: str, request: Request) -> dict[str, Any]:
+    """Return a bucket's resource
+    (https://cloud.google.com/storage/docs/json_api/v1/buckets#resource).
+    """
     link = f"{address_of(request)}/storage/v1/b/{bucket}"
     return {
         "kind": "storage#bucket",

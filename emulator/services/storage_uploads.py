@@ -46,6 +46,18 @@ class Upload:
 def new_upload(
     request: Request, bucket: str, metadata: Mapping[str, Any], content_type: str
 ) -> Upload:
+    """Check the name of an upload and collect what its request sets.
+
+    Args:
+        request: The request that starts the upload.
+        bucket: Name of the bucket.
+        metadata: The object's resource in the body, without bytes.
+        content_type: MIME type of the bytes, by the headers.
+
+    Raises:
+        StorageError: 400, for a missing or invalid name.
+    """
+    # at most 1024 bytes, without line ends (https://cloud.google.com/storage/docs/objects#naming)
     name = request.query.get("name") or str(metadata.get("name", ""))
     if not name or len(name.encode()) > 1024 or "\r" in name or "\n" in name:
         raise StorageError(
@@ -83,6 +95,7 @@ def multipart_parts(request: Request) -> tuple[Mapping[str, Any], str, bytes]:
     )
     marker = b"--" + next(group for group in match.groups() if group).encode() if match else b""
     parts = request.body.split(marker) if marker else []
+    # the text before the first marker, two parts, and `--` behind the last marker
     if len(parts) != 4:
         raise StorageError(
             400,
@@ -110,6 +123,7 @@ def append_part(upload: Upload, request: Request) -> int | None:
         ),
     )
     if not match:
+        # `bytes 0--1/0`, the default for an empty body: an empty object
         if len(request.body) == 0:
             return 0
         raise StorageError(400, "Failed to parse Content-Range header.", "badRequest")
@@ -128,5 +142,6 @@ def append_part(upload: Upload, request: Request) -> int | None:
                 " but the last.",
                 "badRequest",
             )
+        # the first bytes may have arrived already
         upload.content += request.body[len(upload.content) - first :]
     return total

@@ -30,19 +30,19 @@ class WrittenLines:
         self._read = dict.fromkeys(STREAMS, 0)
         self._is_complete = False
 
-    def read_new(self, life: BatchLifecycle, now: float) -> None:
+    def read_new(self, lifecycle: BatchLifecycle, now: float) -> None:
         """Read the lines since the last call."""
         if self._is_complete:
             return
-        self._is_complete = life.done
-        errors: Path | None = getattr(life.running, "errors", None)
+        self._is_complete = lifecycle.done
+        errors: Path | None = getattr(lifecycle.running, "errors", None)
         contents = {
-            "stdout": life.output(),
+            "stdout": lifecycle.output(),
             "stderr": errors.read_bytes() if errors and errors.is_file() else b"",
         }
         for stream, content in contents.items():
             # the last line of an ended process may have no end
-            end = len(content) if life.done else content.rfind(b"\n") + 1
+            end = len(content) if lifecycle.done else content.rfind(b"\n") + 1
             new = content[self._read[stream] : end]
             self._read[stream] = max(end, self._read[stream])
             for line in new.decode(errors="replace").splitlines():

@@ -120,6 +120,7 @@ def _build(provider: Path) -> None:
                 f"the Google provider {VERSION} can't be built, go install ended with"
                 f" {process.returncode}:\n{error_lines}"
             )
+        # by a rename: a partly built provider is never found
         (Path(folder) / NAME).replace(provider)
 
 

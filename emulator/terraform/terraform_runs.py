@@ -91,6 +91,7 @@ def copy_configuration(folder: Path, say: Say, *, source: Path = ROOT) -> Terraf
         AssertionError: `terraform init` fails.
     """
     copy = folder / "terraform"
+    # not a user's own state and plans
     ignored = shutil.ignore_patterns(".terraform*", "*.tfstate*", "*.tfplan")
     shutil.copytree(source / "terraform", copy, ignore=ignored)
     (folder / "workflows").mkdir()
@@ -110,6 +111,7 @@ def _environment(configuration: Path) -> dict[str, str]:
         if not name.startswith(("GOOGLE_", "GCLOUD_", "CLOUDSDK_", "TF_"))
         and name.upper() not in OFFLINE_VARIABLES
     }
+    # Go reads the proxy's variables in upper case first, other programs in lower case
     return {
         **variables,
         **OFFLINE_VARIABLES,

@@ -9,6 +9,8 @@ from typing import Protocol
 
 
 class Clock(Protocol):
+    """Time of a workflow."""
+
     def now(self) -> float:
         """Return seconds since 1970-01-01 UTC."""
 
@@ -23,9 +25,11 @@ class RealClock:
         self.factor = factor
 
     def now(self) -> float:
+        """Return the machine's time."""
         return time.time()
 
     def sleep(self, seconds: float) -> None:
+        """Wait for the `factor`th part of the seconds."""
         time.sleep(seconds / self.factor)
 
 
@@ -37,8 +41,10 @@ class VirtualClock:
         self.slept: list[float] = []
 
     def now(self) -> float:
+        """Return the virtual time."""
         return self.time
 
     def sleep(self, seconds: float) -> None:
+        """Advance the virtual time."""
         self.slept.append(seconds)
         self.time += seconds

@@ -15,7 +15,7 @@ from common.errors import ConfigurationError
 from emulator.workflow_engine.clock import Clock
 from emulator.workflow_engine.errors import Raised, WorkflowFailed, engine_error
 from emulator.workflow_engine.evaluation import Functions, evaluate, member, type_name
-from workflows.pipeline_lint import program as p
+from workflows.pipeline_lint import steps as nodes
 from workflows.pipeline_lint.expressions import Member, Name, Node
 
 MAX_DEPTH = 20
@@ -25,13 +25,15 @@ MAX_STEPS = 100_000
 
 @dataclass(frozen=True)
 class Jump:
-    """A jump to a step, or one of `p.JUMPS`."""
+    """A jump to a step, or `end`, `break` or `continue`."""
 
     target: str
 
 
 @dataclass(frozen=True)
 class Returned:
+    """The result of a `return` step, which ends its subworkflow."""
+
     value: Any
 
 
@@ -48,17 +50,25 @@ class Scope:
         self.outer = outer
 
     def holder(self, name: str) -> Scope | None:
+        """Return the innermost scope that has the variable."""
         if name in self.variables:
             return self
         return self.outer.holder(name) if self.outer else None
 
     def read(self, name: str) -> Any:
+        """Return a variable's value.
+
+        Raises:
+            ConfigurationError: It has none yet.
+        """
         holder = self.holder(name)
         if holder is None:
             raise ConfigurationError(f"the variable {name!r} is read before it has a value")
         return holder.variables[name]
 
     def write(self, name: str, value: Any) -> None:
+        """Set a variable in its scope, or a new one here."""
+        # assignments copy: two variables never share a map
         (self.holder(name) or self).variables[name] = copy.deepcopy(value)
 
 
@@ -66,7 +76,7 @@ class Engine:
     """One execution."""
 
     def __init__(
-        self, program: p.Program, functions: Functions, calls: Calls, clock: Clock
+        self, program: nodes.Program, functions: Functions, calls: Calls, clock: Clock
     ) -> None:
         self.program = program
         self.functions = functions
@@ -95,9 +105,9 @@ class Engine:
         except Raised as error:
             raise WorkflowFailed(error.payload, error.trail) from None
 
-    def _subworkflow(self, subworkflow: p.Subworkflow, arguments: Mapping[str, Any]) -> Any:
+    def _subworkflow(self, subworkflow: nodes.Subworkflow, arguments: Mapping[str, Any]) -> Any:
         required = {
-            name for name, default in subworkflow.parameters.items() if default is p.REQUIRED
+            name for name, default in subworkflow.parameters.items() if default is nodes.REQUIRED
         }
         mismatched = (set(arguments) - set(subworkflow.parameters)) | (required - set(arguments))
         if mismatched:
@@ -118,11 +128,12 @@ class Engine:
             self.depth -= 1
         return outcome.value if isinstance(outcome, Returned) else None
 
-    def _steps(self, steps: p.Steps, scope: Scope) -> Outcome:
+    def _steps(self, steps: nodes.Steps, scope: Scope) -> Outcome:
         positions = {step.name: number for number, step in enumerate(steps)}
         position = 0
         while position < len(steps):
             outcome = self._step(steps[position], scope)
+            # a jump to a step of an enclosing list is passed outwards
             if isinstance(outcome, Jump) and outcome.target in positions:
                 position = positions[outcome.target]
             elif outcome is not None:
@@ -131,7 +142,7 @@ class Engine:
                 position += 1
         return None
 
-    def _step(self, step: p.Step, scope: Scope) -> Outcome:
+    def _step(self, step: nodes.Step, scope: Scope) -> Outcome:
         self.steps_left -= 1
         if self.steps_left < 0:
             raise engine_error("ResourceLimitError", f"more than {MAX_STEPS} steps")
@@ -144,29 +155,29 @@ class Engine:
 
     def _action(self, action: Any, scope: Scope) -> Outcome:
         match action:
-            case p.Assign(pairs):
+            case nodes.Assign(pairs):
                 for target, value_template in pairs:
                     self._assign(target, self._value(value_template, scope), scope)
                 return None
-            case p.CallStep():
+            case nodes.CallStep():
                 self._call(action, scope)
                 return None
-            case p.Switch(branches):
+            case nodes.Switch(branches):
                 return self._switch(branches, scope)
-            case p.For():
+            case nodes.For():
                 return self._for(action, scope)
-            case p.Try():
+            case nodes.Try():
                 return self._try(action, scope)
-            case p.Block(steps):
+            case nodes.Block(steps):
                 return self._steps(steps, scope)
-            case p.Return(value):
+            case nodes.Return(value):
                 return Returned(self._value(value, scope))
-            case p.Raise(value):
+            case nodes.Raise(value):
                 raise Raised(self._raisable(self._value(value, scope)))
         return None
 
-    def _value(self, template: p.Template, scope: Scope) -> Any:
-        if isinstance(template, p.Expression):
+    def _value(self, template: nodes.Template, scope: Scope) -> Any:
+        if isinstance(template, nodes.Expression):
             return evaluate(template.node, scope.read, self.functions)
         if isinstance(template, dict):
             return {key: self._value(inner, scope) for key, inner in template.items()}
@@ -194,7 +205,7 @@ class Engine:
             member(holder, key)
         holder[key] = copy.deepcopy(value)
 
-    def _call(self, step: p.CallStep, scope: Scope) -> None:
+    def _call(self, step: nodes.CallStep, scope: Scope) -> None:
         arguments = copy.deepcopy(self._value(step.arguments, scope))
         if step.function in self.program:
             result = self._subworkflow(self.program[step.function], arguments)
@@ -215,7 +226,7 @@ class Engine:
         except TypeError as error:
             raise ConfigurationError(f"{function}: {error}") from None
 
-    def _switch(self, branches: tuple[p.Branch, ...], scope: Scope) -> Outcome:
+    def _switch(self, branches: tuple[nodes.Branch, ...], scope: Scope) -> Outcome:
         for branch in branches:
             condition = self._value(branch.condition, scope)
             if not isinstance(condition, bool):
@@ -226,10 +237,11 @@ class Engine:
                 return self._step(branch.step, scope)
         return None
 
-    def _for(self, loop: p.For, scope: Scope) -> Outcome:
+    def _for(self, loop: nodes.For, scope: Scope) -> Outcome:
         items = self._value(loop.items, scope)
         if not isinstance(items, list):
             raise engine_error("TypeError", f"`for` takes a list, not {type_name(items)}")
+        # a `range` includes its last number
         for index, value in enumerate(range(items[0], items[1] + 1) if loop.is_range else items):
             variables = {loop.value: copy.deepcopy(value)} | (
                 {loop.index: index} if loop.index else {}
@@ -241,7 +253,7 @@ class Engine:
                 return outcome
         return None
 
-    def _try(self, step: p.Try, scope: Scope) -> Outcome:
+    def _try(self, step: nodes.Try, scope: Scope) -> Outcome:
         try:
             return self._run_with_retry(step, scope)
         except Raised as error:
@@ -249,11 +261,12 @@ class Engine:
                 raise
             return self._steps(step.otherwise, Scope({step.error: error.payload}, scope))
 
-    def _run_with_retry(self, step: p.Try, scope: Scope) -> Outcome:
+    def _run_with_retry(self, step: nodes.Try, scope: Scope) -> Outcome:
         if step.retry is None:
             return self._steps(step.steps, scope)
         backoff = self._value(step.retry.backoff, scope)
         delay = backoff["initial_delay"]
+        # max_retries does not count the first try
         for _ in range(self._value(step.retry.max_retries, scope)):
             try:
                 return self._steps(step.steps, scope)

@@ -112,6 +112,7 @@ def member(of: Any, key: Any) -> Any:
 
 
 def _is_number(value: Any) -> bool:
+    # not isinstance: a bool is an int in Python, and no number in Workflows
     return type(value) in (int, float)
 
 
@@ -124,6 +125,7 @@ def _unary(sign: str, value: Any) -> Any:
 
 
 def _binary(sign: str, left: Any, right: Any) -> Any:
+    # an integer compares with a double
     same_type = type(left) is type(right) or (_is_number(left) and _is_number(right))
     if sign in ("and", "or") and type(left) is bool and type(right) is bool:
         return (left and right) if sign == "and" else (left or right)

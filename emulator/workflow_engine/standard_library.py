@@ -39,6 +39,7 @@ def expression_functions(environment: Mapping[str, str], clock: Clock) -> Functi
     def get_env(name: str, *default: str) -> str:
         if name in environment or default:
             return str(environment.get(name, *default))
+        # https://cloud.google.com/workflows/docs/reference/stdlib/sys/get_env
         raise engine_error("KeyError", f"environment variable not found: {name}")
 
     return {
@@ -112,6 +113,7 @@ def _int(value: Any) -> int:
 
 
 def _string(value: Any) -> str:
+    # Python's True is Google's true
     return (
         str(value).lower()
         if isinstance(value, bool)

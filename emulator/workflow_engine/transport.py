@@ -22,6 +22,8 @@ HOSTS = ".googleapis.com"
 
 
 class Transport(Protocol):
+    """Sends the HTTP requests of a workflow."""
+
     def __call__(
         self,
         method: str,
@@ -73,6 +75,7 @@ def route_to(base_url: str, token: str | None = None) -> Transport:
             response = connection.getresponse()
             return response.status, dict(response.headers.items()), response.read()
         except ConnectionError:
+            # RemoteDisconnected is an HTTPException too
             raise
         except http.client.HTTPException as error:
             raise ConnectionError(f"{type(error).__name__}: {error}") from error

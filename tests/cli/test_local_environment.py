@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 import local_environment
+from local_environment import creation
 from tests.support.fault_runs import TOKEN, processes_with, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,8 +42,8 @@ class Clone:
         self.wheels = root / "wheels"
         self.root.mkdir()
         self.wheels.mkdir()
-        for name in ("run_spark_local.py", "local_environment.py"):
-            shutil.copy(ROOT / name, self.root)
+        shutil.copy(ROOT / "run_spark_local.py", self.root)
+        shutil.copytree(ROOT / "local_environment", self.root / "local_environment")
         (self.root / "cli").mkdir()
         (self.root / "cli" / "__init__.py").touch()
         (self.root / "cli" / "main.py").write_text(MAIN)
@@ -175,7 +176,7 @@ def test_changed_requirements_are_installed(outdated: Clone) -> None:
 
 def test_an_interrupted_bootstrap_goes_on(clone: Clone) -> None:
     """Killed, then interrupted, each time after the folder is created and before pip is in it."""
-    mark, before = clone.venv / local_environment.CREATED_MARKER, None
+    mark, before = clone.venv / creation.CREATED_MARKER, None
     for signal_number, expected in (signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130):
         process = clone.start()
         deadline = time.monotonic() + 60
@@ -261,17 +262,17 @@ def test_a_package_that_pip_left_half_unpacked_in_a_venv_of_the_users_is_unpacke
     files.
     """
     for name in (
-        local_environment.CREATED_MARKER,
+        creation.CREATED_MARKER,
         local_environment.COMPLETE_MARKER,
-        local_environment.LOG,
+        creation.LOG,
     ):
         (ready.venv / name).unlink()
-    (ready.venv / local_environment.UNFINISHED).touch()
+    (ready.venv / creation.UNFINISHED).touch()
     (packages,) = ready.venv.glob("lib/python*/site-packages")
     (packages / "probe.py").write_text("")
     (packages / "probe-1.0.dist-info" / "RECORD").unlink()
     assert ready.run()[:2] == (0, f"probe 1.0 {ready.venv} demo\n")
-    assert not (ready.venv / local_environment.UNFINISHED).exists()
+    assert not (ready.venv / creation.UNFINISHED).exists()
 
 
 def _modified(path: Path) -> int | None:
@@ -310,7 +311,7 @@ def test_a_blocked_download_names_the_settings_and_a_partial_environment_is_not_
         "SSL_CERT_FILE",
     ):
         assert fragment in errors
-    assert "Connection refused" in (outdated.venv / local_environment.LOG).read_text()
+    assert "Connection refused" in (outdated.venv / creation.LOG).read_text()
     outdated.pin("requirements-spark.txt", probe="1.0")
     (unpacked,) = outdated.venv.glob("lib/python*/site-packages/probe.py")
     unpacked.write_text("")  # half unpacked: pip regards it as installed
@@ -351,20 +352,20 @@ def test_a_clone_of_another_user_names_the_next_step(has_venv: bool, tmp_path: P
         with pytest.raises(
             local_environment.BootstrapError, match=r"you may not write .*a folder of"
         ):
-            local_environment.create_environment(folder, tmp_path / "requirements-spark.txt")
+            creation.create_environment(folder, tmp_path / "requirements-spark.txt")
     finally:
         os.seteuid(0)
     assert folder.exists() is has_venv
 
 
 def test_a_python_outside_the_range_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_environment, "OLDEST", (3, 98))
-    monkeypatch.setattr(local_environment, "NEWEST", (3, 99))
+    monkeypatch.setattr(creation, "OLDEST", (3, 98))
+    monkeypatch.setattr(creation, "NEWEST", (3, 99))
     with pytest.raises(
         local_environment.BootstrapError,
         match=r"Python 3\.11 or 3\.12 is needed.*`python3\.11 run_spark_local\.py`",
     ):
-        local_environment.check_python()
+        creation.check_python()
 
 
 def test_an_environment_of_the_users_that_has_everything_is_used_as_it_is(clone: Clone) -> None:
@@ -379,9 +380,9 @@ def test_an_environment_of_the_users_that_has_everything_is_used_as_it_is(clone:
 
 def test_a_venv_of_the_users_is_installed_into_and_never_cleared(outdated: Clone) -> None:
     for name in (
-        local_environment.CREATED_MARKER,
+        creation.CREATED_MARKER,
         local_environment.COMPLETE_MARKER,
-        local_environment.LOG,
+        creation.LOG,
     ):
         (outdated.venv / name).unlink()
     (outdated.venv / "notes.txt").write_text("mine")

@@ -34,14 +34,14 @@ from database.embedded.process import recorded_port
 from emulator.local import local_cloud
 from emulator.services.batch_process import LocalPlatform
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import serving
+from emulator.services.http_server import serving
 from emulator.services.object_store import Conditions
 from spark.session import temporary_folder
 from tests.common.test_attacks import PASSWORD, TOKEN, _calls
 from tests.support.processes import PROJECT
 from tests.support.releases import BUCKET, FIRST, cloud_settings, small_release
 from workflows.releases.code_bucket import CodeBucket
-from workflows.releases.release import find_release, publish_content
+from workflows.releases.released_versions import find_release, publish_content
 
 RPC_REQUEST = 3
 """Message type of Spark's network protocol (`Message.java`): a request id of eight bytes, the size

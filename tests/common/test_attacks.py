@@ -27,10 +27,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from emulator.services import http_service
+from emulator.services import http_server
 from emulator.services.fake_secret_manager import FakeSecretManager
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import Service, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Service
 from emulator.services.object_store import Conditions
 from tests.support.processes import PROJECT
 
@@ -91,7 +92,7 @@ def attacked() -> Iterator[Attacked]:
 def test_server_accepts_only_its_token(attacked: Attacked) -> None:
     host = f"Host: {attacked.place}"
     assert attacked.status(*attacked.good) == 200
-    attacked.service.asked.clear()
+    attacked.service.requests.clear()
     for headers in (
         (host,),
         (host, "Authorization: Bearer"),
@@ -101,7 +102,7 @@ def test_server_accepts_only_its_token(attacked: Attacked) -> None:
     ):
         assert attacked.status(*headers) == 401, headers
     assert attacked.status(host, target=f"{PATH}?access_token={TOKEN}") == 401
-    assert attacked.service.asked == []
+    assert attacked.service.requests == []
 
 
 def test_rejects_other_hosts_and_browsers_with_a_valid_token(
@@ -125,7 +126,7 @@ def test_rejects_other_hosts_and_browsers_with_a_valid_token(
         "sec-fetch-mode: no-cors",
     ):
         assert attacked.status(*attacked.good, header) == 403, header
-    assert attacked.service.asked == []
+    assert attacked.service.requests == []
 
 
 SIZES = (
@@ -155,7 +156,7 @@ def test_rejects_invalid_and_too_large_content_lengths(
     for header, body, status in SIZES:
         assert attacked.status(*attacked.good, header, body=body) == status, (header, body[:20])
     assert attacked.status(f"Host: {attacked.place}", "Content-Length: 10000000000") == 401
-    assert attacked.service.asked == []
+    assert attacked.service.requests == []
     chunks = b"3;x=y\r\n{} \r\n0\r\nlast: 1\r\n\r\n"
     assert attacked.status(*attacked.good, "Transfer-Encoding: chunked", body=chunks) == 200
     assert "Traceback" not in capfd.readouterr().err
@@ -164,7 +165,7 @@ def test_rejects_invalid_and_too_large_content_lengths(
 def test_limits_endless_chunked_bodies(
     attacked: Attacked, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(http_service, "LARGEST_BODY", 1 << 20)
+    monkeypatch.setattr(http_server, "LARGEST_BODY", 1 << 20)
     chunk = b"10000\r\n" + b"x" * (1 << 16) + b"\r\n"
     head = "\r\n".join(("POST /v1/x HTTP/1.1", *attacked.good, "Transfer-Encoding: chunked"))
     bytes_sent = 0
@@ -222,7 +223,7 @@ def test_a_client_that_sends_a_byte_at_a_time_blocks_no_other_and_is_cut_off(
             stack.enter_context(socket.create_connection(address)).sendall(beginning)
         assert attacked.status(*attacked.good) == 200
     for name in ("HEADER_SECONDS", "BODY_SECONDS", "DRAIN_SECONDS"):
-        monkeypatch.setattr(http_service, name, 1.0)
+        monkeypatch.setattr(http_server, name, 1.0)
     with socket.create_connection(address) as line:
         line.sendall(beginning)
         answer = drip(line)
@@ -234,7 +235,7 @@ def test_a_client_that_sends_a_byte_at_a_time_blocks_no_other_and_is_cut_off(
 def test_a_connection_that_waits_between_two_requests_is_served_again(
     attacked: Attacked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_service, "HEADER_SECONDS", 0.5)
+    monkeypatch.setattr(http_server, "HEADER_SECONDS", 0.5)
     with closing(http.client.HTTPConnection(attacked.place, timeout=30)) as client:
         for _ in range(2):
             client.request("GET", PATH, headers={"Authorization": f"Bearer {TOKEN}"})
@@ -285,7 +286,7 @@ def test_requests_are_not_stored(attacked: Attacked, monkeypatch: pytest.MonkeyP
     assert finished.stdout == "False\n"
     monkeypatch.setattr(Service, "keeps_requests", False)
     assert attacked.status(*attacked.good) == 200
-    assert attacked.service.asked == []
+    assert attacked.service.requests == []
 
 
 def test_every_server_requires_a_token() -> None:
@@ -404,4 +405,4 @@ def test_web_page_cannot_reach_a_service(attacked: Attacked, tmp_path: Path) -> 
     assert answers is not None, f"chromium ended with {process.returncode} before the page was done"
     assert len(answers) == 9
     assert not any(PASSWORD in answer or "data" in answer for answer in answers), answers
-    assert attacked.service.asked == []
+    assert attacked.service.requests == []

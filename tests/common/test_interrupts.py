@@ -311,6 +311,54 @@ def test_nothing_is_reported_after_the_last_words() -> None:
     assert (ended.returncode, ended.stderr.splitlines()[-1]) == (130, "interrupted")
 
 
+SIGNALLED_LATE = """
+import atexit, os, signal, sys
+import typer
+from cli.run_application import run_application
+
+app = typer.Typer()
+
+def signal_process(kill=os.kill, process=os.getpid(), number=signal.{sent}):
+    kill(process, number)
+
+class Recording:  # takes the place of local_runtime.class_data_sharing
+    save_class_archive = signal_process
+    discard_class_archive = list
+
+class Finalized:
+    def __del__(self, signal_process=signal_process):
+        signal_process()
+
+@app.command()
+def command():
+    global finalized
+    if "{moment}" == "save":
+        sys.modules["local_runtime.class_data_sharing"] = Recording
+    if "{moment}" == "atexit":
+        atexit.register(signal_process)
+    if "{moment}" == "finalize":
+        finalized = Finalized()  # deleted with this module, when Python has no handlers any more
+    print("result", flush=True)
+
+run_application(app, lambda error, arguments: {{}}, arguments=[])
+"""
+
+
+@pytest.mark.usefixtures("processes")
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("moment", ["save", "atexit", "finalize"])
+def test_signal_after_the_result_changes_no_exit_code(moment: str, sent: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", SIGNALLED_LATE.format(moment=moment, sent=sent)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "result\n", "")
+
+
 @pytest.mark.long
 @pytest.mark.usefixtures("jvm")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])

@@ -27,7 +27,8 @@ from data_processing.ingest.defillama import pull as defillama
 from database.connections.engine import make_engine
 from database.schema.migrate import migrate, require_current
 from emulator.services.fake_storage import CUT_AFTER, FakeStorage, Fault
-from emulator.services.http_service import Request, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Request
 from forecasting.registry import versions
 from tests.cli.test_model_commands import (
     NAMES,

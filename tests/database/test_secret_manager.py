@@ -14,7 +14,7 @@ from database.connections.engine import make_engine
 from database.connections.secret_manager import with_password
 from database.embedded.resolve import resolve_database
 from emulator.services.fake_secret_manager import FakeSecretManager
-from emulator.services.http_service import serving
+from emulator.services.http_server import serving
 
 NAME = "projects/p/secrets/database-password/versions/3"
 

@@ -14,12 +14,12 @@ import typer
 from common.jobs import CALCULATE_METRICS, job_names
 from config_spark import Settings
 from docs.generate.__main__ import DOCS
-from docs.generate.grants import IDENTITIES, read_grants
+from docs.generate.grants import IDENTITIES, batch_jobs, read_grants
 from tests.support.processes import PROJECT
 from workflows.commands import main as entry  # noqa: F401
 from workflows.commands.app import app
 from workflows.spec.batch_size import DISK_GB, ROWS_PER_EXECUTOR, size_for
-from workflows.spec.release_paths import CONTAINER_ARGUMENTS, cloud_run_job
+from workflows.spec.release_paths import CONTAINER_ARGUMENTS
 
 PAGE = DOCS / "guides" / "cloud-bootstrap.md"
 PAGES = {
@@ -114,5 +114,6 @@ def test_the_jobs_have_the_arguments_that_the_code_gives_them() -> None:
         f"yieldspark-{name or ingest}": tuple(re.findall(r'"([^"]*)"', listed_arguments or more))
         for name, listed_arguments, ingest, more in blocks
     }
-    arguments_of_batch_jobs = {cloud_run_job(job): (job,) for job in job_names()}
-    assert arguments == arguments_of_batch_jobs | CONTAINER_ARGUMENTS
+    assert arguments == CONTAINER_ARGUMENTS
+    assert '{ for job in local.batch_jobs : job => [replace(job, "-", "_")] }' in SOURCES["run.tf"]
+    assert [name.replace("-", "_") for name in batch_jobs()] == list(job_names())

@@ -21,7 +21,8 @@ from config_spark import Settings
 from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.fake_cloud_run import FakeCloudRun
 from emulator.services.fake_executions import FakeExecutions, UntilCancelled
-from emulator.services.http_service import Service, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Service
 from emulator.workflow_engine import VirtualClock, WorkflowFailed, execute, route_to
 from workflows.clients.executions import Executions, wait_for_execution
 
@@ -194,10 +195,10 @@ def test_the_products_own_client_starts_and_sees_executions() -> None:
         client = Executions(settings_at(url))
         started = client.start({"dry_run": True})
         assert started["state"] in ("ACTIVE", "SUCCEEDED")
-        document = wait_for_execution(client, started["name"], print, 0.01)
+        summary = wait_for_execution(client, started["name"], print, 0.01)
         execution = started["name"].rpartition("/")[2]
-        assert document["state"] == "SUCCEEDED"
-        assert document["result"] == {"execution": execution, "argument": {"dry_run": True}}
+        assert summary.state == "SUCCEEDED"
+        assert summary.result == {"execution": execution, "argument": {"dry_run": True}}
         with pytest.raises(BatchFailed, match="no luck"):
             wait_for_execution(client, client.start("fail")["name"], print, 0.01)  # type: ignore[arg-type]
         with pytest.raises(BatchFailed, match="the interpreter broke"):

@@ -34,7 +34,7 @@ from emulator.services.fake_storage import (
     FakeStorage,
     Fault,
 )
-from emulator.services.http_service import serving
+from emulator.services.http_server import serving
 from tests.support.fake_gcs_server import fake_gcs_server
 from tests.support.processes import PROJECT
 
@@ -212,7 +212,7 @@ def test_the_client_retries_after_a_fault(fake: FakeStorage, fault: Fault) -> No
     fake.fault = lambda number, request: fault if number == 1 else None
     with serving([fake]) as url:
         write(client_at(url).bucket("code"), "a", b"1")
-    assert [request.method for request in fake.asked if "/o" in request.path] == ["POST", "POST"]
+    assert [request.method for request in fake.requests if "/o" in request.path] == ["POST", "POST"]
     assert fake.store.objects_of("code")["a"].size == 1
 
 

@@ -17,7 +17,8 @@ from typing import Any
 from config_spark import Settings, load_settings
 from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.fake_dataproc import FakeDataproc
-from emulator.services.http_service import Request, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Request
 from emulator.workflow_engine import VirtualClock
 from tests.support.processes import CommandLineHere
 from workflows.clients.dataproc import Batches
@@ -98,7 +99,7 @@ class Cloud:
         """Return the requests of this method whose path has this ending."""
         return [
             request
-            for request in self.fake.asked
+            for request in self.fake.requests
             if request.method == method and request.path.endswith(ending)
         ]
 

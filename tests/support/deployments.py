@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from common.private_files import write_private
 from emulator.control_plane.deployment_services import FakeRunJobs, FakeWorkflows
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import serving
+from emulator.services.http_server import serving
 from emulator.services.object_store import Conditions
 from tests.conftest import JARS
 from tests.support import docker_stand_in

@@ -61,7 +61,7 @@ def applied_project(folder: Path, server: EmbeddedServer) -> Iterator[AppliedPro
             terraform_apply.outputs(terraform),
             terraform_apply.addresses(terraform),
             terraform_apply.changes(terraform),
-            cloud.plane.policies.grants(),
+            [grant.payload() for grant in cloud.plane.policies.grants()],
             {
                 role["name"]: frozenset(role["includedPermissions"])
                 for role in cloud.plane.store.of_type("iam.roles")

@@ -59,7 +59,7 @@ class Rights:
 
     def granted(self, member: str) -> set[str]:
         """Return every permission of the member's roles."""
-        roles = {grant["role"] for grant in self._policies.grants() if grant["member"] == member}
+        roles = {grant.role for grant in self._policies.grants() if grant.member == member}
         return set(chain.from_iterable(map(self._policies.permissions_of, roles)))
 
     def allows(self, permission: Needed) -> bool:

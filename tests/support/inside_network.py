@@ -22,7 +22,8 @@ from emulator.services.fake_executions import FakeExecutions, UntilCancelled
 from emulator.services.fake_logging import FakeLogging
 from emulator.services.fake_secret_manager import FakeSecretManager
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import Service, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Service
 from emulator.workflow_engine import execute, route_to
 from tests.support.dataproc_cases import WorkflowsHere
 from tests.support.releases import BUCKET, cloud_settings

@@ -33,7 +33,7 @@ def on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
         assert_succeeded(outcome, "dataproc", "cloud_run")
         assert len(cloud.created) == 1
         (request_of_job,) = [
-            request for request in cloud.cloud_run.asked if request.method == "POST"
+            request for request in cloud.cloud_run.requests if request.method == "POST"
         ]
         assert (
             request_of_job.path
@@ -68,9 +68,9 @@ def on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
             "--batch",
             f"cloud-run-metrics-{outcome.execution}",
         ]
-        request_of_job = [request for request in cloud.cloud_run.asked if request.method == "POST"][
-            1
-        ]
+        request_of_job = [
+            request for request in cloud.cloud_run.requests if request.method == "POST"
+        ][1]
         assert request_of_job.json()["overrides"]["containerOverrides"] == [{"args": arguments}]
         assert len(cloud.created) == 1
 
@@ -92,11 +92,11 @@ def platform_of_the_release(folder: Path, executor: Executor, source: str) -> No
         assert_succeeded(cloud.run({"platform": {FORECAST: "dataproc"}}), "cloud_run", "dataproc")
         platforms = {METRICS: "dataproc", FORECAST: "dataproc"}
         assert_succeeded(cloud.run({"platform": platforms}), *platforms.values())
-        requests_before = len(cloud.cloud_run.asked)
+        requests_before = len(cloud.cloud_run.requests)
         for unknown in ("auto", 5, ["cloud_run"]):
             cloud.put_release(NEW, release_batches(NEW) | {"platform": unknown})
             assert_failed(cloud.run(), code=500, version=NEW, message="allowed is dataproc or")
-        assert (len(cloud.created), len(cloud.cloud_run.asked)) == (7, requests_before)
+        assert (len(cloud.created), len(cloud.cloud_run.requests)) == (7, requests_before)
 
 
 def failed_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
@@ -115,7 +115,9 @@ def failed_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
             state="FAILED",
             message="the container exited with 1",
         )
-        assert len([request for request in cloud.cloud_run.asked if request.method == "POST"]) == 1
+        assert (
+            len([request for request in cloud.cloud_run.requests if request.method == "POST"]) == 1
+        )
 
 
 def deadline_on_cloud_run(folder: Path, executor: Executor, source: str) -> None:
@@ -143,11 +145,11 @@ def job_is_missing_on_cloud_run(folder: Path, executor: Executor, source: str) -
             state="NOT_CREATED",
             message="'another-name' of kind 'JOB'",
         )
-        assert len(cloud.cloud_run.asked) == 1
+        assert len(cloud.cloud_run.requests) == 1
         cloud.put_release(NEW, changed | {"cloud_run_jobs": {}})
         assert_failed(
             cloud.run({"platform": {METRICS: "cloud_run"}}),
             code=400,
             message="knows no Cloud Run job for calculate_metrics",
         )
-        assert cloud.dataproc.asked == []
+        assert cloud.dataproc.requests == []

@@ -87,13 +87,13 @@ def changed_release(folder: Path, executor: Executor, source: str) -> None:
             message = f"{name} of release {NEW} was changed: its md5 is "
             assert_failed(cloud.run({"version": NEW}), code=500, version=NEW, message=message)
         assert_succeeded(cloud.run({"version": OLD}))
-        requests_before = len(cloud.dataproc.asked)
+        requests_before = len(cloud.dataproc.requests)
         outside = release_batches(NEW)
         main = outside["batches"][METRICS]["pysparkBatch"]
         main["mainPythonFileUri"] = f"gs://evil/versions/{NEW}/{METRICS}.py"
         cloud.put_release(NEW, outside)
         assert_failed(cloud.run(), code=500, message="which is no file of it; release again")
-        assert len(cloud.dataproc.asked) == requests_before
+        assert len(cloud.dataproc.requests) == requests_before
 
 
 WRONG_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
@@ -141,7 +141,7 @@ def third_job(folder: Path, executor: Executor, source: str) -> None:
         outcome = cloud.run({"platform": {THIRD_JOB.name: "cloud_run"}, "dry_run": True})
         assert outcome.state == "FAILED", "the emulator has no Cloud Run job of this name"
         assert outcome.error["job"] == THIRD_JOB.name
-        (request,) = [request for request in cloud.cloud_run.asked if request.method == "POST"]
+        (request,) = [request for request in cloud.cloud_run.requests if request.method == "POST"]
         assert request.json()["overrides"]["containerOverrides"] == [
             {
                 "args": [

@@ -65,5 +65,5 @@ def assert_failed(outcome: Outcome, **expected: Any) -> None:
 
 
 def nothing_started(cloud: World) -> None:
-    assert cloud.dataproc.asked == []
-    assert cloud.cloud_run.asked == []
+    assert cloud.dataproc.requests == []
+    assert cloud.cloud_run.requests == []

@@ -23,7 +23,8 @@ from emulator.services.fake_cloud_run import FakeCloudRun
 from emulator.services.fake_dataproc import FakeDataproc
 from emulator.services.fake_executions import FakeExecutions
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import Answer, Request, Service, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Answer, Request, Service
 from emulator.services.object_store import Conditions
 from emulator.workflow_engine import VirtualClock, execute, route_to
 from workflows.releases.code_bucket import md5_hash
@@ -195,14 +196,14 @@ class World:
         """Return the requests that create a batch."""
         return [
             request
-            for request in self.dataproc.asked
+            for request in self.dataproc.requests
             if request.method == "POST" and request.path.endswith("/batches")
         ]
 
     @property
     def cancels(self) -> list[str]:
         """Return the paths of requests that cancel something."""
-        requests = [*self.dataproc.asked, *self.cloud_run.asked]
+        requests = [*self.dataproc.requests, *self.cloud_run.requests]
         return [request.path for request in requests if request.path.endswith(":cancel")]
 
 

@@ -16,6 +16,7 @@ import pytest
 from database.connections.engine import make_engine
 from database.embedded.server import EmbeddedServer
 from emulator.project import daily_run
+from emulator.project.daily_run import RowCounts
 from emulator.terraform import terraform_apply
 from emulator.terraform.google_provider import obstacle
 from tests.conftest import JARS
@@ -121,20 +122,22 @@ def test_forecast_rows_from_what_terraform_made(
     database = daily_run.migrate_database(cloud, outputs, OPERATOR, print)
     execute(make_engine(database), OWNERS_ROWS, pools=[f"pool-{number}" for number in range(20)])
     run = daily_run.scheduled_run(cloud, outputs, OPERATOR, print)
-    steps = [(step["job"], step["state"]) for step in run["result"]["steps"]]
+    steps = [(step["job"], step["state"]) for step in run.result["steps"]]
     assert steps == [("calculate_metrics", "SUCCEEDED"), ("forecast_pools", "SUCCEEDED")]
-    assert daily_run.rows(database) == {"days": 800, "forecasts": 20, "pools": 20}
+    assert daily_run.rows(database) == RowCounts(days=800, forecasts=20, pools=20)
     assert cloud.storage.store.objects_of(outputs["buckets"]["models"]), "no model was kept"
     costs = cloud.ended(cloud.dispatch("yieldspark-costs")["metadata"]["name"])
     assert costs.get("succeededCount") == 1, costs
-    assert {entry["permission"] for entry in cloud.refusals()} == {"storage.buckets.get"}
+    assert {refusal.permission for refusal in cloud.identities.refusals()} == {
+        "storage.buckets.get"
+    }
     unused = {
-        (grant["member"].partition("@")[0].rpartition("-")[2], grant["role"].rpartition("/")[2])
-        for grant in cloud.unused_grants()
+        (grant.member.partition("@")[0].rpartition("-")[2], grant.role.rpartition("/")[2])
+        for grant in cloud.identities.unused_grants()
     }
     assert unused == WITHOUT_A_CALL
     refused = terraform_apply.destroy_error(applied.terraform)
     assert "failed to delete instance because deletion_protection is set to true" in refused
     assert "cannot destroy workflow without setting deletion_protection=false" in refused
     assert f"Error trying to delete bucket {outputs['buckets']['staging']}" in refused
-    assert daily_run.rows(database)["forecasts"] == 20
+    assert daily_run.rows(database).forecasts == 20

@@ -28,7 +28,8 @@ from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.fake_dataproc import FakeDataproc
 from emulator.services.fake_executions import FakeExecutions
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import Service, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Service
 from emulator.services.object_store import Conditions, md5_hash
 from emulator.workflow_engine import WorkflowFailed
 from tests.support.dataproc_cases import (
@@ -74,7 +75,7 @@ class Cloud:
     def created(self) -> list[Any]:
         return [
             request
-            for request in self.dataproc.asked
+            for request in self.dataproc.requests
             if request.method == "POST" and request.path.endswith("/batches")
         ]
 

@@ -26,7 +26,8 @@ from google.cloud.storage import Bucket, Client  # type: ignore[import-untyped]
 from container import cloud_run_entry
 from container.cloud_run_entry import FAILED, INTERRUPTED, WRONG_USE, NotStarted, fetch, reader
 from emulator.services.fake_storage import UNAVAILABLE, FakeStorage, Fault
-from emulator.services.http_service import Request, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Request
 from tests.support.processes import PROJECT
 from workflows.spec import release_paths as release_names
 

@@ -43,7 +43,7 @@ def test_a_submitted_batch_has_its_ids_in_the_query_and_never_in_the_body(cloud:
 def test_a_field_that_a_batch_does_not_have_is_refused_before_it_is_sent(cloud: Cloud) -> None:
     with pytest.raises(ConfigurationError, match="batchId"):
         cloud.batches.submit(batch_request() | {"batchId": "metrics-1"}, "metrics-1", "m-1")
-    assert cloud.fake.asked == []
+    assert cloud.fake.requests == []
 
 
 def test_the_batch_is_polled_and_not_its_operation(cloud: Cloud) -> None:

@@ -115,9 +115,9 @@ def test_a_second_build_of_the_commit_changes_nothing(twice: TwoBuilds) -> None:
     requests = [call[0] for call in docker_stand_in.calls(twice.cloud.docker)]
     # the first build looks up, builds, pushes and looks up each image again
     assert requests == ["manifest", "build", "push", "manifest"] * 2 + ["manifest"] * 2
-    patched = [entry for entry in twice.cloud.workflows.asked if entry.method == "PATCH"]
+    patched = [entry for entry in twice.cloud.workflows.requests if entry.method == "PATCH"]
     assert [entry.query["updateMask"] for entry in patched] == ["sourceContents"]
-    assert [entry.method for entry in twice.cloud.jobs.asked].count("PUT") == 1
+    assert [entry.method for entry in twice.cloud.jobs.requests].count("PUT") == 1
 
 
 def test_each_step_says_what_it_did(twice: TwoBuilds) -> None:

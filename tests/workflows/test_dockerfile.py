@@ -22,7 +22,7 @@ from container.locked_packages import IMAGES, LAPTOP, SPARK, locked_for
 from data_processing.ingest.loading.load_files import load_files
 from database.db_utils_spark import execute_sql
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import serving
+from emulator.services.http_server import serving
 from local_runtime.java import find_java
 from sample_data import SAMPLE_FILES
 from tests.support.dockerfiles import RULES, faults, parse
@@ -321,7 +321,7 @@ def test_pip_makes_the_images_and_the_jobs_run_in_them(database: Settings, tmp_p
     with serving([FakeStorage(tmp_path / "storage", ["code"])]) as url:
         version = publish(
             database.model_copy(update=CLOUD | {"google_api_endpoint": url}), allow_dirty=True
-        )["version"]
+        ).version
         variables = {
             name: value
             for name, value in environment_of(database).items()

@@ -10,7 +10,7 @@ import pytest
 from common.errors import CloudRefused
 from config_spark import load_settings
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import serving
+from emulator.services.http_server import serving
 from emulator.services.object_store import Conditions
 from workflows.batches import driver_output
 from workflows.batches.driver_output import DriverOutput

@@ -83,7 +83,7 @@ def test_from_an_empty_database_to_costs_in_the_ledger(database: Settings, tmp_p
         execute_sql(database, RAN)
         lines: list[Line] = []
         result = run_container(inside.settings, COSTS_JOB, None, lines.append, seconds_between=0.1)
-        assert result["arguments"] == ["operator", "--", "workflows", "cost", "--day", "yesterday"]
+        assert result.arguments == ["operator", "--", "workflows", "cost", "--day", "yesterday"]
         cost = actual_cost(batches.get("metrics-1"))
         assert cost is not None
         remaining = execute_sql(

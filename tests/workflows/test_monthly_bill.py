@@ -21,7 +21,7 @@ from workflows.costs.bill_inputs import SOURCES, BillInputs, inputs_of
 from workflows.costs.cost_ledger import PAST_RUNS, PastRun, past_runs, usual_seconds
 from workflows.costs.daily_cost import batch_usd
 from workflows.costs.database_cost import database_cost
-from workflows.costs.measured_inputs import KnownInputs, with_measured
+from workflows.costs.measured_inputs import BillBasis, with_measured
 from workflows.costs.monthly_bill import modelled_bill, monthly_bill
 from workflows.spec.platform_choice import CLOUD_RUN, CLOUD_RUN_ROWS, DATAPROC
 
@@ -136,12 +136,12 @@ def a_run(job: str = FORECAST, **more: Any) -> PastRun:
     return PastRun(job=job, **values | more)
 
 
-def inputs_from(*runs: PastRun, **inputs: Any) -> KnownInputs:
+def inputs_from(*runs: PastRun, **inputs: Any) -> BillBasis:
     return with_measured(BillInputs(**inputs), SOURCES, runs)
 
 
 def test_without_past_runs_the_model_stands() -> None:
-    assert inputs_from() == KnownInputs(BillInputs(), SOURCES, {})
+    assert inputs_from() == BillBasis(BillInputs(), SOURCES, {})
 
 
 def test_past_runs_replace_the_model_and_are_named() -> None:

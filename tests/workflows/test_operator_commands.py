@@ -25,7 +25,8 @@ from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.batch_process import LocalPlatform
 from emulator.services.fake_cloud_run import FakeCloudRun
 from emulator.services.fake_logging import FakeLogging
-from emulator.services.http_service import Service, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Service
 from emulator.services.written_lines import WrittenLine
 from tests.support.dataproc_cases import WorkflowsHere, cloud_variables
 from tests.support.releases import cloud_settings
@@ -69,7 +70,9 @@ class Outside:
     @property
     def started(self) -> list[Any]:
         """Return the bodies of the requests that start a container."""
-        return [request.json() for request in self.cloud_run.asked if request.path.endswith(":run")]
+        return [
+            request.json() for request in self.cloud_run.requests if request.path.endswith(":run")
+        ]
 
 
 @pytest.fixture
@@ -156,7 +159,7 @@ def test_a_wrong_command_starts_no_container(
 ) -> None:
     document = outside.document("--", *arguments, code=2)
     assert sentence in document["error"]
-    assert outside.cloud_run.asked == []
+    assert outside.cloud_run.requests == []
 
 
 @pytest.mark.usefixtures("processes")
@@ -187,7 +190,7 @@ def test_a_dry_run_and_help_start_no_container(outside: Outside) -> None:
     }
     helped = outside.run("operator", "--", "db", "migrate", "--help")
     assert (helped.returncode, "db migrate" in helped.stdout) == (0, True)
-    assert outside.cloud_run.asked == []
+    assert outside.cloud_run.requests == []
 
 
 def test_an_unreadable_log_is_reported_once_and_the_command_continues(outside: Outside) -> None:
@@ -226,7 +229,7 @@ def test_ctrl_c_asks_at_a_terminal_and_leaves_it_otherwise(
 
     with serving([cloud_run, FakeLogging(cloud_run.lines)]) as url, pytest.raises(Interrupted):
         run_container(cloud_settings(url), OPERATOR_JOB, ["operator"], interrupt)
-    requests = [request.path for request in cloud_run.asked]
+    requests = [request.path for request in cloud_run.requests]
     assert any(path.endswith(":cancel") for path in requests) is cancelled
     how = f"gcloud run jobs executions cancel {OPERATOR_JOB}-"
     assert (how in capsys.readouterr().err) is not cancelled

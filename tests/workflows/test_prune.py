@@ -20,7 +20,8 @@ from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.fake_dataproc import FakeDataproc
 from emulator.services.fake_executions import FakeExecutions
 from emulator.services.fake_storage import FakeStorage, Fault
-from emulator.services.http_service import Request, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Request
 from emulator.services.object_store import Conditions
 from tests.support.dataproc_cases import WorkflowsHere, batch_request, cloud_variables
 from tests.support.releases import (
@@ -36,7 +37,7 @@ from tests.support.releases import (
 from workflows.clients.dataproc import Batches
 from workflows.clients.executions import Executions
 from workflows.releases.code_bucket import CodeBucket
-from workflows.releases.prune import prune
+from workflows.releases.prune import Pruned, prune
 from workflows.releases.release import publish_content, rollback
 from workflows.spec.release_paths import LATEST, MANIFEST, object_name
 
@@ -84,8 +85,12 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
         over.set()
 
 
-def reasons(document: dict[str, Any]) -> dict[str, str | None]:
-    return {entry["version"][0]: entry["kept"] for entry in document["releases"]}
+def reasons(pruned: Pruned) -> dict[str, str | None]:
+    return {candidate.version[0]: candidate.kept for candidate in pruned.candidates}
+
+
+def deleted_versions(pruned: Pruned) -> list[str]:
+    return [entry["version"] for entry in pruned.payload()["releases"] if entry["deleted"]]
 
 
 ROLLBACK = "released before the latest, for a rollback"
@@ -102,12 +107,12 @@ def test_the_newest_stay_and_a_dry_run_lists_deletions(cloud: Cloud) -> None:
         "b": None,
         "a": None,
     }
-    assert not any(entry["deleted"] for entry in planned["releases"])
+    assert deleted_versions(planned) == []
     output: list[str] = []
     result = prune(cloud.settings, 3, say=output.append)
     assert output == [f"1/2 {SECOND}", f"2/2 {FIRST}"]
-    assert [entry["version"] for entry in result["releases"] if entry["deleted"]] == [SECOND, FIRST]
-    assert (result["bucket"], result["bytes"], reasons(result)) == (
+    assert deleted_versions(result) == [SECOND, FIRST]
+    assert (result.bucket, result.bytes, reasons(result)) == (
         BUCKET,
         sum(len(content) for name, content in before.items() if FIRST in name or SECOND in name),
         reasons(planned),
@@ -117,7 +122,7 @@ def test_the_newest_stay_and_a_dry_run_lists_deletions(cloud: Cloud) -> None:
         for name, content in before.items()
         if FIRST not in name and SECOND not in name
     }
-    assert prune(cloud.settings, 3)["bytes"] == 0
+    assert prune(cloud.settings, 3).bytes == 0
 
 
 def test_the_latest_and_the_one_before_it_stay_after_a_rollback(cloud: Cloud) -> None:
@@ -131,7 +136,7 @@ def test_the_latest_and_the_one_before_it_stay_after_a_rollback(cloud: Cloud) ->
     }
     assert cloud.versions == {FIFTH, THIRD, SECOND}
     assert latest_version(cloud.storage) == THIRD
-    assert rollback(cloud.settings, SECOND)["moved"]
+    assert rollback(cloud.settings, SECOND).moved
 
 
 def test_a_version_that_a_batch_runs_stays_until_it_has_ended(cloud: Cloud) -> None:
@@ -234,7 +239,7 @@ def test_an_empty_bucket_has_nothing_to_prune(tmp_path: Path) -> None:
         FakeExecutions(lambda name, argument: None),
     ]
     with serving(services) as url:
-        assert prune(cloud_settings(url), 1)["releases"] == []
+        assert prune(cloud_settings(url), 1).candidates == ()
 
 
 def test_a_version_that_becomes_the_latest_meanwhile_is_not_deleted(cloud: Cloud) -> None:
@@ -256,7 +261,7 @@ def test_an_interrupted_prune_leaves_no_whole_version_and_the_next_one_goes_on(
     cloud: Cloud,
 ) -> None:
     def refuse_the_second(number: int, request: Request) -> Fault | None:
-        deletes = [requests for requests in cloud.storage.asked if requests.method == "DELETE"]
+        deletes = [requests for requests in cloud.storage.requests if requests.method == "DELETE"]
         return Fault(status=403) if request.method == "DELETE" and deletes else None
 
     cloud.storage.fault = refuse_the_second

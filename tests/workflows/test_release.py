@@ -21,7 +21,8 @@ from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-unty
 from common.errors import CloudRefused, CloudUnavailable, ConfigurationError, ReleaseConflict
 from config_spark import Settings
 from emulator.services.fake_storage import CUT_AFTER, UNAVAILABLE, FakeStorage, Fault
-from emulator.services.http_service import Request, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Request
 from emulator.services.object_store import Conditions
 from tests.support.fake_gcs_server import fake_gcs_server
 from tests.support.releases import (
@@ -38,13 +39,9 @@ from tests.support.releases import (
 )
 from workflows.releases import code_bucket
 from workflows.releases.code_bucket import CodeBucket
-from workflows.releases.release import (
-    find_release,
-    publish_content,
-    rollback,
-    versions,
-)
+from workflows.releases.release import PublishedRelease, Rollback, publish_content, rollback
 from workflows.releases.release_content import ReleaseContent
+from workflows.releases.released_versions import find_release, versions
 from workflows.spec.release_paths import BATCHES, LATEST, MANIFEST, Release, object_name
 
 
@@ -67,7 +64,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def publish(settings: Settings, content: ReleaseContent) -> dict[str, object]:
+def publish(settings: Settings, content: ReleaseContent) -> PublishedRelease:
     return publish_content(CodeBucket(settings), content)
 
 
@@ -85,7 +82,7 @@ def test_a_release_is_its_files_and_one_document_that_names_it(
     versions meanwhile.
     """
     result = publish(settings, small_release(FIRST))
-    assert (result["version"], result["files"], result["previous"]) == (FIRST, 7, None)
+    assert (result.version, result.files, result.previous) == (FIRST, 7, None)
     names = [
         "yieldspark.zip",
         "operator.zip",
@@ -106,7 +103,7 @@ def test_the_manifest_is_the_last_of_the_version_and_latest_comes_after_a_listin
     fake: FakeStorage, settings: Settings
 ) -> None:
     publish(settings, small_release(FIRST))
-    requests = [request for request in fake.asked if "/o" in request.path]
+    requests = [request for request in fake.requests if "/o" in request.path]
     assert [_uploaded_name(request) for request in requests[-3:]] == [
         object_name(FIRST, MANIFEST),
         None,
@@ -123,7 +120,7 @@ def test_every_write_has_a_generation_to_match(fake: FakeStorage, settings: Sett
     rollback(settings, FIRST)
     writes = [
         (_uploaded_name(request), request.query.get("ifGenerationMatch"))
-        for request in fake.asked
+        for request in fake.requests
         if request.method == "POST"
     ]
     generations = [generation for name, generation in writes if name == LATEST]
@@ -148,7 +145,7 @@ def test_the_same_release_again_changes_nothing(fake: FakeStorage, settings: Set
     publish(settings, small_release(FIRST))
     before = dict(fake.store.objects_of(BUCKET))
     result = publish(settings, small_release(FIRST))
-    assert (result["uploaded"], result["previous"]) == ([], FIRST)
+    assert (result.uploaded, result.previous) == ([], FIRST)
     assert fake.store.objects_of(BUCKET) == before
 
 
@@ -238,7 +235,7 @@ def test_lost_responses_change_nothing(fake: FakeStorage, settings: Settings) ->
     publish(settings, small_release(SECOND))
     fake.fault = None
     assert latest_version(fake) == SECOND
-    assert [entry["faults"] for entry in versions(settings)] == [[], []]
+    assert [entry.faults for entry in versions(settings)] == [[], []]
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -319,7 +316,7 @@ def test_a_release_killed_at_any_request_leaves_a_whole_one_and_the_next_finishe
         latest_versions.append(latest_version(fake))
         with serving([fake]) as url:
             publish(cloud_settings(url), small_release(SECOND))
-            assert [entry["faults"] for entry in versions(cloud_settings(url))] == [[], []]
+            assert [entry.faults for entry in versions(cloud_settings(url))] == [[], []]
         assert latest_version(fake) == SECOND
     # latest.json and a listing are read; 5 small files and the manifest are written, a jar is begun
     # and sent; a listing; latest.json
@@ -347,22 +344,23 @@ def test_reports_a_concurrent_release_that_was_faster(
     ):
         publish(settings, small_release(SECOND))
     assert latest_version(fake) == THIRD
-    assert rollback(settings, SECOND) == {"version": SECOND, "previous": THIRD, "moved": True}
+    assert rollback(settings, SECOND) == Rollback(SECOND, previous=THIRD, moved=True)
     assert latest_version(fake) == SECOND
 
 
 def test_concurrent_releases_of_one_commit_both_succeed(
     fake: FakeStorage, settings: Settings
 ) -> None:
-    other: list[dict[str, object]] = []
+    other: list[PublishedRelease] = []
+    requests: list[Request] = []
 
     def the_same(number: int, request: Request) -> None:
-        if _uploaded_name(request) == object_name(FIRST, "forecast_pools.py") and not other:
-            other.append({})
+        if _uploaded_name(request) == object_name(FIRST, "forecast_pools.py") and not requests:
+            requests.append(request)
             other.append(publish(settings, small_release(FIRST)))
 
     fake.fault = the_same
-    assert publish(settings, small_release(FIRST))["version"] == other[1]["version"] == FIRST
+    assert publish(settings, small_release(FIRST)).version == other[0].version == FIRST
     assert latest_version(fake) == FIRST
 
 
@@ -385,11 +383,9 @@ def test_another_emulator_of_cloud_storage_agrees(tmp_path: Path) -> None:
             publish(settings, small_release(version))
         with pytest.raises(ReleaseConflict, match="with other settings"):
             publish(settings, small_release(FIRST, metrics={"ttl": "7200s"}))
-        assert [
-            (entry["version"], entry["latest"], entry["faults"]) for entry in versions(settings)
-        ] == [
+        assert [(entry.version, entry.latest, entry.faults) for entry in versions(settings)] == [
             (SECOND, True, []),
             (FIRST, False, []),
         ]
-        assert rollback(settings, FIRST) == {"version": FIRST, "previous": SECOND, "moved": True}
+        assert rollback(settings, FIRST) == Rollback(FIRST, previous=SECOND, moved=True)
         assert find_release(settings) == Release(BUCKET, FIRST, (JAR,))

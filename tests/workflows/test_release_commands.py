@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import serving
+from emulator.services.http_server import serving
 from local_runtime.jars import ensure_jars
 from tests.conftest import JARS
 from tests.support.dataproc_cases import WorkflowsHere, cloud_variables
@@ -57,7 +57,7 @@ def test_a_dry_run_lists_the_files_that_a_release_uploads(
     run: WorkflowsHere, fake: FakeStorage
 ) -> None:
     plan = run.json("release", "--allow-dirty", "--dry-run")
-    assert fake.asked == []
+    assert fake.requests == []
     result = run.json("release", "--allow-dirty")
     assert (result["version"], result["bytes"], result["files"]) == (
         plan["version"],

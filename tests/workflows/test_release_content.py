@@ -19,15 +19,16 @@ import pytest
 from common.errors import ConfigurationError, EnvironmentNotReady
 from config_spark import Settings, load_settings
 from emulator.services.fake_storage import FakeStorage
-from emulator.services.http_service import serving
+from emulator.services.http_server import serving
 from local_runtime.jars import ensure_jars, read_checksums
 from tests.conftest import JARS
 from tests.support.processes import PROJECT
 from tests.support.releases import BUCKET, cloud_settings, latest_version, objects
 from workflows.releases.code_archive import build_archive, build_operator_archive
-from workflows.releases.release import find_release, publish, read_batches
+from workflows.releases.release import publish
 from workflows.releases.release_batches import build_batches_json, job_entries, support_warnings
 from workflows.releases.release_content import ReleaseContent, build_content
+from workflows.releases.released_versions import find_release, read_batches
 from workflows.spec.platform_choice import CLOUD_RUN_ROWS
 from workflows.spec.release_paths import CODE, LATEST, OPERATOR_CODE, Release
 
@@ -413,8 +414,8 @@ def test_this_checkout_goes_up_whole(settings: Settings, tmp_path: Path) -> None
             "calculate_metrics",
             "forecast_pools/lightgbm",
         }
-    assert latest_version(fake) == result["version"]
-    assert result["bytes"] == sum(
+    assert latest_version(fake) == result.version
+    assert result.bytes == sum(
         len(content) for name, content in objects(fake).items() if name != LATEST
     )
 

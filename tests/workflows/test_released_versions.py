@@ -20,12 +20,8 @@ from tests.support.releases import (
     small_release,
 )
 from tests.workflows.test_release import fake, overwrite, publish, settings
-from workflows.releases.release import (
-    find_release,
-    read_batches,
-    rollback,
-    versions,
-)
+from workflows.releases.release import Rollback, rollback
+from workflows.releases.released_versions import find_release, read_batches, versions
 from workflows.spec.release_paths import BATCHES, LATEST, MANIFEST, Release, object_name
 
 __all__ = ["fake", "settings"]
@@ -41,22 +37,22 @@ def test_versions_are_listed_newest_first_with_their_faults(
     fake.store.delete(BUCKET, object_name(SECOND, f"jars/{JAR}"), Conditions())
     overwrite(fake, "d" * 40, "yieldspark.zip", b"code")
     actual = versions(settings)
-    assert {entry["version"]: entry["latest"] for entry in actual} == {
+    assert {entry.version: entry.latest for entry in actual} == {
         "d" * 40: False,
         FIRST: False,
         SECOND: False,
         THIRD: True,
     }
-    faults = {entry["version"]: "; ".join(entry["faults"]) for entry in actual}
+    faults = {entry.version: "; ".join(entry.faults) for entry in actual}
     assert faults["d" * 40] == "no manifest: its release was interrupted"
     assert "yieldspark.zip has 10 bytes of md5" in faults[FIRST]
     assert faults[SECOND] == f"jars/{JAR} is missing"
     assert faults[THIRD] == ""
-    assert [entry["version"] for entry in versions(settings, 2)] == [
-        entry["version"] for entry in actual[:2]
+    assert [entry.version for entry in versions(settings, 2)] == [
+        entry.version for entry in actual[:2]
     ]
-    assert [entry["released"] for entry in actual] == sorted(
-        (entry["released"] for entry in actual), reverse=True
+    assert [entry.released for entry in actual] == sorted(
+        (entry.released for entry in actual), reverse=True
     )
 
 
@@ -65,13 +61,9 @@ def test_a_rollback_names_an_earlier_version_if_it_is_whole(
 ) -> None:
     for version in (FIRST, SECOND, THIRD):
         publish(settings, small_release(version))
-    assert rollback(settings, FIRST, dry_run=True) == {
-        "version": FIRST,
-        "previous": THIRD,
-        "moved": False,
-    }
+    assert rollback(settings, FIRST, dry_run=True) == Rollback(FIRST, previous=THIRD, moved=False)
     assert latest_version(fake) == THIRD
-    assert rollback(settings, FIRST) == {"version": FIRST, "previous": THIRD, "moved": True}
+    assert rollback(settings, FIRST) == Rollback(FIRST, previous=THIRD, moved=True)
     assert latest_version(fake) == FIRST
     overwrite(fake, SECOND, "yieldspark.zip", b"other code")
     with pytest.raises(
@@ -150,5 +142,5 @@ def test_reports_a_damaged_latest_and_the_next_release_repairs_it(
             match=r"latest\.json is damaged: it is no JSON object with version; release again",
         ):
             work()
-    assert publish(settings, small_release(FIRST))["previous"] is None
+    assert publish(settings, small_release(FIRST)).previous is None
     assert latest_version(fake) == FIRST

@@ -82,7 +82,7 @@ def test_a_dry_run_prints_the_request_and_sends_nothing(cloud: Cloud) -> None:
     )
     assert result.returncode == 0, result.stderr
     request = json.loads(result.stdout)
-    assert cloud.dataproc.asked == []
+    assert cloud.dataproc.requests == []
     assert request["batch"]["pysparkBatch"]["args"] == [
         "--start",
         "2025-08-01",
@@ -142,7 +142,7 @@ def test_wrong_use_exits_with_2_before_any_request(cloud: Cloud, case: str) -> N
     result = cloud.run("submit", *arguments, "--json")
     assert result.returncode == 2
     assert sentence in json.loads(result.stdout)["error"]
-    assert cloud.dataproc.asked == []
+    assert cloud.dataproc.requests == []
 
 
 def test_submits_a_third_job_that_is_one_entry_of_the_table(cloud: Cloud) -> None:
@@ -189,14 +189,14 @@ def test_a_plan_that_fails_is_no_batch(cloud: Cloud, database: Settings) -> None
         "the plan of forecast_pools fails, and nothing was submitted: pool_daily_metrics has no"
         " observed APY or TVL" in result.stderr
     )
-    assert cloud.dataproc.asked == []
+    assert cloud.dataproc.requests == []
 
 
 def test_without_a_database_nothing_is_planned_or_sent(cloud: Cloud) -> None:
     result = cloud.run("submit", "calculate_metrics", DB_HOST="", STAGING_BUCKET="")
     assert result.returncode == 2
     assert "DB_HOST, STAGING_BUCKET not set" in result.stderr
-    assert cloud.dataproc.asked == []
+    assert cloud.dataproc.requests == []
 
 
 def test_a_failed_batch_fails_the_command_with_its_summary(tmp_path: Path) -> None:

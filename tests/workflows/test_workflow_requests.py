@@ -11,7 +11,8 @@ from contextlib import closing
 import pytest
 
 from common.errors import ConfigurationError
-from emulator.services.http_service import Answer, ApiError, Request, Service, serving
+from emulator.services.http_server import serving
+from emulator.services.http_service import Answer, ApiError, Request, Service
 from emulator.workflow_engine import VirtualClock, WorkflowFailed
 from tests.support.small_workflows import run
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from cli.terminal import say
 from common.errors import (
@@ -24,6 +24,39 @@ LINE_SECONDS = 30.0
 """Shortest time between two progress lines of one state."""
 
 
+@dataclass(frozen=True)
+class BatchSummary:
+    """A batch as the commands show it; `--json` prints the fields in this order.
+
+    Attributes:
+        batch: Id of the batch.
+        job: Name of its job; None for a batch without labels.
+        version: Its release, by the label: at most 40 characters.
+        state: State of the REST API, such as RUNNING.
+        message: The service's message about the state.
+        created: RFC 3339, UTC.
+        seconds: From the creation to the end, or until now.
+        cost_usd: None until the service has reported the usage, as the two figures below.
+        dcu_hours: Billed DCU-hours.
+        shuffle_gb_months: Billed GB-months of shuffle storage.
+        output: gs:// prefix of the driver's output; None before the driver has started.
+        console: Address in the Cloud console.
+    """
+
+    batch: str
+    job: str | None
+    version: str | None
+    state: str
+    message: str | None
+    created: str
+    seconds: float
+    cost_usd: float | None
+    dcu_hours: float | None
+    shuffle_gb_months: float | None
+    output: str | None
+    console: str
+
+
 class BatchNotSucceeded(BatchFailed):
     """A batch that failed or was cancelled.
 
@@ -31,12 +64,13 @@ class BatchNotSucceeded(BatchFailed):
         document: The batch's summary and `driver_output`, the last lines of its driver.
     """
 
-    def __init__(self, summary: dict[str, Any], output: list[str]) -> None:
-        self.document = summary | {"driver_output": output}
-        reason = str(summary["message"] or "").partition(" If logs are available")[0].strip(" .")
+    def __init__(self, summary: BatchSummary, output: list[str]) -> None:
+        self.document = asdict(summary) | {"driver_output": output}
+        # the service appends addresses and commands to the reason of a failure
+        reason = (summary.message or "").partition(" If logs are available")[0].strip(" .")
         super().__init__(
-            f"batch {summary['batch']} is {summary['state']}{f': {reason}' if reason else ''}."
-            f" Look at {summary['console']}"
+            f"batch {summary.batch} is {summary.state}{f': {reason}' if reason else ''}."
+            f" Look at {summary.console}"
         )
 
 
@@ -57,7 +91,7 @@ class Progress:
             )
 
 
-def wait_for_batch(settings: Settings, batches: Batches, batch_id: str) -> dict[str, Any]:
+def wait_for_batch(settings: Settings, batches: Batches, batch_id: str) -> BatchSummary:
     """Wait until a batch has ended and its usage is known, and record its cost.
 
     Args:
@@ -79,6 +113,7 @@ def wait_for_batch(settings: Settings, batches: Batches, batch_id: str) -> dict[
     summary = batch_summary(batches, batch)
     record_cost_if_possible(settings, batch_id, actual_cost_or_none(batch))
     if batch["state"] != "SUCCEEDED":
+        # before the error: its message has to be the last line
         output = last_lines(settings, batch)
         for line in output:
             say(f"driver: {line}")
@@ -99,33 +134,30 @@ def _with_usage(batches: Batches, ended: Document) -> Document:
         ) from None
 
 
-def batch_summary(batches: Batches, batch: Document) -> dict[str, Any]:
+def batch_summary(batches: Batches, batch: Document) -> BatchSummary:
     """Summarize a batch for the commands' output.
 
     Args:
         batches: Client, for its clock and console address.
         batch: Batch as the REST API's JSON.
-
-    Returns:
-        Payload; the cost is None until the service has reported the usage.
     """
     cost = actual_cost_or_none(batch)
     batch_id = batch_id_of(batch)
     labels = batch.get("labels", {})
-    return {
-        "batch": batch_id,
-        "job": labels.get("job"),
-        "version": labels.get("version"),
-        "state": batch["state"],
-        "message": batch.get("stateMessage"),
-        "created": batch["createTime"],
-        "seconds": round(seconds_until(batch, batches.now()), 1),
-        "cost_usd": round(cost.usd, 6) if cost else None,
-        "dcu_hours": round(cost.dcu_hours, 4) if cost else None,
-        "shuffle_gb_months": round(cost.shuffle_gb_months, 6) if cost else None,
-        "output": batch.get("runtimeInfo", {}).get("outputUri"),
-        "console": batches.console_url(batch_id),
-    }
+    return BatchSummary(
+        batch=batch_id,
+        job=labels.get("job"),
+        version=labels.get("version"),
+        state=batch["state"],
+        message=batch.get("stateMessage"),
+        created=batch["createTime"],
+        seconds=round(seconds_until(batch, batches.now()), 1),
+        cost_usd=round(cost.usd, 6) if cost else None,
+        dcu_hours=round(cost.dcu_hours, 4) if cost else None,
+        shuffle_gb_months=round(cost.shuffle_gb_months, 6) if cost else None,
+        output=batch.get("runtimeInfo", {}).get("outputUri"),
+        console=batches.console_url(batch_id),
+    )
 
 
 def actual_cost_or_none(batch: Document) -> Cost | None:
@@ -144,12 +176,14 @@ def cost_so_far(batch: Document, seconds: float) -> Cost | None:
         batch: Batch as the REST API's JSON.
         seconds: Seconds since the batch was created.
     """
-    present = batch.get("runtimeInfo", {}).get("currentUsage")
-    if not present:
+    current_usage = batch.get("runtimeInfo", {}).get("currentUsage")
+    if not current_usage:
         return None
+    milli_dcu = int(current_usage.get("milliDcu", 0))
+    shuffle_gb = int(current_usage.get("shuffleStorageGb", 0))
     usage = {
-        "milliDcuSeconds": str(round(int(present.get("milliDcu", 0)) * seconds)),
-        "shuffleStorageGbSeconds": str(round(int(present.get("shuffleStorageGb", 0)) * seconds)),
+        "milliDcuSeconds": str(round(milli_dcu * seconds)),
+        "shuffleStorageGbSeconds": str(round(shuffle_gb * seconds)),
     }
     return actual_cost_or_none({**batch, "runtimeInfo": {"approximateUsage": usage}})
 

@@ -14,6 +14,7 @@ from common.google.clients import client_options, credentials, translate_google_
 from config_spark import Settings
 
 TAIL_BYTES = 65_536
+"""Bytes of the output in which the last lines are searched."""
 
 
 class DriverOutput:
@@ -27,6 +28,7 @@ class DriverOutput:
             client_options=client_options(settings, "https://storage.googleapis.com"),
         )
         self._seen: dict[str, int] = {}
+        # a character may be split between two reads
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def read_new(self) -> str:
@@ -59,5 +61,6 @@ class DriverOutput:
 
 
 def _bytes(blob: Blob, start: int) -> bytes:
+    # start=0 would send a range, which Cloud Storage rejects for an empty object
     content: bytes = blob.download_as_bytes(start=start or None)
     return content

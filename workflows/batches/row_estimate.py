@@ -60,6 +60,7 @@ def estimate_rows(
         return RowEstimate(settings.expected_rows, f"EXPECTED_ROWS, as {job} has no plan")
     try:
         database = resolve_database(settings)
+        # tells a database that is out of reach from a plan that fails
         with checked_connection(make_engine(database)):
             pass
     except (DatabaseError, CloudRefused, CloudUnavailable) as error:
@@ -69,6 +70,7 @@ def estimate_rows(
     try:
         return RowEstimate(_planned_rows(plan_rows, settings, database, options), "the plan")
     except Exception as error:
+        # any error here would fail the batch too, after its machines have been paid for
         if exit_code(error) == ConfigurationError.exit_code:
             raise
         raise BatchFailed(

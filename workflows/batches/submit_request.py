@@ -7,6 +7,7 @@ nothing to Dataproc. Durations are seconds, costs USD.
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import median
 from typing import Any
@@ -15,13 +16,52 @@ from common.google.clients import require_settings
 from common.jobs import job_spec
 from config_spark import Settings
 from data_processing.planning.run_request import Request
-from workflows.batches.row_estimate import estimate_rows
+from workflows.batches.row_estimate import RowEstimate, estimate_rows
 from workflows.costs.cost import estimate
 from workflows.costs.cost_ledger import usual_seconds
-from workflows.releases.release import find_release
+from workflows.releases.released_versions import find_release
 from workflows.spec.batch_request import REQUIRED_SETTINGS, batch_id, build_batch, request_id
 from workflows.spec.job_options import JobOptions
 from workflows.spec.platforms import platform_for
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The request of one batch.
+
+    Attributes:
+        batch_id: Id of the batch, random.
+        request_id: Request id, which every retry of this submit reuses.
+        parent: `projects/P/locations/R`.
+        rows: Rows that size the batch.
+        usual_seconds: Median duration of past daily runs; None without past runs.
+        usd_at_most: Highest cost of a run of `usual_seconds`; None without past runs.
+        warning: The runtime's end of support; None while Google supports it.
+        batch: Batch as the REST API's JSON.
+    """
+
+    batch_id: str
+    request_id: str
+    parent: str
+    rows: RowEstimate
+    usual_seconds: float | None
+    usd_at_most: float | None
+    warning: str | None
+    batch: dict[str, Any]
+
+    def payload(self) -> dict[str, Any]:
+        """Return the JSON of `submit --dry-run`."""
+        return {
+            "batchId": self.batch_id,
+            "requestId": self.request_id,
+            "parent": self.parent,
+            "rows": self.rows.number,
+            "rows_from": self.rows.source,
+            "usual_seconds": self.usual_seconds,
+            "usd_at_most": self.usd_at_most,
+            "warning": self.warning,
+            "batch": self.batch,
+        }
 
 
 def build_submission(
@@ -31,19 +71,15 @@ def build_submission(
     *,
     version: str | None = None,
     rows: int | None = None,
-) -> dict[str, Any]:
-    """Build the request of one batch, as `--dry-run` prints it.
+) -> Submission:
+    """Build the request of one batch.
 
     Args:
         settings: Project, region and the job's settings.
-        job: name of the job.
+        job: Name of the job.
         options: Options of the job's command line.
         version: Release to run; default: the latest.
         rows: Rows to size the batch for; default: from the plan.
-
-    Returns:
-        Payload with the batch, its random ids, which every retry of this submit reuses, and
-        `usd_at_most`.
 
     Raises:
         BatchFailed: The job's plan fails.
@@ -52,12 +88,12 @@ def build_submission(
         ConfigurationError: A setting or option is missing or wrong.
     """
     arguments = options.arguments(job)
-    # refuses days that are no interval, before anything is read
+    # rejects days that are no interval before anything is read
     Request(options.full_refresh, options.start, options.end)
     require_settings(settings, "project_id", "region", *REQUIRED_SETTINGS)
     engine = job_spec(job).engine_of(settings.engine)
     release = find_release(settings, version)
-    size = estimate_rows(settings, job, options, rows)
+    estimated_rows = estimate_rows(settings, job, options, rows)
     execution = str(uuid.uuid4())
     name = batch_id(job, execution)
     batch = build_batch(
@@ -65,21 +101,21 @@ def build_submission(
         release,
         job,
         engine=engine,
-        rows=size.number,
+        rows=estimated_rows.number,
+        # the job writes the id into its ledger row, where `record_cost` looks it up
         arguments=[*arguments, "--batch", name],
     )
     past = usual_seconds(settings, job)
     seconds = median(past) if past else None
-    return {
-        "batchId": name,
-        "requestId": request_id(job, execution),
-        "parent": f"projects/{settings.project_id}/locations/{settings.region}",
-        "rows": size.number,
-        "rows_from": size.source,
-        "usual_seconds": seconds,
-        "usd_at_most": (
+    return Submission(
+        batch_id=name,
+        request_id=request_id(job, execution),
+        parent=f"projects/{settings.project_id}/locations/{settings.region}",
+        rows=estimated_rows,
+        usual_seconds=seconds,
+        usd_at_most=(
             round(estimate(batch, seconds, region=settings.region).usd, 4) if seconds else None
         ),
-        "warning": platform_for(job, engine, today=datetime.now(UTC).date()).warning,
-        "batch": batch,
-    }
+        warning=platform_for(job, engine, today=datetime.now(UTC).date()).warning,
+        batch=batch,
+    )

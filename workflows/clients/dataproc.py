@@ -81,7 +81,7 @@ class Batches:
         self.project, self.region = str(settings.project_id), str(settings.region)
         self._parent = f"projects/{self.project}/locations/{self.region}"
         self.now, self._sleep = now, sleep
-        # the client does not retry these methods by itself
+        # the generated client has no default retry for these methods
         self._retry = Retry(
             predicate=is_transient, initial=first_retry_seconds, maximum=30.0, timeout=RETRY_SECONDS
         )
@@ -128,7 +128,7 @@ class Batches:
             except exceptions.Conflict as error:
                 self._require_same_work(batch, batch_id, error)
 
-        self._ask(batch_id, self._retry(create))
+        self._call(batch_id, self._retry(create))
         return self.get(batch_id)
 
     def _require_same_work(
@@ -157,7 +157,7 @@ class Batches:
     def get(self, batch_id: str) -> Document:
         """Return the batch."""
         return self._to_json(
-            self._ask(
+            self._call(
                 batch_id,
                 lambda: self._client.get_batch(name=self._name(batch_id), **self._call_options()),
             )
@@ -188,7 +188,7 @@ class Batches:
             "page_size": min(limit or 1000, 1000),
         }
 
-        def ask() -> list[Document]:
+        def read_pages() -> list[Document]:
             return [
                 self._to_json(batch)
                 for batch in islice(
@@ -196,7 +196,7 @@ class Batches:
                 )
             ]
 
-        return self._ask("the list of batches", ask)
+        return self._call("the list of batches", read_pages)
 
     def cancel(self, batch_id: str) -> Document:
         """Cancel a batch and wait until it has ended.
@@ -210,7 +210,8 @@ class Batches:
         batch = self.get(batch_id)
         if batch["state"] in TERMINAL:
             return batch
-        self._ask(
+        # a batch has no cancel of its own
+        self._call(
             batch_id,
             lambda: self._client.cancel_operation(
                 {"name": batch["operation"]}, **self._call_options()
@@ -262,6 +263,7 @@ class Batches:
         """
         batch = self.get(batch_id)
         ran = any(earlier["state"] == "RUNNING" for earlier in batch.get("stateHistory", []))
+        # this machine's clock may be behind the service's
         latest = min(_seconds(batch["stateTime"]), self.now()) + (USAGE_SECONDS if ran else 0)
         while "approximateUsage" not in batch.get("runtimeInfo", {}) and self.now() < latest:
             self._sleep(USAGE_POLL_SECONDS)
@@ -286,9 +288,9 @@ class Batches:
     def _call_options(self) -> dict[str, Any]:
         return {"retry": self._retry, "timeout": REQUEST_SECONDS}
 
-    def _ask(self, name: str, ask: Callable[[], Result]) -> Result:
+    def _call(self, name: str, call: Callable[[], Result]) -> Result:
         with translate_google_errors(name):
-            return ask()
+            return call()
 
     def _to_json(self, batch: Batch) -> Document:
         payload: Document = json.loads(
@@ -296,6 +298,7 @@ class Batches:
                 batch, use_integers_for_enums=False, always_print_fields_with_no_presence=False
             )
         )
+        # a zero, which protobuf's JSON omits
         return {"state": "STATE_UNSPECIFIED"} | payload
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,6 +21,7 @@ from workflows.clients.google_rest import GoogleRest
 
 HOST = "https://workflowexecutions.googleapis.com"
 SAY_SECONDS = 60.0
+"""Interval between progress lines."""
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "UNAVAILABLE"})
 
 
@@ -36,7 +38,7 @@ class Executions:
 
     def start(self, argument: dict[str, Any]) -> dict[str, Any]:
         """Start an execution of `main` with this argument."""
-        return self._service.ask(
+        return self._service.request(
             "POST", f"{self._workflow}/executions", {"argument": json.dumps(argument)}
         )
 
@@ -46,16 +48,17 @@ class Executions:
         Args:
             name: Full name `projects/../executions/ID`, or the ID.
         """
-        return self._service.ask(
+        return self._service.request(
             "GET", name if "/" in name else f"{self._workflow}/executions/{name}"
         )
 
     def active(self) -> list[dict[str, Any]]:
         """Return the running executions with their arguments."""
         executions: list[dict[str, Any]] = []
+        # the default view, BASIC, has no argument
         query = {"filter": 'state="ACTIVE"', "view": "FULL"}
         while True:
-            page = self._service.ask("GET", f"{self._workflow}/executions?{urlencode(query)}")
+            page = self._service.request("GET", f"{self._workflow}/executions?{urlencode(query)}")
             executions += page.get("executions", [])
             if not page.get("nextPageToken"):
                 return executions
@@ -65,32 +68,52 @@ class Executions:
         """Cancel an execution. A batch that it started runs on until its ttl, unless it is
         cancelled too.
         """
-        return self._service.ask("POST", f"{name}:cancel", {})
+        return self._service.request("POST", f"{name}:cancel", {})
+
+
+@dataclass(frozen=True)
+class ExecutionSummary:
+    """An execution as the commands show it; `--json` prints the fields in this order.
+
+    Attributes:
+        execution: Id of the execution.
+        state: State of the REST API.
+        seconds: Duration of the wait for its end; 0 without a wait.
+        result: Result of `main`; None before the end.
+    """
+
+    execution: str
+    state: str
+    seconds: float
+    result: Any = None
 
 
 class ExecutionNotSucceeded(BatchFailed):
     """An execution that ended in another state than SUCCEEDED.
 
     Attributes:
-        document: Its summary and `raised`, the workflow's error: a map or a text.
+        raised: The workflow's error: a map or a text.
+        document: `--json` payload: its summary without a result, and `raised`.
     """
 
-    def __init__(self, summary: dict[str, Any], error: dict[str, Any]) -> None:
+    def __init__(self, summary: ExecutionSummary, error: dict[str, Any]) -> None:
+        # documented as JSON; another text must not hide the failure
         try:
-            raised = json.loads(error.get("payload") or "null")
+            self.raised = json.loads(error.get("payload") or "null")
         except ValueError:
-            raised = error.get("payload")
-        self.document = summary | {"raised": raised}
-        message = raised.get("message") if isinstance(raised, dict) else raised
+            self.raised = error.get("payload")
+        fields = {name: value for name, value in asdict(summary).items() if name != "result"}
+        self.document = fields | {"raised": self.raised}
+        message = self.raised.get("message") if isinstance(self.raised, dict) else self.raised
         super().__init__(
-            f"execution {summary['execution']} ended {summary['state']}:"
+            f"execution {summary.execution} ended {summary.state}:"
             f" {message or error.get('context') or 'no reason given'}"
         )
 
 
 def wait_for_execution(
     executions: Executions, name: str, say: Callable[[str], None], seconds_between: float
-) -> dict[str, Any]:
+) -> ExecutionSummary:
     """Poll until the execution has ended, with a message every SAY_SECONDS.
 
     Args:
@@ -98,9 +121,6 @@ def wait_for_execution(
         name: Full name of the execution.
         say: Receives progress lines.
         seconds_between: Polling interval.
-
-    Returns:
-        `{"execution", "state", "seconds", "result"}`.
 
     Raises:
         ExecutionNotSucceeded: The execution failed or was cancelled.
@@ -111,12 +131,12 @@ def wait_for_execution(
             reported = time.monotonic()
             say(f"execution {execution['state']} for {reported - began:.0f} s")
         time.sleep(seconds_between)
-    execution_id = name.rpartition("/")[2]
-    summary = {
-        "execution": execution_id,
-        "state": execution["state"],
-        "seconds": round(time.monotonic() - began, 1),
-    }
-    if execution["state"] != "SUCCEEDED":
+    summary = ExecutionSummary(
+        execution=name.rpartition("/")[2],
+        state=execution["state"],
+        seconds=round(time.monotonic() - began, 1),
+        result=json.loads(execution.get("result") or "null"),
+    )
+    if summary.state != "SUCCEEDED":
         raise ExecutionNotSucceeded(summary, execution.get("error", {}))
-    return summary | {"result": json.loads(execution.get("result") or "null")}
+    return summary

@@ -44,10 +44,11 @@ class GoogleRest:
                 allowed_methods=repeatable,
             )
         )
+        # an emulator has no TLS
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
 
-    def ask(self, method: str, path: str, body: Document | None = None) -> Document:
+    def request(self, method: str, path: str, body: Document | None = None) -> Document:
         """Send one request; `path` follows the version."""
         with translate_google_errors(path.partition("?")[0]):
             response = self._session.request(

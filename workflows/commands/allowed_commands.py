@@ -50,6 +50,7 @@ def require_allowed_command(arguments: Sequence[str]) -> None:
             )
         path.append(name)
         command = command.commands[name]
+    # parses the options and runs nothing
     command.make_context(" ".join(path), rest)
 
 

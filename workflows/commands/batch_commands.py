@@ -7,8 +7,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,9 +18,14 @@ from cli.terminal import err, out, print_json, print_pairs, say
 from common.jobs import job_names, job_spec
 from common.plain_text import without_controls
 from config_spark import Settings
-from workflows.batches.batch_monitor import batch_summary, duration, wait_for_batch
+from workflows.batches.batch_monitor import (
+    BatchSummary,
+    batch_summary,
+    duration,
+    wait_for_batch,
+)
 from workflows.batches.driver_output import DriverOutput
-from workflows.batches.submit_request import build_submission
+from workflows.batches.submit_request import Submission, build_submission
 from workflows.clients.dataproc import TERMINAL, Batches
 from workflows.clients.interrupts import wait_or_offer_cancel
 from workflows.commands.app import app
@@ -28,13 +34,14 @@ from workflows.commands.tables import print_entries
 from workflows.spec.job_options import JobOptions
 
 FOLLOW_SECONDS = 5.0
+"""Polling interval of `logs --follow`."""
 
 
 def checked_job(name: str | None) -> str | None:
     """Return the name of a job as it is.
 
     Raises:
-        ConfigurationError: no job has this name.
+        ConfigurationError: No job has this name.
     """
     return job_spec(name).name if name is not None else None
 
@@ -44,6 +51,8 @@ JobName = Annotated[str, typer.Argument(metavar=JOB_CHOICES, callback=checked_jo
 
 
 class State(StrEnum):
+    """States of a batch that `--state` takes, by the REST API's names."""
+
     PENDING = "PENDING"
     RUNNING = "RUNNING"
     CANCELLING = "CANCELLING"
@@ -82,18 +91,18 @@ def submit(
     """
     settings = edge_settings(engine=engine.value if engine else None)
     options = JobOptions(day(start), day(end), full_refresh, day(as_of))
-    request = build_submission(settings, job, options, version=version, rows=rows)
-    if request["warning"]:
-        err.print(f"  {request['warning']}", style="yellow", markup=False, soft_wrap=True)
+    submission = build_submission(settings, job, options, version=version, rows=rows)
+    if submission.warning:
+        err.print(f"  {submission.warning}", style="yellow", markup=False, soft_wrap=True)
     if dry_run:
-        print_json(request)
+        print_json(submission.payload())
         return
-    batches, name = Batches(settings), request["batchId"]
-    ceiling = cost_ceiling_text(request)
-    say(f"{name}: sized for {request['rows']:,} rows, by {request['rows_from']}{ceiling}")
+    batches, name = Batches(settings), submission.batch_id
+    rows_text = f"{submission.rows.number:,} rows, by {submission.rows.source}"
+    say(f"{name}: sized for {rows_text}{cost_ceiling_text(submission)}")
 
-    def send() -> dict[str, Any]:
-        batch = batches.submit(request["batch"], name, request["requestId"])
+    def send() -> BatchSummary:
+        batch = batches.submit(submission.batch, name, submission.request_id)
         say(f"{name}: submitted, {batches.console_url(name)}")
         return wait_for_batch(settings, batches, name) if wait else batch_summary(batches, batch)
 
@@ -138,7 +147,8 @@ def list_batches(
     """
     batches = Batches(edge_settings())
     entries = [
-        batch_summary(batches, batch) for batch in batches.list(job=job, state=state, limit=limit)
+        asdict(batch_summary(batches, batch))
+        for batch in batches.list(job=job, state=state, limit=limit)
     ]
     if as_json:
         print_json({"batches": entries})
@@ -181,6 +191,7 @@ def logs(
         uri = current.get("runtimeInfo", {}).get("outputUri")
         output = output or (DriverOutput(settings, uri) if uri else None)
         if output:
+            # control characters of a job's output would act on the terminal
             sys.stdout.write(without_controls(output.read_new()))
             sys.stdout.flush()
         if not follow or current["state"] in TERMINAL:
@@ -200,41 +211,37 @@ def open_batch(batch: str) -> tuple[Settings, Batches, str]:
     return settings, Batches(settings), batch.rpartition("/")[2]
 
 
-def show_batch(summary: dict[str, Any], as_json: bool) -> None:
-    """Print a batch's summary: one JSON document, or the pairs that have a value.
-
-    Args:
-        summary: As `batch_summary` returns it.
-        as_json: Whether to print JSON.
-    """
+def show_batch(summary: BatchSummary, as_json: bool) -> None:
+    """Print a batch's summary: one JSON document, or the pairs that have a value."""
+    values = asdict(summary)
     if as_json:
-        print_json(summary)
+        print_json(values)
         return
     # printed apart and unwrapped, so that they can be clicked
     addresses = ("output", "console")
     print_pairs(
         {
             name: value
-            for name, value in summary.items()
+            for name, value in values.items()
             if value is not None and name not in addresses
         }
     )
     for name in addresses:
-        if summary[name]:
-            out.print(summary[name], markup=False, soft_wrap=True)
+        if values[name]:
+            out.print(values[name], markup=False, soft_wrap=True)
 
 
-def _until_ended(batches: Batches, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _until_ended(batches: Batches, name: str, work: Callable[[], BatchSummary]) -> BatchSummary:
     return wait_or_offer_cancel(
         work, lambda: batches.cancel(name), f"batch {name}", f"python -m workflows cancel {name}"
     )
 
 
-def cost_ceiling_text(request: dict[str, Any]) -> str:
-    """Describe the duration and the highest cost of a usual run; empty if no past run is known."""
-    if request["usd_at_most"] is None:
+def cost_ceiling_text(submission: Submission) -> str:
+    """Describe the duration and the highest cost of a usual run; empty without past runs."""
+    if submission.usual_seconds is None or submission.usd_at_most is None:
         return ""
     return (
-        f"; a usual run takes {duration(request['usual_seconds'])} and costs"
-        f" {request['usd_at_most']:.4f} USD at most"
+        f"; a usual run takes {duration(submission.usual_seconds)} and costs"
+        f" {submission.usd_at_most:.4f} USD at most"
     )

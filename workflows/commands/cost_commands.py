@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +12,11 @@ from cli.options import AsJson, edge_settings
 from cli.terminal import format_value, print_json, print_pairs, print_table
 from common.errors import ConfigurationError, DatabaseUnreachable
 from config_spark import Settings
-from workflows.batches.batch_monitor import batch_summary, record_cost_if_possible
+from workflows.batches.batch_monitor import (
+    BatchSummary,
+    batch_summary,
+    record_cost_if_possible,
+)
 from workflows.clients.dataproc import TERMINAL, Batches, batch_id_of
 from workflows.commands.app import app
 from workflows.commands.batch_commands import open_batch, show_batch
@@ -58,6 +61,34 @@ MonthOption = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class BatchCosts:
+    """Costs of the batches that were created in `[start, end)`, UTC days.
+
+    Attributes:
+        start: First day.
+        end: Day after the last one.
+        usd: Sum of the costs that are reported.
+        without_usage: Number of batches whose usage the service has not reported.
+        batches: The batches, newest first.
+    """
+
+    start: date
+    end: date
+    usd: float
+    without_usage: int
+    batches: tuple[BatchSummary, ...]
+
+    def totals(self) -> dict[str, Any]:
+        """Return the `--json` payload without the batches."""
+        return {
+            "from": self.start,
+            "to": self.end,
+            "usd": self.usd,
+            "without_usage": self.without_usage,
+        }
+
+
 @app.command()
 def cost(
     batch: Annotated[
@@ -93,7 +124,7 @@ def cost(
         _show_sum(_cost_between(edge_settings(), *_interval(of_day, of_month)), as_json)
 
 
-def _cost_of(batch: str) -> dict[str, Any]:
+def _cost_of(batch: str) -> BatchSummary:
     settings, batches, name = open_batch(batch)
     current = batches.get(name)
     if current["state"] in TERMINAL:
@@ -109,10 +140,11 @@ def _interval(of_day: datetime | None, of_month: datetime | None) -> tuple[datet
     first = (of_month or datetime.now(UTC)).replace(
         day=1, hour=0, minute=0, second=0, microsecond=0, tzinfo=None
     )
+    # 31 days later is in the next month, whatever the length of this one
     return first, (first + timedelta(days=31)).replace(day=1)
 
 
-def _cost_between(settings: Settings, since: datetime, before: datetime) -> dict[str, Any]:
+def _cost_between(settings: Settings, since: datetime, before: datetime) -> BatchCosts:
     """Price the batches that were created in the interval, and record their costs.
 
     Raises:
@@ -124,27 +156,29 @@ def _cost_between(settings: Settings, since: datetime, before: datetime) -> dict
         record_cost_if_possible(settings, batch_id_of(batch), batch_cost)
         for batch, batch_cost in priced
     ]
+    # a schedule runs this in production, and nobody reads the messages of a success
     if settings.environment == "production" and not all(recorded):
         raise DatabaseUnreachable(
             f"the costs of {recorded.count(False)} batches of {since:%Y-%m-%d} and later are not"
             " in the ledger, for the reasons above; run this command again when the database"
             " answers"
         )
-    return {
-        "from": since.date(),
-        "to": before.date(),
-        "usd": round(sum(batch_cost.usd for _, batch_cost in priced if batch_cost), 4),
-        "without_usage": sum(batch_cost is None for _, batch_cost in priced),
-        "batches": [batch_summary(batches, batch) for batch, _ in priced],
-    }
+    return BatchCosts(
+        start=since.date(),
+        end=before.date(),
+        usd=round(sum(batch_cost.usd for _, batch_cost in priced if batch_cost), 4),
+        without_usage=sum(batch_cost is None for _, batch_cost in priced),
+        batches=tuple(batch_summary(batches, batch) for batch, _ in priced),
+    )
 
 
-def _show_sum(summary: Mapping[str, Any], as_json: bool) -> None:
+def _show_sum(costs: BatchCosts, as_json: bool) -> None:
+    entries = [asdict(summary) for summary in costs.batches]
     if as_json:
-        print_json(summary)
+        print_json(costs.totals() | {"batches": entries})
         return
-    print_entries(["batch", "job", "state", "created", "cost_usd"], summary["batches"])
-    print_pairs({name: value for name, value in summary.items() if name != "batches"})
+    print_entries(["batch", "job", "state", "created", "cost_usd"], entries)
+    print_pairs(costs.totals())
 
 
 def _show_bill(settings: Settings, pools: int, as_json: bool) -> None:
@@ -154,10 +188,10 @@ def _show_bill(settings: Settings, pools: int, as_json: bool) -> None:
         print_json(bill.document() | {"ledger": past.source})
         return
     _print_platforms(bill)
-    known_inputs, inputs = bill.known, asdict(bill.known.inputs)
+    basis, inputs = bill.basis, asdict(bill.basis.inputs)
     print_table(
         ["input", "value", "source"],
-        [[name, format_value(value), known_inputs.sources[name]] for name, value in inputs.items()],
+        [[name, format_value(value), basis.sources[name]] for name, value in inputs.items()],
     )
     print_pairs({"prices of": prices()["read_on"], "ledger": past.source})
 
@@ -167,7 +201,7 @@ def _print_platforms(bill: MonthlyBill) -> None:
     months, days = [], []
     for platform_bill in bill.platforms:
         name = platform_bill.platform
-        job_costs = [bill.known.inputs.nights * job.usd for job in platform_bill.jobs]
+        job_costs = [bill.basis.inputs.nights * job.usd for job in platform_bill.jobs]
         totals = [platform_bill.database_usd, platform_bill.usd, platform_bill.caution]
         months.append([name, *job_costs, *totals])
         days += [[name, job.job, job.rows, job.seconds, job.usd] for job in platform_bill.jobs]

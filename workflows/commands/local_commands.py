@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import threading
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
 from emulator.local.local_cloud import ROOT, LocalCloud, local_cloud
 from sample_data import SAMPLE_FILES
+from workflows.clients.executions import ExecutionSummary
 from workflows.commands.app import app
 from workflows.commands.options import FullRefresh, OnPlatform
 from workflows.commands.run_commands import (
@@ -27,7 +29,7 @@ from workflows.commands.run_commands import (
     run_pipeline,
 )
 from workflows.inside_network.container_runs import container_arguments, run_container
-from workflows.releases.release import publish
+from workflows.releases.release import PublishedRelease, publish
 from workflows.spec.release_paths import OPERATOR_JOB
 
 local = typer.Typer(
@@ -37,6 +39,21 @@ local = typer.Typer(
 app.add_typer(local, name="local")
 
 SECONDS_BETWEEN = 0.5
+"""Polling interval."""
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """A run of the pipeline in the emulator, with its release and the name of its database."""
+
+    pipeline: ExecutionSummary
+    release: PublishedRelease
+    database: str
+
+    def payload(self) -> dict[str, Any]:
+        """Return the `--json` payload."""
+        own = {"release": asdict(self.release), "database": self.database}
+        return asdict(self.pipeline) | own
 
 
 @local.command()
@@ -62,6 +79,7 @@ def up(
                 soft_wrap=True,
             )
         say(f"the local cloud listens at {cloud.url}; Ctrl-C ends it and its running batches")
+        # until a signal raises KeyboardInterrupt
         threading.Event().wait()
 
 
@@ -88,8 +106,8 @@ def run(
         platform=platform,
         dry_run=dry_run,
     )
-    summary = run_in_local_cloud(edge_settings(), argument)
-    print_json(summary) if as_json else _print_summary(summary)
+    local_run = run_in_local_cloud(edge_settings(), argument)
+    print_json(local_run.payload()) if as_json else _print_run(local_run)
 
 
 @local.command()
@@ -114,17 +132,15 @@ def apply(as_json: AsJson = False) -> None:
     sys.exit(code)
 
 
-def run_in_local_cloud(settings: Settings, argument: dict[str, Any]) -> dict[str, Any]:
+def run_in_local_cloud(settings: Settings, argument: dict[str, Any]) -> LocalRun:
     """Release the working tree to the emulator, migrate its database and run the pipeline.
 
     Args:
         settings: The user's settings; those of the emulator replace them.
         argument: Argument of the pipeline's `main`.
-
-    Returns:
-        The pipeline's summary with `release` and `database` (its name).
     """
     with local_cloud(settings) as cloud:
+        # what the user has set, such as EXPECTED_ROWS, without the password of the real database
         own_settings = settings.model_dump(include=settings.model_fields_set - {"db_password"})
         cloud_settings = load_settings(
             **own_settings | {name.lower(): value for name, value in cloud.variables.items()}
@@ -133,17 +149,18 @@ def run_in_local_cloud(settings: Settings, argument: dict[str, Any]) -> dict[str
             release = publish(cloud_settings, allow_dirty=True, say=say)
         with step("2/3 database"):
             if not argument.get("dry_run"):
-                _migrate(cloud_settings, release["version"])
+                _migrate(cloud_settings, release.version)
+            # never into the user's own database
             if not settings.db_host:
                 _load_sample(cloud)
         with step("3/3 pipeline"):
-            summary = run_pipeline(
+            pipeline = run_pipeline(
                 cloud_settings,
-                argument | {"version": release["version"]},
+                argument | {"version": release.version},
                 seconds_between=SECONDS_BETWEEN,
                 owns_cloud=True,
             )
-        return summary | {"release": release, "database": cloud.database.db_name}
+        return LocalRun(pipeline, release, cloud.database.db_name)
 
 
 def _migrate(settings: Settings, version: str) -> None:
@@ -175,6 +192,6 @@ def _load_sample(cloud: LocalCloud) -> None:
         )
 
 
-def _print_summary(summary: dict[str, Any]) -> None:
-    print_pipeline(summary)
-    print_pairs({"version": summary["release"]["version"], "database": summary["database"]})
+def _print_run(local_run: LocalRun) -> None:
+    print_pipeline(local_run.pipeline)
+    print_pairs({"version": local_run.release.version, "database": local_run.database})

@@ -5,6 +5,7 @@ the private network and prints its output.
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -68,7 +69,7 @@ def operator(
         error.document["output"] = output
         raise
     if as_json:
-        print_json(summary | {"output": output})
+        print_json(asdict(summary) | {"output": output})
 
 
 def print_line(line: Line) -> None:

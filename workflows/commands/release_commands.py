@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from cli.terminal import print_json, print_pairs, print_table, say
 from workflows.commands.app import app
 from workflows.releases import prune as pruning
 from workflows.releases import release as releases
+from workflows.releases import released_versions
 from workflows.releases.release_batches import support_warnings
 from workflows.releases.release_content import ReleaseContent, build_content
 from workflows.spec.release_paths import MANIFEST
@@ -47,12 +49,12 @@ def release(
             say(warning)
         print_json(summary) if as_json else _print_plan(summary)
         return
-    summary = releases.publish(settings, allow_dirty=allow_dirty, say=say)
-    (
-        print_json(summary)
-        if as_json
-        else print_pairs(summary | {"uploaded": len(summary["uploaded"])})
-    )
+    published = releases.publish(settings, allow_dirty=allow_dirty, say=say)
+    values = asdict(published)
+    if as_json:
+        print_json(values)
+    else:
+        print_pairs(values | {"uploaded": len(published.uploaded)})
 
 
 @app.command()
@@ -64,18 +66,18 @@ def versions(
 
     Example: python -m workflows versions
     """
-    entries = releases.versions(edge_settings(), newest)
+    entries = released_versions.versions(edge_settings(), newest)
     if as_json:
-        print_json(entries)
+        print_json([asdict(entry) for entry in entries])
         return
     rows = [
         [
-            entry["version"],
-            entry["released"],
-            entry["files"],
-            entry["bytes"] / 1e6,
-            entry["latest"],
-            "; ".join(entry["faults"]) or "yes",
+            entry.version,
+            entry.released,
+            entry.files,
+            entry.bytes / 1e6,
+            entry.latest,
+            "; ".join(entry.faults) or "yes",
         ]
         for entry in entries
     ]
@@ -97,7 +99,7 @@ def rollback(
 
     Example: python -m workflows rollback 1f0e7c9b2a6d4e8f3c5a7b9d1e2f4a6c8b0d2e4f
     """
-    summary = releases.rollback(edge_settings(), version, dry_run=dry_run)
+    summary = asdict(releases.rollback(edge_settings(), version, dry_run=dry_run))
     print_json(summary) if as_json else print_pairs(summary)
 
 
@@ -113,19 +115,20 @@ def prune(
 
     Example: python -m workflows prune --keep 10 --dry-run
     """
-    summary = pruning.prune(edge_settings(), keep, dry_run=dry_run, say=say)
+    pruned = pruning.prune(edge_settings(), keep, dry_run=dry_run, say=say)
     if as_json:
-        print_json(summary | {"dry_run": dry_run})
+        print_json(pruned.payload())
         return
+    fate = "would be deleted" if dry_run else "deleted"
     rows = [
         [
-            entry["version"],
-            entry["released"],
-            entry["files"],
-            entry["bytes"] / 1e6,
-            entry["kept"] or ("deleted" if entry["deleted"] else "would be deleted"),
+            candidate.version,
+            candidate.released,
+            len(candidate.files),
+            candidate.bytes / 1e6,
+            candidate.kept or fate,
         ]
-        for entry in summary["releases"]
+        for candidate in pruned.candidates
     ]
     print_table(["version", "released", "files", "MB", "it is"], rows)
 
@@ -137,13 +140,16 @@ def planned_release(content: ReleaseContent) -> dict[str, Any]:
         `{"version", "commit", "bucket", "bytes", "platform", "platform_reason", "files": [{"name",
         "bytes", "sha256"}]}`.
     """
+    # in the order of the upload
     files = {**content.files, MANIFEST: content.manifest_bytes()}
+    default = content.default_platform()
     return {
         "version": content.release.version,
         "commit": content.commit,
         "bucket": content.release.bucket,
         "bytes": sum(map(len, files.values())),
-        **content.platform(),
+        "platform": default.platform,
+        "platform_reason": default.reason,
         "files": [
             {
                 "name": name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
@@ -16,7 +17,12 @@ from common.jobs import job_names
 from config_spark import Settings
 from workflows.batches.batch_monitor import actual_cost_or_none, last_lines, record_cost_if_possible
 from workflows.clients.dataproc import Batches
-from workflows.clients.executions import ExecutionNotSucceeded, Executions, wait_for_execution
+from workflows.clients.executions import (
+    ExecutionNotSucceeded,
+    Executions,
+    ExecutionSummary,
+    wait_for_execution,
+)
 from workflows.clients.interrupts import wait_or_offer_cancel
 from workflows.commands.app import app
 from workflows.commands.options import FullRefresh, OnPlatform, Version
@@ -56,7 +62,7 @@ def run(
         dry_run=dry_run,
     )
     summary = run_pipeline(settings, argument, wait=wait)
-    print_json(summary) if as_json else print_pipeline(summary)
+    print_json(asdict(summary)) if as_json else print_pipeline(summary)
 
 
 def pipeline_argument(
@@ -122,7 +128,7 @@ def run_pipeline(
     wait: bool = True,
     seconds_between: float = 10.0,
     owns_cloud: bool = False,
-) -> dict[str, Any]:
+) -> ExecutionSummary:
     """Start an execution, wait for it, and record what its batches cost.
 
     Args:
@@ -131,9 +137,6 @@ def run_pipeline(
         wait: False returns as soon as the execution runs.
         seconds_between: Polling interval.
         owns_cloud: The cloud is emulated in this process, and Ctrl-C ends it without a question.
-
-    Returns:
-        `{"execution", "state", "seconds", "result"}`.
 
     Raises:
         BatchFailed: The workflow raised an error.
@@ -146,9 +149,9 @@ def run_pipeline(
     name = started["name"].rpartition("/")[2]
     say(f"execution {name} of {settings.workflow_name}")
     if not wait:
-        return {"execution": name, "state": started["state"], "seconds": 0.0, "result": None}
+        return ExecutionSummary(name, started["state"], seconds=0.0)
 
-    def wait_until_ended() -> dict[str, Any]:
+    def wait_until_ended() -> ExecutionSummary:
         return wait_for_execution(executions, started["name"], say, seconds_between)
 
     cancel_command = (
@@ -164,16 +167,17 @@ def run_pipeline(
         )
     except ExecutionNotSucceeded as error:
         error.document["driver_output"] = _output_of_failed_job(
-            settings, error.document["raised"], started["createTime"]
+            settings, error.raised, started["createTime"]
         )
         raise
-    _record_costs(settings, summary["result"]["steps"])
+    _record_costs(settings, summary.result["steps"])
     return summary
 
 
 def _record_costs(settings: Settings, steps: list[dict[str, Any]]) -> None:
     """Add the cost to each step of an execution, and record it in the ledger."""
     parent = f"projects/{settings.project_id}/locations/{settings.region}"
+    # the workflow reads the usage when it polls, so the batch is not read again
     for step in steps:
         usage = {"approximateUsage": step["usage"] or {}}
         batch = {"name": f"{parent}/batches/{step['batch']}", "runtimeInfo": usage}
@@ -206,11 +210,11 @@ def _output_of_container(settings: Settings, job: str, since: str) -> list[str]:
         return []
 
 
-def print_pipeline(summary: dict[str, Any]) -> None:
+def print_pipeline(summary: ExecutionSummary) -> None:
     """Print the steps of an execution as a table."""
-    steps = (summary["result"] or {}).get("steps", [])
+    steps = (summary.result or {}).get("steps", [])
     print_entries(
         ["job", "platform", "batch", "state", "seconds", "cost_usd"],
         steps,
-        title=f"execution {summary['execution']}: {summary['state']}",
+        title=f"execution {summary.execution}: {summary.state}",
     )

@@ -14,6 +14,7 @@ from workflows.costs.cost import REGION_OF_THE_PAGE
 
 
 def _input(source: str, default: Any) -> Any:
+    """Return a field with the source of its default, which `cost --pools` prints with it."""
     return field(default=default, metadata={"source": source})
 
 
@@ -75,6 +76,7 @@ def inputs_of(settings: Settings, pools: int) -> tuple[BillInputs, dict[str, str
         "max_executors": ("MAX_EXECUTORS", settings.max_executors),
         **({"region": ("REGION", settings.region)} if settings.region else {}),
     }
+    # without REGION the pricing page's region stays
     values = {name: value for name, (_, value) in sourced_values.items()}
     inputs = BillInputs(**values)  # type: ignore[arg-type]
     return inputs, dict(SOURCES) | {name: source for name, (source, _) in sourced_values.items()}

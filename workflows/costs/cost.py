@@ -60,6 +60,7 @@ def actual_cost(batch: Mapping[str, Any], *, region: str | None = None) -> Cost 
     Raises:
         ConfigurationError: The region has no price.
     """
+    # int64 fields are text in the REST API's JSON
     usage = batch.get("runtimeInfo", {}).get("approximateUsage", {})
     if "milliDcuSeconds" not in usage:
         return None
@@ -87,6 +88,7 @@ def estimate(batch: Mapping[str, Any], seconds: float, *, region: str | None = N
     dcu = _dcu(properties, "driver", serverless) + executors * _dcu(
         properties, "executor", serverless
     )
+    # the service bills the disk of each machine as shuffle storage
     disk_gb = _disk_gb(properties, "driver") + executors * _disk_gb(properties, "executor")
     billed = max(seconds, serverless["least_seconds"])
     return _priced(dcu * billed, disk_gb * billed, region or region_of(batch))
@@ -105,6 +107,7 @@ def cloud_run_usd(vcpu: float, gib: float, seconds: float, *, region: str) -> fl
     """Return the USD of one run of a Cloud Run job."""
     rates = prices()["cloud_run"]
     billed = max(seconds, rates["least_seconds"])
+    # regions of tier 2 are dearer by one factor for CPU and memory
     factor = 1.0 if region in rates["tier_1"] else rates["tier_2_factor"]
     return float(factor * billed * (vcpu * rates["vcpu_second"] + gib * rates["gib_second"]))
 

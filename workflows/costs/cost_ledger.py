@@ -138,6 +138,7 @@ def _daily_runs_query(job: str, platform: PlatformName) -> Select[Any]:
 
 
 def _past_run(job: str, platform: PlatformName, row: dict[str, Any]) -> PastRun:
+    # null if the JSON of the row has no such key
     counted = {"rows": row["rows"] or 0, "refits": row["refits"] or 0}
     return PastRun(job=job, platform=platform, **row | counted)
 

@@ -109,6 +109,7 @@ def _metrics_seconds(rows: int, cores: int, inputs: BillInputs) -> float:
 
 
 def _forecast_seconds(inputs: BillInputs) -> float:
+    # one daily run in `refit_days` fits a model, the others use it
     refits = 1 / inputs.refit_days
     return inputs.pools * (
         refits * inputs.refit_seconds_per_pool + (1 - refits) * inputs.forecast_seconds_per_pool

@@ -41,6 +41,7 @@ class DatabaseCost:
 
     @property
     def usd(self) -> float:
+        """Return the USD of instance, disk and backups."""
         return self.instance_usd + self.disk_usd + self.backup_usd
 
 

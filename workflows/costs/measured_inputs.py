@@ -20,8 +20,8 @@ Figures = list[tuple[PastRun, float]]
 
 
 @dataclass(frozen=True)
-class KnownInputs:
-    """Inputs and their origin.
+class BillBasis:
+    """Inputs of a bill and their origin.
 
     Attributes:
         inputs: The inputs.
@@ -36,7 +36,7 @@ class KnownInputs:
 
 def with_measured(
     inputs: BillInputs, sources: Mapping[str, str], runs: Sequence[PastRun]
-) -> KnownInputs:
+) -> BillBasis:
     """Replace inputs by medians of past runs.
 
     Args:
@@ -80,7 +80,7 @@ def with_measured(
     if shorter:
         sources_by_name["cold_seconds"] = f"measured: the shortest of {_describe(shorter)}"
         measured_from["cold_seconds"] = tuple(run.batch_id for run in shorter)
-    return KnownInputs(replace(cold_inputs, **medians), sources_by_name, measured_from)
+    return BillBasis(replace(cold_inputs, **medians), sources_by_name, measured_from)
 
 
 def _days_read(run: PastRun, inputs: BillInputs) -> float:

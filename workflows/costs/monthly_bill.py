@@ -11,7 +11,7 @@ from workflows.costs.bill_inputs import SOURCES, BillInputs
 from workflows.costs.cost import prices
 from workflows.costs.daily_cost import MODELLED_JOBS, DailyJobCost, daily_job_cost
 from workflows.costs.database_cost import DatabaseCost, database_cost
-from workflows.costs.measured_inputs import KnownInputs
+from workflows.costs.measured_inputs import BillBasis
 from workflows.spec.platform_choice import (
     CLOUD_RUN,
     CLOUD_RUN_ROWS,
@@ -36,6 +36,7 @@ class PlatformBill:
 
     @property
     def usd(self) -> float:
+        """Return the USD of jobs and database."""
         return self.jobs_usd + self.database_usd
 
 
@@ -43,7 +44,7 @@ class PlatformBill:
 class MonthlyBill:
     """Bills of all platforms; `choice` is PLATFORM=auto's for a daily run of this size."""
 
-    known: KnownInputs
+    basis: BillBasis
     platforms: tuple[PlatformBill, ...]
     database: DatabaseCost
     choice: PlatformChoice
@@ -59,7 +60,7 @@ class MonthlyBill:
 
     def document(self) -> dict[str, Any]:
         """Return the `--json` payload: results, inputs with sources, prices."""
-        inputs = self.known.inputs
+        inputs = self.basis.inputs
         rates = prices()
         serverless = {
             name: value for name, value in rates["serverless"].items() if name != "regions"
@@ -71,9 +72,9 @@ class MonthlyBill:
             "platform": self.choice.platform,
             "platform_reason": self.choice.reason,
             "inputs": asdict(inputs),
-            "sources": dict(self.known.sources),
+            "sources": dict(self.basis.sources),
             "measured_from": {
-                name: list(batches) for name, batches in self.known.measured_from.items()
+                name: list(batches) for name, batches in self.basis.measured_from.items()
             },
             "prices": {
                 "read_on": rates["read_on"],
@@ -87,20 +88,20 @@ class MonthlyBill:
 
 def modelled_bill(inputs: BillInputs) -> MonthlyBill:
     """Return the bill by the model, without past runs."""
-    return monthly_bill(KnownInputs(inputs, SOURCES, {}))
+    return monthly_bill(BillBasis(inputs, SOURCES, {}))
 
 
-def monthly_bill(known: KnownInputs) -> MonthlyBill:
+def monthly_bill(basis: BillBasis) -> MonthlyBill:
     """Return the bill.
 
     Raises:
         ConfigurationError: A region or tier has no price, or no machine holds the rows of a
             forecast.
     """
-    database = database_cost(known.inputs)
-    bills = tuple(_bill(platform, known.inputs, database) for platform in PLATFORMS)
+    database = database_cost(basis.inputs)
+    bills = tuple(_bill(platform, basis.inputs, database) for platform in PLATFORMS)
     rows = _largest(bills[0].jobs)
-    return MonthlyBill(known, bills, database, choice_for(rows, known.inputs.engine))
+    return MonthlyBill(basis, bills, database, choice_for(rows, basis.inputs.engine))
 
 
 def _bill(platform: PlatformName, inputs: BillInputs, database: DatabaseCost) -> PlatformBill:
@@ -111,6 +112,7 @@ def _bill(platform: PlatformName, inputs: BillInputs, database: DatabaseCost) ->
             f"{_largest(jobs):,} rows by {inputs.engine} are beyond what was measured:"
             f" {CLOUD_RUN_ROWS:,} by {MEASURED_ENGINE} in {CONTAINER_GIB} GiB"
         )
+    # `nights` is a key of the `--json` payload: the daily runs of a month
     usd = inputs.nights * sum(job.usd for job in jobs)
     return PlatformBill(platform, jobs, usd, database.usd, caution)
 

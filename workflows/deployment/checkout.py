@@ -70,6 +70,7 @@ def require_commit_in_checkout(context: Context, commit: str) -> None:
         raise DeploymentFailed(
             f"COMMIT_SHA={commit}, but the checkout is at {tree.commit}; {FROM_TRIGGER}"
         )
+    # a step that wrote into the checkout would make another version than the commit's
     if tree.changes:
         changes = ", ".join(line.strip() for line in tree.changes[:SHOWN_CHANGES])
         more = (

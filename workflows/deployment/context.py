@@ -95,6 +95,7 @@ class Context:
                 list(command),
                 cwd=self.root,
                 env=dict(self.variables),
+                # a prompt of gcloud or docker would wait for ever
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

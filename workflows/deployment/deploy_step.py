@@ -44,10 +44,12 @@ class Project:
     def image_of(self, job: str) -> str:
         """Return the image of a Cloud Run job."""
         job_spec = self._describe("run", "jobs", "describe", job, f"--region={self.region}")
+        # gcloud shows a job in the form of the API v1
         template = job_spec["spec"]["template"]["spec"]["template"]
         return str(template["spec"]["containers"][0]["image"])
 
     def set_image(self, job: str, image: str) -> None:
+        """Give a Cloud Run job an image; its other fields stay."""
         arguments = ["run", "jobs", "update", job, f"--image={image}", f"--region={self.region}"]
         self._gcloud(*arguments)
 
@@ -88,6 +90,7 @@ def deploy(context: Context) -> None:
     """
     project = project_of(context)
     image = provided_image(context, CLOUD_RUN)
+    # a deployment of the same source would make another revision
     if project.workflow()["sourceContents"] == source_of(context):
         say(f"{project.workflow_name}: source is up to date")
     else:

@@ -33,6 +33,7 @@ def release(context: Context) -> None:
         cwd=context.root,
         env={**context.variables, **variables},
         stdin=subprocess.DEVNULL,
+        # only its result: progress and errors go to the build's log
         stdout=subprocess.PIPE,
         text=True,
         check=False,

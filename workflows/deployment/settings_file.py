@@ -98,6 +98,7 @@ def parse_settings(text: str, uri: str) -> dict[str, str]:
                 " the line, replace that secret, and set DB_PASSWORD_SECRET to its name in Secret"
                 " Manager"
             )
+        # which of two values counts would depend on the reader
         if name in settings:
             raise DeploymentFailed(f"{uri}, line {number} has {name} a second time; {APPLY}")
         quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"

@@ -42,6 +42,7 @@ def _release_faults(context: Context) -> Iterator[str]:
     latest = json.loads(_object(context, bucket, LATEST))
     if latest["version"] != version:
         yield f"{LATEST} names {latest['version']}, but this build released {version}"
+        # its manifest is of another commit
         return
     manifest = _object(context, bucket, object_name(version, MANIFEST))
     yield from manifest_faults(latest, manifest, required_commit(context))

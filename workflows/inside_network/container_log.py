@@ -69,12 +69,15 @@ class ContainerLog:
         """Return the lines since the last call."""
         lines = []
         for entry in self._entries():
+            # time and id identify an entry of a log
+            # (https://cloud.google.com/logging/docs/reference/v2/rest/v2/LogEntry)
             key = f"{entry['logName']} {entry['timestamp']} {entry['insertId']}"
             text = _text(entry)
             if key in self._seen or text is None:
                 continue
             self._seen.add(key)
             self._newest = max(self._newest, datetime.fromisoformat(entry["timestamp"]))
+            # the name is URL-encoded
             is_output = str(entry["logName"]).endswith(STDOUT)
             lines += [Line(line, is_output) for line in text.splitlines() or [""]]
         return lines
@@ -89,7 +92,7 @@ class ContainerLog:
         }
         entries: list[Document] = []
         while True:
-            page = self._service.ask("POST", "entries:list", request)
+            page = self._service.request("POST", "entries:list", request)
             entries += page.get("entries", [])
             if not page.get("nextPageToken"):
                 return entries

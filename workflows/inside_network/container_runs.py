@@ -7,7 +7,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 from cli.terminal import say
 from common.errors import BatchFailed, CloudRefused, CloudUnavailable
@@ -27,6 +29,7 @@ its first line has arrived.
 """
 
 SAY_SECONDS = 60.0
+"""Interval between progress lines of an execution that writes nothing."""
 
 RELEASE = re.compile(r"\w+ of version (\S+)")
 """First line of container/cloud_run_entry.py."""
@@ -39,22 +42,47 @@ NO_RELEASE = (
 OnLine = Callable[[Line], object]
 
 
+@dataclass(frozen=True)
+class ContainerSummary:
+    """An ended execution as the commands show it; `--json` prints the fields in this order.
+
+    Attributes:
+        execution: Short name of the execution.
+        job: Short name of the job.
+        arguments: Arguments of the container.
+        version: Release that the log names; None without such a line.
+        state: SUCCEEDED, FAILED or CANCELLED.
+        exit_code: Exit code of the container; None if the service does not show it.
+        seconds: Duration of the wait for its end.
+        console: Address of its log in the Cloud console.
+    """
+
+    execution: str
+    job: str
+    arguments: list[str]
+    version: str | None
+    state: str
+    exit_code: int | None
+    seconds: float
+    console: str
+
+
 class ContainerFailed(BatchFailed):
     """An execution that failed or was cancelled.
 
     Attributes:
-        document: Its summary.
+        document: `--json` payload: its summary.
         exit_code: The container's exit code; 1 if unknown.
     """
 
-    def __init__(self, summary: Document, reason: str) -> None:
-        code = summary["exit_code"]
-        self.document = summary
+    def __init__(self, summary: ContainerSummary, reason: str) -> None:
+        code = summary.exit_code
+        self.document: dict[str, Any] = asdict(summary)
         self.exit_code = code or 1
         super().__init__(
-            f"execution {summary['execution']} ended {summary['state']}"
+            f"execution {summary.execution} ended {summary.state}"
             f"{f' with exit code {code}' if code else ''}{f': {reason}' if reason else ''}. Its"
-            f" log: {summary['console']}"
+            f" log: {summary.console}"
         )
 
 
@@ -76,7 +104,7 @@ def run_container(
     *,
     seconds_between: float | None = None,
     owns_cloud: bool = False,
-) -> Document:
+) -> ContainerSummary:
     """Start an execution, pass on its log, and wait for its end.
 
     Args:
@@ -86,10 +114,6 @@ def run_container(
         on_line: Receives each line of the log.
         seconds_between: Polling interval; default: POLL_SECONDS.
         owns_cloud: The cloud is emulated in this process; Ctrl-C ends it without a question.
-
-    Returns:
-        execution, job, arguments, version (the one in the log, else None), state, exit_code,
-        seconds, console.
 
     Raises:
         ContainerFailed: The execution failed or was cancelled.
@@ -101,33 +125,31 @@ def run_container(
     name = str(execution["name"])
     execution_id = name.rpartition("/")[2]
     say(f"execution {execution_id}")
-    printer = _LogPrinter(
-        ContainerLog(settings, job, execution["createTime"], execution_id), on_line
-    )
+    log = ContainerLog(settings, job, execution["createTime"], execution_id)
+    printer = _LogPrinter(log, on_line)
 
     def wait() -> Document:
         return _until_ended(executions, printer, name, seconds_between or POLL_SECONDS)
 
     started = time.monotonic()
     cancel_command = f"gcloud run jobs executions cancel {execution_id} --region {settings.region}"
+    cancel = partial(executions.cancel, name)
     ended = (
         wait()
         if owns_cloud
-        else wait_or_offer_cancel(
-            wait, partial(executions.cancel, name), f"execution {execution_id}", cancel_command
-        )
+        else wait_or_offer_cancel(wait, cancel, f"execution {execution_id}", cancel_command)
     )
     state = execution_state(ended)
-    summary = {
-        "execution": execution_id,
-        "job": job,
-        "arguments": ended["template"]["containers"][0].get("args", []),
-        "version": printer.version,
-        "state": state,
-        "exit_code": 0 if state == "SUCCEEDED" else executions.exit_code(name),
-        "seconds": round(time.monotonic() - started, 1),
-        "console": ended.get("logUri", ""),
-    }
+    summary = ContainerSummary(
+        execution=execution_id,
+        job=job,
+        arguments=ended["template"]["containers"][0].get("args", []),
+        version=printer.version,
+        state=state,
+        exit_code=0 if state == "SUCCEEDED" else executions.exit_code(name),
+        seconds=round(time.monotonic() - started, 1),
+        console=ended.get("logUri", ""),
+    )
     if state != "SUCCEEDED":
         raise ContainerFailed(summary, end_message(ended))
     if printer.version is None:
@@ -149,6 +171,7 @@ def _until_ended(
             reported = time.monotonic()
             say(f"{name.rpartition('/')[2]} has run for {reported - started:.0f} s")
         time.sleep(seconds_between)
+    # entries arrive after the container has ended
     quiet_polls = 0
     while (quiet_polls := 0 if printer.new_lines() else quiet_polls + 1) < printer.polls_to_end:
         time.sleep(seconds_between)
@@ -179,6 +202,7 @@ class _LogPrinter:
             return False
         for line in lines:
             match = RELEASE.fullmatch(line.text)
+            # the first line of this form; the command's own output may have another
             self.version = self.version or (match[1] if match else None)
             self._on_line(line)
         return bool(lines)

@@ -43,7 +43,7 @@ class JobExecutions:
             arguments: Replace the arguments of the job's container; None keeps them.
         """
         try:
-            operation = self._service.ask("POST", f"{self._job}:run", run_request(arguments))
+            operation = self._service.request("POST", f"{self._job}:run", run_request(arguments))
         except CloudRefused as error:
             if isinstance(error.__cause__, exceptions.NotFound):
                 raise CloudRefused(
@@ -51,25 +51,27 @@ class JobExecutions:
                     " apply terraform/, which creates it"
                 ) from error
             raise
+        # the operation ends with the execution; its metadata is the execution
         execution: Document = operation["metadata"]
         return execution
 
     def get(self, name: str) -> Document:
         """Return an execution by its full name, `projects/../executions/ID`."""
-        return self._service.ask("GET", name)
+        return self._service.request("GET", name)
 
     def cancel(self, name: str) -> Document:
         """Request the end of an execution."""
-        return self._service.ask("POST", f"{name}:cancel", {})
+        return self._service.request("POST", f"{name}:cancel", {})
 
     def exit_code(self, name: str) -> int | None:
         """Return the container's exit code after the end; None if the service does not show it."""
         try:
-            tasks = self._service.ask("GET", f"{name}/tasks").get("tasks", [])
+            tasks = self._service.request("GET", f"{name}/tasks").get("tasks", [])
         except CloudRefused:
             # reading tasks is a separate permission
             return None
         result: dict[str, Any] = tasks[0].get("lastAttemptResult", {}) if tasks else {}
+        # zeros are omitted in protobuf's JSON
         signal = int(result.get("termSignal", 0))
         return int(result.get("exitCode", 0)) or (SIGNAL + signal if signal else None)
 
@@ -88,6 +90,7 @@ def run_request(arguments: Sequence[str] | None) -> Document:
     """Build the body of `jobs.run`, with the caller's name for the ledger's record of decisions."""
     if arguments is None:
         return {}
+    # without this machine's name: the container adds its own
     name = current_user().partition("@")[0]
     container = {"args": list(arguments), "env": [{"name": USER_VARIABLE, "value": name}]}
     return {"overrides": {"containerOverrides": [container]}}

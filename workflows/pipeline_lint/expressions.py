@@ -23,6 +23,7 @@ TOKEN = re.compile(
 )
 CONSTANTS = {"true": True, "false": False, "null": None}
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=", "in")
+# a higher number binds closer
 BINDING = {
     "or": 1,
     "and": 2,
@@ -36,16 +37,22 @@ ESCAPES = {"n": "\n", "t": "\t"}
 
 @dataclass(frozen=True)
 class Literal:
+    """A constant: number, text, true, false or null."""
+
     value: Any
 
 
 @dataclass(frozen=True)
 class ListOf:
+    """A list of expressions, `[a, b]`."""
+
     items: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
 class Name:
+    """A variable."""
+
     name: str
 
 
@@ -59,18 +66,24 @@ class Member:
 
 @dataclass(frozen=True)
 class Call:
+    """A call of a function of the standard library, by its dotted name."""
+
     function: str
     arguments: tuple[Node, ...]
 
 
 @dataclass(frozen=True)
 class Unary:
+    """`-a` or `not a`."""
+
     sign: str
     operand: Node
 
 
 @dataclass(frozen=True)
 class Binary:
+    """An operator between two operands."""
+
     sign: str
     left: Node
     right: Node
@@ -81,6 +94,8 @@ Node = Literal | ListOf | Name | Member | Call | Unary | Binary
 
 @dataclass(frozen=True)
 class Token:
+    """A part of the text; `kind` is number, text, name, sign or end."""
+
     kind: str
     text: str
 
@@ -147,6 +162,7 @@ class _Parser:
 
     def expect(self, sign: str) -> None:
         token = self.next()
+        # a text such as ")" is no sign
         if token.text != sign or token.kind == "text":
             raise self.wrong(f"{sign!r} is missing before {token.text or 'the end'!r}")
 
@@ -168,6 +184,7 @@ class _Parser:
         left = self.prefix()
         while (sign := self.operator()) and BINDING[sign] > least:
             self.next()
+            # operators of one level group from the left
             right = self.expression(BINDING[sign])
             if sign in COMPARISONS and self.operator() in COMPARISONS:
                 raise self.wrong("comparisons don't chain; use `and`")

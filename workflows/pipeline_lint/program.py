@@ -7,8 +7,7 @@ Syntax: https://cloud.google.com/workflows/docs/reference/syntax
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
@@ -23,116 +22,33 @@ from workflows.pipeline_lint.expressions import (
     parse_expression,
 )
 from workflows.pipeline_lint.source import SourceMap, load_source
+from workflows.pipeline_lint.steps import (
+    REQUIRED,
+    Assign,
+    Block,
+    Branch,
+    CallStep,
+    Expression,
+    For,
+    Program,
+    Raise,
+    Retry,
+    Return,
+    Step,
+    Steps,
+    Subworkflow,
+    Switch,
+    Template,
+    Try,
+)
 
 VARIABLE = re.compile(r"[A-Za-z_]\w*")
-JUMPS = ("end", "break", "continue")
 KINDS = ("assign", "call", "switch", "for", "try", "raise", "return", "steps")
 MORE_KEYS = {"call": {"args", "result"}, "try": {"retry", "except"}}
 WITHOUT_NEXT = ("raise", "return", "try", "for")
 """Kinds of steps without `next`. Google allows it for some, but the emulators disagree on when it
 applies.
 """
-
-
-@dataclass(frozen=True)
-class Expression:
-    """A value that is computed when its step runs."""
-
-    node: Node
-    text: str
-
-
-Template = Any
-"""A literal, an `Expression`, or a list or map of templates."""
-
-
-@dataclass(frozen=True)
-class Assign:
-    pairs: tuple[tuple[Node, Template], ...]
-
-
-@dataclass(frozen=True)
-class CallStep:
-    function: str
-    arguments: Mapping[str, Template]
-    result: str | None
-
-
-@dataclass(frozen=True)
-class Branch:
-    condition: Template
-    step: Step
-
-
-@dataclass(frozen=True)
-class Switch:
-    branches: tuple[Branch, ...]
-
-
-@dataclass(frozen=True)
-class For:
-    value: str
-    index: str | None
-    items: Template
-    is_range: bool
-    steps: Steps
-
-
-@dataclass(frozen=True)
-class Retry:
-    predicate: str
-    max_retries: Template
-    backoff: Mapping[str, Template]
-
-
-@dataclass(frozen=True)
-class Try:
-    steps: Steps
-    retry: Retry | None
-    error: str | None
-    otherwise: Steps
-
-
-@dataclass(frozen=True)
-class Raise:
-    value: Template
-
-
-@dataclass(frozen=True)
-class Return:
-    value: Template
-
-
-@dataclass(frozen=True)
-class Block:
-    steps: Steps
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step. Without an action it only jumps."""
-
-    name: str
-    line: int
-    action: Assign | CallStep | Switch | For | Try | Raise | Return | Block | None
-    next: str | None
-
-
-Steps = tuple[Step, ...]
-
-
-@dataclass(frozen=True)
-class Subworkflow:
-    """Parameters with their defaults (`REQUIRED` for none), and steps."""
-
-    name: str
-    line: int
-    parameters: Mapping[str, Any]
-    steps: Steps
-
-
-REQUIRED = object()
-Program = Mapping[str, Subworkflow]
 
 
 @lru_cache(maxsize=8)
@@ -226,6 +142,7 @@ def _steps(value: Any, line: int, outer: tuple[str, ...], *, loop: bool = False)
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise source_error(line, f"two steps are named {', '.join(repeated)}")
+    # only `break` leads out of a loop
     reachable = (*(() if loop else outer), *names, *(("break", "continue") if loop else ()))
     return tuple(_step(name, item[name], item.line, reachable) for name, item in items)
 

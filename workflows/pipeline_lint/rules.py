@@ -25,6 +25,7 @@ from workflows.pipeline_lint.walk import (
     steps_in,
 )
 
+# bytes, characters and numbers, by the page of limits
 LARGEST_SOURCE = 128 * 1024
 LONGEST_EXPRESSION = 400
 MOST_ASSIGNMENTS = MOST_CONDITIONS = 50
@@ -50,6 +51,7 @@ def check_source(source: str) -> list[str]:
         faults.append(f"line 1: the source has {size} bytes; Google takes {LARGEST_SOURCE}")
     workflow, broken = read_source(source)
     if broken or workflow is None:
+        # the rules need a readable source
         return faults + broken
     for rule in RULES:
         faults += rule(workflow)
@@ -97,7 +99,7 @@ def _whole_values(workflow: SourceMap) -> Iterator[str]:
             yield step.fault(str(error))
 
 
-def _known_functions(workflow: SourceMap) -> Iterator[str]:
+def _allowed_functions(workflow: SourceMap) -> Iterator[str]:
     for step, _, node in _expressions(workflow):
         for call in (part for part in parts(node) if isinstance(part, Call)):
             if call.function.startswith(WAITING):
@@ -112,7 +114,7 @@ def _known_functions(workflow: SourceMap) -> Iterator[str]:
                 )
 
 
-def _known_calls(workflow: SourceMap) -> Iterator[str]:
+def _allowed_calls(workflow: SourceMap) -> Iterator[str]:
     for step in steps_in(workflow):
         name = step.body.get("call")
         if name is None or name in CALLS:
@@ -151,6 +153,7 @@ def _requests_with_token(workflow: SourceMap) -> Iterator[str]:
         arguments = as_map(step.body.get("args"))
         if as_map(arguments.get("auth")).get("type") != "OAuth2":
             yield step.fault("a request to Google without `auth: {type: OAuth2}` is answered 401")
+        # https://cloud.google.com/dataproc-serverless/docs/reference/rest/v1/projects.locations.batches/create
         if {"batchId", "requestId"} & set(as_map(arguments.get("body"))):
             yield step.fault(
                 "batchId and requestId belong into the query: the body is the batch alone"
@@ -218,8 +221,8 @@ def _used(workflow: SourceMap) -> Iterator[str]:
 
 RULES: tuple[Callable[[SourceMap], Iterator[str]], ...] = (
     _whole_values,
-    _known_functions,
-    _known_calls,
+    _allowed_functions,
+    _allowed_calls,
     _requests_with_token,
     _jumps,
     _limits,

@@ -59,6 +59,7 @@ def read_source(source: str) -> tuple[SourceMap | None, list[str]]:
         for event in yaml.parse(source, Loader=LOADER):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 reader.fault(event, "anchors and aliases are not used in a workflow")
+        # nodes keep lines and the tag of plain words, which values would not
         root = yaml.compose(source, Loader=LOADER)
     except yaml.MarkedYAMLError as error:
         line = (error.problem_mark.line if error.problem_mark else 0) + 1

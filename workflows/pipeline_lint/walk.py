@@ -32,9 +32,10 @@ class StepContext:
             *_strings_at(as_map(self.body.get("for")), "value", "index"),
             *_strings_at(as_map(self.body.get("except")), "as"),
         )
-        return frozenset({*_made_here(self.body), *inner})
+        return frozenset({*_assigned_here(self.body), *inner})
 
     def fault(self, message: str) -> str:
+        """Return a message about the step, with its line and name."""
         return f"line {self.line}: step {self.name} of {self.subworkflow}: {message}"
 
 
@@ -61,10 +62,9 @@ def steps_in(workflow: SourceMap) -> Iterator[StepContext]:
             for parameter in as_list(body.get("params")):
                 # a parameter with a default is a map of its name
                 parameters += parameter if isinstance(parameter, dict) else [parameter]
-            seen = frozenset({*parameters, *_made(body.get("steps"))})
-            yield from _steps(
-                body.get("steps"), StepContext(name, "", body.line, body, frozenset(), False, seen)
-            )
+            variables = frozenset({*parameters, *_assigned_in(body.get("steps"))})
+            subworkflow = StepContext(name, "", body.line, body, frozenset(), False, variables)
+            yield from _steps(body.get("steps"), subworkflow)
 
 
 def expression_texts(workflow: SourceMap) -> Iterator[tuple[StepContext, ExpressionText]]:
@@ -97,6 +97,7 @@ def _steps(
     for item in as_list(steps):
         if isinstance(item, SourceMap):
             items += [(name, item.line, body) for name, body in item.items()]
+    # `next` leads to a step of the same list or of an enclosing one
     reachable = frozenset(name for name, _, _ in items) | (
         frozenset() if loop else around.reachable
     )
@@ -128,19 +129,15 @@ def _inside(step: StepContext) -> Iterator[StepContext]:
     if "steps" in body:
         yield from _steps(body["steps"], step)
     loop, handler = body.get("for"), body.get("except")
+    # variables of a loop and of an `except` end with it
     if isinstance(loop, SourceMap):
-        yield from _steps(
-            loop.get("steps"),
-            step,
-            loop=True,
-            scope=frozenset({*_strings_at(loop, "value", "index"), *_made(loop.get("steps"))}),
-        )
+        steps = loop.get("steps")
+        scope = frozenset({*_strings_at(loop, "value", "index"), *_assigned_in(steps)})
+        yield from _steps(steps, step, loop=True, scope=scope)
     if isinstance(handler, SourceMap):
-        yield from _steps(
-            handler.get("steps"),
-            step,
-            scope=frozenset({*_strings_at(handler, "as"), *_made(handler.get("steps"))}),
-        )
+        steps = handler.get("steps")
+        scope = frozenset({*_strings_at(handler, "as"), *_assigned_in(steps)})
+        yield from _steps(steps, step, scope=scope)
 
 
 def _part(step: StepContext, body: SourceMap) -> StepContext:
@@ -156,25 +153,25 @@ def _part(step: StepContext, body: SourceMap) -> StepContext:
     )
 
 
-def _made(steps: Any) -> Iterator[str]:
+def _assigned_in(steps: Any) -> Iterator[str]:
     """Return the variables that these steps assign in their own scope, without those of loops and
     `except`.
     """
     for item in as_list(steps):
         for body in item.values() if isinstance(item, SourceMap) else ():
             if isinstance(body, SourceMap):
-                yield from _made_by(body)
+                yield from _assigned_by(body)
 
 
-def _made_by(body: SourceMap) -> Iterator[str]:
-    yield from _made_here(body)
+def _assigned_by(body: SourceMap) -> Iterator[str]:
+    yield from _assigned_here(body)
     for part in (*as_list(body.get("switch")), body.get("try")):
         if isinstance(part, SourceMap):
-            yield from _made_by(part)
-    yield from _made(body.get("steps"))
+            yield from _assigned_by(part)
+    yield from _assigned_in(body.get("steps"))
 
 
-def _made_here(body: SourceMap) -> Iterator[str]:
+def _assigned_here(body: SourceMap) -> Iterator[str]:
     for pair in _pairs(body):
         yield from (target for target in pair if VARIABLE.fullmatch(target))
     yield from _strings_at(body, "result")

@@ -85,6 +85,7 @@ def _zip(files: Mapping[str, bytes]) -> bytes:
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, date_time=EPOCH)
             entry.create_system = UNIX
+            # the upper half is the Unix mode
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, files[name])
     return stream.getvalue()

@@ -88,6 +88,7 @@ class CodeBucket:
         self._retry = DEFAULT_RETRY.with_timeout(RETRY_SECONDS)
 
     def uri(self, name: str) -> str:
+        """Return the gs:// address of an object."""
         return f"gs://{self.name}/{name}"
 
     def listing(self, prefix: str) -> dict[str, ObjectInfo]:
@@ -111,6 +112,7 @@ class CodeBucket:
                 if NO_BUCKET in error.message:
                     raise
                 return None
+        # the download sets the generation that it has read
         return ObjectContent(content, int(blob.generation))
 
     def write(
@@ -176,6 +178,7 @@ class ProgressReader(io.BytesIO):
         self._next = time.monotonic() + SECONDS_BEFORE_PROGRESS
 
     def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes, as `io.BytesIO.read`."""
         if time.monotonic() > self._next:
             self._say(f"{self._title}: {self.tell() / 1e6:.1f} of {self._size / 1e6:.1f} MB")
             self._next = time.monotonic() + SECONDS_BEFORE_PROGRESS

@@ -29,6 +29,7 @@ def versions_in_use(settings: Settings) -> dict[str, str]:
         CloudUnavailable: Google cannot be reached.
     """
     executions, batches = Executions(settings), Batches(settings)
+    # executions first: a batch that one of them creates meanwhile is listed below
     active = executions.active()
     running = list(chain.from_iterable(batches.list(state=state) for state in NOT_ENDED))
     users = {

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from common.errors import ConfigurationError, ReleaseConflict
 from config_spark import Settings
 from workflows.releases.code_bucket import CodeBucket, ObjectInfo, Say
 from workflows.releases.in_use import versions_in_use
-from workflows.releases.release import (
-    Document,
+from workflows.releases.release import no_progress
+from workflows.releases.released_versions import (
     files_by_version,
     newest_first,
-    no_progress,
     released_at,
     version_in_latest,
 )
@@ -46,6 +46,39 @@ class Candidate:
     kept: str | None
 
 
+@dataclass(frozen=True)
+class Pruned:
+    """Result of a prune; `candidates` are all versions, newest first."""
+
+    bucket: str
+    candidates: tuple[Candidate, ...]
+    is_dry_run: bool
+
+    @property
+    def bytes(self) -> int:
+        """Return the size of the deleted versions; in a dry run of those to be deleted."""
+        return sum(candidate.bytes for candidate in self.candidates if candidate.kept is None)
+
+    def payload(self) -> dict[str, Any]:
+        """Return the `--json` payload."""
+        return {
+            "bucket": self.bucket,
+            "bytes": self.bytes,
+            "releases": [
+                {
+                    "version": candidate.version,
+                    "released": candidate.released,
+                    "files": len(candidate.files),
+                    "bytes": candidate.bytes,
+                    "kept": candidate.kept,
+                    "deleted": candidate.kept is None and not self.is_dry_run,
+                }
+                for candidate in self.candidates
+            ],
+            "dry_run": self.is_dry_run,
+        }
+
+
 def prune(
     settings: Settings,
     keep: int,
@@ -53,7 +86,7 @@ def prune(
     dry_run: bool = False,
     now: datetime | None = None,
     say: Say = no_progress,
-) -> Document:
+) -> Pruned:
     """Delete old releases.
 
     Args:
@@ -62,10 +95,6 @@ def prune(
         dry_run: Delete nothing.
         now: Replaces the clock; UTC.
         say: Receives progress lines.
-
-    Returns:
-        `bucket`, `bytes` (of the deleted versions) and `releases`, newest first: `version`,
-        `released`, `files`, `bytes`, `kept` (reason or None), `deleted`.
 
     Raises:
         ConfigurationError: A setting or latest.json is missing.
@@ -80,25 +109,11 @@ def prune(
     candidates = plan_prune(
         files, latest, keep, in_use=versions_in_use(settings), now=now or datetime.now(UTC)
     )
-    deleted = [candidate for candidate in candidates if candidate.kept is None]
-    for number, candidate in enumerate([] if dry_run else deleted, start=1):
+    unused = [candidate for candidate in candidates if candidate.kept is None]
+    for number, candidate in enumerate([] if dry_run else unused, start=1):
         _delete(bucket, candidate)
-        say(f"{number}/{len(deleted)} {candidate.version}")
-    return {
-        "bucket": bucket.name,
-        "bytes": sum(candidate.bytes for candidate in deleted),
-        "releases": [
-            {
-                "version": candidate.version,
-                "released": candidate.released,
-                "files": len(candidate.files),
-                "bytes": candidate.bytes,
-                "kept": candidate.kept,
-                "deleted": candidate.kept is None and not dry_run,
-            }
-            for candidate in candidates
-        ],
-    }
+        say(f"{number}/{len(unused)} {candidate.version}")
+    return Pruned(bucket.name, tuple(candidates), is_dry_run=dry_run)
 
 
 def plan_prune(
@@ -121,6 +136,7 @@ def plan_prune(
     ordered = newest_first(files)
     complete = [version for version in ordered if MANIFEST in files[version]]
     before = complete[complete.index(latest) + 1 :][:1] if latest in complete else []
+    # the last reason of a version is the one that is shown
     reasons = {
         **dict.fromkeys(complete[:keep], f"one of the newest {keep}"),
         **{

@@ -1,20 +1,17 @@
-"""Releases in the code bucket: publish the checkout, find a version, list versions, roll back.
+"""Changes the releases in the code bucket: publishes the checkout, rolls back.
 
-Args:
-    version never changes: its objects are written once, the manifest last. `latest.json` names one
-        version and is the only object that is replaced, by the generation that was read. An
-        interrupted release therefore leaves it valid, and the next `publish` of the commit
-        continues.
+A released version never changes: its objects are written once, the manifest last. `latest.json`
+names one version and is the only object that is replaced, by the generation that was read. An
+interrupted release therefore leaves it valid, and the next `publish` of the commit continues.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
-from common.errors import ConfigurationError, ReleaseConflict
+from common.errors import ReleaseConflict
 from config_spark import Settings
 from workflows.releases.code_bucket import (
     CodeBucket,
@@ -26,38 +23,69 @@ from workflows.releases.code_bucket import (
 )
 from workflows.releases.release_batches import differences, support_warnings
 from workflows.releases.release_content import ReleaseContent, as_json, build_content, content_type
-from workflows.spec.release_paths import (
-    BATCHES,
-    LATEST,
-    MANIFEST,
-    Release,
-    jar_name,
-    object_name,
+from workflows.releases.released_versions import (
+    files_in,
+    manifest_of,
+    parse_json,
+    require_complete,
+    sha256,
+    version_in_latest,
 )
+from workflows.spec.release_paths import BATCHES, LATEST, MANIFEST, object_name
 
-Document = dict[str, Any]
-
-SHOWN_VERSIONS = 5
 SHOWN_DIFFERENCES = 8
-JARS = jar_name("")
 NEW_COMMIT = "a released version never changes: make a commit, and release that"
+
+
+@dataclass(frozen=True)
+class PublishedRelease:
+    """A release that was published; `--json` prints the fields in this order.
+
+    Attributes:
+        version: Name of the version.
+        commit: Commit of the checkout.
+        bucket: Name of the bucket.
+        files: Number of files, with the manifest.
+        bytes: Size of all files.
+        platform: Default platform of its runs.
+        platform_reason: Reason for the platform.
+        uploaded: Names of the files that the bucket lacked.
+        previous: Version that latest.json named before; None without a readable one.
+    """
+
+    version: str
+    commit: str
+    bucket: str
+    files: int
+    bytes: int
+    platform: str | None
+    platform_reason: str | None
+    uploaded: list[str]
+    previous: str | None
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """A change of latest.json; `moved` is False for a dry run or the version it named already."""
+
+    version: str
+    previous: str | None
+    moved: bool
 
 
 def no_progress(line: str) -> None:
     """Discard a progress line."""
 
 
-def publish(settings: Settings, *, allow_dirty: bool = False, say: Say = no_progress) -> Document:
+def publish(
+    settings: Settings, *, allow_dirty: bool = False, say: Say = no_progress
+) -> PublishedRelease:
     """Release the checkout: upload missing files, verify all of them, then update latest.json.
 
     Args:
         settings: Project, CODE_BUCKET and the jobs' settings.
         allow_dirty: Release a checkout that differs from its commit.
         say: Receives progress lines.
-
-    Returns:
-        `version`, `commit`, `bucket`, `files`, `bytes`, `platform`, `platform_reason`, `uploaded`
-        (names) and `previous` (the version that latest.json named before, or None).
 
     Raises:
         ConfigurationError: A setting is missing or the checkout differs.
@@ -74,98 +102,29 @@ def publish(settings: Settings, *, allow_dirty: bool = False, say: Say = no_prog
 
 def publish_content(
     bucket: CodeBucket, content: ReleaseContent, say: Say = no_progress
-) -> Document:
+) -> PublishedRelease:
     """Publish a built release; as `publish`."""
     version, files = content.release.version, {**content.files, MANIFEST: content.manifest_bytes()}
+    # before the upload: the write below fails if another release replaces latest.json meanwhile
     before = bucket.read(LATEST)
     uploaded = _upload(bucket, version, files, say)
-    _require_complete(bucket, version, content.manifest()["files"])
+    require_complete(bucket, version, content.manifest()["files"])
     _move_latest(bucket, version, files[MANIFEST], before)
-    total = sum(map(len, files.values()))
-    return {
-        "version": version,
-        "commit": content.commit,
-        "bucket": bucket.name,
-        "files": len(files),
-        "bytes": total,
-        **content.platform(),
-        "uploaded": uploaded,
-        "previous": _previous(bucket, before),
-    }
-
-
-def find_release(settings: Settings, version: str | None = None) -> Release:
-    """Return a complete version.
-
-    Args:
-        settings: Project and CODE_BUCKET.
-        version: Name of the version; default: the one in latest.json.
-
-    Raises:
-        ConfigurationError: There is no release, or not this version.
-        ReleaseConflict: A file is missing, changed or unexpected.
-        CloudRefused: Google rejected a request.
-        CloudUnavailable: Google cannot be reached.
-    """
-    bucket = CodeBucket(settings)
-    latest = None if version else bucket.read(LATEST)
-    name = version or version_in_latest(bucket, latest)
-    if name is None:
-        raise ConfigurationError(
-            f"nothing is released in gs://{bucket.name}; release with `python -m workflows release`"
-        )
-    manifest = _manifest_of(bucket, name)
-    if latest and json.loads(latest.bytes).get("manifest_sha256") != _sha256(manifest.bytes):
-        raise ReleaseConflict(
-            f"{bucket.uri(LATEST)} names {name} with another manifest than {name} has;"
-            " release again"
-        )
-    files = _files(bucket, name, manifest)
-    _require_complete(bucket, name, files)
-    return Release(
-        bucket.name,
-        name,
-        tuple(name.removeprefix(JARS) for name in files if name.startswith(JARS)),
+    default = content.default_platform()
+    return PublishedRelease(
+        version=version,
+        commit=content.commit,
+        bucket=bucket.name,
+        files=len(files),
+        bytes=sum(map(len, files.values())),
+        platform=default.platform,
+        platform_reason=default.reason,
+        uploaded=uploaded,
+        previous=_previous(bucket, before),
     )
 
 
-def read_batches(settings: Settings, release: Release) -> Document:
-    """Return batches.json of a release.
-
-    Raises:
-        ReleaseConflict: It is damaged.
-    """
-    bucket = CodeBucket(settings)
-    name = object_name(release.version, BATCHES)
-    return _parse_json(bucket, name, bucket.read(name), "batches")
-
-
-def versions(settings: Settings, newest: int | None = None) -> list[Document]:
-    """List the versions in the bucket, newest first.
-
-    Args:
-        settings: Project and CODE_BUCKET.
-        newest: Maximum number of versions.
-
-    Returns:
-        For each version: `version`, `released` (RFC 3339, UTC), `files`, `bytes`, `faults` (empty
-            if complete), `latest`.
-
-    Raises:
-        ConfigurationError: A setting is missing.
-        CloudRefused: Google rejected a request.
-        CloudUnavailable: Google cannot be reached.
-    """
-    bucket = CodeBucket(settings)
-    latest = version_in_latest(bucket, bucket.read(LATEST))
-    files = files_by_version(bucket)
-    return [
-        _state(bucket, version, files[version]) | {"latest": version == latest}
-        for version in newest_first(files)[:newest]
-    ]
-
-
-def rollback(settings: Settings, version: str, *, dry_run: bool = False) -> Document:
+def rollback(settings: Settings, version: str, *, dry_run: bool = False) -> Rollback:
     """Make latest.json name another complete version, earlier or later.
 
     Args:
@@ -173,21 +132,18 @@ def rollback(settings: Settings, version: str, *, dry_run: bool = False) -> Docu
         version: Name of the version.
         dry_run: Check the version and change nothing.
 
-    Returns:
-        `version`, `previous`, `moved`.
-
     Raises:
         ConfigurationError: The version does not exist; names the newest ones.
         ReleaseConflict: The version is incomplete, or latest.json changed meanwhile.
     """
     bucket = CodeBucket(settings)
     before = bucket.read(LATEST)
-    manifest = _manifest_of(bucket, version)
-    _require_complete(bucket, version, _files(bucket, version, manifest))
+    manifest = manifest_of(bucket, version)
+    require_complete(bucket, version, files_in(bucket, version, manifest))
     if not dry_run:
         _move_latest(bucket, version, manifest.bytes, before)
     previous = _previous(bucket, before)
-    return {"version": version, "previous": previous, "moved": previous != version and not dry_run}
+    return Rollback(version, previous, moved=previous != version and not dry_run)
 
 
 def _upload(bucket: CodeBucket, version: str, files: Mapping[str, bytes], say: Say) -> list[str]:
@@ -200,6 +156,7 @@ def _upload(bucket: CodeBucket, version: str, files: Mapping[str, bytes], say: S
     for name in files:
         if name in existing:
             _require_same(bucket, version, name, files[name], existing[name])
+    # `files` has the manifest last, which makes the version complete
     missing = [name for name in files if name not in existing]
     for number, name in enumerate(missing, start=1):
         try:
@@ -230,7 +187,7 @@ def _require_same(
     )
     if name != BATCHES:
         raise ReleaseConflict(f"{hashes}; {NEW_COMMIT}")
-    released = _parse_json(
+    released = parse_json(
         bucket, object_name(version, name), bucket.read(object_name(version, name))
     )
     lines = differences(released, json.loads(content))
@@ -241,35 +198,6 @@ def _require_same(
     )
 
 
-def _require_complete(bucket: CodeBucket, version: str, files: Document) -> None:
-    """Check the files in the bucket against a manifest.
-
-    Raises:
-        ReleaseConflict: A file is missing, changed or unexpected.
-    """
-    faults = _faults(files, bucket.listing(object_name(version, "")))
-    if faults:
-        raise ReleaseConflict(
-            f"gs://{bucket.name}/versions/{version} is incomplete: {'; '.join(faults)}. Release"
-            " that commit again, or another version"
-        )
-
-
-def _faults(files: Document, listed: Mapping[str, ObjectInfo]) -> list[str]:
-    """Describe each file that differs from the manifest's `files`."""
-    present = {name: entry for name, entry in listed.items() if name != MANIFEST}
-    missing = [f"{name} is missing" for name in sorted(files.keys() - present.keys())]
-    extra = [f"{name} is not in the manifest" for name in sorted(present.keys() - files.keys())]
-    both = [(name, files[name], present[name]) for name in sorted(files.keys() & present.keys())]
-    other = [
-        f"{name} has {entry.bytes} bytes of md5 {entry.md5}, and not {expected['bytes']} of"
-        f" {expected['md5']}"
-        for name, expected, entry in both
-        if (entry.bytes, entry.md5) != (expected["bytes"], expected["md5"])
-    ]
-    return missing + other + extra
-
-
 def _move_latest(
     bucket: CodeBucket, version: str, manifest: bytes, before: ObjectContent | None
 ) -> None:
@@ -278,7 +206,7 @@ def _move_latest(
     Raises:
         ReleaseConflict: Another release was faster.
     """
-    content = as_json({"version": version, "manifest_sha256": _sha256(manifest)})
+    content = as_json({"version": version, "manifest_sha256": sha256(manifest)})
     if before is None or before.bytes != content:
         try:
             bucket.write(
@@ -289,6 +217,7 @@ def _move_latest(
                 say=no_progress,
             )
         except PreconditionFailed:
+            # an earlier try of this write, whose response was lost, has the same bytes
             now = bucket.read(LATEST)
             if now is None or now.bytes != content:
                 raise ReleaseConflict(
@@ -306,94 +235,3 @@ def _previous(bucket: CodeBucket, before: ObjectContent | None) -> str | None:
         return version_in_latest(bucket, before)
     except ReleaseConflict:
         return None
-
-
-def version_in_latest(bucket: CodeBucket, latest: ObjectContent | None) -> str | None:
-    """Return the version that latest.json names; None without latest.json.
-
-    Raises:
-        ReleaseConflict: latest.json is damaged.
-    """
-    return str(_parse_json(bucket, LATEST, latest, "version")["version"]) if latest else None
-
-
-def _manifest_of(bucket: CodeBucket, version: str) -> ObjectContent:
-    """Read a version's manifest.
-
-    Raises:
-        ConfigurationError: The version does not exist; names the newest ones.
-    """
-    manifest = bucket.read(object_name(version, MANIFEST))
-    if manifest is None:
-        names = newest_first(files_by_version(bucket))
-        raise ConfigurationError(
-            f"{version} is no released version of gs://{bucket.name}; the newest are:"
-            f" {', '.join(names[:SHOWN_VERSIONS]) or 'none'}. `python -m workflows versions` lists"
-            " them"
-        )
-    return manifest
-
-
-def _files(bucket: CodeBucket, version: str, manifest: ObjectContent) -> Document:
-    files: Document = _parse_json(bucket, object_name(version, MANIFEST), manifest, "files")[
-        "files"
-    ]
-    return files
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def files_by_version(bucket: CodeBucket) -> dict[str, dict[str, ObjectInfo]]:
-    """Return every version in the bucket, complete or not, with its files by name."""
-    files: dict[str, dict[str, ObjectInfo]] = {}
-    for path, entry in bucket.listing("versions/").items():
-        version, _, name = path.partition("/")
-        files.setdefault(version, {})[name] = entry
-    return files
-
-
-def newest_first(files: Mapping[str, Mapping[str, ObjectInfo]]) -> list[str]:
-    """Sort versions by the time of their last file."""
-    return sorted(files, key=lambda version: (released_at(files[version]), version), reverse=True)
-
-
-def released_at(files: Mapping[str, ObjectInfo]) -> str:
-    """Return when a version's last file, its manifest, was written."""
-    return max(entry.created for entry in files.values())
-
-
-def _state(bucket: CodeBucket, version: str, listed: Mapping[str, ObjectInfo]) -> Document:
-    if MANIFEST in listed:
-        faults = _faults(_files(bucket, version, _manifest_of(bucket, version)), listed)
-    else:
-        faults = ["no manifest: its release was interrupted"]
-    total = sum(entry.bytes for entry in listed.values())
-    return {
-        "version": version,
-        "released": released_at(listed),
-        "files": len(listed),
-        "bytes": total,
-        "faults": faults,
-    }
-
-
-def _parse_json(
-    bucket: CodeBucket, name: str, content: ObjectContent | None, *fields: str
-) -> Document:
-    """Parse a JSON object with these fields.
-
-    Raises:
-        ReleaseConflict: It is damaged.
-    """
-    try:
-        payload = json.loads(content.bytes) if content else None
-    except ValueError:
-        payload = None
-    if not isinstance(payload, dict) or not payload.keys() >= set(fields):
-        raise ReleaseConflict(
-            f"{bucket.uri(name)} is damaged: it is no JSON"
-            f" object{' with ' + ', '.join(fields) if fields else ''}; release again"
-        )
-    return payload

@@ -60,6 +60,7 @@ def build_batches_json(
         },
         "cloud_run_jobs": {name: cloud_run_job(name) for name in jobs.job_names()},
         "operator_variables": operator_environment(settings),
+        # later than the ttl, by which the service itself ends a batch
         "deadline_seconds": settings.batch_ttl_minutes * 60 + GRACE_SECONDS,
     }
 

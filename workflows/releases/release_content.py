@@ -56,6 +56,14 @@ FETCH = "delete it and run `python run_spark_local.py`, which fetches it"
 
 
 @dataclass(frozen=True)
+class DefaultPlatform:
+    """The platform that batches.json names for runs without one, and the reason for it."""
+
+    platform: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class ReleaseContent:
     """A release before it is published.
 
@@ -84,12 +92,13 @@ class ReleaseContent:
         return {"version": self.release.version, "commit": self.commit, "files": entries}
 
     def manifest_bytes(self) -> bytes:
+        """Return the manifest as it is stored; latest.json names its SHA-256."""
         return as_json(self.manifest())
 
-    def platform(self) -> dict[str, Any]:
-        """Return the default platform and its reason, as in batches.json."""
+    def default_platform(self) -> DefaultPlatform:
+        """Return the default platform of batches.json."""
         batches = json.loads(self.files[BATCHES])
-        return {name: batches.get(name) for name in ("platform", "platform_reason")}
+        return DefaultPlatform(batches.get("platform"), batches.get("platform_reason"))
 
 
 def as_json(payload: Any) -> bytes:
@@ -98,6 +107,7 @@ def as_json(payload: Any) -> bytes:
 
 
 def content_type(name: str) -> str:
+    """Return the MIME type of a release's file."""
     return CONTENT_TYPES[Path(name).suffix]
 
 

@@ -36,6 +36,7 @@ def read_status(root: Path) -> WorkingTree:
             f"{root} is the folder {inside} of another checkout; release from a clone of YieldSpark"
         )
     commit = _git(root, "rev-parse", "--verify", "HEAD").strip()
+    # -z: paths are not quoted; a rename would be two paths
     changes = _git(root, "status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all")
     return WorkingTree(commit, tuple(line for line in changes.split("\0") if line))
 
@@ -51,6 +52,7 @@ def files_of(root: Path, paths: Sequence[str]) -> list[str]:
     output = _git(
         root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *paths
     )
+    # a tracked file may be deleted in the working tree
     return sorted(name for name in output.split("\0") if name and (root / name).is_file())
 
 
@@ -69,4 +71,5 @@ def _git(root: Path, *arguments: str) -> str:
         raise ConfigurationError(
             f"git cannot read {root}: {message}; release from a clone of YieldSpark with a commit"
         )
+    # a path may be no UTF-8
     return process.stdout.decode(errors="surrogateescape")

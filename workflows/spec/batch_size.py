@@ -1,6 +1,6 @@
 """Sizes a batch: machines and partitions from the number of rows that the job reads.
 
-Memory is in MiB, disk in GB. No service is asked. The limits are those of Dataproc Serverless:
+Memory is in MiB, disk in GB. Calls no service. The limits are those of Dataproc Serverless:
 https://cloud.google.com/dataproc-serverless/docs/concepts/properties.
 """
 

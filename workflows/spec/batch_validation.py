@@ -1,7 +1,7 @@
 """Validates a batch, and its ids, before they are sent.
 
 It finds errors that the service accepts but that make the batch fail, cost too much or reveal a
-secret. The service itself refuses wrong machines, labels and unknown fields.
+secret. The service itself rejects wrong machines, labels and unknown fields.
 """
 
 from __future__ import annotations
@@ -179,6 +179,7 @@ def _code_errors(batch: Mapping[str, Any]) -> Iterator[str]:
                 " packages cannot be imported; send one zip"
             )
     version = batch.get("runtimeConfig", {}).get("version", "")
+    # a version may name a patch, such as 2.3.4
     scala = SCALA_OF_RUNTIME.get(".".join(version.split(".")[:2]))
     if version and scala is None:
         yield f"runtime {version!r} is none of {', '.join(SCALA_OF_RUNTIME)}"
@@ -209,6 +210,7 @@ def _property_errors(properties: Mapping[str, str]) -> Iterator[str]:
 def _secret_errors(batch: Mapping[str, Any], secrets: Collection[str]) -> Iterator[str]:
     """Yield an error for each value of a secret. The text has names only, never the value."""
     for name, value in sorted(_properties(batch).items()):
+        # driverEnv.NAME and executorEnv.NAME
         variable = name.rpartition("Env.")[2]
         if value and SECRET_NAME.search(variable) and not SECRET_VERSION.fullmatch(value):
             yield (

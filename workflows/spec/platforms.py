@@ -1,6 +1,6 @@
 """The serverless runtime of each job and engine, with the last days of its support.
 
-`RUNTIME_OF_ENGINE` is the only table; a new runtime is a new row. No service is asked. Google
+`RUNTIME_OF_ENGINE` is the only table; a new runtime is a new row. Calls no service. Google
 supports an LTS runtime for 30 months and keeps it available for two more years:
 https://cloud.google.com/dataproc-serverless/docs/concepts/versions/spark-runtime-versions.
 """
@@ -44,11 +44,12 @@ class Platform:
 
     @property
     def pair(self) -> str:
+        """Return JOB, or JOB/ENGINE for a job with engines."""
         return f"{self.job}/{self.engine}" if self.engine else self.job
 
     @property
     def row(self) -> str:
-        """The row as text, for a message."""
+        """Return the row as text, for a message."""
         return (
             f"{self.pair} on runtime {self.runtime} (Spark {self.spark}, Scala {self.scala}), "
             f"supported to {self.supported_to}, available to {self.available_to}"

@@ -1,26 +1,42 @@
-"""Python environment of a clone: creates `.venv` once, repairs it, and runs commands in it.
+"""Creates and repairs the `.venv` of a clone: venv, pip, and the packages of a requirements file.
 
-Input: the arguments of a command and a requirements file with hashes. Uses the standard library
-only, because no package is installed yet; stdout stays free for the output of the command.
+Uses the standard library only. Output of the programs goes to a log file, progress to stderr.
 """
 
 from __future__ import annotations
 
+import ast
+import fcntl
+import importlib.util
+import json
 import os
+import re
+import shutil
+import signal
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from local_environment import (
+    COMPLETE_MARKER,
+    PYTHON_PATH_VARIABLES,
+    BootstrapError,
+    is_complete,
+    pins,
+    python_version,
+    sha256,
+)
+
 OLDEST, NEWEST = (3, 11), (3, 12)
-CREATED_MARKER = "yieldspark-made-this"  # `.venv` was created here, so it may be cleared
-COMPLETE_MARKER = "yieldspark-complete"  # lists the requirements files that are installed
+CREATED_MARKER = "yieldspark-made-this"
+"""File of an environment that was created here, so it may be cleared."""
 UNFINISHED = "yieldspark-installing"
-"""In an environment that pip is at work in, or was when it was ended."""
+"""File of an environment in which an installation has started and not ended."""
 LOG = "yieldspark-install.log"
-EXEC_GUARD = "YIELDSPARK_ENTERED_BY_PROCESS"  # id of the process that was replaced
-PYTHON_PATH_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH")
-"""Variables that change where Python looks for modules."""
 PIP_NETWORK_OPTIONS = {
     *("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy"),
     *("cert", "client-cert", "keyring-provider", "timeout", "retries"),
@@ -36,143 +52,6 @@ ADVICE = (
 )
 
 
-class BootstrapError(Exception):
-    """The environment cannot be created; the message has the next step."""
-
-
-def open_closed_streams() -> None:
-    """Open the standard streams that the caller closed (`>&-`) on the null device.
-
-    Python sets such a stream to None. The next file or connection that is opened would get the
-    stream's number, and with it the output of every library and child process.
-    """
-    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            # the lowest free number, which is this one; the Python of `.venv` inherits it
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", closefd=False))
-
-
-def ensure_environment(script: Path, arguments: list[str]) -> None:
-    """Return if this process has all packages; otherwise create the environment if necessary and
-    restart in it.
-
-    Args:
-        script: the script to restart.
-        arguments: its command-line arguments.
-
-    Raises:
-        BootstrapError: the environment cannot be created.
-    """
-    folder = Path(__file__).resolve().parent / ".venv"
-    requirements = requirements_for(folder.parent, arguments)
-    if not is_complete(folder, requirements):
-        if has_every_pin(requirements):
-            return
-        create_environment(folder, requirements)
-    elif is_inside(folder) and not any(name in os.environ for name in PYTHON_PATH_VARIABLES):
-        return
-    exec_in_venv(str(folder / "bin" / "python"), [str(script), *arguments])
-
-
-def exec_in_venv(program: str, arguments: list[str]) -> None:
-    """Replace this process by the environment's Python.
-
-    Args:
-        program: path of that Python.
-        arguments: script and arguments.
-
-    Raises:
-        BootstrapError: this process has been replaced before, so it would loop.
-    """
-    # exec keeps the process id, so a second replacement would loop
-    if os.environ.get(EXEC_GUARD) == str(os.getpid()):
-        raise BootstrapError(
-            f"environment: {program} runs outside its own environment (sys.prefix is {sys.prefix})."
-            " Delete .venv, then run again."
-        )
-    os.environ[EXEC_GUARD] = str(os.getpid())
-    for name in PYTHON_PATH_VARIABLES:
-        os.environ.pop(name, None)
-    os.execv(program, [program, *arguments])
-
-
-def end_interrupted(sentence: str) -> None:
-    """Say it on stderr and end this process with 130, at once: `python -m` ends itself by SIGINT,
-    whatever its exit code, after an interrupt inside the `exec` of a dataclass or a named tuple.
-    """
-    sys.stderr.write(sentence)
-    sys.stderr.flush()
-    os._exit(130)
-
-
-def requirements_for(root: Path, arguments: list[str]) -> Path:
-    """Return the requirements file that a command needs; only `test` needs the test packages."""
-    command = next((argument for argument in arguments if not argument.startswith("-")), "")
-    return root / ("requirements-test.txt" if command == "test" else "requirements-spark.txt")
-
-
-def is_inside(folder: Path) -> bool:
-    """Whether this process runs in the environment."""
-    return Path(sys.prefix).resolve() == folder.resolve()
-
-
-def is_complete(folder: Path, requirements: Path) -> bool:
-    """Whether every package of this requirements file is installed for the Python that runs."""
-    try:
-        lines = (folder / COMPLETE_MARKER).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return False
-    digest = sha256(requirements)
-    if is_inside(folder):
-        # an upgrade of the system may have replaced the Python of the environment
-        return f"{digest} {python_version()}" in lines
-    return any(line.startswith(digest) for line in lines) and os.access(
-        folder / "bin" / "python", os.X_OK
-    )
-
-
-def sha256(path: Path) -> str:
-    """Return the hexadecimal digest of a file."""
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def python_version() -> str:
-    """Return the version of this interpreter, such as `3.11.4`."""
-    return "{}.{}".format(*sys.version_info)
-
-
-def has_every_pin(requirements: Path) -> bool:
-    """Whether this interpreter already has every package in its pinned version, as in a container
-    image.
-    """
-    import importlib.util
-
-    if importlib.util.find_spec("pyspark") is None:
-        return False
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return all(version(name) == pinned for name, pinned in pins(requirements))
-    except PackageNotFoundError:
-        return False
-
-
-def pins(requirements: Path) -> list[tuple[str, str]]:
-    """Return (name, version) of each requirement that holds on all platforms."""
-    lines = [line.rstrip(" \\") for line in requirements.read_text(encoding="utf-8").splitlines()]
-    pairs = [
-        line.split("==")
-        for line in lines
-        if "==" in line and line[:1].isalnum() and ";" not in line
-    ]
-    return [(name, version) for name, version in pairs]
-
-
 def create_environment(folder: Path, requirements: Path) -> None:
     """Create or repair the environment.
 
@@ -182,14 +61,14 @@ def create_environment(folder: Path, requirements: Path) -> None:
     """
     _check_rights(folder)
     check_python()
-    _take_hang_up_for_interrupt()
+    _treat_hang_up_as_interrupt()
     with locked(folder.parent):
         if is_complete(folder, requirements):
             return
         try:
             _make_venv(folder)
             _install(folder, requirements)
-            _write_stamp(folder, requirements)
+            _write_complete_marker(folder, requirements)
         except OSError as error:
             raise BootstrapError(
                 f"environment: {error.filename or folder}: {error.strerror or error}. Make it"
@@ -208,8 +87,6 @@ def check_python() -> None:
             f"environment: this is Python {python_version()} and Python 3.11 or 3.12 is needed"
             " (Spark 3.5 supports no newer): install one and type `python3.11 run_spark_local.py`."
         )
-    import importlib.util
-
     if any(importlib.util.find_spec(name) is None for name in ("venv", "ensurepip")):
         raise BootstrapError(
             "environment: this Python has no venv module. On Debian and Ubuntu: `apt install"
@@ -217,12 +94,10 @@ def check_python() -> None:
         )
 
 
-def _take_hang_up_for_interrupt() -> None:
-    """Until the hand-over: the programs that make the environment have a process group of their
-    own, and a terminal that closes does not reach them.
-    """
-    import signal
-
+def _treat_hang_up_as_interrupt() -> None:
+    """Raise KeyboardInterrupt on SIGHUP, which ends the current program too."""
+    # the programs have sessions of their own, so a terminal that closes does not reach them;
+    # `nohup` ignores SIGHUP, and that stays
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
 
@@ -240,12 +115,14 @@ def _check_rights(folder: Path) -> None:
 
 def _make_venv(folder: Path) -> None:
     """Create `.venv`, unless a complete one or the user's own exists."""
-    is_ours = (folder / CREATED_MARKER).exists() or (folder.is_dir() and not any(folder.iterdir()))
+    may_be_cleared = (folder / CREATED_MARKER).exists() or (
+        folder.is_dir() and not any(folder.iterdir())
+    )
     has_all_packages = (folder / COMPLETE_MARKER).exists() and _runs_this_python(folder)
     # packages are installed into an environment of the user, which is never cleared
-    if has_all_packages or (folder.exists() and not is_ours and _runs_this_python(folder)):
+    if has_all_packages or (folder.exists() and not may_be_cleared and _runs_this_python(folder)):
         return
-    if folder.exists() and not is_ours:
+    if folder.exists() and not may_be_cleared:
         raise BootstrapError(
             f"environment: {folder} was not created by YieldSpark and its Python is not"
             f" {python_version()}. Move it away, then run again."
@@ -256,11 +133,9 @@ def _make_venv(folder: Path) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Leave the mark alone in it. Ended at any moment, the folder is still marked as ours, or
-    empty, and no stamp says that it is whole.
-    """
-    import shutil
-
+    """Empty the folder, except for CREATED_MARKER."""
+    # in this order: whenever it is interrupted, the folder is marked as created here, or empty,
+    # and not as complete
     folder.mkdir(exist_ok=True)
     (folder / CREATED_MARKER).touch()
     (folder / COMPLETE_MARKER).unlink(missing_ok=True)
@@ -278,11 +153,9 @@ def _base_python() -> str:
 
 
 def _runs_this_python(folder: Path) -> bool:
-    import subprocess
-
     code = "import sys, pip; print('{}.{}'.format(*sys.version_info))"
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [str(folder / "bin" / "python"), "-c", code],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -291,18 +164,18 @@ def _runs_this_python(folder: Path) -> bool:
         )
     except OSError:
         return False
-    return done.stdout.strip() == python_version()
+    return process.stdout.strip() == python_version()
 
 
 def _install(folder: Path, requirements: Path) -> None:
     (folder / COMPLETE_MARKER).unlink(missing_ok=True)
-    was_ended = (folder / UNFINISHED).exists()
+    was_interrupted = (folder / UNFINISHED).exists()
     (folder / UNFINISHED).touch()
     count = len(pins(requirements))
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
     install = ["install", "--require-hashes", "--progress-bar", "off", "-r", str(requirements)]
-    if was_ended:
-        # pip takes a half unpacked package for installed, and can't remove one
+    if was_interrupted:
+        # pip considers a partly unpacked package installed, and cannot remove it
         install.append("--ignore-installed")
     step = f"installing {count} packages into .venv"
     _run(step, folder, [*pip, *install], pip_variables(pip))
@@ -327,19 +200,16 @@ def pip_variables(pip: list[str]) -> dict[str, str]:
     Raises:
         BootstrapError: pip cannot read its configuration.
     """
-    import ast
-    import subprocess
-
-    done = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        reason = " ".join(" ".join(done.stderr.splitlines()[-4:]).split())
+    process = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, check=False)
+    if process.returncode != 0:
+        reason = " ".join(" ".join(process.stderr.splitlines()[-4:]).split())
         raise BootstrapError(
             f"environment: `pip config list` failed: {reason}. Repair the configuration file."
         )
     options = {}
     # a later section takes precedence, as for pip
     for name in ("global", "install", ":env:"):
-        for line in done.stdout.splitlines():
+        for line in process.stdout.splitlines():
             key, _, value = line.partition("=")
             section, _, option = key.rpartition(".")
             if section == name and option in PIP_NETWORK_OPTIONS and ast.literal_eval(value):
@@ -350,21 +220,18 @@ def pip_variables(pip: list[str]) -> dict[str, str]:
 
 def _missing_pins(folder: Path, requirements: Path) -> list[str]:
     """Return pins, as name==version, that are not installed in the environment."""
-    import json
-    import subprocess
-
     code = (
         "import importlib.metadata as m, json, sys;"
         "paths = [p for p in sys.path if p.startswith(sys.prefix)];"
         "print(json.dumps([[d.metadata['Name'], d.version] for d in m.distributions(path=paths)]))"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [str(folder / "bin" / "python"), "-I", "-c", code],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    installed = {(_normalized(name), version) for name, version in json.loads(done.stdout)}
+    installed = {(_normalized(name), version) for name, version in json.loads(process.stdout)}
     return [
         f"{name}=={version}"
         for name, version in pins(requirements)
@@ -374,17 +241,16 @@ def _missing_pins(folder: Path, requirements: Path) -> list[str]:
 
 def _normalized(name: str) -> str:
     """Return the canonical name of a package (PEP 503)."""
-    import re
-
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _write_stamp(folder: Path, requirements: Path) -> None:
-    """Write one line for each requirements file that the environment fulfils, by one rename."""
+def _write_complete_marker(folder: Path, requirements: Path) -> None:
+    """Write one line for each requirements file that the environment fulfils."""
     (folder / UNFINISHED).unlink(missing_ok=True)
     # the test requirements include all others
     fulfilled = {requirements, requirements.with_name("requirements-spark.txt")}
     lines = [f"{sha256(path)} {python_version()}\n" for path in sorted(fulfilled) if path.exists()]
+    # by a rename: other processes read the file at any time
     temporary = folder / f"{COMPLETE_MARKER}.{os.getpid()}"
     temporary.write_text("".join(lines), encoding="utf-8")
     temporary.replace(folder / COMPLETE_MARKER)
@@ -394,11 +260,6 @@ def _run(
     step: str, folder: Path, command: list[str], environment: dict[str, str] | None = None
 ) -> None:
     """Run one step: output goes to the log, name and seconds to stderr."""
-    import signal
-    import subprocess
-    import tempfile
-    import time
-
     started = time.monotonic()
     line = f"environment: {step} ..."
     print(line, end="", file=sys.stderr, flush=True)
@@ -422,7 +283,8 @@ def _run(
                         seconds = f"{time.monotonic() - started:.0f} s"
                         print(f"\r{line} {seconds}", end="", file=sys.stderr, flush=True)
             except KeyboardInterrupt:
-                # SIGTERM comes to this process alone, and ensurepip has a process of its own
+                # the program has a session of its own, which no signal to us reaches, and ensurepip
+                # starts a process of its own: the whole group has to end
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 raise
@@ -441,9 +303,7 @@ def _run(
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Hold the lock of the clone's folder inside the block; it ends with the process."""
-    import fcntl
-
+    """Lock the clone's folder while the block runs. The lock ends with the process."""
     # not `common.files.locked`: nothing of the product can be imported before its packages exist
     descriptor = os.open(root, os.O_RDONLY)
     try:
