@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,12 +59,17 @@ def test_full_standard_streams(run: CommandLine) -> None:
     """Progress that can't be written ends no run; a result that can't be written is an error."""
     command = [sys.executable, str(PROJECT / "run_spark_local.py"), "status", "--json"]
     with FULL.open("w") as full:
-        options = {"cwd": run.folder, "env": run.environment, "text": True, "check": False}
+        options: dict[str, Any] = {
+            "cwd": run.folder,
+            "env": run.environment,
+            "text": True,
+            "check": False,
+        }
         progress = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, **options)
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, **options)
         command[2:] = ["--help"]  # has no log file for a traceback
         help_text = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, **options)
-    assert [x.returncode for x in (progress, result, help_text)] == [0, 1, 1]
+    assert [finished.returncode for finished in (progress, result, help_text)] == [0, 1, 1]
     assert "jobs" in json.loads(progress.stdout)
     for finished in (result, help_text):
         assert "No space left on device" in finished.stderr

@@ -41,7 +41,8 @@ from tests.common.test_attacks import PASSWORD, TOKEN, _calls
 from tests.support.processes import PROJECT
 from tests.support.releases import BUCKET, FIRST, cloud_settings, small_release
 from workflows.releases.code_bucket import CodeBucket
-from workflows.releases.released_versions import find_release, publish_content
+from workflows.releases.release import publish_content
+from workflows.releases.released_versions import find_release
 
 RPC_REQUEST = 3
 """Message type of Spark's network protocol (`Message.java`): a request id of eight bytes, the size
