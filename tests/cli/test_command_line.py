@@ -30,8 +30,8 @@ def test_a_wrong_setting_exits_with_2_and_one_json_document(run_here: CommandLin
     assert "DB_PORT='many' is wrong" in document["error"]
 
 
-def test_an_unknown_option_exits_with_2_and_nothing_on_stdout(run: CommandLine) -> None:
-    finished = run("calculate_metrics", "--everything")
+def test_an_unknown_option_exits_with_2_and_nothing_on_stdout(run_here: CommandLine) -> None:
+    finished = run_here("calculate_metrics", "--everything")
     assert finished.returncode == 2
     assert finished.stdout == ""
     assert "--everything" in finished.stderr

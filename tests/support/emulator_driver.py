@@ -15,9 +15,12 @@ the reason. Its steps, jumps, scopes, retries and conditions stay its own, as a 
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import traceback
+from contextlib import suppress
+from functools import cache
 from urllib.parse import urlencode, urlsplit
 
 import requests
@@ -79,6 +82,22 @@ def sleep(seconds: float) -> None:
     ask_clock("POST", "sleep", seconds=seconds)
 
 
+def with_named_variables(evaluate):
+    """Return the emulator's function with the variables that its code names: it copies all that it
+    gets, for each expression, which is most of its time.
+
+    Args:
+        evaluate: `run_code` or `assign_var`; its first argument is code, the last one the context.
+    """
+
+    def evaluate_few(code, *values, context):
+        names = set(re.findall(r"\w+", code))
+        few = {name: value for name, value in dict.items(context) if name in names}
+        return evaluate(code, *values, few)
+
+    return evaluate_few
+
+
 def whole_value(value, context):
     """Evaluate an expression. The emulator writes a result as text and parses that as YAML: null
     becomes "None", and text may become a number.
@@ -87,7 +106,7 @@ def whole_value(value, context):
         return value
     assert value.startswith("${"), value
     assert value.endswith("}"), value
-    return render.run_code(value[2:-1], context)
+    return render.run_code(value[2:-1], context=context)
 
 
 def map_get(value, keys):
@@ -113,6 +132,9 @@ def patch() -> None:
         lambda cls, item: item if isinstance(item, Definition) else copied(cls, item)
     )
     render.render_str = whole_value
+    render.run_code = main.run_code = with_named_variables(render.run_code)
+    assign_few = with_named_variables(render.assign_var)
+    main.assign_var = lambda key, value, context: assign_few(key, value, context=context)
     # the emulator evaluates Python, which has other names for them
     render.STANDARD_LIBRARY.update({"true": True, "false": False, "null": None})
     # the emulator's function replaces false, 0 and "" too
@@ -130,14 +152,20 @@ def patch() -> None:
     sys_utils.log = log
 
 
+@cache
+def valid_workflow(source: str) -> dict:
+    """Return the subworkflows of a source that agrees with Google's schema."""
+    workflow = yaml.load(source, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    main.validate(workflow, load_package_config("workflow-schema.json"))
+    return {name: Definition(body) for name, body in workflow.items()}
+
+
 def execute(order: dict) -> dict:
     LocalSession.url = order["url"]
     os.environ.update(order["environment"])
     try:
-        workflow = yaml.load(order["source"], Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        main.validate(workflow, load_package_config("workflow-schema.json"))
+        workflow = valid_workflow(order["source"])
         parameters = workflow["main"].get("params", [])
-        workflow = {name: Definition(body) for name, body in workflow.items()}
         return {
             "result": main.execute_workflow(workflow, dict.fromkeys(parameters, order["argument"])),
             "log": LOG,
@@ -151,9 +179,13 @@ def execute(order: dict) -> dict:
 def serve() -> None:
     patch()
     for line in sys.stdin:
+        order = json.loads(line)
+        # before the fork, for the executions of the same source; its error is the execution's
+        with suppress(Exception):
+            valid_workflow(order["source"])
         child = os.fork()
         if child == 0:
-            sys.stdout.write(json.dumps(execute(json.loads(line))) + "\n")
+            sys.stdout.write(json.dumps(execute(order)) + "\n")
             sys.stdout.flush()
             os._exit(0)
         os.waitpid(child, 0)
