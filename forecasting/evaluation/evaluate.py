@@ -18,12 +18,12 @@ from database.connections.engine import make_engine
 from database.ledger.runs import ledger_row, open_run
 from forecasting.evaluation.scores import score_table, summary_line
 from forecasting.evaluation.segments import segment_scores
+from forecasting.publishing.actuals import update_actuals
 from forecasting.publishing.forecast_history import (
     describe_pools,
     engine_to_score,
     newest_scored_day,
     scored_rows,
-    update_actuals,
 )
 
 log = logging.getLogger(__name__)

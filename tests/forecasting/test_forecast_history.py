@@ -16,15 +16,16 @@ from database.schema.tables import (
     pools,
     value_staleness,
 )
+from forecasting.publishing.actuals import update_actuals
 from forecasting.publishing.forecast_history import (
     describe_pools,
     history_by_target,
     history_days,
     scored_rows,
     to_past_rows,
-    update_actuals,
 )
-from forecasting.publishing.past_forecasts import PAST_COLUMNS, PAST_DAYS
+from forecasting.publishing.history_window import PAST_DAYS
+from forecasting.publishing.past_forecasts import PAST_COLUMNS
 
 DAY = dt.timedelta(days=1)
 NEWEST = dt.date(2024, 6, 30)
