@@ -27,7 +27,6 @@ from cli.options import (
 from cli.terminal import out, print_json, print_pairs, print_records, print_table, say
 from common.errors import ConfigurationError
 from common.jobs import JOBS
-from config_spark import load_settings
 
 
 @app.command(rich_help_panel=RUN)
@@ -170,6 +169,7 @@ def doctor(as_json: AsJson = False) -> None:
     """
     from cli.doctor_checks import run_checks
     from cli.metrics_doctor_check import UNREAD_ROWS
+    from config_spark import load_settings
 
     results = run_checks(load_settings(), [UNREAD_ROWS])
     if as_json:

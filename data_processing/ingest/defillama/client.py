@@ -23,7 +23,7 @@ from urllib.parse import quote
 import httpx
 
 from common.errors import ConfigurationError, InputError, SourceUnavailable
-from common.settings.cloud import PRODUCT_VERSION
+from common.version import PRODUCT_VERSION
 from config_spark import Settings
 
 MAX_PRICE_POINTS = 500
