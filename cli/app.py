@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from common.settings.cloud import PRODUCT_VERSION
+from common.version import PRODUCT_VERSION
 
 # Groups of the commands in `--help`
 RUN, DATA, MODELS, DATABASE, MACHINE = "Run", "Data", "Models", "Database", "Machine"

@@ -36,7 +36,6 @@ from cli.terminal import (
 from common.errors import ConfigurationError
 from common.jobs import JOBS
 from common.quantities import duration
-from config_spark import load_settings
 
 if TYPE_CHECKING:
     from cli.doctor.check import CheckResult
@@ -200,6 +199,7 @@ def doctor(as_json: AsJson = False) -> None:
     Example: python run_spark_local.py doctor
     """
     from cli.doctor.checks import run_checks
+    from config_spark import load_settings
 
     results = run_checks(load_settings())
     if as_json:

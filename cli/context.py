@@ -19,12 +19,12 @@ from rich.text import Text
 from cli.terminal import err, say
 from common.errors import EnvironmentNotReady
 from common.jobs import JobSpec
-from config_spark import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
     from sqlalchemy import Engine
 
+    from config_spark import Settings
     from local_runtime.jars import InstalledJars
     from spark.jar_sets import JarSet
 

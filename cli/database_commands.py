@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,9 @@ from cli.context import JobContext
 from cli.options import AsJson, edge_settings, run_in_context
 from cli.terminal import out, print_json, print_pairs
 from common.errors import ConfigurationError, EnvironmentNotReady
-from config_spark import Settings
+
+if TYPE_CHECKING:
+    from config_spark import Settings
 
 db_app = typer.Typer(
     no_args_is_help=True, help="The database: the embedded server, or your own with DB_HOST."

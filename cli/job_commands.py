@@ -34,6 +34,9 @@ FullRefresh = Annotated[
 RetireMissing = Annotated[
     bool, typer.Option("--retire-missing", help="Remove metrics whose raw rows no longer exist.")
 ]
+ForecastAgain = Annotated[
+    bool, typer.Option("--full-refresh", help="Forecast even if nothing has changed.")
+]
 Retry = Annotated[
     str | None,
     typer.Option(
@@ -99,6 +102,7 @@ def calculate_metrics(
 
 
 def forecast_pools(
+    full_refresh: ForecastAgain = False,
     as_of: AsOf = None,
     engine: Engine = None,
     dry_run: DryRun = False,
@@ -117,7 +121,11 @@ def forecast_pools(
         if not dry_run:
             context.require_engine()
         return run_forecast(
-            context.settings, as_of=day(as_of), dry_run=dry_run, session=context.session
+            context.settings,
+            as_of=day(as_of),
+            full_refresh=full_refresh,
+            dry_run=dry_run,
+            session=context.session,
         )
 
     row = run_in_context(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -14,7 +14,9 @@ from cli.output import OUTPUT
 from common.errors import Interrupted, summarize_error
 from common.jobs import JobSpec
 from common.logging_setup import add_log_file
-from config_spark import Settings, load_settings
+
+if TYPE_CHECKING:
+    from config_spark import Settings
 
 Result = TypeVar("Result")
 
@@ -99,6 +101,9 @@ def edge_settings(**overrides: Any) -> Settings:
         ConfigurationError: a setting has a value that is not allowed.
         EnvironmentNotReady: the log file cannot be written.
     """
+    # pydantic takes longer to load than everything else that `--help` needs
+    from config_spark import load_settings
+
     settings = load_settings(
         **{name: value for name, value in overrides.items() if value is not None}
     )

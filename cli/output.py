@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 from rich.text import Text
 from typer.exceptions import TyperException
-from typer.rich_utils import rich_format_error
 
 from cli import terminal
 from common.errors import (
@@ -68,7 +67,9 @@ class TerminalOutput:
         terminal.print_run(row)
 
     def print_usage_error(self, error: TyperException) -> None:
-        # Typer does the same unless `standalone_mode` is off
+        # loads Rich's Markdown, which takes as long as all other imports of a command line
+        from typer.rich_utils import rich_format_error
+
         rich_format_error(error)  # type: ignore[arg-type]
 
     def print_failure(self, error: BaseException, *, is_printed: bool) -> None:

@@ -23,8 +23,8 @@ from forecasting.features.feature_names import feature_names
 from forecasting.models.stacked_model import forecast_by
 from forecasting.registry.model_archive import ModelArchive, require_features
 from forecasting.registry.versions import load_version
+from forecasting.run.as_of_day import newest_day
 from forecasting.run.dataset import cached_dataset
-from forecasting.run.plan import newest_day
 from forecasting.run.serving_model import decide_promotion, load_stacked_model
 from spark.interrupt import interruptible
 

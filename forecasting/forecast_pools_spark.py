@@ -11,57 +11,30 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spark.py").is_file():
     # a script that is started by its path has its own folder on the path, not the checkout's root
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import pandas as pd
-from pyspark.sql import SparkSession
-from sqlalchemy import Engine
-
 from cli.job_script import run_job_script
 from common.jobs import FORECAST_POOLS
 from config_spark import Settings
-from database.connections.engine import make_engine
-from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot
-from database.ledger.check_result import CheckResult
+from database.connections.engine import checked_connection, make_engine
 from database.ledger.run_records import read_run
-from database.ledger.runs import Run, open_run
-from database.schema.metrics_table import metrics_table
-from forecasting.engines.choose import choose_engine
-from forecasting.evaluation.backtest import backtest_rows
-from forecasting.evaluation.scores import score_table, summary_line, table_json
-from forecasting.features.targets import Target, targets_of
-from forecasting.publishing.fallbacks import apply_fallbacks, join_targets
-from forecasting.publishing.forecast_history import (
-    BACKTEST,
-    PRODUCTION,
-    history_by_target,
-    scored_rows,
-    to_past_rows,
-    update_actuals,
-)
-from forecasting.publishing.intervals import relative_quantiles
-from forecasting.publishing.past_forecasts import past_forecasts
-from forecasting.publishing.publish import evaluation_rows, publish_days
-from forecasting.run.dataset import active_pools, cached_dataset
-from forecasting.run.forecast_rows import evaluation_staging, forecast_staging
-from forecasting.run.health_checks import forecast_explanations, model_health_checks
-from forecasting.run.plan import ForecastPlan, plan_forecast
-from forecasting.run.registration import model_checks, record_refit, register_versions
-from forecasting.run.serving_model import ServingModel, select_or_fit_model
-from spark.interrupt import interruptible
+from database.ledger.runs import open_run
+from forecasting.publishing.actuals import count_new_actuals, update_actuals
+from forecasting.run.as_of_day import age_days, forecast_as_of_day
+from forecasting.run.changes import INPUTS, find_changes
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 log = logging.getLogger(__name__)
 
 JOB = FORECAST_POOLS.name
-# target days of the score check, without the run's own forecasts
-SCORED_DAYS = 30
 
 
 def run_forecast(
@@ -69,15 +42,17 @@ def run_forecast(
     *,
     as_of: dt.date | None = None,
     engine: str | None = None,
+    full_refresh: bool = False,
     dry_run: bool = False,
     session: Callable[[], SparkSession],
 ) -> dict[str, Any]:
-    """Forecasts the day HORIZON_DAYS after the as-of day.
+    """Forecasts the day HORIZON_DAYS after the as-of day, if anything changed since the last run.
 
     Args:
         as_of: last day whose values may be used; default: the last complete UTC day, or the newest
             day with data before it.
         engine: overrides the setting ENGINE.
+        full_refresh: forecast also if nothing has changed since the last run.
         dry_run: returns the plan and writes nothing.
         session: makes the Spark session; called only if there is work.
 
@@ -91,11 +66,10 @@ def run_forecast(
         DatabaseError: the database does not answer or refuses a statement.
     """
     engine_name = engine or settings.engine
-    today = dt.datetime.now(dt.UTC).date()
+    today, database = dt.datetime.now(dt.UTC).date(), make_engine(settings)
     if dry_run:
-        plan = plan_forecast(settings, as_of=as_of, engine=engine_name, today=today)
-        return {"job": JOB, "status": "planned", "plan": plan.summary()}
-    database = make_engine(settings)
+        return _dry_run(settings, as_of, engine_name, today, full_refresh=full_refresh)
+    finish: Callable[[], None] | None = None
     with open_run(
         database,
         job=JOB,
@@ -109,164 +83,84 @@ def run_forecast(
         with run.stage("evaluate"), run.connection.begin():
             updated_actuals = update_actuals(run.connection)
         with run.stage("plan"):
-            plan = plan_forecast(settings, as_of=as_of, engine=engine_name, today=today)
-        run.as_of, run.plan = plan.as_of, plan.summary() | {"updated_actuals": updated_actuals}
-        if plan.age_days:
-            log.warning(
-                "the newest metrics are of %s: %d days behind the last complete day",
-                plan.as_of,
-                plan.age_days,
+            run.as_of = forecast_as_of_day(settings, as_of=as_of, today=today)
+            _warn_of_age(run.as_of, today)
+            changes = find_changes(
+                settings,
+                database,
+                as_of=run.as_of,
+                engine=engine_name,
+                new_actuals=updated_actuals,
+                full_refresh=full_refresh,
+                run_id=run.run_id,
             )
-        with run.stage("session"):
-            spark = session()
-            run.jvm_started = True
-        with interruptible(spark):
-            _forecast(spark, settings, database, plan, run)
-    register_versions(settings, database, plan)
+        if changes.inputs:
+            run.plan = _summary_without_work(settings, run.as_of, engine_name, today)
+            run.plan |= changes.summary() | {INPUTS: changes.inputs.to_json()}
+            run.nothing_to_do()
+            log.info("%s", changes.summary()["reasons"][0])
+        else:
+            # loads pandas, MLflow and Spark, which takes longer than a run without work
+            from forecasting.run.execution import execute_run
+            from forecasting.run.plan import plan_forecast
+
+            with run.stage("plan"):
+                plan = plan_forecast(settings, as_of=as_of, engine=engine_name, today=today)
+            run.as_of = plan.as_of
+            run.plan = plan.summary(changes) | {"updated_actuals": updated_actuals}
+            with run.stage("session"):
+                spark = session()
+                run.jvm_started = True
+            finish = execute_run(spark, settings, database, plan, run)
+    if finish:
+        finish()
     return read_run(database, run.run_id).to_json()
 
 
-def _forecast(
-    spark: SparkSession, settings: Settings, database: Engine, plan: ForecastPlan, run: Run
-) -> None:
-    engine = choose_engine(plan.engine, settings, spark)
-    with exported_snapshot(settings) as snapshot:
-        with cached_dataset(
-            spark, settings, engine, plan.folds, run, snapshot, first_day=plan.first_day
-        ) as (dataset, summary):
-            serving = select_or_fit_model(dataset, summary, plan, engine, settings, run)
-        pools = active_pools(settings, plan.as_of, snapshot)
-    run.checks += model_checks(plan, serving)
-    with run.stage("publish"):
-        backfill = _backfill(settings, plan, serving, run)
-        history = _history(database, plan, backfill)
-        published = _published(settings, plan, serving, history)
-        evaluation = pd.concat(
-            [
-                evaluation_rows(
-                    rows,
-                    serving.sample,
-                    target,
-                    engine=plan.engine,
-                    horizon=plan.folds.horizon,
-                    level=settings.interval_level,
-                    source=PRODUCTION,
-                    run_id=run.run_id,
-                )
-                for target, rows in published.items()
-            ],
-            ignore_index=True,
-        )
-        forecasts = _forecasts(settings, plan, pools, published, history)
-        forecasts = forecasts.assign(
-            model_version=serving.sample.version(plan.as_of), run_id=run.run_id
-        )
-        reasons = forecasts["apy_fallback_reason"][forecasts["apy"].notna()].tolist()
-        run.checks += [
-            _score_check(database, plan, backfill, settings.interval_level),
-            *model_health_checks(serving, pools, reasons, settings),
-        ]
-    with run.stage("explain"):
-        apy, _ = published.values()
-        explanations = forecast_explanations(serving, apy, settings)
-        forecasts["explanation"] = forecasts["pool_id"].map(explanations).astype(object)
-    metrics = metrics_table(settings.metrics_table)
-    staged = [
-        StagedFrame(
-            *forecast_staging(spark, forecasts, horizon=plan.folds.horizon, metrics=metrics)
-        ),
-        StagedFrame(*evaluation_staging(spark, evaluation, PRODUCTION)),
-        *(StagedFrame(*evaluation_staging(spark, rows, BACKTEST)) for rows in backfill),
-    ]
-    record = partial(record_refit, plan=plan, serving=serving, run_id=run.run_id)
-    commit_run(run, settings, staged, in_transaction=record)
-
-
-def _backfill(
-    settings: Settings, plan: ForecastPlan, serving: ServingModel, run: Run
-) -> list[pd.DataFrame]:
-    """Evaluation rows of a refit's validation days, if the forecast history is too short."""
-    if not serving.refit or not plan.backfills_history:
-        return []
-    return [backtest_rows(settings, plan.engine, serving.refit.sample, plan.folds, run)]
-
-
-def _history(
-    database: Engine, plan: ForecastPlan, backfill: Sequence[pd.DataFrame]
-) -> dict[str, pd.DataFrame]:
-    """PAST_COLUMNS by target, of the forecast history and, for days it lacks, of the backfill."""
-    history = history_by_target(database, plan.engine, horizon=plan.folds.horizon, as_of=plan.as_of)
-    for rows in map(to_past_rows, backfill):
-        for target, past in history.items():
-            both = pd.concat([past, rows[rows["target"] == target]], ignore_index=True)
-            history[target] = both.drop_duplicates(["pool_id", "target_day"]).sort_values(
-                ["target_day", "pool_id"], ignore_index=True
-            )
-    return history
-
-
-def _published(
+def _dry_run(
     settings: Settings,
-    plan: ForecastPlan,
-    serving: ServingModel,
-    history: Mapping[str, pd.DataFrame],
-) -> dict[Target, pd.DataFrame]:
-    """PUBLISHED_COLUMNS of the as-of day, by target; APY first."""
-    return {
-        target: publish_days(
-            serving.sample.rows,
-            target,
-            [plan.as_of],
-            horizon=plan.folds.horizon,
-            level=settings.interval_level,
-            history=history[target.name],
-            is_shadow=serving.is_shadow,
-        )
-        for target in targets_of(settings)
-    }
+    as_of: dt.date | None,
+    engine_name: str,
+    today: dt.date,
+    *,
+    full_refresh: bool,
+) -> dict[str, Any]:
+    from forecasting.run.plan import plan_forecast
 
-
-def _forecasts(
-    settings: Settings,
-    plan: ForecastPlan,
-    pools: pd.DataFrame,
-    published: Mapping[Target, pd.DataFrame],
-    history: Mapping[str, pd.DataFrame],
-) -> pd.DataFrame:
-    """Rows of `yieldspark.forecasts` without model_version, explanation and run_id."""
-    rows = []
-    for target, rows_of_target in published.items():
-        relative = relative_quantiles(
-            past_forecasts(target, history[target.name], plan.as_of), settings.interval_level
-        )
-        rows.append(apply_fallbacks(pools, rows_of_target, target, relative, plan.as_of))
-    return join_targets(*rows).assign(
-        target_date=plan.as_of + dt.timedelta(days=plan.folds.horizon),
-        horizon_days=plan.folds.horizon,
+    plan = plan_forecast(settings, as_of=as_of, engine=engine_name, today=today)
+    database = make_engine(settings)
+    with checked_connection(database) as connection:
+        new_actuals = count_new_actuals(connection)
+    changes = find_changes(
+        settings,
+        database,
         as_of=plan.as_of,
-        interval_level=settings.interval_level,
-        engine=plan.engine,
+        engine=engine_name,
+        new_actuals=new_actuals,
+        full_refresh=full_refresh,
     )
+    return {"job": JOB, "status": "planned", "plan": plan.summary(changes)}
 
 
-def _score_check(
-    database: Engine, plan: ForecastPlan, backfill: Sequence[pd.DataFrame], level: float
-) -> CheckResult:
-    """The score of the last SCORED_DAYS target days, as a check that never blocks."""
-    scored = scored_rows(
-        database, plan.engine, horizon=plan.folds.horizon, last=plan.as_of, days=SCORED_DAYS
-    )
-    first = plan.as_of - dt.timedelta(days=SCORED_DAYS - 1)
-    recent = [rows[rows["target_date"] >= first] for rows in backfill]
-    # stored rows come first: they win over the backfill of the same day
-    rows = pd.concat([scored, *recent], ignore_index=True).drop_duplicates(
-        ["pool_id", "target_date", "target"]
-    )
-    table = score_table(rows, level)
-    line = summary_line(table)
-    log.info("the last %d days: %s", SCORED_DAYS, line)
-    figures = {"scores": table_json(table)}
-    return CheckResult("rolling_origin_score", True, "info", line, figures=figures)
+def _warn_of_age(as_of: dt.date, today: dt.date) -> None:
+    if age := age_days(as_of, today):
+        log.warning(
+            "the newest metrics are of %s: %d days behind the last complete day", as_of, age
+        )
+
+
+def _summary_without_work(
+    settings: Settings, as_of: dt.date, engine_name: str, today: dt.date
+) -> dict[str, Any]:
+    """The entries of `ForecastPlan.summary` that need no model."""
+    target = as_of + dt.timedelta(days=settings.horizon_days)
+    return {
+        "as_of": as_of.isoformat(),
+        "age_days": age_days(as_of, today),
+        "engine": engine_name,
+        "horizon_days": settings.horizon_days,
+        "target_date": target.isoformat(),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -37,8 +37,8 @@ from forecasting.evaluation.error_measures import Integers
 from forecasting.evaluation.scores import category_codes
 from forecasting.features.targets import Values
 from forecasting.publishing.persistence_gate import LOSS_LIMIT
+from forecasting.run.as_of_day import newest_day
 from forecasting.run.dataset import cached_dataset
-from forecasting.run.plan import newest_day
 from spark.interrupt import interruptible
 
 log = logging.getLogger(__name__)
@@ -121,8 +121,8 @@ def tune(
         tuned = result | {
             "engine": engine_name,
             "as_of": as_of,
-            "data_rows": summary.rows,
-            "data_hash": summary.hash,
+            "data_rows": summary.metrics.rows,
+            "data_hash": summary.metrics.hash,
             "code_version": settings.code_version,
         }
         output.write_text(json.dumps(tuned, indent=2, default=str) + "\n", encoding="utf-8")

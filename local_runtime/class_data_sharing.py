@@ -22,9 +22,11 @@ from common.files import locked, take_lock
 from config_spark import Settings
 from local_runtime.jars import find_java, pyspark_folder
 from spark.jar_sets import jars_folder
-from spark.jvm import end_jvm, is_jvm_running
 
 log = logging.getLogger(__name__)
+
+# `spark.session` is imported inside the functions: it loads PySpark, and `doctor` only looks for an
+# archive
 
 FOLDER = "class_archive"
 KEEP_ARCHIVES = 3
@@ -149,6 +151,8 @@ def use_class_archive(settings: Settings) -> None:
     Args:
         settings: YIELDSPARK_HOME, jars and environment.
     """
+    from spark.jvm import is_jvm_running
+
     user_options = " ".join(
         os.environ.get(name, "") for name in (OPTIONS, "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")
     )
@@ -177,6 +181,8 @@ def save_class_archive() -> None:
     recording, _recording = _recording, None
     if recording is None:
         return
+    from spark.jvm import is_jvm_running
+
     os.environ[OPTIONS] = recording.options_before
     sys.stdout.flush()
     try:
@@ -199,6 +205,8 @@ def discard_class_archive() -> None:
     recording, _recording = _recording, None
     if recording is None:
         return
+    from spark.jvm import end_jvm, is_jvm_running
+
     os.environ[OPTIONS] = recording.options_before
     with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C: the JVM ends by itself
         if is_jvm_running():
@@ -250,6 +258,8 @@ def _options(archive: ClassArchive, *, record: bool) -> list[str]:
 
 
 def _finish_recording(recording: _Recording) -> None:
+    from spark.jvm import end_jvm
+
     archive, file = recording.archive, recording.file
     code = end_jvm(JAVA_SECONDS)
     if code is None:

@@ -9,8 +9,7 @@ from pydantic_settings import BaseSettings
 
 from common.settings.addresses import Origin
 from common.settings.paths import AbsolutePath
-
-PRODUCT_VERSION = "0.1.0"
+from common.version import PRODUCT_VERSION
 
 
 class CloudSettings(BaseSettings):

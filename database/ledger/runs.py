@@ -28,7 +28,7 @@ from common.errors import (
     RunInProgress,
     summarize_error,
 )
-from common.settings.cloud import PRODUCT_VERSION
+from common.version import PRODUCT_VERSION
 from database.connections.advisory_locks import (
     try_lock_in_session,
     try_lock_in_transaction,

@@ -21,12 +21,12 @@ from database.ledger.run_records import read_run
 from database.ledger.runs import open_run
 from forecasting.evaluation.scores import ScoreTable, score_table, summary_line, table_json
 from forecasting.evaluation.segments import SegmentScore, segment_scores
+from forecasting.publishing.actuals import update_actuals
 from forecasting.publishing.forecast_history import (
     describe_pools,
     engine_to_score,
     newest_scored_day,
     scored_rows,
-    update_actuals,
 )
 
 log = logging.getLogger(__name__)

@@ -17,24 +17,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from database.schema.metrics_table import finite
 from forecasting.features.cross_section import add_cross_section
 from forecasting.features.feature_names import FLAGS, LABELS, NUMBERS
 from forecasting.features.labelled_features import FeatureSpec, labelled_features
 from forecasting.features.market_features import add_market
-from forecasting.features.observed_values import staleness_column, staleness_join
 from forecasting.features.pool_features import POOL_FEATURES
 from forecasting.features.pool_history import PoolHistory, pool_history
 from spark.arrow_groups import Batches, iter_groups
-
-_METRICS = f"""
-SELECT m.pool_id, m.date, {finite("m.actual_apy")} AS apy, {finite("m.actual_tvl")} AS tvl,
-    m.pool_group::text AS pool_group, a.{staleness_column("apy")}, a.{staleness_column("tvl")}
-FROM {{metrics}} m
-{staleness_join()}
-WHERE m.date BETWEEN DATE '{{first_day}}' AND DATE '{{as_of}}'
-    AND (m.actual_apy IS NOT NULL OR m.actual_tvl IS NOT NULL)
-"""
 
 SCHEMA = T.StructType(
     [
@@ -46,19 +35,6 @@ SCHEMA = T.StructType(
         *(T.StructField(name, T.FloatType()) for name in (*LABELS, *POOL_FEATURES)),
     ]
 )
-
-
-def metrics_query(metrics: str, first_day: dt.date, as_of: dt.date) -> str:
-    """Returns SQL for the metrics of `[first_day, as_of]`.
-
-    Rows with nothing but a forecast (the day after an as-of day) are left out.
-
-    Args:
-        metrics: quoted name of the metrics table.
-    """
-    return _METRICS.format(
-        metrics=metrics, first_day=first_day.isoformat(), as_of=as_of.isoformat()
-    )
 
 
 @contextmanager

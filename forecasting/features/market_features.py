@@ -6,29 +6,12 @@ with MARKET, log ratios over 1 and 7 days.
 
 from __future__ import annotations
 
-import datetime as dt
 from itertools import product
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from forecasting.features.feature_names import MARKET_SERIES, MARKET_SPANS
-
-_MARKET = """
-SELECT date, max(eth_open) AS eth, max(btc_open) AS btc, max(gas_price_gwei) AS gas
-FROM {metrics}
-WHERE date BETWEEN DATE '{first_day}' AND DATE '{as_of}'
-GROUP BY date
-"""
-
-
-def market_query(metrics: str, first_day: dt.date, as_of: dt.date) -> str:
-    """Returns SQL for the daily prices of `[first_day, as_of]`: date, eth, btc (USD), gas (gwei).
-
-    Args:
-        metrics: quoted name of the metrics table.
-    """
-    return _MARKET.format(metrics=metrics, first_day=first_day.isoformat(), as_of=as_of.isoformat())
 
 
 def add_market(rows: DataFrame, market: DataFrame) -> DataFrame:

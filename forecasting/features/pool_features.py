@@ -17,8 +17,6 @@ from forecasting.features.rolling_windows import Days
 from forecasting.features.targets import apy_size, asinh_level
 
 LONGEST_WINDOW_DAYS = 90
-# a month before the longest window, after which the exponential means have faded
-LOOK_BACK_DAYS = 120
 
 # scales: a larger distance says no more than "very large", and would dominate the day's means
 MOVE_LIMIT = 50.0

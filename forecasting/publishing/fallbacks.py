@@ -11,43 +11,9 @@ import datetime as dt
 import numpy as np
 import pandas as pd
 
-from database.schema.metrics_table import finite
-from forecasting.features.observed_values import is_observed, staleness_join
 from forecasting.features.targets import Target
 
-_ACTIVE_POOLS = f"""
-SELECT m.pool_id,
-    (array_agg(m.apy ORDER BY m.date DESC) FILTER (WHERE m.apy IS NOT NULL))[1] AS apy,
-    (array_agg(m.tvl ORDER BY m.date DESC) FILTER (WHERE m.tvl IS NOT NULL))[1] AS tvl,
-    min(m.date) AS first_day,
-    max(m.date) FILTER (WHERE {is_observed("apy")}) AS apy_day,
-    max(m.date) FILTER (WHERE {is_observed("tvl")}) AS tvl_day
-FROM (
-    SELECT pool_id, date, actual_apy, actual_tvl,
-        {finite("actual_apy")} AS apy, {finite("actual_tvl")} AS tvl
-    FROM {{metrics}}
-    WHERE date <= :as_of
-) m
-{staleness_join()}
-LEFT JOIN pools p ON p.pool_id = m.pool_id
-WHERE p.is_active IS NOT FALSE
-    AND (m.apy IS NOT NULL OR m.tvl IS NOT NULL)
-GROUP BY m.pool_id
-ORDER BY m.pool_id
-"""
-# the pool's newest values, its first day, and the newest days with an observed value
-POOL_COLUMNS = ("pool_id", "apy", "tvl", "first_day", "apy_day", "tvl_day")
-
 STALE, NO_VALUE = "stale", "no_value"
-
-
-def active_pools_query(metrics: str) -> str:
-    """Returns SQL for POOL_COLUMNS of each active pool, up to the day `:as_of`.
-
-    Args:
-        metrics: quoted name of the metrics table.
-    """
-    return _ACTIVE_POOLS.format(metrics=metrics)
 
 
 def apply_fallbacks(

@@ -10,18 +10,17 @@ import datetime as dt
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import Connection, Double, Engine, text
+from sqlalchemy import Double, Engine, text
 
 from database.connections.engine import checked_connection
-from database.schema.metrics_table import finite, metrics_name, require_same_metrics_table
 from database.schema.own_tables import forecast_evaluation
-from forecasting.features.observed_values import is_observed, staleness_join
-from forecasting.publishing.past_forecasts import PAST_COLUMNS, PAST_DAYS
+from forecasting.publishing.actuals import TARGETS
+from forecasting.publishing.history_window import PAST_DAYS
+from forecasting.publishing.past_forecasts import PAST_COLUMNS
 
 NUMBERS = {column.name for column in forecast_evaluation.columns if isinstance(column.type, Double)}
 
 PRODUCTION, BACKTEST = "production", "backtest"
-TARGETS = ("apy", "tvl")
 
 _PAST_ROWS = """
 FROM yieldspark.forecast_evaluation
@@ -30,26 +29,6 @@ WHERE engine = :engine
     AND actual IS NOT NULL
     AND target_date > :as_of - :days
     AND target_date <= :as_of
-"""
-
-# condition that a row `m` of the metrics was computed after its day was over, for every pool
-DAY_IS_OVER = (
-    "m.date < (SELECT coalesce(min(p.date), 'infinity') FROM yieldspark.provisional_days AS p)"
-)
-
-_UPDATE_ACTUALS = f"""
-UPDATE yieldspark.forecast_evaluation AS e
-SET actual = {finite("m.actual_{target}")}
-FROM (SELECT max(target_date) AS day FROM yieldspark.forecast_evaluation) AS newest,
-    {{metrics}} AS m
-    {staleness_join()}
-WHERE e.target = '{{target}}'
-    AND {DAY_IS_OVER}
-    AND m.pool_id = e.pool_id
-    AND m.date = e.target_date
-    AND (e.actual IS NULL OR e.target_date > newest.day - :days)
-    AND {is_observed("{target}")}
-    AND e.actual IS DISTINCT FROM {finite("m.actual_{target}")}
 """
 
 # sums of doubles depend on the order of the rows: this one does not depend on the database's
@@ -102,30 +81,6 @@ SELECT coalesce(p.pool_id, c.pool_id) AS pool_id, p.chain, p.protocol AS project
 FROM pools AS p
 FULL JOIN yieldspark.pool_coverage AS c ON c.pool_id = p.pool_id
 """
-
-
-def update_actuals(connection: Connection) -> int:
-    """Writes the actual values of target days that have been observed since, without a commit.
-
-    Values of the newest PAST_DAYS target days are compared again, because they may have been
-    corrected.
-
-    Returns:
-        The number of rows that changed.
-
-    Raises:
-        ConfigurationError: the metrics were last written to another table.
-    """
-    require_same_metrics_table(connection)
-    metrics = metrics_name(connection)
-    return sum(
-        _rows_changed(connection, _UPDATE_ACTUALS.format(target=target, metrics=metrics))
-        for target in TARGETS
-    )
-
-
-def _rows_changed(connection: Connection, statement: str) -> int:
-    return int(connection.execute(text(statement), {"days": PAST_DAYS}).rowcount)
 
 
 def history_days(database: Engine, engine: str, *, horizon: int, as_of: dt.date) -> int:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from forecasting.features.targets import Target, Values
+from forecasting.publishing.history_window import PAST_DAYS
 
 # `now` and `next` are in percent or USD, `volatility_scale` in level, model changes in scales;
 # `target_day` is a UTC midnight
@@ -28,9 +29,6 @@ PAST_COLUMNS = (
     "model_change_low",
     "model_change_high",
 )
-
-# target days that are used: after four and a half half-lives of the gate a day counts a twentieth
-PAST_DAYS = 90
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from forecasting.features.targets import Values
+from forecasting.publishing.history_window import MIN_DAYS
 from forecasting.publishing.past_forecasts import PastForecasts, decay
 
 WEIGHTS = np.arange(13) / 10.0
@@ -23,7 +24,7 @@ POOL_HALF_LIFE_DAYS, PANEL_HALF_LIFE_DAYS = 20.0, 30.0
 # decides between weights of equal loss for the model's own move; any difference in loss outweighs
 # it
 MODEL_PREFERENCE = 0.002
-MIN_DAYS, MIN_POOLS = 40, 10
+MIN_POOLS = 10
 
 NO_LEDGER, FEW_POOLS, GATE = "no_ledger", "few_pools", "gate"
 

@@ -24,6 +24,7 @@ from forecasting.registry.mlflow_tables import (
     LATER,
     has_tables,
     login,
+    model_name,
     registry_folder,
     registry_uri,
 )
@@ -99,9 +100,7 @@ class Registry:
     """
 
     def __init__(self, settings: Settings, *, engine: str, horizon: int) -> None:
-        # models learn from the pools of one database: two databases may share a server, but no
-        # champion
-        self.name = f"yieldspark-{settings.db_name}-{engine}-{horizon}d"
+        self.name = model_name(settings, engine=engine, horizon=horizon)
         self._settings, self._uri = settings, registry_uri(settings)
 
     def versions(self) -> list[RegisteredVersion]:

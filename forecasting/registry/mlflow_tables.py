@@ -61,6 +61,14 @@ def registry_uri(settings: Settings) -> str:
     return settings.mlflow_tracking_uri or sqlite_uri(file)
 
 
+def model_name(settings: Settings, *, engine: str, horizon: int) -> str:
+    """Returns the name of the registered model.
+
+    Models learn from the pools of one database: two databases may share a server, but no champion.
+    """
+    return f"yieldspark-{settings.db_name}-{engine}-{horizon}d"
+
+
 def registry_folder(settings: Settings) -> Path:
     """Returns the registry's folder in YIELDSPARK_HOME."""
     return settings.yieldspark_home / "mlflow"
@@ -124,12 +132,12 @@ def has_tables(settings: Settings, *, make: bool) -> bool:
     """
     uri = registry_uri(settings)
     set_mlflow_environment()
-    if not _is_database(uri):
+    if not is_database(uri):
         return True
-    if _is_missing_file(uri) and not make:
+    if is_missing_file(uri) and not make:
         return False
     # one attempt before MLflow's ten, between which it sleeps 101 s
-    with login(settings), _translated_errors(settings), _connected(settings) as connection:
+    with login(settings), open_tables(settings) as connection:
         revision = _revision(connection)
         if revision is None and make:
             _upgrade(uri, connection)
@@ -149,9 +157,9 @@ def upgrade_tables(settings: Settings) -> Change | None:
     """
     uri = registry_uri(settings)
     set_mlflow_environment()
-    if not _is_database(uri) or _is_missing_file(uri):
+    if not is_database(uri) or is_missing_file(uri):
         return None
-    with login(settings), _translated_errors(settings), _connected(settings) as connection:
+    with login(settings), open_tables(settings) as connection:
         revision = _revision(connection)
         if revision == _head():
             return "current"
@@ -161,11 +169,13 @@ def upgrade_tables(settings: Settings) -> Change | None:
         return "made" if revision is None else "upgraded"
 
 
-def _is_database(uri: str) -> bool:
+def is_database(uri: str) -> bool:
+    """Returns whether the URI names tables and no server."""
     return is_in_postgresql(uri) or uri.startswith(SQLITE)
 
 
-def _is_missing_file(uri: str) -> bool:
+def is_missing_file(uri: str) -> bool:
+    """Returns whether the URI names a SQLite file that does not exist."""
     return uri.startswith(SQLITE) and not _file(uri).exists()
 
 
@@ -175,12 +185,18 @@ def _file(uri: str) -> Path:
 
 
 @contextmanager
-def _connected(settings: Settings) -> Iterator[Connection]:
+def open_tables(settings: Settings) -> Iterator[Connection]:
+    """Yields a transaction on the tables; call it inside `login`.
+
+    Raises:
+        RegistryUnreachable: the database does not answer or refuses a statement.
+    """
     uri = registry_uri(settings)
-    if uri.startswith(SQLITE):
-        _make_private(_file(uri), registry_folder(settings))
-    with _engine(settings).begin() as connection:
-        yield connection
+    with _translated_errors(settings):
+        if uri.startswith(SQLITE):
+            _make_private(_file(uri), registry_folder(settings))
+        with _engine(settings).begin() as connection:
+            yield connection
 
 
 def _make_private(file: Path, own_folder: Path) -> None:

@@ -7,14 +7,13 @@ parameter search; fits nothing.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine
@@ -24,17 +23,17 @@ from database.schema.merge_sql import qualified
 from database.schema.metrics_table import metrics_table
 from forecasting.engines.engine import Engine, FeatureRows
 from forecasting.engines.folds import FoldPlan
-from forecasting.features.feature_frame import feature_rows, metrics_query
+from forecasting.features.feature_frame import feature_rows
 from forecasting.features.feature_names import LABELS, feature_names
 from forecasting.features.labelled_features import FeatureSpec
-from forecasting.features.market_features import market_query
-from forecasting.publishing.fallbacks import POOL_COLUMNS, active_pools_query
-from forecasting.run.plan import first_read_day
-
-_SUMMARY = """
-SELECT count(*) AS rows, sum(hashtextextended(metrics::text, 0)) AS hash
-FROM ({query}) AS metrics
-"""
+from forecasting.features.source_queries import (
+    POOL_COLUMNS,
+    active_pools_query,
+    market_query,
+    metrics_query,
+)
+from forecasting.run.as_of_day import first_read_day
+from forecasting.run.run_inputs import MetricsDigest, metrics_digest
 
 
 @dataclass(frozen=True)
@@ -43,13 +42,11 @@ class DatasetSummary:
 
     Attributes:
         first_day: first UTC day.
-        rows: number of pool-days.
-        hash: 16 hexadecimal digits of all values; the order of the rows does not change it.
+        metrics: number of pool-days, and the digest of all values.
     """
 
     first_day: dt.date
-    rows: int
-    hash: str
+    metrics: MetricsDigest
 
 
 @contextmanager
@@ -87,7 +84,9 @@ def cached_dataset(
 def active_pools(settings: Settings, as_of: dt.date, snapshot: str) -> pd.DataFrame:
     """Returns POOL_COLUMNS of every active pool on the as-of day."""
     query = active_pools_query(_metrics(settings))
-    rows = _at_snapshot(settings, snapshot, query, {"as_of": as_of})
+    with at_snapshot(settings, snapshot) as connection:
+        mappings = connection.execute(text(query), {"as_of": as_of}).mappings()
+        rows = [dict(row) for row in mappings]
     return pd.DataFrame(rows, columns=list(POOL_COLUMNS))
 
 
@@ -106,8 +105,9 @@ def _prepare(
 ) -> tuple[FeatureRows, DatasetSummary]:
     query = metrics_query(_metrics(settings), first_day, folds.as_of)
     # the same statement at the same snapshot: it counts and hashes the rows that Spark reads
-    read = _at_snapshot(settings, snapshot, _SUMMARY.format(query=query), {})[0]
-    run.rows["read"] += read["rows"]
+    with at_snapshot(settings, snapshot) as connection:
+        digest = metrics_digest(connection, first_day, folds.as_of)
+    run.rows["read"] += digest.rows
     metrics = read_table_spark(spark, settings, query, partition_by="pool_id", snapshot=snapshot)
     market = (
         _market(spark, settings, first_day, folds.as_of, snapshot)
@@ -123,9 +123,7 @@ def _prepare(
     )
     with feature_rows(metrics, spec, market) as rows:
         dataset = engine.prepare(rows, feature_names(market=settings.market_features), LABELS)
-    # PostgreSQL sums signed hashes; 64 bits of the sum identify the values
-    digest = f"{int(read['hash'] or 0) % 2**64:016x}"
-    return dataset, DatasetSummary(first_day, read["rows"], digest)
+    return dataset, DatasetSummary(first_day, digest)
 
 
 def _market(
@@ -135,12 +133,11 @@ def _market(
     return read_table_spark(spark, settings, query, snapshot=snapshot)
 
 
-def _at_snapshot(
-    settings: Settings, snapshot: str, statement: str, parameters: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """Rows of a statement in the state of the database that Spark's reads see."""
+@contextmanager
+def at_snapshot(settings: Settings, snapshot: str) -> Iterator[Connection]:
+    """Yields a transaction in the state of the database that Spark's reads see."""
     with checked_connection(
         make_engine(settings).execution_options(isolation_level="REPEATABLE READ")
     ) as connection:
         connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-        return [dict(row) for row in connection.execute(text(statement), parameters).mappings()]
+        yield connection

@@ -7,48 +7,29 @@ tables. Writes nothing and starts no Spark session.
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from sqlalchemy import text
-
-from common.errors import ConfigurationError, NotEnoughHistory
 from config_spark import Settings
-from database.connections.engine import checked_connection, make_engine
-from database.schema.check import verify_tables
-from database.schema.merge_sql import qualified
-from database.schema.metrics_table import metrics_table, require_same_metrics_table
-from database.schema.table_use import FORECAST_USE
-from forecasting.engines.folds import FoldPlan, backtest_folds, inference_folds, refit_folds
-from forecasting.features.observed_values import is_observed, staleness_join
-from forecasting.features.pool_features import LOOK_BACK_DAYS
-from forecasting.publishing.forecast_history import DAY_IS_OVER, history_days
-from forecasting.publishing.past_forecasts import PAST_DAYS
-from forecasting.publishing.persistence_gate import MIN_DAYS
+from database.connections.engine import make_engine
+from forecasting.engines.folds import FoldPlan, backtest_folds, inference_folds
+from forecasting.publishing.forecast_history import history_days
+from forecasting.publishing.history_window import MIN_DAYS, PAST_DAYS
 from forecasting.registry.serving import ServingVersions, serving_versions
+from forecasting.run.as_of_day import (
+    age_days,
+    first_read_day,
+    forecast_as_of_day,
+    newest_day,
+    require_over,
+    row_counts,
+    training_folds,
+    verify_forecast_tables,
+)
+from forecasting.run.changes import Changes
 
 # days before a backtest's first scored day: their forecasts give gate and interval a history
 WARM_UP_DAYS = PAST_DAYS
-
-_OBSERVED_ROWS = f"""
-FROM {{metrics}} m
-{staleness_join()}
-WHERE {DAY_IS_OVER}
-    AND (
-        ({is_observed("apy")})
-        OR ({is_observed("tvl")})
-    )
-"""
-_NEWEST_DAY = f"""
-SELECT max(m.date) AS day
-{_OBSERVED_ROWS}
-    AND m.date <= :last
-"""
-_ROW_COUNTS = f"""
-SELECT count(*) AS rows, count(DISTINCT m.pool_id) AS pools
-{_OBSERVED_ROWS}
-    AND m.date BETWEEN :first AND :last
-"""
 
 
 @dataclass(frozen=True)
@@ -84,8 +65,23 @@ class ForecastPlan:
         """Whether a refit's validation days extend a forecast history that is too short."""
         return self.refits and self.history_days < MIN_DAYS
 
-    def summary(self) -> dict[str, Any]:
-        """Returns the plan as `--dry-run` and `--json` print it."""
+    @property
+    def refit_reason(self) -> str | None:
+        """Why a forecast run fits a version; None if it does not."""
+        if not self.refits or not self.serving:
+            return None
+        newest = self.serving.newest_as_of
+        version = f"the newest model version is of {newest}" if newest else "no model version"
+        return f"a refit is due: {version}"
+
+    def summary(self, changes: Changes | None = None) -> dict[str, Any]:
+        """Returns the plan as `--dry-run` and `--json` print it.
+
+        Args:
+            changes: why a forecast run has work.
+        """
+        if changes and self.refit_reason:
+            changes = replace(changes, reasons=(*changes.reasons, self.refit_reason))
         return {
             "as_of": self.as_of.isoformat(),
             "age_days": self.age_days,
@@ -98,6 +94,7 @@ class ForecastPlan:
             "forecast_days": len(self.folds.forecast.days),
             "refits": len(self.folds.apy),
             **(_serving_summary(self.serving, self.history_days) if self.serving else {}),
+            **(changes.summary() if changes else {}),
         }
 
 
@@ -128,27 +125,19 @@ def plan_forecast(
         ConfigurationError: the requested day is not over, or the metrics were last written to
             another table.
     """
-    complete = today - dt.timedelta(days=1)
-    _require_over(as_of, complete)
-    _verify_tables(settings)
-    newest = newest_day(settings, as_of=as_of, complete=complete)
+    newest = forecast_as_of_day(settings, as_of=as_of, today=today)
     database, horizon = make_engine(settings), settings.horizon_days
     days = history_days(database, engine, horizon=horizon, as_of=newest)
     serving = serving_versions(settings, database, engine=engine, as_of=newest)
-    fitting = refit_folds(
-        newest,
-        horizon=horizon,
-        train_days=settings.train_days,
-        validation_days=settings.validation_days,
-    )
-    refits = _refit_is_due(serving, newest, days, settings.refit_days)
+    fitting = training_folds(settings, newest)
+    refits = refit_is_due(serving.newest_as_of, newest, days, settings.refit_days)
     # exponential means never forget: a run that fits nothing reads as far back as one that does,
     # so both see the same features
     first_day = first_read_day(fitting)
-    rows, pools = _row_counts(settings, first_day, newest)
+    rows, pools = row_counts(settings, first_day, newest)
     return ForecastPlan(
         as_of=newest,
-        age_days=(complete - newest).days,
+        age_days=age_days(newest, today),
         engine=engine,
         folds=fitting if refits else inference_folds(newest, horizon=horizon),
         refits=refits,
@@ -160,12 +149,20 @@ def plan_forecast(
     )
 
 
-def _refit_is_due(
-    serving: ServingVersions, as_of: dt.date, history_days: int, refit_days: int
+def refit_is_due(
+    newest_as_of: dt.date | None, as_of: dt.date, history_days: int, refit_days: int
 ) -> bool:
-    if serving.newest_as_of is None:
+    """Returns whether a run of this as-of day fits a version.
+
+    Args:
+        newest_as_of: as-of day of the run that fitted the newest usable version; None without one.
+        as_of: as-of day of the run.
+        history_days: past target days that gate and interval can learn from.
+        refit_days: days between fits.
+    """
+    if newest_as_of is None:
         return True
-    age = (as_of - serving.newest_as_of).days
+    age = (as_of - newest_as_of).days
     # a version of this as-of day is never fitted again: a second run of a day changes nothing
     return age >= refit_days or (age > 0 and history_days < MIN_DAYS)
 
@@ -187,8 +184,8 @@ def plan_backtest(
             table.
     """
     complete = today - dt.timedelta(days=1)
-    _require_over(end, complete)
-    _verify_tables(settings)
+    require_over(end, complete)
+    verify_forecast_tables(settings)
     newest = newest_day(settings, as_of=end, complete=complete)
     folds = backtest_folds(
         newest,
@@ -198,10 +195,10 @@ def plan_backtest(
         refit_days=settings.refit_days,
     )
     first_day = first_read_day(folds)
-    rows, pools = _row_counts(settings, first_day, newest)
+    rows, pools = row_counts(settings, first_day, newest)
     return ForecastPlan(
         as_of=newest,
-        age_days=(complete - newest).days,
+        age_days=age_days(newest, today),
         engine=engine,
         folds=folds,
         refits=True,
@@ -209,67 +206,6 @@ def plan_backtest(
         rows=rows,
         pools=pools,
     )
-
-
-def _verify_tables(settings: Settings) -> None:
-    with checked_connection(make_engine(settings)) as connection:
-        verify_tables(connection, FORECAST_USE)
-        require_same_metrics_table(connection)
-
-
-def _require_over(day: dt.date | None, complete: dt.date) -> None:
-    if day is not None and day > complete:
-        raise ConfigurationError(
-            f"day {day} is not over: the last complete UTC day is {complete}; give that or an"
-            " earlier day"
-        )
-
-
-def newest_day(settings: Settings, *, as_of: dt.date | None, complete: dt.date) -> dt.date:
-    """Returns the as-of day: the requested one, or the newest with an observed value.
-
-    Args:
-        as_of: requested day, or None.
-        complete: the last complete UTC day.
-
-    Raises:
-        NotEnoughHistory: no day up to it has an observed value, or the requested day has none.
-    """
-    newest: dt.date | None = _read(settings, _NEWEST_DAY, {"last": as_of or complete})["day"]
-    return _require_day(settings.metrics_table, as_of, newest)
-
-
-def first_read_day(folds: FoldPlan) -> dt.date:
-    """Returns the first day whose metrics are read."""
-    return folds.first_day - dt.timedelta(days=LOOK_BACK_DAYS)
-
-
-def _row_counts(settings: Settings, first: dt.date, last: dt.date) -> tuple[int, int]:
-    """Observed pool-days of these days, and their pools."""
-    counts = _read(settings, _ROW_COUNTS, {"first": first, "last": last})
-    return counts["rows"], counts["pools"]
-
-
-def _read(settings: Settings, query: str, parameters: dict[str, dt.date]) -> dict[str, Any]:
-    """The only row of a query of the metrics."""
-    statement = query.format(metrics=qualified(metrics_table(settings.metrics_table)))
-    with checked_connection(make_engine(settings)) as connection:
-        return dict(connection.execute(text(statement), parameters).mappings().one())
-
-
-def _require_day(table: str, as_of: dt.date | None, newest: dt.date | None) -> dt.date:
-    if newest is None:
-        until = f" on or before {as_of}" if as_of else ""
-        raise NotEnoughHistory(
-            f"{table} has no observed APY or TVL{until}: load history, run"
-            " `calculate_metrics`, then forecast"
-        )
-    if as_of is not None and newest != as_of:
-        raise NotEnoughHistory(
-            f"as-of day {as_of} has no observed value: the newest day before it that has one is"
-            f" {newest}; give that, or run `calculate_metrics`"
-        )
-    return newest
 
 
 class AsOfOption(Protocol):

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from common.errors import ConfigurationError
 from common.files import write_atomically
-from common.settings.cloud import PRODUCT_VERSION
+from common.version import PRODUCT_VERSION
 from reporting.report import formatting
 from reporting.report.feature_labels import feature_label
 

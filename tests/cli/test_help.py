@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from cli.app import app
-from common.settings.cloud import PRODUCT_VERSION
+from common.version import PRODUCT_VERSION
 from data_processing import calculate_pool_metrics_spark
 from docs.generate.cli_page import leaf_commands
 from forecasting import forecast_pools_spark

@@ -255,7 +255,7 @@ def test_a_hang_up_that_a_shell_ignores_stays_ignored(outdated: Clone) -> None:
         process = outdated.start()
     finally:
         signal.signal(signal.SIGHUP, before)
-    until((outdated.venv / local_environment.UNFINISHED).exists, "pip is at work")
+    until((outdated.venv / creation.UNFINISHED).exists, "pip is at work")
     process.send_signal(signal.SIGHUP)
     output, errors = process.communicate(timeout=180)
     assert (process.returncode, output) == (0, f"probe 2.0 {outdated.venv} demo\n"), errors

@@ -21,7 +21,7 @@ from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.planning.run_request import Request
 from database.connections.engine import make_engine
 from database.schema.migrate import migrate
-from forecasting.publishing.forecast_history import update_actuals
+from forecasting.publishing.actuals import update_actuals
 from forecasting.run.plan import plan_forecast
 from tests.support import metrics_oracle
 from tests.support.metrics_histories import START, world

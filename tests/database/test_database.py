@@ -7,6 +7,7 @@ import socket
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from pydantic import SecretStr
 from sqlalchemy import Engine, MetaData, text
 
@@ -16,7 +17,13 @@ from database.connections.engine import checked_connection, connect, make_engine
 from database.connections.parameters import connection_parameters
 from database.db_utils_spark import execute_sql
 from database.schema.check import verify_tables
-from database.schema.migrate import LAST_UPGRADE, migrate, require_current
+from database.schema.migrate import (
+    LAST_UPGRADE,
+    NEWEST_REVISION,
+    _scripts,
+    migrate,
+    require_current,
+)
 from database.schema.own_schema import VERSION_TABLE
 from database.schema.own_tables import OWN_SCHEMA, own_metadata
 from database.schema.owner_tables import owner_metadata
@@ -47,6 +54,11 @@ def test_migrations_create_exactly_the_defined_tables(engine: Engine, metadata: 
         assert (
             compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
         )
+
+
+def test_the_newest_revision_is_the_head_of_the_scripts() -> None:
+    with _scripts() as folder:
+        assert ScriptDirectory(str(folder)).get_current_head() == NEWEST_REVISION
 
 
 def test_second_migration_changes_nothing(engine: Engine) -> None:

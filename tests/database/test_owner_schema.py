@@ -176,5 +176,5 @@ def test_forecast_job_reads_an_integer_group(
     )
     groups = rows_of(admin, "SELECT DISTINCT pool_group FROM pool_daily_metrics ORDER BY 1")
     assert [group["pool_group"] for group in groups] == [2, None]
-    again = run_forecast(settings, engine="lightgbm", session=lambda: spark)
+    again = run_forecast(settings, engine="lightgbm", full_refresh=True, session=lambda: spark)
     assert (again["rows"]["inserted"], again["rows"]["updated"]) == (0, 0)

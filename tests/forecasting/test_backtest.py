@@ -15,8 +15,8 @@ from forecasting.engines.folds import DaySpan
 from forecasting.evaluation.scores import score, score_table
 from forecasting.features.targets import Target, targets
 from forecasting.models.stacked_model import OutOfSample, StackedModel
+from forecasting.publishing.history_window import MIN_DAYS
 from forecasting.publishing.past_forecasts import PAST_COLUMNS, empty_history
-from forecasting.publishing.persistence_gate import MIN_DAYS
 from forecasting.publishing.publish import (
     NO_CHAMPION,
     PUBLISHED_COLUMNS,

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from sqlalchemy import Engine, insert, text
 
 from database.schema.owner_tables import pool_daily_metrics
-from forecasting.features.feature_frame import feature_rows, metrics_query
+from forecasting.features.feature_frame import feature_rows
 from forecasting.features.feature_names import (
     CROSS_SECTION,
     FEATURES,
@@ -30,8 +30,9 @@ from forecasting.features.feature_names import (
     feature_names,
 )
 from forecasting.features.labelled_features import FeatureSpec
-from forecasting.features.market_features import add_market, market_query
+from forecasting.features.market_features import add_market
 from forecasting.features.pool_features import MOVE_LIMIT
+from forecasting.features.source_queries import market_query, metrics_query
 from forecasting.features.targets import LABEL_LIMIT
 from tests.support.feature_pools import LONG_AGO, spec, task_rows
 from tests.support.forecast_panels import (

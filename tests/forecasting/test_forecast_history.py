@@ -12,15 +12,16 @@ from sqlalchemy import Engine, insert, text
 
 from database.schema.own_tables import forecast_evaluation, pool_coverage, value_staleness
 from database.schema.owner_tables import pool_daily_metrics, pools
+from forecasting.publishing.actuals import update_actuals
 from forecasting.publishing.forecast_history import (
     describe_pools,
     history_by_target,
     history_days,
     scored_rows,
     to_past_rows,
-    update_actuals,
 )
-from forecasting.publishing.past_forecasts import PAST_COLUMNS, PAST_DAYS
+from forecasting.publishing.history_window import PAST_DAYS
+from forecasting.publishing.past_forecasts import PAST_COLUMNS
 
 DAY = dt.timedelta(days=1)
 NEWEST = dt.date(2024, 6, 30)

@@ -45,7 +45,9 @@ def no_session() -> SparkSession:
 
 
 def forecast(settings: Settings, spark: SparkSession, **options: Any) -> dict[str, Any]:
-    return run_forecast(settings, session=lambda: spark, **({"engine": "lightgbm"} | options))
+    """Runs the whole job, also if nothing has changed since the last run."""
+    defaults: dict[str, Any] = {"engine": "lightgbm", "full_refresh": True}
+    return run_forecast(settings, session=lambda: spark, **(defaults | options))
 
 
 def table(settings: Settings, name: str) -> Any:
@@ -406,9 +408,7 @@ def test_all_reads_see_one_snapshot(
         return cached_dataset(*arguments, **options)
 
     plan = plan_forecast(short, as_of=None, engine="lightgbm", today=dt.datetime.now(dt.UTC).date())
-    monkeypatch.setattr(
-        "forecasting.forecast_pools_spark.cached_dataset", hold_after_another_job_commits
-    )
+    monkeypatch.setattr("forecasting.run.execution.cached_dataset", hold_after_another_job_commits)
     row = forecast(short, spark)
     assert "late" in set(table(short, "pool_daily_metrics")["pool_id"])
     assert "late" not in set(table(short, "yieldspark.forecasts")["pool_id"])

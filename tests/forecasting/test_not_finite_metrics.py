@@ -11,9 +11,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from config_spark import Settings
-from forecasting.features.feature_frame import metrics_query
-from forecasting.publishing.fallbacks import POOL_COLUMNS, active_pools_query
-from forecasting.run.plan import newest_day
+from forecasting.features.source_queries import POOL_COLUMNS, active_pools_query, metrics_query
+from forecasting.run.as_of_day import newest_day
 from tests.forecasting.test_forecast_history import NEWEST, actuals, observe, put, row, take_in
 from tests.support.metrics_store import execute
 

@@ -14,11 +14,11 @@ from forecasting.features.feature_names import FLAGS, LABELS, NUMBERS
 from forecasting.features.pool_features import (
     BASELINES,
     LEVELS,
-    LOOK_BACK_DAYS,
     MOVE_LIMIT,
     POOL_FEATURES,
     SCALES,
 )
+from forecasting.features.source_queries import LOOK_BACK_DAYS
 from forecasting.features.targets import LABEL_LIMIT
 from tests.support.feature_pools import DIRT, PASTS, POOLS, oracle_of, spec, task_rows
 from tests.support.forecast_panels import END, pool_rows

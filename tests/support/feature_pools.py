@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from forecasting.features.feature_frame import SCHEMA, rows_of_pools
 from forecasting.features.labelled_features import FeatureSpec
-from forecasting.features.pool_features import LOOK_BACK_DAYS
+from forecasting.features.source_queries import LOOK_BACK_DAYS
 from tests.support.feature_oracle import PoolOracle
 from tests.support.forecast_panels import END, metric_rows, panel_rows, pool_rows
 

@@ -22,7 +22,7 @@ from urllib.parse import quote
 import httpx
 
 from common.errors import ConfigurationError, InputError, SourceUnavailable
-from common.settings.cloud import PRODUCT_VERSION
+from common.version import PRODUCT_VERSION
 from config_spark import Settings
 from data_processing.ingest.defillama.time_limited_http import TimeLimitedHttp, TimeLimitExceeded
 

@@ -1,0 +1,80 @@
+"""Actual values of past forecasts: counts and writes those that are observed or corrected.
+
+Reads the metrics table and updates `yieldspark.forecast_evaluation`, by SQL. A target day has an
+actual value if it was observed on that day. Imports neither Spark nor pandas.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+from database.schema.metrics_table import finite, metrics_name, require_same_metrics_table
+from forecasting.features.observed_values import is_observed, staleness_join
+from forecasting.publishing.history_window import PAST_DAYS
+
+TARGETS = ("apy", "tvl")
+
+# condition that a row `m` of the metrics was computed after its day was over, for every pool
+DAY_IS_OVER = (
+    "m.date < (SELECT coalesce(min(p.date), 'infinity') FROM yieldspark.provisional_days AS p)"
+)
+
+_SOURCE = f"""
+(SELECT max(target_date) AS day FROM yieldspark.forecast_evaluation) AS newest,
+    {{metrics}} AS m
+    {staleness_join()}
+WHERE e.target = '{{target}}'
+    AND {DAY_IS_OVER}
+    AND m.pool_id = e.pool_id
+    AND m.date = e.target_date
+    AND (e.actual IS NULL OR e.target_date > newest.day - :days)
+    AND {is_observed("{target}")}
+    AND e.actual IS DISTINCT FROM {finite("m.actual_{target}")}
+"""
+
+_UPDATE = f"""
+UPDATE yieldspark.forecast_evaluation AS e
+SET actual = {finite("m.actual_{target}")}
+FROM {_SOURCE}
+"""
+
+_COUNT = f"""
+SELECT count(*)
+FROM yieldspark.forecast_evaluation AS e, {_SOURCE}
+"""
+
+
+def update_actuals(connection: Connection) -> int:
+    """Writes the actual values of target days that have been observed since, without a commit.
+
+    Values of the newest PAST_DAYS target days are compared again, because they may have been
+    corrected.
+
+    Returns:
+        The number of rows that changed.
+
+    Raises:
+        ConfigurationError: the metrics were last written to another table.
+    """
+    return sum(
+        int(connection.execute(text(statement), {"days": PAST_DAYS}).rowcount)
+        for statement in _statements(connection, _UPDATE)
+    )
+
+
+def count_new_actuals(connection: Connection) -> int:
+    """Returns the number of rows that `update_actuals` would change.
+
+    Raises:
+        ConfigurationError: the metrics were last written to another table.
+    """
+    return sum(
+        int(connection.execute(text(statement), {"days": PAST_DAYS}).scalar_one())
+        for statement in _statements(connection, _COUNT)
+    )
+
+
+def _statements(connection: Connection, template: str) -> list[str]:
+    require_same_metrics_table(connection)
+    metrics = metrics_name(connection)
+    return [template.format(target=target, metrics=metrics) for target in TARGETS]
