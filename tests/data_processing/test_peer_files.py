@@ -125,7 +125,7 @@ def test_blank_before_a_quote(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("quotes", ["''", "\u201c\u201d", "\u201e\u201c", "\u00ab\u00bb"])
 def test_rejects_quotes_that_are_not_csv(tmp_path: Path, quotes: str) -> None:
-    left, right = quotes
+    left, right = quotes[0], quotes[1]
     names = ",".join(f"{left}{name}{right}" for name in ("timestamp", "pool", "tvlUsd", "apy"))
     content = f"{names}\n1740787200,{left}{POOL}{right},1000,5.25\n"
     with pytest.raises(InputError, match="in quotes that are not double quotes"):
