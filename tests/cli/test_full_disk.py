@@ -57,7 +57,12 @@ def test_full_standard_streams(run: CommandLine) -> None:
     """Progress that can't be written ends no run; a result that can't be written is an error."""
     command = [sys.executable, str(PROJECT / "run_spark_local.py"), "status", "--json"]
     with FULL.open("w") as full:
-        options: dict[str, Any] = {"cwd": run.folder, "env": run.environment, "text": True, "check": False}
+        options: dict[str, Any] = {
+            "cwd": run.folder,
+            "env": run.environment,
+            "text": True,
+            "check": False,
+        }
         progress = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, **options)
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, **options)
         command[2:] = ["--help"]  # has no log file for a traceback
