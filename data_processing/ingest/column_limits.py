@@ -19,6 +19,9 @@ from database.schema.merge_sql import qualified
 ColumnTypes = Mapping[str, str]
 """Type by column, with precision or length: numeric(10,2), character varying(255)."""
 
+MAX_KEY_BYTES = 2000
+"""Of a text in an index: its entries hold some 2,700 bytes (PostgreSQL manual, section 64.1.4)."""
+
 # a domain counts as the type below it
 _TYPES = text("""
 SELECT a.attname AS name,
@@ -87,6 +90,16 @@ def text_fits(value: str, type_: str) -> str:
         too_long = f"SELECT FROM unnest({value}) AS e (text) WHERE length(e.text) > {limited[1]}"
         return f"NOT EXISTS ({too_long})"
     return f"length({value}) <= {limited[1]}"
+
+
+def key_fits(value: str, type_: str) -> str:
+    """Return an SQL condition: a column accepts a text, and its index does.
+
+    Args:
+        value: an SQL expression of type text.
+        type_: type of the column.
+    """
+    return f"({text_fits(value, type_)} AND octet_length({value}) <= {MAX_KEY_BYTES})"
 
 
 def cut(value: str, type_: str) -> str:

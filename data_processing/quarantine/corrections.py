@@ -100,7 +100,8 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} can't be read as UTF-8 text: {error}") from error
-    for number, line in enumerate(content.splitlines(), start=1):
+    # not `splitlines`, which also splits at U+2028 and the like inside a JSON string
+    for number, line in enumerate(content.split("\n"), start=1):
         if line.strip():
             yield f"{path}:{number}", _object(f"{path}:{number}", line)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shlex
 from datetime import UTC, datetime
@@ -312,6 +313,23 @@ def test_values_postgresql_cannot_store_stop_nothing(
     assert counts(load_files(database, [parquet(tmp_path, columns)])) == (2, 2, 0, 0, 0)
     assert [pool for pool, *_ in history(engine)] == ["a\ufffdb", "'; DROP TABLE pools; --"]
     assert history(engine)[1][2]["apy"] == '"\\,'
+
+
+def test_text_too_long_for_an_index_is_refused(
+    database: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    key = random.Random(1).randbytes(3000).hex().upper()
+    contents = {
+        "history.csv": f"timestamp,pool,tvl,apy\n2025-03-01,{key},1,2\n2025-03-01,a,1,2\n",
+        "prices.csv": f"date,symbol,close\n2025-03-01,{key},1\n2025-03-01,ETH,2\n",
+        "pools.csv": f"pool,project,chain\n{key},p,c\nb,p,c\n",
+    }
+    for name, content in contents.items():
+        summary = load_files(database, [written(tmp_path, name, content)])
+        assert counts(summary) == (2, 1, 0, 0, 1), name
+    assert rows(engine, "SELECT DISTINCT reason FROM yieldspark.quarantine") == [
+        ("value_beyond_column",)
+    ]
 
 
 def test_rejects_timestamp_outside_calendar(

@@ -109,6 +109,8 @@ def test_the_time_of_day_is_never_dropped(tmp_path: Path) -> None:
     assert columns(write_file(tmp_path, "beside.csv", beside))["timestamp"] == [moment]
     unix = f"date,time,pool,tvl,apy\n2025-03-01,1740787200,{POOL},1000,5.25\n"
     assert columns(write_file(tmp_path, "unix.csv", unix))["timestamp"] == [FIRST]
+    other = f"date,hours_locked,uptime,pool,tvl,apy\n2025-03-01,5,10:00,{POOL},1000,5.25\n"
+    assert columns(write_file(tmp_path, "other.csv", other))["timestamp"] == [FIRST]
     repeated = f"timestamp,hour,pool,tvl,apy\n2025-03-01T23:01:00Z,23,{POOL},1000,5.25\n"
     assert columns(write_file(tmp_path, "repeated.csv", repeated))["timestamp"] == [moment]
 

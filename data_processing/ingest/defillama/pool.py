@@ -10,7 +10,12 @@ from typing import Any
 from sqlalchemy import Connection, exists, select, text
 
 from common.errors import InputError
-from data_processing.ingest.column_limits import column_types, cut, fit_to_columns
+from data_processing.ingest.column_limits import (
+    MAX_KEY_BYTES,
+    column_types,
+    cut,
+    fit_to_columns,
+)
 from data_processing.ingest.defillama import sql as defillama_sql
 from data_processing.ingest.defillama.rows import NOT_IN_JSONB, Snapshots, description
 from data_processing.ingest.pool_descriptions import required_descriptions
@@ -21,9 +26,6 @@ from database.schema.merge_sql import qualified
 from database.schema.owner_tables import pools, raw_pool_history
 
 INGEST_AGAIN = "run `ingest` again"
-
-MAX_ID_BYTES = 2000
-"""PostgreSQL's index entries hold some 2,700 bytes (manual, section 64.1.4)."""
 
 
 def require_storable_id(pool_id: str) -> None:
@@ -40,10 +42,10 @@ def require_storable_id(pool_id: str) -> None:
             f"pool id {pool_id[:100]!r} has a NUL character or half a surrogate pair, which"
             " PostgreSQL does not store: leave it out"
         )
-    if len(pool_id.encode()) > MAX_ID_BYTES:
+    if len(pool_id.encode()) > MAX_KEY_BYTES:
         raise InputError(
             f"pool id {pool_id[:60]!r}.. has {len(pool_id):,} characters and at most"
-            f" {MAX_ID_BYTES:,} bytes are stored: leave it out"
+            f" {MAX_KEY_BYTES:,} bytes are stored: leave it out"
         )
 
 

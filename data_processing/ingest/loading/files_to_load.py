@@ -62,7 +62,8 @@ UNITS = {
 UNITS_BEFORE = dict.fromkeys(DOLLARS, rf"^([+-]?)(USD|(US)?\$){BLANKS}")
 """Units that a column has in any case, if its cells repeat them."""
 
-TIME_NAME = re.compile("time|hour")
+TIME_NAME = re.compile("(^|[^a-z])(time|hour)(utc|ofday)?([^a-z]|$)")
+"""As a word, in lower case: `uptime` and `hours_locked` are no times of day."""
 TIME_OF_DAY = "^[0-9]{1,2}:[0-9]{2}"
 HOUR = "^[0-9]{1,2}(:[0-9]{2}.*)?$"
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from data_processing.checks.row_checks import is_number
-from data_processing.ingest.column_limits import ColumnTypes, number_fits, text_fits
+from data_processing.ingest.column_limits import ColumnTypes, key_fits, number_fits, text_fits
 from data_processing.ingest.loading.symbols import COINS, SYMBOL
 
 INCOMING = "pg_temp.incoming"
@@ -86,7 +86,7 @@ def validate_history(columns: Collection[str], types: ColumnTypes) -> str:
         columns: text columns of the file.
         types: types of raw history, and `pools.pool_id`, because a new pool gets a row there.
     """
-    fits = " AND ".join(text_fits("pool_id", types[name]) for name in ("pool_id", "pools.pool_id"))
+    fits = " AND ".join(key_fits("pool_id", types[name]) for name in ("pool_id", "pools.pool_id"))
     document = ", ".join(
         f"'{key}', {json_value(name)}" for name, key in DOCUMENT_KEYS.items() if name in columns
     )
@@ -121,7 +121,7 @@ def validate_prices(columns: Collection[str], types: ColumnTypes) -> str:
             WHEN symbol !~ '{SYMBOL}' THEN 'symbol_unusable'
             WHEN close IS NULL OR lower(close) = 'nan' THEN 'price_missing'
             WHEN {number("close")} IS NULL THEN 'price_not_a_number'
-            WHEN NOT {text_fits("symbol", types["symbol"])} THEN '{BEYOND_COLUMN}'
+            WHEN NOT {key_fits("symbol", types["symbol"])} THEN '{BEYOND_COLUMN}'
         END AS reason
     FROM {INCOMING}"""
     return _last_of_day(rows, key="timestamp, symbol", value="document")
@@ -169,6 +169,7 @@ def validate_pools(columns: Collection[str], types: ColumnTypes) -> str:
         number_fits(value, types[name]) if name in NUMBERS else text_fits(value, types[name])
         for name, value in values.items()
     ]
+    fitting.append(key_fits("pool_id", types["pool_id"]))
     described = "".join(f", {values[name]} AS {name}" for name in names)
     unreadable = " ".join(
         f"WHEN lower({name}) <> 'nan' AND {number(name)} IS NULL THEN '{name}_not_a_number'"
