@@ -325,7 +325,7 @@ def test_text_too_long_for_an_index_is_refused(
         "pools.csv": f"pool,project,chain\n{key},p,c\nb,p,c\n",
     }
     for name, content in contents.items():
-        summary = load_files(database, [written(tmp_path, name, content)])
+        summary = load_files(database, [write_file(tmp_path, name, content)])
         assert counts(summary) == (2, 1, 0, 0, 1), name
     assert rows(engine, "SELECT DISTINCT reason FROM yieldspark.quarantine") == [
         ("value_beyond_column",)
