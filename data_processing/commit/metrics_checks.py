@@ -51,7 +51,7 @@ MANY_DAYS_REMOVED = """
             max(to_day) AS last_day,
             (array_agg(pool_id))[1:3] AS such_as
         FROM ({removed}) AS ranges (pool_id, from_day, to_day)
-    ) AS gone, (
+    ) AS removed_days, (
         SELECT sum(old_last - old_first + 1)::bigint AS known
         FROM {staged}
     ) AS coverage
@@ -198,7 +198,7 @@ def _create_new_days(plan_table: str, staging: str) -> str:
         FROM {plan_table}
         WHERE alive
     ),
-    seen AS (
+    observations AS (
         SELECT s.pool_id, s.date
         FROM {staging} AS s
         JOIN living AS p ON p.pool_id = s.pool_id
@@ -223,8 +223,9 @@ def _create_new_days(plan_table: str, staging: str) -> str:
         count(now.pool_id) AS pools,
         count(*) FILTER (WHERE now.pool_id IS NULL) AS missing,
         (array_agg(before.pool_id) FILTER (WHERE now.pool_id IS NULL))[1:3] AS such_as
-    FROM seen AS now
-    FULL JOIN seen AS before ON before.pool_id = now.pool_id AND before.date = now.date - 1
+    FROM observations AS now
+    FULL JOIN observations AS before
+        ON before.pool_id = now.pool_id AND before.date = now.date - 1
     WHERE coalesce(now.date, before.date + 1) >= CAST(:first AS date)
         AND coalesce(now.date, before.date + 1) < CAST(:end AS date)
     GROUP BY 1"""

@@ -179,7 +179,6 @@ def request_from_run(engine: Engine, job: str, run_id: str) -> Request:
             f"--retry {run_id}: {failed.run_id} is {failed.status}; only a run that is"
             f" {', '.join(RETRYABLE)} can be retried"
         )
-    # a run of `upsert_via_staging` has no plan
     request = (failed.plan or {}).get("request") or {"mode": failed.mode, "pools": None}
     pools = tuple(request["pools"]) if request["pools"] is not None else None
     retire_missing = request.get("retire_missing", False)

@@ -87,13 +87,13 @@ def insert_snapshots(connection: Connection, pool_id: str, rows: Snapshots) -> i
     lock_in_transaction(connection, RAW_TABLES_LOCK)
     parameters = {"pool_id": pool_id, "timestamps": rows.timestamps, "documents": rows.documents}
     counts = connection.execute(text(defillama_sql.INSERT_SNAPSHOTS), parameters).one()
-    stored = counts.inserted + counts.known
+    stored = counts.inserted + counts.stored
     if has_triggers(connection, raw_pool_history):
         # a trigger may also write a row under another key, or delete it after its insertion
         stored = connection.execute(text(defillama_sql.COUNT_STORED), parameters).scalar_one()
     if stored < counts.different:
         summary = (
-            f"{counts.different} different ones, {counts.inserted} inserted, {counts.known} there"
+            f"{counts.different} different ones, {counts.inserted} inserted, {counts.stored} there"
         )
         lost = counts.different - stored
         source = f"pool {pool_id} ({summary} already)"

@@ -40,7 +40,7 @@ _STORED = f"""EXISTS (
 INSERT_SNAPSHOTS = f"""
 WITH n AS MATERIALIZED ({_DIFFERENT_SNAPSHOTS}
 ),
-known AS MATERIALIZED (
+stored AS MATERIALIZED (
     SELECT n.position
     FROM n
     WHERE {_STORED}
@@ -49,17 +49,17 @@ inserted AS (
     INSERT INTO {HISTORY} (pool_id, timestamp, raw_json_data)
     SELECT :pool_id, n.timestamp, n.document
     FROM n
-    WHERE n.position NOT IN (SELECT position FROM known)
+    WHERE n.position NOT IN (SELECT position FROM stored)
     ORDER BY n.position
     RETURNING pool_id
 )
 SELECT
     (SELECT count(*) FROM n) AS different,
-    (SELECT count(*) FROM known) AS known,
+    (SELECT count(*) FROM stored) AS stored,
     (SELECT count(*) FROM inserted) AS inserted
 """
 """Parameters: pool_id, timestamps, documents. An identical snapshot is stored once, a changed one
-next to it. `different` = `known` + `inserted`, unless a trigger of the table drops rows.
+next to it. `different` = `stored` + `inserted`, unless a trigger of the table drops rows.
 """
 
 COUNT_STORED = f"SELECT count(*) FROM ({_DIFFERENT_SNAPSHOTS}) AS n WHERE {_STORED}"

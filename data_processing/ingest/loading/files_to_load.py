@@ -235,13 +235,13 @@ def _kind_of(table: FileTable) -> Kind:
 
 def _has_several_rows_of_a_pool(table: FileTable) -> bool:
     columns = map_columns(table.path, table.columns, "pools")
-    seen: set[str] = set()
+    pool_ids: set[str] = set()
     for batch in table.batches():
         place, column = _columns_in_use(table, columns, batch)["pool_id"]
         ids = cells.to_texts(place, column).drop_null().to_pylist()
-        before = len(seen)
-        seen.update(ids)
-        if len(seen) < before + len(ids):
+        before = len(pool_ids)
+        pool_ids.update(ids)
+        if len(pool_ids) < before + len(ids):
             return True
     return False
 
