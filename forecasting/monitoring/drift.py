@@ -7,7 +7,7 @@ not that forecasts are worse; `rolling_origin_score` says that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,7 @@ import numpy.typing as npt
 from forecasting.engines.engine import Features
 from forecasting.features.targets import Values
 from forecasting.models.feature_groups import SAME_FOR_ALL_POOLS
-
-# An entry for each feature, in the matrix's order: feature, edges, counts of rows (the last bin is
-# missing values), and usual, the highest PSI of a training day. Pools move together: any one day is
-# far from a year of days (PSI 0.1 to 0.5, 2 on a volatile day), so a fixed limit would warn on
-# every run.
-Reference = list[dict[str, Any]]
+from forecasting.monitoring.feature_reference import FeatureReference, Reference
 
 DECILES = np.arange(1, 10) / 10.0
 # with fewer rows a day's PSI is chance: it is not checked and does not count as usual
@@ -83,7 +78,7 @@ def measure_drift(reference: Reference, matrix: Features) -> list[FeatureDrift]:
     return sorted(features, key=lambda feature: (not feature.all_missing, -feature.beyond))
 
 
-def _describe(name: str, column: Values, day: npt.NDArray[np.int64]) -> dict[str, Any]:
+def _describe(name: str, column: Values, day: npt.NDArray[np.int64]) -> FeatureReference:
     edges = _edges(column[~np.isnan(column)], shared=name in SAME_FOR_ALL_POOLS)
     bins = edges.size + 2
     counts = (
@@ -97,12 +92,7 @@ def _describe(name: str, column: Values, day: npt.NDArray[np.int64]) -> dict[str
     # only values count as usual: a training day with missing values must not excuse others
     valued = counts[counts[:, :-1].sum(axis=1) >= MIN_ROWS, :-1]
     usual = excess_psi(total[:-1], valued).max(initial=0.0) if len(valued) else 0.0
-    return {
-        "feature": name,
-        "edges": edges.tolist(),
-        "counts": total.astype(int).tolist(),
-        "usual": float(usual),
-    }
+    return FeatureReference(name, edges.tolist(), total.astype(int).tolist(), float(usual))
 
 
 def _edges(values: Values, *, shared: bool) -> Values:
@@ -170,18 +160,18 @@ def binned_ks(expected: Values, counts: Values) -> float:
     return float(np.abs(np.cumsum(counts / counts.sum() - expected / expected.sum())).max())
 
 
-def _drift_of(entry: Mapping[str, Any], column: Values) -> FeatureDrift:
-    edges, expected = np.array(entry["edges"]), np.array(entry["counts"])
+def _drift_of(entry: FeatureReference, column: Values) -> FeatureDrift:
+    edges, expected = np.array(entry.edges), np.array(entry.counts)
     if not expected.any():
         # the training days had no value either
-        return FeatureDrift(entry["feature"], psi=0.0, ks=0.0, beyond=0.0, all_missing=False)
+        return FeatureDrift(entry.feature, psi=0.0, ks=0.0, beyond=0.0, all_missing=False)
     counts = np.bincount(_bin_of(column, edges), minlength=expected.size)[None, :].astype(float)
     valued = 1.0 - counts[0, -1] / column.size
     return FeatureDrift(
-        entry["feature"],
+        entry.feature,
         psi=float(population_stability(expected, counts)[0]),
         ks=binned_ks(expected, counts[0]),
         # chain rule of the divergence: the values' part weighs as much as the rows that have one
-        beyond=float(excess_psi(expected, counts)[0] - valued * entry["usual"]),
+        beyond=float(excess_psi(expected, counts)[0] - valued * entry.usual),
         all_missing=bool(valued == 0.0),
     )

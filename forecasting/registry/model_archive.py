@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from common.errors import ModelRefused
+from forecasting.monitoring.feature_reference import FeatureReference, Reference
 
 CARD = "card.json"
 TARGETS = ("apy", "tvl")
@@ -57,7 +58,7 @@ class ModelCard:
     passed: bool
     scores: Mapping[str, Any]
     gain: Mapping[str, Any]
-    reference: list[dict[str, Any]]
+    reference: Reference
 
     @property
     def features_hash(self) -> str:
@@ -117,7 +118,10 @@ def from_files(files: Mapping[str, bytes], name: str) -> ModelArchive:
         days = {
             key: dt.date.fromisoformat(fields[key]) for key in ("origin", "known", "data_first_day")
         }
-        card = ModelCard(**fields | days | {"features": tuple(fields["features"])})
+        reference = [FeatureReference(**entry) for entry in fields["reference"]]
+        card = ModelCard(
+            **fields | days | {"features": tuple(fields["features"]), "reference": reference}
+        )
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelRefused(
             f"model version {name} can't be read: its {CARD} is missing or damaged"

@@ -37,7 +37,8 @@ from forecasting.models.stacked_model import (
     fit_stacked,
     forecast_by,
 )
-from forecasting.monitoring.drift import Reference, reference_distribution
+from forecasting.monitoring.drift import reference_distribution
+from forecasting.monitoring.feature_reference import Reference
 from forecasting.registry.model_archive import ModelArchive, ModelCard
 from forecasting.run.dataset import DatasetSummary
 from forecasting.run.plan import ForecastPlan

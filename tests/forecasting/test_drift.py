@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ from forecasting.features.pool_features import POOL_FEATURES
 from forecasting.monitoring.drift import (
     MIN_ROWS,
     FeatureDrift,
-    Reference,
     binned_ks,
     measure_drift,
     population_stability,
     reference_distribution,
 )
 from forecasting.monitoring.drift_checks import drift_checks
+from forecasting.monitoring.feature_reference import FeatureReference, Reference
 from tests.support.feature_pools import spec
 from tests.support.forecast_panels import END, history_rows, metric_rows, panel_rows
 
@@ -57,10 +58,9 @@ def generated_days(days: int, *, seed: int) -> tuple[Features, Any]:
 
 def reference() -> Reference:
     matrix, day = generated_days(DAYS, seed=1)
-    stored: Reference = json.loads(
-        json.dumps(reference_distribution(matrix, NAMES, day), allow_nan=False)
-    )
-    return stored
+    entries = map(asdict, reference_distribution(matrix, NAMES, day))
+    stored = json.loads(json.dumps(list(entries), allow_nan=False))
+    return [FeatureReference(**entry) for entry in stored]
 
 
 def far(drifts: list[FeatureDrift]) -> set[str]:
@@ -139,7 +139,7 @@ def test_the_psi_of_a_small_day_is_corrected_for_chance() -> None:
         for day_rows in generated_days(15, seed=9)[0][:, :1].reshape(75, MIN_ROWS, 1)
     ]
     assert np.mean([drift.psi for drift in small]) > 0.35
-    assert abs(np.mean([drift.beyond + trained_on[0]["usual"] for drift in small])) < 0.1
+    assert abs(np.mean([drift.beyond + trained_on[0].usual for drift in small])) < 0.1
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,8 @@ def test_a_training_day_with_few_rows_does_not_count_as_usual() -> None:
     trained_on = reference_distribution(
         np.concatenate([matrix, few]), NAMES, np.append(day, np.full(len(few), DAYS))
     )
-    assert [feature["usual"] for feature in trained_on] == pytest.approx(
-        [feature["usual"] for feature in reference()], abs=0.01
+    assert [feature.usual for feature in trained_on] == pytest.approx(
+        [feature.usual for feature in reference()], abs=0.01
     )
 
 

@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Any
 
 from forecasting.features.feature_names import feature_names
+from forecasting.monitoring.feature_reference import FeatureReference
 from forecasting.registry.model_archive import ModelArchive, ModelCard
 
 FIRST = dt.date(2024, 3, 1)
@@ -48,7 +49,7 @@ def archive(name: str = "a", *, known: int = 50, **changes: Any) -> ModelArchive
             "apy": {"groups": {"level": 0.75}, "features": {"apy_level": 0.75}},
             "tvl": {"groups": {}, "features": {}},
         },
-        "reference": [{"feature": "apy_level", "edges": [0.5, 1.5], "shares": [0.25, 0.5, 0.25]}],
+        "reference": [FeatureReference("apy_level", [0.5, 1.5], [25, 50, 20, 5], usual=0.1)],
     }
     apy = tuple(
         f"tree\nversion=v4\nfeature_names={name} é\nmodel {number}\n" for number in range(12)
