@@ -10,12 +10,14 @@ from dataclasses import asdict
 from typing import Any
 
 from cli.context import JobContext
-from cli.terminal import out, print_records, say, step
+from cli.terminal import out, print_table, row_counts, say, step
 from common.errors import ConfigurationError
+from common.quantities import count
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.ingest.loading.load_files import load_files
 from forecasting.forecast_pools_spark import run_forecast
 from reporting.figures.forecasts import forecast_table
+from reporting.report.formatting import percent, points, share, usd
 from reporting.report.report import write_report
 from sample_data import SAMPLE_FILES
 
@@ -23,8 +25,9 @@ SHOWN_POOLS = 8
 
 TRY_NEXT = """
 Try next:
-  python run_spark_local.py status
-  python run_spark_local.py calculate_metrics --full-refresh --dry-run
+  python run_spark_local.py status                   # the last runs, and the data
+  python run_spark_local.py evaluate                 # past forecasts against actual values
+  python run_spark_local.py calculate_metrics --full-refresh --dry-run   # a plan; changes nothing
   python run_spark_local.py db psql -c "select * from yieldspark.forecasts limit 5"
 """
 
@@ -45,18 +48,20 @@ def run_demo(context: JobContext) -> dict[str, Any]:
             f" ({context.base_settings.db_host}): unset it for the demo, or run calculate_metrics"
             " and forecast_pools on your data"
         )
-    with step("1/5 database"):
+    with step("1/5 database: start the embedded PostgreSQL"):
         # the first use starts the embedded server
         settings = context.settings
-    with step("2/5 jars and sample"):
+    with step("2/5 jars and sample: fetch missing jars of Spark, load 72 pools"):
         # the first run of a machine without SynapseML's jars still ends with forecasts
         forecast_settings = context.settings_with_available_engine()
         loaded = load_files(settings, SAMPLE_FILES, kind=None, symbol=None, progress=say)
-    with step("3/5 calculate_metrics"):
+    with step("3/5 calculate_metrics: rolling metrics of every pool and day"):
         metrics = run_metrics(settings, session=context.session)
-    with step("4/5 forecast_pools"):
+        say(f"rows: {row_counts(metrics['rows'])}")
+    with step("4/5 forecast_pools: tomorrow's APY and TVL of every pool"):
         forecast = run_forecast(forecast_settings, session=context.session)
-    with step("5/5 report"):
+        say(f"rows: {row_counts(forecast['rows'])}")
+    with step("5/5 report: one HTML page"):
         report = write_report(context.engine, settings.report_dir)
     return {
         "loaded": loaded,
@@ -69,19 +74,29 @@ def run_demo(context: JobContext) -> dict[str, Any]:
 
 def print_demo(summary: Mapping[str, Any]) -> None:
     """Print the forecasts of the largest pools, the report's path, and commands to try next."""
-    columns = {
-        "pool": "symbol",
-        "protocol": "protocol",
-        "APY %": "apy_today",
-        "tomorrow %": "apy",
-        "low": "apy_low",
-        "high": "apy_high",
-        "TVL $": "tvl",
-        "fallback": "apy_fallback_reason",
-    }
     pools = summary["forecasts"]
-    as_of = summary["forecast"]["as_of"]
-    title = f"As of {as_of}: the {len(pools)} largest pools, tomorrow"
-    print_records(columns, pools, title=title)
+    if pools:
+        level = share(pools[0]["interval_level"])
+        columns = ["pool", "protocol", "APY now", "forecast", f"{level} interval", "TVL", "by"]
+        title = (
+            f"Forecasts for {pools[0]['target_date']}, from data up to {pools[0]['as_of']}, of the"
+            f" {count(len(pools), 'largest pool')}"
+        )
+        print_table(columns, [_forecast_cells(pool) for pool in pools], title=title)
     out.print(f"\nThe report: {summary['report']}", soft_wrap=True)
     out.print(TRY_NEXT, markup=False, soft_wrap=True)
+
+
+def _forecast_cells(pool: Mapping[str, Any]) -> list[object]:
+    # a pool without enough past forecasts has no interval
+    has_interval = pool["apy_low"] is not None and pool["apy_high"] is not None
+    reason = pool["apy_fallback_reason"]
+    return [
+        pool["symbol"] or pool["pool_id"],
+        pool["protocol"],
+        percent(pool["apy_today"]),
+        percent(pool["apy"]),
+        f"{points(pool['apy_low'])} to {points(pool['apy_high'])}" if has_interval else None,
+        usd(pool["tvl"]),
+        f"fallback ({reason})" if reason else "model",
+    ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -151,12 +152,12 @@ def print_table(
     """
     texts = [list(map(format_cell, row)) for row in rows]
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    widths = _column_widths(columns, rows, texts, out.width)
+    widths = _column_widths(columns, texts, out.width)
     for number, (heading, width) in enumerate(zip(columns, widths, strict=True)):
         is_word = not any(" " in row[number] for row in texts)
         table.add_column(
             heading,
-            justify="right" if _is_numeric(rows, number) else "left",
+            justify="right" if _is_numeric(texts, number) else "left",
             width=width,
             no_wrap=is_word,
             overflow="ellipsis" if is_word else "fold",
@@ -166,22 +167,23 @@ def print_table(
     out.print(table)
 
 
-def _is_numeric(rows: Sequence[Sequence[object]], column: int) -> bool:
-    return bool(rows) and all(isinstance(row[column], int | float | None) for row in rows)
+# a number, also with a currency, a magnitude or a percent sign, or the dash of an unknown one
+NUMBER = re.compile(r"[-−+$]*\d[\d,.]*(e[-+]\d+)?[KMBT]?( %)?|[-–]")
+
+
+def _is_numeric(texts: Sequence[Sequence[str]], column: int) -> bool:
+    return bool(texts) and all(NUMBER.fullmatch(row[column]) for row in texts)
 
 
 def _column_widths(
-    columns: Sequence[str],
-    rows: Sequence[Sequence[object]],
-    texts: Sequence[Sequence[str]],
-    console_width: int,
+    columns: Sequence[str], texts: Sequence[Sequence[str]], console_width: int
 ) -> list[int]:
     """Return the widths of columns that together fit the console, if LEAST_WIDTH allows it."""
     widths = [cell_len(heading) for heading in columns]
     for row in texts:
         widths = [max(width, cell_len(text)) for width, text in zip(widths, row, strict=True)]
     # Rich would also shorten numbers, and a number without its end looks like another number
-    narrowable = [number for number in range(len(columns)) if not _is_numeric(rows, number)]
+    narrowable = [number for number in range(len(columns)) if not _is_numeric(texts, number)]
     room = console_width - COLUMN_GAP * (len(columns) - 1)
     while sum(widths) > room and narrowable:
         widest = max(narrowable, key=lambda number: widths[number])
