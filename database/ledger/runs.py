@@ -28,6 +28,7 @@ from common.errors import (
     RunInProgress,
     summarize_error,
 )
+from common.quantities import duration
 from common.version import PRODUCT_VERSION
 from database.connections.advisory_locks import (
     try_lock_in_session,
@@ -85,7 +86,7 @@ class Run:
             yield
         finally:
             self.stages[name] = round(self.stages.get(name, 0.0) + time.monotonic() - started, 3)
-            log.info("%s: %s %.1f s", self.job, name, self.stages[name])
+            log.info("%s: %s %s", self.job, name, duration(self.stages[name]))
 
     def nothing_to_do(self) -> None:
         """Close the run as `nothing_to_do`: the plan is empty."""
