@@ -162,6 +162,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="interpreter that has mlforecast (default: this one)",
     )
+    _add_speed_options(parser)
+    add("--json", action="store_true", help="print the JSON document instead of the tables")
+    return parser
+
+
+def _add_speed_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--speed",
         action="store_true",
@@ -184,8 +191,6 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--repeat", type=int, default=3, help="with --speed: daily runs of each engine (default: 3)"
     )
-    add("--json", action="store_true", help="print the JSON document instead of the tables")
-    return parser
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

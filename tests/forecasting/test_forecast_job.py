@@ -188,10 +188,8 @@ def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
     )
 
 
-def test_pools_without_a_models_forecast_get_a_fallback(
-    short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
-) -> None:
-    odd = [
+def _irregular_pools() -> list[pd.DataFrame]:
+    return [
         pool_rows("stale", [3.0] * 40, [1e6] * 40, end=END - dt.timedelta(days=9)),
         pool_rows("ancient", [3.0] * 40, [1e6] * 40, end=END - dt.timedelta(days=400)),
         pool_rows("new", [4.0, 5.0], [1e6, 2e6]),
@@ -207,7 +205,12 @@ def test_pools_without_a_models_forecast_get_a_fallback(
             "back_after_weeks", [5.0] * 20 + [None] * 39 + [7.0], [1e6] * 20 + [None] * 39 + [2e6]
         ),
     ]
-    store(engine, pd.concat(odd, ignore_index=True))
+
+
+def test_pools_without_a_models_forecast_get_a_fallback(
+    short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
+) -> None:
+    store(engine, pd.concat(_irregular_pools(), ignore_index=True))
     with engine.begin() as connection:
         connection.execute(
             insert(pools),
