@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,27 @@ import pytest
 from sqlalchemy import Engine, text
 
 from common.errors import ConfigurationError, InputError
-from config_spark import Settings, load_settings
-from data_processing.ingest.defillama.client import RetryPolicy
+from config_spark import Settings
 from data_processing.ingest.defillama.prices import COINS
 from data_processing.ingest.defillama.pull import ingest, read_pool_file
 from data_processing.ingest.defillama.rows import instant, snapshots
 from database.ledger.run_records import last_runs
+from tests.support.defillama_pulls import (
+    TODAY,
+    Pauses,
+    days_ago,
+    fill,
+    midnight,
+    point,
+    pool_entry,
+    rows,
+    stored,
+)
 from tests.support.defillama_server import (
     DefiLlamaServer,
     Failure,
     running,
 )
-
-NOW = datetime.now(UTC)
-TODAY = NOW.date()
 
 
 @pytest.fixture
@@ -40,73 +47,9 @@ def settings(database: Settings, llama: DefiLlamaServer) -> Settings:
     )
 
 
-def at(llama: DefiLlamaServer) -> Settings:
-    return load_settings(
-        _env_file=None, defillama_yields_url=llama.url, defillama_coins_url=llama.url
-    )
-
-
-class Pauses(list[float]):
-    """Records the requested pauses without pausing."""
-
-    def retry_policy(self, **options: Any) -> RetryPolicy:
-        return RetryPolicy(sleep=self.append, **options)
-
-
 @pytest.fixture
 def pauses() -> Pauses:
     return Pauses()
-
-
-def pool_entry(pool_id: str, **changes: Any) -> dict[str, Any]:
-    return {
-        "pool": pool_id,
-        "chain": "Ethereum",
-        "project": "aave-v3",
-        "symbol": "USDC",
-        "tvlUsd": 1e6,
-        "apy": 4.25,
-        "stablecoin": True,
-        "poolMeta": None,
-        "underlyingTokens": ["0xA0b8", "0xdAC1"],
-    } | changes
-
-
-def point(day: date, apy: object = 5.0, **changes: Any) -> dict[str, Any]:
-    values = {
-        "tvlUsd": 1000,
-        "apy": apy,
-        "apyBase": 3.5,
-        "apyReward": None,
-        "il7d": None,
-        "apyBase7d": 0.1,
-    }
-    return {"timestamp": f"{day.isoformat()}T23:01:07.123Z"} | values | changes
-
-
-def days_ago(days: int) -> date:
-    return TODAY - timedelta(days=days)
-
-
-def fill(llama: DefiLlamaServer, *pool_ids: str, days: int = 3) -> None:
-    llama.pools += [pool_entry(pool_id) for pool_id in pool_ids]
-    for pool_id in pool_ids:
-        llama.charts[pool_id] = [point(days_ago(ago), apy=ago) for ago in range(days, 0, -1)]
-
-
-def rows(engine: Engine, statement: str) -> list[Any]:
-    with engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(text(statement))]
-
-
-def stored(engine: Engine) -> list[Any]:
-    return rows(
-        engine, "SELECT pool_id, count(*) FROM raw_defillama_pool_history GROUP BY 1 ORDER BY 1"
-    )
-
-
-def midnight(day: date) -> int:
-    return int(datetime.combine(day, datetime.min.time(), UTC).timestamp())
 
 
 def test_ingest_stores_points_unchanged_and_describes_pool(

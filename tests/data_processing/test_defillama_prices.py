@@ -10,18 +10,8 @@ from sqlalchemy import Engine, text
 from config_spark import Settings
 from data_processing.ingest.defillama.pull import ingest
 from data_processing.ingest.defillama.rows import closes
-from tests.data_processing.test_defillama import (
-    Pauses,
-    days_ago,
-    fill,
-    llama,
-    midnight,
-    pauses,
-    point,
-    pool_entry,
-    rows,
-    settings,
-)
+from tests.data_processing.test_defillama import llama, pauses, settings
+from tests.support.defillama_pulls import Pauses, days_ago, fill, midnight, point, pool_entry, rows
 from tests.support.defillama_server import (
     DefiLlamaServer,
     Failure,

@@ -15,16 +15,8 @@ from config_spark import Settings, load_settings
 from data_processing.ingest.defillama.client import DefiLlama, retry_after_seconds
 from data_processing.ingest.defillama.pull import ingest
 from database.ledger.run_records import last_runs
-from tests.data_processing.test_defillama import (
-    Pauses,
-    at,
-    days_ago,
-    fill,
-    llama,
-    pauses,
-    point,
-    settings,
-)
+from tests.data_processing.test_defillama import llama, pauses, settings
+from tests.support.defillama_pulls import Pauses, at, days_ago, fill, point
 from tests.support.defillama_server import (
     CUT,
     STALLED,

@@ -13,16 +13,8 @@ from config_spark import Settings
 from data_processing.ingest.defillama.client import RetryPolicy
 from data_processing.ingest.defillama.pull import ingest
 from database.ledger.run_records import RunRecord, last_runs
-from tests.data_processing.test_defillama import (
-    Pauses,
-    days_ago,
-    fill,
-    llama,
-    pauses,
-    rows,
-    settings,
-    stored,
-)
+from tests.data_processing.test_defillama import llama, pauses, settings
+from tests.support.defillama_pulls import Pauses, days_ago, fill, rows, stored
 from tests.support.defillama_server import (
     STALLED,
     DefiLlamaServer,

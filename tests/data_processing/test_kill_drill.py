@@ -37,7 +37,7 @@ from tests.cli.test_model_commands import (
     last_decision,
     registered,
 )
-from tests.data_processing.test_defillama import TODAY, fill
+from tests.support.defillama_pulls import TODAY, fill
 from tests.support.defillama_server import DAY, running
 from tests.support.fault_database import backends, closed_gate, ledger, wait_for_backend_at_gate
 from tests.support.fault_runs import until

@@ -15,7 +15,8 @@ from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.planning.plan import JOB
 from data_processing.planning.run_request import Request, parse_pools, request_from_run
 from database.ledger.runs import open_run
-from tests.data_processing.test_metrics_plan import NOW, TODAY, add_run, planned, raw, settled
+from tests.data_processing.test_metrics_plan import settled
+from tests.support.metrics_plans import NOW, TODAY, add_run, planned, raw
 from tests.support.metrics_store import put_rows, rows_of
 
 __all__ = ["settled"]

@@ -16,9 +16,9 @@ from config_spark import Settings
 from data_processing.commit.spikes import FLOORS, spike_preparation, spike_query
 from data_processing.planning.plan import plan_metrics
 from data_processing.planning.run_request import Request
-from tests.data_processing.test_metrics_plan import add_run
 from tests.support.commit_runs import DAY, NEWEST, NOW, TODAY, DailyRun, at
 from tests.support.metrics_oracle import RawRow
+from tests.support.metrics_plans import add_run
 
 CASES = 120
 MOST_ROWS = 14

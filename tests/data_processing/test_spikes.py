@@ -12,9 +12,9 @@ from config_spark import Settings
 from data_processing.commit import spikes as spike_sql
 from data_processing.planning.run_request import Request
 from database import commit_checks as batch_checks
-from tests.data_processing.test_metrics_plan import add_run
 from tests.support.commit_runs import DAY, NEWEST, POOLS, TODAY, DailyRun, at, numbered
 from tests.support.metrics_oracle import RawRow
+from tests.support.metrics_plans import add_run
 from tests.support.metrics_store import put_rows
 
 

@@ -16,7 +16,7 @@ from cli.doctor.raw_history import unread_rows
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.planning.run_request import Request
-from tests.data_processing.test_metrics_plan import NOW, TODAY, raw
+from tests.support.metrics_plans import NOW, TODAY, raw
 from tests.support.metrics_store import execute, put_rows, rows_of
 
 FIRST = date(2024, 4, 1)

@@ -17,9 +17,10 @@ from data_processing.planning.last_run import OVERLAP
 from data_processing.planning.plan import JOB
 from data_processing.planning.run_plan import Plan
 from database.ledger.runs import open_run
-from tests.data_processing.test_metrics_plan import NOW, TODAY, add_run, planned, raw, settled
+from tests.data_processing.test_metrics_plan import settled
 from tests.support.commit_runs import NEWEST, DailyRun, at
 from tests.support.metrics_oracle import RawRow
+from tests.support.metrics_plans import NOW, TODAY, add_run, planned, raw
 from tests.support.metrics_store import execute, put_into_quarantine, put_rows, rows_of
 
 __all__ = ["settled"]

@@ -5,19 +5,12 @@ message names the difference.
 from __future__ import annotations
 
 import re
-import ssl
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 from pyspark.sql import SparkSession
 from sqlalchemy import create_engine, make_url
@@ -27,12 +20,11 @@ from common.errors import (
     ConfigurationError,
     DatabaseError,
     DatabaseRefused,
-    DatabaseUnreachable,
     summarize_error,
 )
 from config_spark import Settings, load_settings
 from database.connections.adbc_session import adbc_connection
-from database.connections.engine import CheckedSession, connect, make_engine, probe_session
+from database.connections.engine import CheckedSession, make_engine, probe_session
 from database.connections.parameters import connection_parameters
 from database.connections.session_check import CHECKED_PARAMETERS, NEWER_PARAMETERS, ON_LINUX
 from database.db_utils_spark import (
@@ -42,8 +34,6 @@ from database.db_utils_spark import (
     upsert_via_staging,
     write_table_spark,
 )
-from database.embedded import process as server_process
-from database.embedded.server import EmbeddedServer
 from database.schema.migrate import migrate
 from database.schema.owner_tables import pool_daily_metrics
 from database.transport.jdbc import checked_jdbc
@@ -299,93 +289,6 @@ def test_text_is_exact_for_every_encoding(
             assert execute_sql(role, query) == [{"pool_id": "pool-é", "bytes": 6}]
             with pytest.raises(DatabaseError, match=r"can't hold a character.*UTF8"):
                 execute_sql(role, "INSERT INTO pool_daily_metrics VALUES ('€', '2025-08-03')")
-
-
-def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A self-signed certificate for localhost, as a file, and a server's context with it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    public, private = folder / "root.crt", folder / "server.key"
-    public.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(public, private)
-    return public, context
-
-
-def test_every_driver_verifies_the_server_certificate(
-    spark: SparkSession, database: Settings, tmp_path: Path
-) -> None:
-    root, context = authority(tmp_path)
-    (tmp_path / "other").mkdir()
-    another, _ = authority(tmp_path / "other")
-    with startup_proxy((str(database.db_host), database.db_port), tls=context) as port:
-        secure = {"db_host": "localhost", "db_port": port, "db_sslmode": "verify-full"}
-        settings = database.model_copy(update=secure | {"db_sslrootcert": root})
-        assert by_every_driver(spark, settings, "1::text") == ["1"] * 3
-        session = probe_session(settings)
-        wrong = settings.model_copy(update={"db_sslrootcert": another})
-        parameters = connection_parameters(wrong)
-        for ask in (
-            lambda: connect(parameters),
-            lambda: answer_by_adbc(replace(session, parameters=parameters), "SELECT 1"),
-        ):
-            with pytest.raises(DatabaseUnreachable, match=r"certificate.*DB_SSLROOTCERT"):
-                ask()
-
-
-@pytest.fixture
-def socket_folder() -> Iterator[Path]:
-    """A short path, as the system limits it, that the server's account can enter."""
-    with tempfile.TemporaryDirectory(prefix="ys", dir="/tmp") as folder:
-        Path(folder).chmod(0o777)
-        yield Path(folder)
-
-
-def test_unix_socket_works_for_drivers_that_support_it(
-    spark: SparkSession,
-    own_server: EmbeddedServer,
-    socket_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(
-        server_process.SERVER_SETTINGS, "unix_socket_directories", str(socket_folder)
-    )
-    address = own_server.start()
-    settings = load_settings(
-        _env_file=None,
-        db_host=str(socket_folder),
-        db_port=address.port,
-        db_password=address.password,
-        read_transport="jdbc",
-    )
-    assert execute_sql(settings, "SELECT inet_server_addr() AS a") == [{"a": None}]
-    frame = read_table_spark(spark, settings, "SELECT current_database()::text AS name")
-    assert frame.first() == (settings.db_name,)
-    url = connection_parameters(settings).sqlalchemy_url()
-    with create_engine(url.render_as_string(hide_password=False)).connect() as connection:
-        assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
-    with pytest.raises(ConfigurationError, match=f"DB_HOST={socket_folder} is a Unix socket.*adbc"):
-        write_table_spark(spark.createDataFrame([("p",)], "pool_id string"), settings, "pools")
 
 
 def test_several_hosts_share_one_port_for_every_driver(

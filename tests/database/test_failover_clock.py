@@ -23,9 +23,9 @@ from database.embedded import folders as server_folders
 from database.embedded.resolve import resolve_database
 from database.embedded.server import EmbeddedServer
 from database.schema.migrate import migrate
-from tests.data_processing.test_metrics_plan import NOW, raw
 from tests.database.test_clock_skew import MAY_10, no_session
 from tests.support.metrics_oracle import RawRow
+from tests.support.metrics_plans import NOW, raw
 from tests.support.metrics_store import put_rows, rows_of
 
 LIBRARIES = ("lib/*/faketime/libfaketime.so.1", "local/lib/faketime/libfaketime.so.1")

@@ -14,8 +14,8 @@ from config_spark import Settings
 from data_processing.ingest.defillama.pull import ingest
 from data_processing.ingest.loading.load_files import load_files
 from database.connections.engine import make_engine
-from tests.data_processing.test_defillama import days_ago, point, pool_entry
 from tests.data_processing.test_load_files import counts, quarantined, write_file
+from tests.support.defillama_pulls import days_ago, point, pool_entry
 from tests.support.defillama_server import running
 from tests.support.metrics_store import execute, rows_of
 

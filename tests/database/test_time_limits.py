@@ -20,8 +20,8 @@ from data_processing.planning.unread_rows import store_day_counts
 from database import commit_checks as batch_checks
 from database.commit_checks import BatchCheck, CommitChecks, run_checks
 from database.ledger.runs import open_run
-from tests.data_processing.test_metrics_plan import add_run
 from tests.support.metrics_histories import world
+from tests.support.metrics_plans import add_run
 from tests.support.metrics_store import execute, put, rows_of
 
 SHORT = 0.3

@@ -2,138 +2,30 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from forecasting.engines.engine import FittedModel
-from forecasting.engines.folds import DaySpan
 from forecasting.evaluation.scores import score, score_table
-from forecasting.features.targets import Target, targets
-from forecasting.models.stacked_model import OutOfSample, StackedModel
+from forecasting.features.targets import Target
 from forecasting.publishing.history_window import MIN_DAYS
-from forecasting.publishing.past_forecasts import PAST_COLUMNS, empty_history
+from forecasting.publishing.past_forecasts import PAST_COLUMNS
 from forecasting.publishing.publish import (
     NO_CHAMPION,
-    PUBLISHED_COLUMNS,
-    evaluation_rows,
-    publish_days,
+)
+from tests.support.published_samples import (
+    APY,
+    DAYS,
+    TVL,
+    after_warm_up,
+    assert_same_bits,
+    day,
+    evaluated,
+    out_of_sample,
+    published,
 )
 
-FIRST = dt.date(2024, 1, 1)
-DAYS = 101
-APY, TVL = targets(max_apy_percent=1e6, max_tvl_usd=1e12)
 WHAT_IS_SHOWN = ["forecast", "low", "high", "gate_weight"]
-
-
-def day(number: int) -> dt.date:
-    return FIRST + dt.timedelta(days=number)
-
-
-def days(first: int = 0, end: int = DAYS) -> list[dt.date]:
-    return DaySpan(day(first), day(end)).days
-
-
-def out_of_sample(
-    skill: float, *, pools: int = 20, horizon: int = 1, shake: float = 1.0, length: int = DAYS
-) -> pd.DataFrame:
-    """Returns `OutOfSample.rows` around 50 % and 2 M USD.
-
-    Args:
-        shake: standard deviation of the levels, in scales.
-        correlation: correlation of the model's moves with the actual ones. Its quantiles are half a
-            scale to both sides, much too close.
-    """
-    random = np.random.default_rng(2)
-    shape = (pools, length + horizon)
-    sizes = {"apy": np.exp(random.uniform(-3, 1, (pools, 1))), "tvl": np.full((pools, 1), 0.01)}
-    levels = {"apy": 50.0 + shake * sizes["apy"] * random.standard_normal(shape)}
-    levels["tvl"] = np.expm1(np.log1p(2e6) + 0.01 * shake * random.standard_normal(shape))
-    columns: dict[str, Any] = {
-        "pool_id": np.repeat([f"p{number:02d}" for number in range(pools)], length),
-        "date": np.tile(pd.date_range(FIRST, periods=length), pools),
-        "apy_lowest_30": 0.0,
-    }
-    for target in (APY, TVL):
-        values, name, scale = levels[target.name], target.name, sizes[target.name]
-        moves = (target.level(values[:, horizon:]) - target.level(values[:, :-horizon])) / scale
-        move = skill * moves + np.sqrt(1 - skill**2) * random.standard_normal(moves.shape)
-        come_true = np.where(np.arange(length) + horizon < length, values[:, horizon:], np.nan)
-        forecast_moves = {
-            "": values[:, :-horizon],
-            "_next": come_true,
-            "_scale": np.broadcast_to(scale, moves.shape),
-            "_move": move,
-        }
-        columns |= {f"{name}{ending}": of.ravel() for ending, of in forecast_moves.items()}
-        columns |= {
-            f"{name}_observed": True,
-            f"{name}_move_low": columns[f"{name}_move"] - 0.5,
-            f"{name}_move_high": columns[f"{name}_move"] + 0.5,
-        }
-        baselines = {
-            "median_7": 0.0,
-            "reverted": 1.0,
-            "naive_low": -2.0,
-            "naive_high": 2.0,
-            "mean_abs_change": 3.0,
-        }
-        columns |= {
-            f"{name}_{baseline}": columns[name] + gap for baseline, gap in baselines.items()
-        }
-    return pd.DataFrame(columns)
-
-
-def published(
-    sample: pd.DataFrame,
-    target: Target = APY,
-    forecast_days: Sequence[dt.date] | None = None,
-    *,
-    horizon: int = 1,
-    level: float = 0.8,
-    history: pd.DataFrame | None = None,
-    is_shadow: bool = False,
-) -> pd.DataFrame:
-    past = empty_history() if history is None else history
-    return publish_days(
-        sample,
-        target,
-        days() if forecast_days is None else forecast_days,
-        horizon=horizon,
-        level=level,
-        history=past,
-        is_shadow=is_shadow,
-    )
-
-
-def evaluated(
-    rows: pd.DataFrame, target: Target, models: Sequence[StackedModel] = (), *, horizon: int = 1
-) -> pd.DataFrame:
-    sample = OutOfSample(pd.DataFrame(), tuple(models))
-    return evaluation_rows(
-        rows,
-        sample,
-        target,
-        horizon=horizon,
-        engine="lightgbm",
-        level=0.8,
-        source="backtest",
-        run_id="run",
-    )
-
-
-def after_warm_up(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[(rows["date"] > pd.Timestamp(day(MIN_DAYS))) & rows["next"].notna()]
-
-
-def assert_same_bits(first: pd.DataFrame, second: pd.DataFrame) -> None:
-    pd.testing.assert_frame_equal(
-        first.reset_index(drop=True), second.reset_index(drop=True), check_exact=True
-    )
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
@@ -407,133 +299,3 @@ def test_a_move_without_quantiles_is_published_without_an_interval() -> None:
     assert rows.loc[has_none, ["low", "high"]].isna().all().all()
     assert (rows.loc[has_none, "gate_weight"] > 0.8).all()
     assert rows.loc[~has_none, ["low", "high"]].notna().all().all()
-
-
-@pytest.mark.parametrize(("horizon", "days_of_history"), [(1, 20), (1, 45), (1, 100), (3, 45)])
-def test_a_history_replaces_the_days_it_was_made_of(horizon: int, days_of_history: int) -> None:
-    sample = out_of_sample(0.7, horizon=horizon)
-    # a pool that begins later: the days have not all the same pools
-    sample = sample[(sample["pool_id"] != "p02") | (sample["date"] > pd.Timestamp(day(7)))]
-    at_once = published(sample, horizon=horizon)
-    earlier = published(sample, forecast_days=days(0, days_of_history), horizon=horizon)
-    history = earlier[list(PAST_COLUMNS)]
-    later = published(sample, forecast_days=days(days_of_history), horizon=horizon, history=history)
-    assert_same_bits(at_once, pd.concat([earlier, later]))
-
-
-def test_a_history_of_forty_days_opens_the_gate_on_the_first_day() -> None:
-    sample = out_of_sample(1.0)
-    history = published(sample, forecast_days=days(0, 40))[list(PAST_COLUMNS)]
-    first = published(sample, forecast_days=[day(40)], history=history)
-    assert (first["gate_weight"] >= 0.9).all()
-    assert (published(sample, forecast_days=[day(40)])["gate_weight"] == 0.0).all()
-
-
-def test_only_pools_that_were_observed_are_published() -> None:
-    sample = out_of_sample(0.5)
-    unseen = (sample["pool_id"] == "p02") & (sample["date"] == pd.Timestamp(day(5)))
-    rows = published(sample.assign(apy_observed=~unseen))
-    assert len(rows) == 20 * DAYS - 1
-    assert "p02" not in set(rows.loc[rows["date"] == pd.Timestamp(day(5)), "pool_id"])
-    assert len(published(sample.assign(apy_observed=~unseen), TVL)) == 20 * DAYS
-
-
-def test_days_without_rows_are_left_out() -> None:
-    rows = published(out_of_sample(0.5), forecast_days=[day(-3), day(4), day(DAYS + 3)])
-    assert set(rows["date"]) == {pd.Timestamp(day(4))}
-    assert tuple(rows.columns) == PUBLISHED_COLUMNS
-
-
-@pytest.mark.parametrize(
-    "sample", [out_of_sample(0.5), out_of_sample(0.5).iloc[:0]], ids=["other days", "no rows"]
-)
-def test_no_published_rows_give_no_evaluation_rows(sample: pd.DataFrame) -> None:
-    rows = published(sample, forecast_days=[day(-3)])
-    assert (len(rows), tuple(rows.columns)) == (0, PUBLISHED_COLUMNS)
-    assert evaluated(rows, APY).empty
-    assert list(evaluated(rows, APY).columns) == list(
-        evaluated(published(out_of_sample(0.5), forecast_days=[day(1)]), APY).columns
-    )
-
-
-@pytest.mark.parametrize("target", [APY, TVL], ids=lambda target: str(target.name))
-def test_evaluation_rows_have_the_published_and_the_actual_values(target: Target) -> None:
-    sample = out_of_sample(0.9, horizon=3)
-    rows = published(sample, target, horizon=3)
-    spans = (DaySpan(day(20), day(90)), DaySpan(day(90), day(DAYS)))
-    first, second = (
-        StackedModel(span.start, span, (FittedModel("text", (), None),), ()) for span in spans
-    )
-    rows_of_evaluation = evaluated(rows, target, [first, second], horizon=3)
-    keys = ["pool_id", "target_date", "horizon_days", "target", "engine", "source", "as_of"]
-    values = [
-        "actual",
-        "forecast",
-        "low",
-        "high",
-        "persistence",
-        "median_7d",
-        "mean_reversion",
-        "naive_low",
-        "naive_high",
-        "mean_abs_change",
-    ]
-    model = [
-        "volatility_scale",
-        "model_change",
-        "model_change_low",
-        "model_change_high",
-        "gate_weight",
-        "tvl_usd",
-        "apy_percent",
-        "interval_level",
-        "model_version",
-        "run_id",
-    ]
-    assert set(rows_of_evaluation.columns) == {*keys, *values, *model}
-    assert set(rows_of_evaluation["target_date"] - rows_of_evaluation["as_of"]) == {
-        dt.timedelta(days=3)
-    }
-    assert (
-        rows_of_evaluation["actual"].isna().equals(rows_of_evaluation["target_date"] >= day(DAYS))
-    )
-    descriptions = rows_of_evaluation[
-        ["horizon_days", "target", "engine", "source", "interval_level", "run_id"]
-    ].drop_duplicates()
-    assert descriptions.to_numpy().tolist() == [
-        [3, target.name, "lightgbm", "backtest", 0.8, "run"]
-    ]
-    versions = dict(
-        zip(rows_of_evaluation["as_of"], rows_of_evaluation["model_version"], strict=True)
-    )
-    assert [versions[day(number)] for number in (0, 19, 20, 89, 90, DAYS - 1)] == ["none"] * 2 + [
-        first.version
-    ] * 2 + [second.version] * 2
-
-
-def test_evaluation_rows_have_each_column_of_the_sample() -> None:
-    sample = out_of_sample(0.9)
-    for target in (APY, TVL):
-        rows_of_evaluation = evaluated(published(sample, target), target).sort_values(
-            ["pool_id", "as_of"], ignore_index=True
-        )
-        name = target.name
-        columns = {
-            "actual": f"{name}_next",
-            "persistence": name,
-            "median_7d": f"{name}_median_7",
-            "mean_reversion": f"{name}_reverted",
-            "naive_low": f"{name}_naive_low",
-            "naive_high": f"{name}_naive_high",
-            "mean_abs_change": f"{name}_mean_abs_change",
-            "volatility_scale": f"{name}_scale",
-            "model_change": f"{name}_move",
-            "model_change_low": f"{name}_move_low",
-            "model_change_high": f"{name}_move_high",
-            "tvl_usd": "tvl",
-            "apy_percent": "apy",
-        }
-        for column, source in columns.items():
-            assert np.array_equal(rows_of_evaluation[column], sample[source], equal_nan=True), (
-                column
-            )

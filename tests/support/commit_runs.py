@@ -20,8 +20,8 @@ from database.ledger.runs import Run, open_run
 from database.schema.merge_sql import create_staging
 from database.schema.owner_tables import METRIC_COLUMNS
 from database.staging import staging_name
-from tests.data_processing.test_metrics_plan import add_calendar, add_run
 from tests.support.metrics_oracle import RawRow
+from tests.support.metrics_plans import add_calendar, add_run
 from tests.support.metrics_store import execute, put_rows, rows_of
 
 NOW = datetime(2024, 6, 3, 6, tzinfo=UTC)

@@ -15,8 +15,6 @@ from tests.support.workflow_services import (
 )
 
 Scenario = Callable[[Path, Executor, str], None]
-
-
 METRICS, FORECAST = "calculate_metrics", "forecast_pools"
 
 

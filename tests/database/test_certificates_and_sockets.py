@@ -1,0 +1,122 @@
+"""Every driver verifies the server's certificate and reaches Unix sockets if it supports them."""
+
+from __future__ import annotations
+
+import ssl
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from pyspark.sql import SparkSession
+from sqlalchemy import create_engine
+
+from common.errors import (
+    ConfigurationError,
+    DatabaseUnreachable,
+)
+from config_spark import Settings, load_settings
+from database.connections.engine import connect, probe_session
+from database.connections.parameters import connection_parameters
+from database.db_utils_spark import (
+    execute_sql,
+    read_table_spark,
+    write_table_spark,
+)
+from database.embedded import process as server_process
+from database.embedded.server import EmbeddedServer
+from tests.database.test_connection import answer_by_adbc, by_every_driver
+from tests.support.startup_proxy import startup_proxy
+
+
+def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
+    """A self-signed certificate for localhost, as a file, and a server's context with it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    public, private = folder / "root.crt", folder / "server.key"
+    public.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(public, private)
+    return public, context
+
+
+def test_every_driver_verifies_the_server_certificate(
+    spark: SparkSession, database: Settings, tmp_path: Path
+) -> None:
+    root, context = authority(tmp_path)
+    (tmp_path / "other").mkdir()
+    another, _ = authority(tmp_path / "other")
+    with startup_proxy((str(database.db_host), database.db_port), tls=context) as port:
+        secure = {"db_host": "localhost", "db_port": port, "db_sslmode": "verify-full"}
+        settings = database.model_copy(update=secure | {"db_sslrootcert": root})
+        assert by_every_driver(spark, settings, "1::text") == ["1"] * 3
+        session = probe_session(settings)
+        wrong = settings.model_copy(update={"db_sslrootcert": another})
+        parameters = connection_parameters(wrong)
+        for ask in (
+            lambda: connect(parameters),
+            lambda: answer_by_adbc(replace(session, parameters=parameters), "SELECT 1"),
+        ):
+            with pytest.raises(DatabaseUnreachable, match=r"certificate.*DB_SSLROOTCERT"):
+                ask()
+
+
+@pytest.fixture
+def socket_folder() -> Iterator[Path]:
+    """A short path, as the system limits it, that the server's account can enter."""
+    with tempfile.TemporaryDirectory(prefix="ys", dir="/tmp") as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+def test_unix_socket_works_for_drivers_that_support_it(
+    spark: SparkSession,
+    own_server: EmbeddedServer,
+    socket_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(
+        server_process.SERVER_SETTINGS, "unix_socket_directories", str(socket_folder)
+    )
+    address = own_server.start()
+    settings = load_settings(
+        _env_file=None,
+        db_host=str(socket_folder),
+        db_port=address.port,
+        db_password=address.password,
+        read_transport="jdbc",
+    )
+    assert execute_sql(settings, "SELECT inet_server_addr() AS a") == [{"a": None}]
+    frame = read_table_spark(spark, settings, "SELECT current_database()::text AS name")
+    assert frame.first() == (settings.db_name,)
+    url = connection_parameters(settings).sqlalchemy_url()
+    with create_engine(url.render_as_string(hide_password=False)).connect() as connection:
+        assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
+    with pytest.raises(ConfigurationError, match=f"DB_HOST={socket_folder} is a Unix socket.*adbc"):
+        write_table_spark(spark.createDataFrame([("p",)], "pool_id string"), settings, "pools")
