@@ -1,4 +1,6 @@
-"""`make images`: the picture is the first screen of a report; a message names an absent report."""
+"""Tests `make images`: the picture is the first screen of a report, and a message names an absent
+report.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make sbom`: the bill lists what a release installs, with a licence for each component."""
+"""Tests `make sbom`: the bill lists what a release installs, with a licence for each component."""
 
 from __future__ import annotations
 

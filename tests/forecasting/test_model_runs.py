@@ -272,7 +272,7 @@ def test_a_registry_that_is_down_costs_no_forecast_and_gets_the_version_later(
 def test_where_nothing_can_be_forecast_persistence_is_published_with_the_reason(
     weekly: Settings, spark: SparkSession, engine: Engine
 ) -> None:
-    """Random walks: what has been says nothing of what comes."""
+    """Random walks: the past does not predict the future."""
     random = np.random.default_rng(12)
     walks = np.exp(0.05 * np.cumsum(random.standard_normal((2, 12, 130)), axis=2))
     pools = [

@@ -41,7 +41,7 @@ COLD, STALE, NO_VALUE = (frozenset({name}) for name in ("cold_start", "stale", "
 
 
 def apy_of(ago: int) -> float:
-    """Returns to 6 percent, so that a model beats persistence."""
+    """Return values that revert to 6 percent, so that a model beats persistence."""
     return 6.0 + float(np.random.default_rng(ago + 10).standard_normal())
 
 

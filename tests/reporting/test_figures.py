@@ -32,7 +32,7 @@ from tests.support.report_store import (
 
 
 def _copy_forecasts(connection: Connection, *, target_date: str, as_of: str, horizon: int) -> None:
-    """Adds the same pools' forecasts of another day or horizon; all values are nine."""
+    """Add the same pools' forecasts of another day or horizon; all values are nine."""
     copy = (
         "INSERT INTO yieldspark.forecasts (pool_id, target_date, horizon_days, as_of, apy, apy_low,"
         " apy_high, tvl, tvl_low, tvl_high, interval_level, engine, model_version, run_id) SELECT"

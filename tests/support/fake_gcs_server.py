@@ -1,5 +1,6 @@
-"""fake-gcs-server, another double of Cloud Storage, as a second opinion on ours; built from its Go
-module, where Go and the module can be had.
+"""fake-gcs-server, another fake of Cloud Storage, as a second opinion on ours.
+
+Built from its Go module if Go and the module are available.
 """
 
 from __future__ import annotations
@@ -23,15 +24,17 @@ MODULE = "github.com/fsouza/fake-gcs-server@v1.56.1"
 
 @contextmanager
 def fake_gcs_server(folder: Path) -> Iterator[str]:
-    """The server on a free port while the block runs; yields its address. Args: folder keeps its
-    objects. Skips where it can't be built.
+    """Run the server on a free port during the block; yields its address. `folder` keeps its
+    objects.
+
+    Skips if it cannot be built.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     command = [
-        str(Path(_built().name) / "fake-gcs-server"),
+        str(Path(_build().name) / "fake-gcs-server"),
         "-scheme",
         "http",
         "-host",
@@ -54,21 +57,21 @@ def fake_gcs_server(folder: Path) -> Iterator[str]:
 
 
 @cache
-def _built() -> TemporaryDirectory[str]:
-    """The folder of the program; it goes with this process."""
+def _build() -> TemporaryDirectory[str]:
+    """Return the folder of the program, which is deleted with this process."""
     go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
     if go is None:
         pytest.skip("Go is not installed here")
     folder = TemporaryDirectory(prefix="fake-gcs-server-")
-    built = subprocess.run(
+    result = subprocess.run(
         [go, "install", MODULE],
         env=os.environ | {"GOBIN": folder.name},
         capture_output=True,
         text=True,
         check=False,
     )
-    if built.returncode:
-        pytest.skip(f"Go can't build {MODULE}: {built.stderr[-300:]}")
+    if result.returncode:
+        pytest.skip(f"Go can't build {MODULE}: {result.stderr[-300:]}")
     return folder
 
 

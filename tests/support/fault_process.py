@@ -113,8 +113,8 @@ def configure_spark(conf: Mapping[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    the_fault = json.loads(os.environ["FAULT"])
-    configure_spark(the_fault["spark_conf"])
-    if "do" in the_fault:
-        install_fault(the_fault)
-    sys.exit(importlib.import_module(the_fault["job"]).main())
+    fault_of_run = json.loads(os.environ["FAULT"])
+    configure_spark(fault_of_run["spark_conf"])
+    if "do" in fault_of_run:
+        install_fault(fault_of_run)
+    sys.exit(importlib.import_module(fault_of_run["job"]).main())

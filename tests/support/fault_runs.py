@@ -54,16 +54,16 @@ SMALL_SPARK = {"spark.sql.adaptive.coalescePartitions.enabled": "false"}
 """Keeps two partitions for few rows."""
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = RUN_SECONDS) -> Any:
+def until(condition: Callable[[], Any], description: str, seconds: float = RUN_SECONDS) -> Any:
     """Wait for the first true value of `condition` and return it.
 
     Raises:
-        TimeoutError: names the condition (`what`).
+        TimeoutError: names the condition (`description`).
     """
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"after {seconds:.0f} s still not: {what}")
+            raise TimeoutError(f"after {seconds:.0f} s still not: {description}")
         time.sleep(0.05)
     return value
 

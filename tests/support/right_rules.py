@@ -58,7 +58,7 @@ def grants(plan: Plan) -> list[Resource]:
     ]
 
 
-def _known_roles(plan: Plan) -> Iterator[str]:
+def _existing_roles(plan: Plan) -> Iterator[str]:
     custom_roles = {
         f"projects/{resource.values['project']}/roles/{resource.values['role_id']}"
         for resource in plan.of_type("google_project_iam_custom_role")
@@ -141,7 +141,7 @@ def _acts_as(plan: Plan) -> Iterator[str]:
 
 
 RIGHT_RULES = (
-    _known_roles,
+    _existing_roles,
     _custom_roles,
     _project_grants,
     _additive,

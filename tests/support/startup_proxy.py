@@ -33,7 +33,7 @@ def error_message(fields: Mapping[str, str], encoding: str = "utf-8") -> bytes:
 
 
 def listens(port: int) -> bool:
-    """Whether a server listens on that port of 127.0.0.1."""
+    """Return whether a server listens on that port of 127.0.0.1."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

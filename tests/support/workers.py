@@ -79,7 +79,7 @@ class Units(LoadScopeScheduling):  # type: ignore[misc]
 
 @cache
 def shares_fixtures(file: Path) -> bool:
-    """Whether the tests of a file share module fixtures."""
+    """Return whether the tests of a file share module fixtures."""
     return 'scope="module"' in file.read_text(encoding="utf-8")
 
 
