@@ -132,7 +132,7 @@ def test_retry_keeps_days_of_failed_run(settled: Settings, engine: Engine, statu
 
 
 @pytest.mark.parametrize(
-    ("request", "mode"),
+    ("lost", "mode"),
     [
         (Request(retire_missing=True), "full_refresh"),
         (Request(retire_missing=True, pools=("a",)), "full_refresh"),
@@ -143,9 +143,9 @@ def test_retry_keeps_days_of_failed_run(settled: Settings, engine: Engine, statu
     ],
 )
 def test_run_that_retires_days_and_its_retry_recompute_requested_days(
-    settled: Settings, engine: Engine, request: Request, mode: str
+    settled: Settings, engine: Engine, lost: Request, mode: str
 ) -> None:
-    assert request.mode == mode
+    assert lost.mode == mode
     add_run(
         engine,
         settled,
@@ -154,10 +154,10 @@ def test_run_that_retires_days_and_its_retry_recompute_requested_days(
         status="failed",
         mode=mode,
         run_id="lost",
-        request=request.to_json(),
+        request=lost.to_json(),
     )
     again = request_from_run(engine, JOB, "lost")
-    assert (again.mode, again.retire_missing, again.pools) == (mode, True, request.pools)
+    assert (again.mode, again.retire_missing, again.pools) == (mode, True, lost.pools)
 
 
 def test_only_a_failed_run_can_be_retried(settled: Settings, engine: Engine) -> None:
