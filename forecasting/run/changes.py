@@ -82,6 +82,8 @@ def find_changes(
     Raises:
         DatabaseError: the database does not answer or refuses a statement.
     """
+    # now, not when the run ends: a source file that is edited meanwhile has not been used
+    code = code_versions(settings)
     with checked_connection(database) as connection:
         last = _last_run(connection, run_id)
     if last is None:
@@ -91,7 +93,7 @@ def find_changes(
     if reasons or inputs is None:
         return Changes(reasons, last["run_id"])
     # digests of another day or engine are no evidence, and cost a pass over the metrics
-    if reasons := _other_run(inputs, settings, as_of, engine):
+    if reasons := _other_run(inputs, settings, code, as_of, engine):
         return Changes(reasons, last["run_id"])
     # before the registry: a version that leaves the outbox in between is seen there
     with checked_connection(database) as connection:
@@ -155,7 +157,11 @@ def _unusable(last: Mapping[str, Any], inputs: Mapping[str, Any] | None) -> tupl
 
 
 def _other_run(
-    inputs: Mapping[str, Any], settings: Settings, as_of: dt.date, engine: str
+    inputs: Mapping[str, Any],
+    settings: Settings,
+    code: Mapping[str, str],
+    as_of: dt.date,
+    engine: str,
 ) -> tuple[str, ...]:
     """Differences that need no read of the metrics."""
     reasons = []
@@ -165,7 +171,7 @@ def _other_run(
         reasons.append(f"engine changed from {inputs['engine']} to {engine}")
     if changed := _differences(inputs["settings"], result_settings(settings)):
         reasons.append(f"settings changed: {changed}")
-    if changed := _differences(inputs["code"], code_versions(settings)):
+    if changed := _differences(inputs["code"], code):
         reasons.append(f"code changed: {changed}")
     return tuple(reasons)
 

@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession
 from sqlalchemy import Connection, Engine
 
 from config_spark import Settings
+from database.connections.engine import checked_connection
 from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot
 from database.ledger.check_result import CheckResult
 from database.ledger.runs import Run
@@ -98,11 +99,13 @@ class _Outcome:
         serving: the model of its forecasts.
         metrics: digest of the metrics that Spark read.
         tables: digests of the other rows, as of the read and after the writes.
+        is_history_unchanged: no other command wrote the forecast history during the run.
     """
 
     serving: ServingModel
     metrics: MetricsDigest
     tables: Mapping[str, str]
+    is_history_unchanged: bool
 
 
 def _inputs(settings: Settings, plan: ForecastPlan, outcome: _Outcome) -> RunInputs | None:
@@ -111,6 +114,8 @@ def _inputs(settings: Settings, plan: ForecastPlan, outcome: _Outcome) -> RunInp
     assert serving is not None, "a forecast plan has the model versions"
     registry = registry_state(settings, engine=plan.engine, horizon=plan.folds.horizon)
     if registry is None or serving.problems or serving.is_past:
+        return None
+    if not outcome.is_history_unchanged:
         return None
     # a version that is fitted now moves aliases; another process may have moved them since
     champion = serving.champion.card.version if serving.champion else None
@@ -147,6 +152,7 @@ def _forecast(
     run.checks += model_checks(plan, serving)
     with run.stage("publish"):
         backfill = _backfill(settings, plan, serving, run)
+        history_before = _history_digest(database, settings, plan)
         history = _history(database, plan, backfill)
         published = _published(settings, plan, serving, history)
         evaluation = pd.concat(
@@ -187,13 +193,30 @@ def _forecast(
         *(StagedFrame(*evaluation_staging(spark, rows, BACKTEST)) for rows in backfill),
     ]
 
+    is_history_unchanged = False
+
+    def lock_history(connection: Connection) -> None:
+        nonlocal is_history_unchanged
+        # `evaluate` and `backtest` write there too: rows that they add now are in the digest below
+        # and not in the forecasts
+        connection.exec_driver_sql(
+            "LOCK TABLE yieldspark.forecast_evaluation IN SHARE ROW EXCLUSIVE MODE"
+        )
+        digests = published_digest(connection, settings, plan.as_of, plan.engine)
+        is_history_unchanged = digests["history"] == history_before
+
     def record(connection: Connection) -> None:
         record_refit(connection, plan=plan, serving=serving, run_id=run.run_id)
         # in the transaction: a later change of these rows by another writer is a change
         tables.update(published_digest(connection, settings, plan.as_of, plan.engine))
 
-    commit_run(run, settings, staged, in_transaction=record)
-    return _Outcome(serving, summary.metrics, tables)
+    commit_run(run, settings, staged, before_checks=lock_history, in_transaction=record)
+    return _Outcome(serving, summary.metrics, tables, is_history_unchanged)
+
+
+def _history_digest(database: Engine, settings: Settings, plan: ForecastPlan) -> str:
+    with checked_connection(database) as connection:
+        return published_digest(connection, settings, plan.as_of, plan.engine)["history"]
 
 
 def _backfill(

@@ -191,7 +191,8 @@ def _package_version(name: str) -> str:
 
 @cache
 def sources_digest() -> str:
-    """Returns a hash of the source files of a checkout, whose code changes under one version.
+    """Returns a hash of the source files of a checkout, whose code changes under one version; the
+    same one in the whole life of a process.
 
     Empty in a release: its zip is no folder, and its version is its commit.
     """

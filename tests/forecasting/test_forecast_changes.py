@@ -20,6 +20,7 @@ from database.schema.owner_tables import pools
 from forecasting.forecast_pools_spark import run_forecast
 from forecasting.registry.mlflow_registry import Registry
 from forecasting.run import run_inputs
+from forecasting.run.health_checks import forecast_explanations
 from forecasting.run.run_inputs import BUCKETS, RunInputs, read_inputs
 from tests.forecasting.test_forecast_history import row as evaluation_row
 from tests.support.forecast_panels import END, SHORT, panel_rows, pool_rows, store
@@ -83,6 +84,12 @@ def unchanged(settings: Settings, engine: Engine) -> Settings:
     return settings
 
 
+def newest_plan(settings: Settings) -> dict[str, Any]:
+    newest = "SELECT plan FROM yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1"
+    plan: dict[str, Any] = execute_sql(settings, newest)[0]["plan"]
+    return plan
+
+
 def reasons_of_run(settings: Settings, **options: Any) -> list[str]:
     """Starts a run that has work, up to its session, and returns the reasons of its plan."""
     with pytest.raises(SessionStarted):
@@ -91,8 +98,7 @@ def reasons_of_run(settings: Settings, **options: Any) -> list[str]:
             session=session_of_a_run_with_work,
             **({"engine": "lightgbm"} | options),
         )
-    newest = "SELECT plan FROM yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1"
-    plan = execute_sql(settings, newest)[0]["plan"]
+    plan = newest_plan(settings)
     assert plan["nothing_to_do"] is False
     # there is no model: a run with work fits one
     assert plan["reasons"][-1] == "a refit is due: no model version"
@@ -109,8 +115,7 @@ def test_unchanged_inputs_are_nothing_to_do_again_and_again(unchanged: Settings)
             False,
         )
         assert sum(row["rows"].values()) == 0
-        newest = "SELECT plan FROM yieldspark.run_ledger ORDER BY started_at DESC LIMIT 1"
-        plan = execute_sql(unchanged, newest)[0]["plan"]
+        plan = newest_plan(unchanged)
         assert (plan["nothing_to_do"], plan["target_date"]) == (True, NEXT.isoformat())
         if last_run:
             assert plan["reasons"] == [f"nothing has changed since run {last_run}"]
@@ -423,7 +428,7 @@ def test_the_command_prints_nothing_to_do(
 
 
 def test_a_whole_run_is_followed_by_nothing_to_do_until_the_registry_changes(
-    database: Settings, engine: Engine, spark: SparkSession
+    database: Settings, engine: Engine, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The inputs that a real run records are those that the next one reads."""
     store(engine, panel_rows(12, 130))
@@ -431,6 +436,20 @@ def test_a_whole_run_is_followed_by_nothing_to_do_until_the_registry_changes(
 
     def run(session: Callable[[], SparkSession] = session_of_a_run_with_work) -> dict[str, Any]:
         return run_forecast(settings, engine="lightgbm", session=session)
+
+    def score(*arguments: Any, **options: Any) -> Any:
+        # as `evaluate` does, after the run has read the history
+        with engine.begin() as connection:
+            connection.execute(insert(forecast_evaluation).values(evaluation_row(target_date=END)))
+        return forecast_explanations(*arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("forecasting.run.execution.forecast_explanations", score)
+        last_run = run(lambda: spark)["run_id"]
+    with pytest.raises(SessionStarted):
+        run()
+    reasons = newest_plan(settings)["reasons"]
+    assert reasons == [f"the last run {last_run} did not record its inputs"]
 
     assert run(lambda: spark)["status"] == "succeeded"
     assert run()["status"] == "nothing_to_do"
