@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
+import cli.main  # noqa: F401 - registers the commands
 from benchmarks.startup import GOALS, Start, environment_of_home, result_text
 from cli.app import app
 
