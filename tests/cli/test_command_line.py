@@ -97,8 +97,8 @@ def test_the_password_appears_nowhere(run_here: CommandLine, database: Settings)
     assert all(secret not in text for text in [*logs, *outputs])
 
 
-def test_help_and_wrong_use_come_without_spark_and_sqlalchemy(run: CommandLine) -> None:
-    loaded = "print({'pyspark', 'sqlalchemy', 'numpy'} & set(sys.modules))"
+def test_help_and_wrong_use_load_no_spark_no_sqlalchemy_and_no_settings(run: CommandLine) -> None:
+    loaded = "print({'pyspark', 'sqlalchemy', 'numpy', 'pydantic_settings'} & set(sys.modules))"
     ask = (
         f"import sys, atexit; from cli.main import main; atexit.register(lambda: {loaded}); main()"
     )
@@ -114,6 +114,22 @@ def test_help_and_wrong_use_come_without_spark_and_sqlalchemy(run: CommandLine) 
         assert (finished.returncode, finished.stdout.splitlines()[-1]) == (code, "set()"), (
             finished.stderr
         )
+
+
+def test_status_loads_no_spark_no_numpy_and_no_alembic(run: CommandLine) -> None:
+    loaded = "print({'pyspark', 'pandas', 'numpy', 'alembic'} & set(sys.modules))"
+    ask = (
+        f"import sys, atexit; from cli.main import main; atexit.register(lambda: {loaded}); main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask, "status"],
+        cwd=PROJECT,
+        env=run.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "set()"), done.stderr
 
 
 @pytest.mark.usefixtures("jvm")

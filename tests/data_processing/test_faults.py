@@ -426,7 +426,7 @@ def test_run_that_lost_its_lock_does_not_disturb_next_run(case: Case) -> None:
 HIDDEN = """
 import sys
 sys.modules["adbc_driver_postgresql"] = None
-import data_processing.calculate_pool_metrics_spark, forecasting.forecast_pools_spark
+import data_processing.calculate_pool_metrics_spark, forecasting.run.execution
 """
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +26,7 @@ from forecasting.run.health_checks import forecast_explanations
 from forecasting.run.run_inputs import BUCKETS, RunInputs, read_inputs
 from tests.forecasting.test_forecast_history import row as evaluation_row
 from tests.support.forecast_panels import END, SHORT, panel_rows, pool_rows, store
-from tests.support.processes import CommandLineHere
+from tests.support.processes import PROJECT, CommandLine, CommandLineHere
 
 NEXT = END + dt.timedelta(days=1)
 LAST_RUN = "forecast_pools_20240701t000000_abcdef"
@@ -425,6 +427,31 @@ def test_the_command_prints_nothing_to_do(
     }
     row = run_here.json("forecast_pools", "--engine", "lightgbm", code=0, **variables)
     assert (row["status"], row["jvm_started"]) == ("nothing_to_do", False)
+
+
+def test_a_run_without_work_loads_no_pandas_no_mlflow_and_no_spark(
+    unchanged: Settings, run: CommandLine
+) -> None:
+    loaded = "print({'pandas', 'numpy', 'mlflow', 'pyspark', 'alembic'} & set(sys.modules))"
+    ask = (
+        f"import sys, atexit; from cli.main import main; atexit.register(lambda: {loaded}); main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask, "forecast_pools", "--engine", "lightgbm", "--json"],
+        cwd=PROJECT,
+        env=run.environment
+        | {
+            "TRAIN_DAYS": "60",
+            "MODEL_THREADS": "2",
+            "MODEL_PARAMETERS_FILE": str(SHORT["model_parameters_file"]),
+            "YIELDSPARK_HOME": str(unchanged.yieldspark_home),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert '"status": "nothing_to_do"' in done.stdout, done.stderr
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 def test_a_whole_run_is_followed_by_nothing_to_do_until_the_registry_changes(
