@@ -110,9 +110,10 @@ def test_price_changed_after_days_of_partial_runs(
     assert_equal_to_full(changing)
 
 
-@pytest.mark.parametrize("limits", [Limits(2, 1e6), Limits(7, 30.0)], ids=["fill", "apy"])
 @pytest.mark.parametrize(
-    "how", [{"interval": (5, 0)}, {"pools": SOME}], ids=["backfill", "some pools"]
+    ("how", "limits"),
+    [({"interval": (5, 0)}, Limits(2, 1e6)), ({"pools": SOME}, Limits(7, 30.0))],
+    ids=["backfill, fill", "some pools, apy"],
 )
 def test_limits_that_changed_and_changed_back(
     act: Act, changing: ChangingWorld, how: dict[str, Any], limits: Limits

@@ -403,9 +403,12 @@ def test_all_reads_see_one_snapshot(
     short: Settings,
     spark: SparkSession,
     engine: Engine,
-    panel: pd.DataFrame,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Two pools of 20 days, which are too few for a model."""
+    panel = panel_rows(2, 20)
+    store(engine, panel)
+
     def hold_after_another_job_commits(*arguments: Any, **options: Any) -> Any:
         store(engine, pool_rows("late", [3.0] * 60, [1e6] * 60))
         return cached_dataset(*arguments, **options)
