@@ -28,11 +28,15 @@ FEW_FILES = 3
 LONGEST_FIRST = (
     "test_readme.py",
     "test_terraform_apply.py",
-    "test_code_archive.py",
     "test_class_data_sharing.py",
+    "test_local_cloud.py",
     "test_faults.py",
+    "test_engines.py",
+    "test_incremental_histories.py",
+    "test_local_environment.py",
+    "test_code_archive.py",
 )
-"""Files with tests, or groups of tests, of more than half a minute."""
+"""Files with tests, or groups of tests, of more than half a minute, the longest first."""
 
 SPARK_LIST = "spark-tests"
 """File with the ids of tests that use the shared Spark session; workers write it, the controller
@@ -90,7 +94,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONGEST_FIRST)
+    items.sort(key=_place)
     if hasattr(config, "workerinput"):
         spark_tests = [
             item.nodeid for item in items if "spark" in getattr(item, "fixturenames", ())
@@ -100,6 +104,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         partial = path.with_name(f"{SPARK_LIST}-of-{os.environ['PYTEST_XDIST_WORKER']}")
         partial.write_text("\n".join(spark_tests), encoding="utf-8")
         partial.replace(path)
+
+
+def _place(item: pytest.Item) -> int:
+    """Return the place of the item's file in LONGEST_FIRST; the others come last."""
+    name = item.path.name
+    return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
 def _folder(config: pytest.Config) -> Path:
