@@ -41,6 +41,17 @@ logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
 use_class_archive(load_settings())
 print(os.environ.get("SPARK_SUBMIT_OPTS", ""), end="")
 """
+CHOICES_OF_THE_USER = """
+import os
+from config_spark import load_settings
+from local_runtime.class_data_sharing import use_class_archive
+
+for name in ("SPARK_SUBMIT_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"):
+    os.environ[name] = "-Xshare:off"
+    use_class_archive(load_settings())
+    print(name, os.environ.pop("SPARK_SUBMIT_OPTS", None))
+    os.environ.pop(name, None)
+"""
 KEY_OF_A_FIRST_COMMAND = """
 from cli.context import JobContext
 from config_spark import load_settings
@@ -416,11 +427,14 @@ def _served_jars(folder: Path) -> str:
     return (folder / "served").as_uri() + "/"
 
 
-@pytest.mark.parametrize("name", ["SPARK_SUBMIT_OPTS", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"])
 @pytest.mark.usefixtures("processes")
-def test_keeps_options_of_the_user(tmp_path: Path, name: str) -> None:
+def test_keeps_options_of_the_user(tmp_path: Path) -> None:
     runs = Runs(tmp_path, java_runtime.find_java())
     del runs.environment["SPARK_SUBMIT_OPTS"]
-    runs.environment[name] = "-Xshare:off"
-    assert runs.options() == runs.environment.get("SPARK_SUBMIT_OPTS", "")
+    output, errors = runs.start(CHOICES_OF_THE_USER).communicate()
+    assert output.splitlines() == [
+        "SPARK_SUBMIT_OPTS -Xshare:off",
+        "JAVA_TOOL_OPTIONS None",
+        "JDK_JAVA_OPTIONS None",
+    ], errors
     assert not (runs.home / class_archive.FOLDER).exists()
