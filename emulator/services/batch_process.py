@@ -1,7 +1,7 @@
 """Runs a batch or a container job as a real process of this machine, in a folder of its own. The
 process sees only the request's files, properties, arguments and driver environment, this machine's
-Java, and this environment's packages in place of the image. Spark runs as local[*], whatever
-executors the request has.
+Java with its SPARK_SUBMIT_OPTS, and this environment's packages in place of the image. Spark runs
+as local[*], whatever executors the request has.
 """
 
 from __future__ import annotations
@@ -187,9 +187,11 @@ class LocalPlatform:
             "PYSPARK_PYTHON": sys.executable,
             # replaces Google's host names
             "GOOGLE_API_ENDPOINT": self._api_url,
-            # Java reads the home from the user database, where an unprivileged account may have
-            # none
-            "SPARK_SUBMIT_OPTS": f"-Duser.home={folder / 'home'}",
+            # this machine's options of Spark's JVM, then ours: the last one counts. Java reads the
+            # home from the user database, where an unprivileged account may have none
+            "SPARK_SUBMIT_OPTS": (
+                f"{os.environ.get('SPARK_SUBMIT_OPTS', '')} -Duser.home={folder / 'home'}".strip()
+            ),
             # an isolated machine may not resolve its own host name
             "SPARK_LOCAL_IP": "127.0.0.1",
         }

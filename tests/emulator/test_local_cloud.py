@@ -13,8 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from config_spark import Settings
 from database.connections.engine import make_engine
+from emulator.services.batch_process import LocalPlatform
+from tests.support.fault_runs import until
 from tests.support.metrics_store import execute, rows_of
 from tests.support.processes import PROJECT, environment_of
 
@@ -147,3 +151,18 @@ def test_commands_work_on_a_running_emulator(database: Settings, tmp_path: Path)
             f"gs://{variables['CODE_BUCKET']}/versions/{released['version']}/"
         )
         assert _document(_cloud(database, present, "list", "--json"))["batches"] == []
+
+
+@pytest.mark.usefixtures("processes")
+def test_java_of_a_job_has_the_options_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the class archive of the other JVMs. The job's own options come last, and count."""
+    monkeypatch.setenv("SPARK_SUBMIT_OPTS", "-Xshare:off")
+    entry = tmp_path / "entry.py"
+    entry.write_text("import os\n\nprint(os.environ['SPARK_SUBMIT_OPTS'])\n")
+    platform = LocalPlatform(tmp_path, "http://127.0.0.1:1", None)
+    job = platform.run_container(entry, [], {}, "job-1")
+    until(lambda: job.poll() is not None, "the job has ended")
+    home = tmp_path / "batches" / "job-1" / "home"
+    assert job.output.read_text() == f"-Xshare:off -Duser.home={home}\n"
