@@ -40,7 +40,11 @@ print(rows[2][0], rows[2][1], spark.conf.get("spark.driver.memory"))
 
 
 def run_session(home: Path, *before: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SPARK_")}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name == "SPARK_SUBMIT_OPTS" or not name.startswith("SPARK_")
+    }
     return subprocess.run(
         [*before, sys.executable, "-c", SESSION, str(home)],
         cwd=ROOT,
