@@ -4,6 +4,7 @@ rows as from the checkout.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,8 @@ def _run_from_zip(
     copied = shutil.copy(PROJECT / entry, folder)
     variables = environment_of(settings, "spark_master", "shuffle_partitions", *SHORT)
     variables |= {
-        "JAVA_TOOL_OPTIONS": QUICK_COMPILER,
+        # read by executors too, which take no SPARK_SUBMIT_OPTS
+        "JAVA_TOOL_OPTIONS": f"{os.environ['SPARK_SUBMIT_OPTS']} {QUICK_COMPILER}",
         "PYTHONPATH": str(archive),
         "YIELDSPARK_HOME": str(folder / "home"),
     }
