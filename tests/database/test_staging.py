@@ -12,11 +12,11 @@ from random import Random
 import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.pandas.types import to_arrow_schema
 from sqlalchemy import Engine, text
 
 from common.errors import CheckFailed, SchemaMismatch
 from config_spark import Settings
-from database import staging
 from database.db_utils_spark import (
     MOST_READ_PARTITIONS,
     ArrowTransform,
@@ -34,7 +34,7 @@ from database.ledger.runs import open_run
 from database.schema.merge_sql import create_staging, keep_last_attempts, staging_facts
 from database.schema.tables import OWN_SCHEMA, pool_daily_metrics, quarantine
 from database.transport.adbc import AdbcTransport
-from database.transport.query import staging_types
+from database.transport.staged_types import staging_types
 from spark.interrupt import interruptible
 from spark.jar_sets import has_jdbc_jar
 from tests.spark.test_spark_interrupt import interrupt_inside_the_jvm
@@ -250,10 +250,15 @@ def test_casts_transformed_rows_to_staging_types(
     frame = spark.createDataFrame([(7, 0.5), (None, None)], "source_id bigint, value double")
     with engine.begin() as connection:
         connection.exec_driver_sql(
-            create_staging(f"{OWN_SCHEMA}.staged_numbers", staging_types(frame.schema))
+            create_staging(
+                f"{OWN_SCHEMA}.staged_numbers", staging_types(to_arrow_schema(frame.schema))
+            )
         )
     sent = transport_for(transported, transported.write_transport).write(
-        frame, transported, f"{OWN_SCHEMA}.staged_numbers", ArrowTransform(_narrow, frame.schema)
+        frame,
+        transported,
+        f"{OWN_SCHEMA}.staged_numbers",
+        ArrowTransform(_narrow, to_arrow_schema(frame.schema)),
     )
     rows = execute_sql(
         transported, f"SELECT source_id, value FROM {OWN_SCHEMA}.staged_numbers ORDER BY 1"
@@ -429,10 +434,10 @@ def test_detects_a_lost_row(spark: SparkSession, database: Settings, engine: Eng
 
     rows = _frame(spark, ("a", DAY, 1.0, 1.0), ("b", DAY, 1.0, 1.0))
     with (
-        pytest.raises(CheckFailed, match="staged_rows: 1 in staging, 2 left Spark"),
+        pytest.raises(CheckFailed, match="staged_rows: 1 in staging, 2 sent"),
         open_run(engine, job="upsert", mode="upsert") as run,
     ):
-        staging.commit_run(run, database, [StagedFrame(rows, [TARGET])], LosesARow())
+        commit_run(run, database, [StagedFrame(rows, [TARGET])], transport=LosesARow())
     assert _table(database) == []
 
 
@@ -474,11 +479,11 @@ def test_interrupt_during_the_last_load_commits_nothing(
 
     def interrupted_while_loading() -> None:
         with interruptible(spark), open_run(engine, job="upsert", mode="upsert") as run:
-            staging.commit_run(
+            commit_run(
                 run,
                 database,
                 [StagedFrame(_frame(spark, ("a", DAY, 1.0, 1.0)), [TARGET])],
-                DoneWhenTheSignalComes(),
+                transport=DoneWhenTheSignalComes(),
             )
 
     with pytest.raises(KeyboardInterrupt):
@@ -513,7 +518,7 @@ def test_two_attempts_of_a_partition_stage_its_rows_once(
     name = f"{OWN_SCHEMA}.staging_retry"
     frame = _frame(spark, ("a", DAY, 1.0, 1.0), ("b", DAY, 2.0, 2.0)).coalesce(1)
     transport = transport_for(transported, transported.write_transport)
-    execute_sql(transported, create_staging(name, staging_types(frame.schema)))
+    execute_sql(transported, create_staging(name, staging_types(to_arrow_schema(frame.schema))))
     transport.write(frame, transported, name)
     transport.write(frame, transported, name)
     execute_sql(transported, keep_last_attempts(name))
