@@ -1,5 +1,6 @@
 """Compares the metrics job with its peers: whole processes that take turns, on generated raw
-history in a PostgreSQL of its own. Prints medians, ratios, peak memory and goals, and writes
+history in a PostgreSQL of its own. The job runs with Spark and, in the cases `*-in-process`,
+without a JVM. Prints medians, ratios, peak memory and goals, and writes
 JSON to benchmarks/results/. Seconds are wall time with start-up. Every case runs once on a small
 history before the measurement.
 """
@@ -60,12 +61,24 @@ TRANSPORTS = {
 unless requested.
 """
 
-OURS = dict.fromkeys(["full", *TRANSPORTS, "new-day", "corrections"], "succeeded") | {
+IN_PROCESS = ("full-in-process", "new-day-in-process")
+"""Cases without a JVM; the others of the job use Spark."""
+
+OURS = dict.fromkeys(["full", *TRANSPORTS, "new-day", "corrections", *IN_PROCESS], "succeeded") | {
     "nothing-new": "nothing_to_do"
 }
 """The job's cases, and the status that each must end with."""
 
-CASES = ("full", *TRANSPORTS, *PEERS, "nothing-new", "new-day", "corrections")
+CASES = (
+    "full",
+    "full-in-process",
+    *TRANSPORTS,
+    *PEERS,
+    "nothing-new",
+    "new-day",
+    "new-day-in-process",
+    "corrections",
+)
 
 REHEARSAL = (20, 40)
 
@@ -99,7 +112,7 @@ class Bench:
         others are compared with its rows.
         """
         engine = make_engine(self.settings)
-        for case in (name for name in TRANSPORTS if name in cases):
+        for case in (name for name in ("full-in-process", *TRANSPORTS) if name in cases):
             empty_products_tables(engine)
             yield self._measured(case, self.settings, "--full-refresh")
         empty_products_tables(engine)
@@ -110,6 +123,7 @@ class Bench:
             yield self._measured("nothing-new", self.settings)
         for case, arriving in (
             ("new-day", self.history.new_day),
+            ("new-day-in-process", self.history.new_day),
             ("corrections", self.history.corrections),
         ):
             if case in cases:
@@ -143,7 +157,11 @@ class Bench:
         timing = measure(
             case,
             command,
-            {**environment(settings), **TRANSPORTS.get(case, {})},
+            {
+                **environment(settings),
+                "EXECUTOR": "inprocess" if case in IN_PROCESS else "spark",
+                **TRANSPORTS.get(case, {}),
+            },
             folder=home,
             server=server_process(settings),
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
+from contextvars import ContextVar
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from spark.jar_sets import JarSet
 
 log = logging.getLogger(__name__)
+
+PREFERS_SPARK: ContextVar[bool] = ContextVar("prefers_spark", default=False)
+"""Whether EXECUTOR=auto is Spark in this process, as in the jobs' scripts."""
 
 
 class JobContext:

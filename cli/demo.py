@@ -56,7 +56,8 @@ def run_demo(context: JobContext) -> dict[str, Any]:
         forecast_settings = context.settings_with_available_engine()
         loaded = load_files(settings, SAMPLE_FILES, kind=None, symbol=None, progress=say)
     with step("3/5 calculate_metrics: rolling metrics of every pool and day"):
-        metrics = run_metrics(settings, session=context.session)
+        # both jobs share one JVM
+        metrics = run_metrics(settings, session=context.session, prefers_spark=True)
         say(f"rows: {row_counts(metrics['rows'])}")
     with step("4/5 forecast_pools: tomorrow's APY and TVL of every pool"):
         forecast = run_forecast(forecast_settings, session=context.session)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.context import JobContext
+from cli.context import PREFERS_SPARK, JobContext
 from cli.options import (
     AsJson,
     AsOf,
@@ -95,6 +95,7 @@ def calculate_metrics(
             dry_run=dry_run,
             acceptance=acceptance,
             session=context.session,
+            prefers_spark=PREFERS_SPARK.get(),
         )
 
     row = run_in_context(work, changes=not dry_run, job=CALCULATE_METRICS, batch_id=batch)

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import typer
 
+from cli.context import PREFERS_SPARK
 from cli.job_commands import job_command
 from cli.output import OUTPUT, BatchOutput
 from cli.run_application import run_application
@@ -33,6 +34,8 @@ def run_job_script(job: JobSpec, arguments: Sequence[str] | None = None) -> NoRe
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(job.name, help=help_text.replace(f"run_spark_local.py {job.name}", script))(command)
     form = OUTPUT.set(BatchOutput())
+    # a platform that starts the script has given the job a Spark of the right size
+    executor = PREFERS_SPARK.set(True)
     try:
         run_application(
             app,
@@ -41,4 +44,5 @@ def run_job_script(job: JobSpec, arguments: Sequence[str] | None = None) -> NoRe
             arguments=arguments,
         )
     finally:
+        PREFERS_SPARK.reset(executor)
         OUTPUT.reset(form)

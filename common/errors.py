@@ -14,6 +14,7 @@ and exits with `exit_code`.
      |    |-- CheckUnfinished      a check of severity `warn` took too long; reported as a warning
      |    `-- SchemaMismatch       a table is missing or has another type (terminal)
      |-- SparkLost                 Spark's JVM ended during the work: killed, or out of memory
+     |-- ProcessLost               a process of a run without Spark was killed, or out of memory
      |-- SourceUnavailable         a web service does not answer, or keeps refusing (transient)
      |-- RunInProgress             another run of the same job holds the lock
      |-- CheckFailed               a check on staging prevented the commit: the run is `blocked`
@@ -90,6 +91,10 @@ class SchemaMismatch(DatabaseError):
 
 
 class SparkLost(YieldSparkError):
+    pass
+
+
+class ProcessLost(YieldSparkError):
     pass
 
 

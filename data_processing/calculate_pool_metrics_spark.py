@@ -1,7 +1,8 @@
 """Calculates the rolling metrics of every pool and day from raw history in PostgreSQL.
 
-`plan_metrics` decides in SQL what to recompute; a run without changes starts no Spark session. The
-run writes the metrics table and YieldSpark's own tables in one commit. The job runs as a script, by
+`plan_metrics` decides in SQL what to recompute, and whether Spark or processes of this machine
+compute it; PySpark is imported for Spark only. A run without changes starts neither. The run writes
+the metrics table and YieldSpark's own tables in one commit. The job runs as a script, by
 spark-submit from the zip, or through the command line. Exit codes: 0 success, 1 the job failed, 2
 wrong use or configuration, 130 interrupted.
 """
@@ -15,13 +16,12 @@ from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spark.py").is_file():
     # a script started by its path has its own folder on the path, not the root of the checkout
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pyspark.sql import DataFrame, Observation, SparkSession
 from sqlalchemy import Engine
 
 from cli.job_script import run_job_script
@@ -34,43 +34,29 @@ from data_processing.commit import rejected_rows
 from data_processing.commit.metrics_checks import commit_checks
 from data_processing.commit.own_tables import quarantine_unread_rows, update_own_tables
 from data_processing.commit.provisional_days import remove_provisional_days
-from data_processing.commit.row_accounting import record_counts, row_count_columns
+from data_processing.commit.row_accounting import record_counts
 from data_processing.commit.staged_changes import stage_changes
-from data_processing.metrics.market_columns import market_columns
-from data_processing.metrics.pool_metrics import (
-    SCHEMA,
-    STALENESS,
-    Provenance,
-    compute_pool_metrics,
-    group_by_pool,
-)
-from data_processing.metrics.raw_rows import parse_raw_rows
+from data_processing.executors.computed_rows import ComputedRows
+from data_processing.metrics.pool_metrics import STALENESS, Provenance
 from data_processing.planning.dry_run import plan_dry_run
 from data_processing.planning.plan import JOB, plan_metrics, validate_request
-from data_processing.planning.plan_sql import INTERVAL_COLUMNS
 from data_processing.planning.plan_statistics import count_rows_to_read
 from data_processing.planning.run_plan import Plan
 from data_processing.planning.run_request import Request, request_from_run
 from data_processing.raw.history import TABLE, select_rows_to_read, select_stored_rows
 from database.connections.engine import checked_connection, make_engine
-from database.db_utils_spark import (
-    ArrowTransform,
-    MergeTarget,
-    StagedFrame,
-    commit_run,
-    exported_snapshot,
-    get_spark_session,
-    read_table_spark,
-)
+from database.connections.snapshots import exported_snapshot
 from database.ledger.check_result import Acceptance
 from database.ledger.run_records import read_run
 from database.ledger.runs import Run, open_run
+from database.schema.merge_sql import MergeTarget
 from database.schema.metrics_table import metrics_table
 from database.schema.own_tables import value_staleness
 from database.schema.owner_tables import METRIC_COLUMNS
-from database.staging import staging_name
-from spark.interrupt import interruptible
-from spark.session import stop_session
+from database.staging import commit_run, staging_name
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +91,7 @@ def run_metrics(
     acceptance: Acceptance | None = None,
     session: Callable[[int], SparkSession] | None = None,
     now: datetime | None = None,
+    prefers_spark: bool = False,
 ) -> dict[str, Any]:
     """Bring the metrics up to date, or recompute what the request names.
 
@@ -117,6 +104,7 @@ def run_metrics(
         session: creates the Spark session for a number of raw rows, if one is needed. The default
             session is stopped at the end.
         now: clock of the run, UTC; default is this machine's.
+        prefers_spark: whether EXECUTOR=auto is Spark, whatever the number of rows.
 
     Returns:
         The run's ledger row; for a dry run `{"job", "status": "planned", "plan": ..}`.
@@ -126,6 +114,7 @@ def run_metrics(
         RunInProgress: another run of the job holds the lock.
         CheckFailed: a check failed, nothing was written.
         DatabaseError: the database refused a statement or the connection was lost.
+        SparkLost, ProcessLost: the JVM or a process of the run was killed.
     """
     # wrong use is rejected before it becomes a run of the ledger
     changed_severities(settings)
@@ -133,7 +122,7 @@ def run_metrics(
     request = _request(engine, request, retry)
     validate_request(settings, engine, request, now)
     if dry_run:
-        plan = plan_dry_run(settings, engine, request, now)
+        plan = plan_dry_run(settings, engine, request, now, prefers_spark=prefers_spark)
         return {"job": JOB, "status": "planned", "plan": plan.to_json()}
     with open_run(
         engine,
@@ -146,12 +135,12 @@ def run_metrics(
         batch_id=settings.batch_id,
     ) as run:
         run.acceptance = acceptance
-        plan = _plan(engine, settings, request, run, now)
+        plan = _plan(engine, settings, request, run, now, prefers_spark=prefers_spark)
         if plan.is_empty:
-            _commit_without_spark(engine, settings, run, plan)
+            _commit_without_rows(engine, settings, run, plan)
         else:
-            create = session or partial(_default_session, settings)
-            _execute(settings, run, plan, create, stop=session is None)
+            with ExitStack() as reads:
+                _commit(settings, run, plan, session, reads)
     return read_run(engine, run.run_id).to_json()
 
 
@@ -167,13 +156,21 @@ def _request(engine: Engine, request: Request | None, retry: str | None) -> Requ
 
 
 def _plan(
-    engine: Engine, settings: Settings, request: Request, run: Run, now: datetime | None
+    engine: Engine,
+    settings: Settings,
+    request: Request,
+    run: Run,
+    now: datetime | None,
+    *,
+    prefers_spark: bool,
 ) -> Plan:
     """Plan the run, and record the plan in it."""
     with run.stage("plan"):
         # named like staging, so that it is dropped with the run
         table = staging_name(run, "plan")
-        plan = plan_metrics(settings, engine, request, table=table, now=now)
+        plan = plan_metrics(
+            settings, engine, request, table=table, now=now, prefers_spark=prefers_spark
+        )
     # before the work: `--retry` of a failed run needs its days
     run.mode = plan.decision.mode
     run.start, run.end = plan.statistics.start, plan.decision.end
@@ -182,11 +179,7 @@ def _plan(
     return plan
 
 
-def _default_session(settings: Settings, rows: int) -> SparkSession:
-    return get_spark_session(settings, JOB, rows_to_read=rows)
-
-
-def _commit_without_spark(engine: Engine, settings: Settings, run: Run, plan: Plan) -> None:
+def _commit_without_rows(engine: Engine, settings: Settings, run: Run, plan: Plan) -> None:
     """Commit a run without changed pools: quarantine bad rows, remove provisional days."""
     with checked_connection(engine) as connection:
         quarantine_unread_rows(connection, settings, run, plan)
@@ -196,45 +189,58 @@ def _commit_without_spark(engine: Engine, settings: Settings, run: Run, plan: Pl
         run.nothing_to_do()
 
 
-def _execute(
-    settings: Settings, run: Run, plan: Plan, session: Callable[[int], SparkSession], *, stop: bool
+def _commit(
+    settings: Settings,
+    run: Run,
+    plan: Plan,
+    session: Callable[[int], SparkSession] | None,
+    reads: ExitStack,
 ) -> None:
-    with run.stage("session"):
-        spark = session(plan.statistics.rows_to_read)
-        run.jvm_started = True
-    try:
-        with interruptible(spark), ExitStack() as reads:
-            _compute_and_commit(spark, settings, run, plan, reads)
-    finally:
-        if stop:
-            stop_session(spark)
+    """Compute the planned days with the plan's executor, load, check and merge them.
+
+    Args:
+        settings: the run's settings.
+        run: the open run.
+        plan: its plan, which has work.
+        session: as in `run_metrics`.
+        reads: closes the read snapshot.
+    """
+    assert plan.executor is not None
+    if plan.executor.name == "inprocess":
+        from data_processing.executors.in_process import compute_in_process
+
+        _compute_and_commit(settings, run, plan, reads, compute_in_process)
+        return
+    from data_processing.executors.on_spark import compute_on_spark, job_session
+
+    with job_session(settings, run, plan.statistics.rows_to_read, session) as spark:
+        _compute_and_commit(settings, run, plan, reads, partial(compute_on_spark, spark))
 
 
 def _compute_and_commit(
-    spark: SparkSession, settings: Settings, run: Run, plan: Plan, reads: ExitStack
+    settings: Settings,
+    run: Run,
+    plan: Plan,
+    reads: ExitStack,
+    compute: Callable[..., ComputedRows],
 ) -> None:
     """Read, parse, group, compute, load, check and merge; `reads` closes the read snapshot."""
     snapshot = reads.enter_context(exported_snapshot(settings))
     checks = raw_row_checks(settings, plan.decision.now)
-    raw, intervals = _read(spark, settings, plan, snapshot)
-    parsed = parse_raw_rows(raw, checks)
-    grouped = group_by_pool(parsed, intervals)
-    # counted after the shuffle, where the rows of a repeated task count once
-    row_counts = Observation("raw rows")
-    grouped = grouped.observe(row_counts, *row_count_columns(checks)).drop("warning")
-    # Spark is lazy and this transform runs inside the writing task (`database.transport.adbc`), so
-    # all work of the rows above is part of the load
-    transform = ArrowTransform(
-        compute_pool_metrics(
-            settings.max_fill_days,
-            market_columns(plan.decision.market),
-            Provenance(TABLE, run.run_id),
-        ),
-        SCHEMA,
+    table = plan.decision.table
+    stored = select_stored_rows(table, retire_missing=plan.request.retire_missing)
+    computed = compute(
+        settings,
+        plan,
+        checks,
+        merge_targets(settings),
+        rows=f"{select_rows_to_read(table, plan.out_of_range_rows)} UNION ALL {stored}",
+        snapshot=snapshot,
+        provenance=Provenance(TABLE, run.run_id),
     )
 
     def on_loaded() -> None:
-        counts = row_counts.get
+        counts = computed.raw_row_counts()
         planned = plan.statistics.rows_to_read
         if counts["read"] < planned:
             # rows were deleted since the plan was made, or lost on the way
@@ -247,8 +253,7 @@ def _compute_and_commit(
     staging = staging_name(run, 0)
     commit_run(
         run,
-        settings,
-        [StagedFrame(grouped, merge_targets(settings), transform)],
+        [computed.staged],
         load_stage="compute_and_load",
         on_loaded=on_loaded,
         before_checks=partial(stage_changes, settings=settings, plan=plan, staging=staging),
@@ -257,25 +262,6 @@ def _compute_and_commit(
             update_own_tables, settings=settings, run=run, plan=plan, staging=staging
         ),
     )
-
-
-def _read(
-    spark: SparkSession, settings: Settings, plan: Plan, snapshot: str
-) -> tuple[DataFrame, DataFrame]:
-    """Return the raw and stored rows to read, and each pool's intervals."""
-    table = plan.decision.table
-    stored = select_stored_rows(table, retire_missing=plan.request.retire_missing)
-    raw = read_table_spark(
-        spark,
-        settings,
-        f"{select_rows_to_read(table, plan.out_of_range_rows)} UNION ALL {stored}",
-        partition_by="pool_id",
-        snapshot=snapshot,
-    )
-    intervals = read_table_spark(
-        spark, settings, f"SELECT {INTERVAL_COLUMNS} FROM {table}", snapshot=snapshot
-    )
-    return raw, intervals
 
 
 def _rows_in_snapshot(settings: Settings, plan: Plan, snapshot: str) -> int:

@@ -8,30 +8,34 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_schema
 from sqlalchemy import Table, text
 
 from common.errors import EnvironmentNotReady
 from common.settings import spark as spark_settings
 from config_spark import Settings
 from database import staging
-from database.connections.engine import checked_connection, make_engine, translate_errors
+from database.connections.engine import checked_connection, make_engine
 from database.connections.parameters import connection_parameters
+from database.connections.snapshots import exported_snapshot
 from database.ledger.runs import Run, open_run
 from database.schema.merge_sql import MergeTarget
-from database.staging import MergeCounts, StagedFrame
+from database.staging import MergeCounts, StagedRows
 from database.transport.jdbc import (
     JdbcTransport,
     checked_jdbc,
     get_jdbc_properties,
     get_jdbc_url,
 )
-from database.transport.query import ArrowTransform, Transport, hash_predicates, portable_query
+from database.transport.partitions import hash_predicates
+from database.transport.query import ArrowTransform, Transport, portable_query
+from spark.interrupt import stop_if_interrupted
 from spark.jar_sets import has_jdbc_jar
 from spark.session import get_spark_session, is_local_spark
 
@@ -94,23 +98,6 @@ def transport_for(settings: Settings, preferred: spark_settings.Transport) -> Tr
     return JdbcTransport()
 
 
-@contextmanager
-def exported_snapshot(settings: Settings) -> Iterator[str]:
-    """Export a snapshot, so that all partitions of all tables see one state of the database.
-
-    Spark reads lazily: run the actions that read inside the block.
-
-    Yields:
-        Id of the snapshot (`pg_export_snapshot`), valid until the block ends.
-    """
-    engine = make_engine(settings)
-    with (
-        translate_errors(engine.url),
-        engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
-    ):
-        yield str(connection.execute(text("SELECT pg_export_snapshot()")).scalar_one())
-
-
 def read_table_spark(
     spark: SparkSession,
     settings: Settings,
@@ -143,13 +130,60 @@ def read_table_spark(
     )
 
 
+@dataclass(frozen=True)
+class StagedFrame:
+    """A frame that is loaded once and merged into each target, in order.
+
+    Attributes:
+        frame: its columns are boolean, int, bigint, double, string, date or timestamp.
+        targets: tables and columns to merge into.
+        transform: turns the frame's Arrow batches into the rows to stage, inside the writing task;
+            None loads the frame as it is.
+    """
+
+    frame: DataFrame
+    targets: Sequence[MergeTarget]
+    transform: ArrowTransform | None = None
+
+    def rows(self, settings: Settings, transport: Transport) -> StagedRows:
+        """Return the rows, which `transport` loads."""
+        schema = self.transform.schema if self.transform else to_arrow_schema(self.frame.schema)
+
+        def load(staging: str) -> int:
+            return transport.write(self.frame, settings, staging, self.transform)
+
+        return StagedRows(schema, self.targets, load)
+
+
 def commit_run(
-    run: Run, settings: Settings, staged: list[StagedFrame], **options: Any
+    run: Run,
+    settings: Settings,
+    staged: Sequence[StagedFrame],
+    *,
+    transport: Transport | None = None,
+    on_loaded: Callable[[], None] | None = None,
+    **options: Any,
 ) -> MergeCounts:
-    """Run `staging.commit_run` with the transport that WRITE_TRANSPORT names."""
-    return staging.commit_run(
-        run, settings, staged, transport_for(settings, settings.write_transport), **options
-    )
+    """`staging.commit_run` of frames.
+
+    Args:
+        run: the open run.
+        settings: the database.
+        staged: frames to load.
+        transport: carries the rows to PostgreSQL; None uses that of the settings.
+        on_loaded: as in `staging.commit_run`.
+        **options: as in `staging.commit_run`.
+    """
+    writer = transport or transport_for(settings, settings.write_transport)
+
+    def loaded() -> None:
+        if on_loaded:
+            on_loaded()
+        # Spark's last job was nearly done when the signal came, so that nothing was cancelled
+        stop_if_interrupted()
+
+    rows = [frame.rows(settings, writer) for frame in staged]
+    return staging.commit_run(run, rows, on_loaded=loaded, **options)
 
 
 def upsert_via_staging(

@@ -12,12 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyspark.sql import DataFrame
-from pyspark.sql import types as T
+import pyarrow as pa
 from sqlalchemy import Connection
 
 from common.errors import CheckFailed
-from config_spark import Settings
 from database.commit_checks import CommitChecks, failing_rows, run_checks
 from database.ledger.check_result import CheckResult
 from database.ledger.runs import Run
@@ -25,8 +23,7 @@ from database.schema import merge_sql
 from database.schema.catalog import has_triggers
 from database.schema.merge_sql import MergeTarget
 from database.schema.own_tables import OWN_SCHEMA
-from database.transport.query import ArrowTransform, Transport, staging_types
-from spark.interrupt import stop_if_interrupted
+from database.transport.staged_types import double_columns, staging_types
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +35,19 @@ which PostgreSQL's default of 4 MB writes to disk.
 
 
 @dataclass(frozen=True)
-class StagedFrame:
-    """A frame that is loaded once and merged into each target, in order.
+class StagedRows:
+    """Rows that are loaded once and merged into each target, in order.
 
     Attributes:
-        frame: its columns are boolean, int, bigint, double, string, date or timestamp.
+        schema: their types: boolean, int, bigint, double, string, date or timestamp.
         targets: tables and columns to merge into.
-        transform: turns the frame's Arrow batches into the rows to stage, inside the writing task;
-            None loads the frame as it is.
+        load: writes the rows, with tag columns, to the existing staging table of that name, and
+            returns how many it has sent.
     """
 
-    frame: DataFrame
+    schema: pa.Schema
     targets: Sequence[MergeTarget]
-    transform: ArrowTransform | None = None
+    load: Callable[[str], int]
 
 
 @dataclass(frozen=True)
@@ -72,9 +69,7 @@ class _Staging:
 
 def commit_run(
     run: Run,
-    settings: Settings,
-    staged: Sequence[StagedFrame],
-    transport: Transport,
+    staged: Sequence[StagedRows],
     *,
     load_stage: str = "load",
     on_loaded: Callable[[], None] | None = None,
@@ -86,9 +81,7 @@ def commit_run(
 
     Args:
         run: the open run; it receives counts, checks and status.
-        settings: database and transport.
-        staged: frames to load, the first with the run's main target first.
-        transport: carries the rows to PostgreSQL.
+        staged: rows to load, the first with the run's main target first.
         load_stage: name of the ledger stage of the load.
         on_loaded: called when all rows are in staging, before the transaction.
         before_checks: called in the transaction before the checks, with staging locked.
@@ -103,13 +96,9 @@ def commit_run(
         DatabaseError: the database refused a statement or the connection was lost.
     """
     with run.stage(load_stage):
-        stagings = [
-            _load(run, settings, frame, number, transport) for number, frame in enumerate(staged)
-        ]
+        stagings = [_load(run, rows, number) for number, rows in enumerate(staged)]
         if on_loaded:
             on_loaded()
-    # Spark may have finished in spite of a signal: an interrupted run commits nothing
-    stop_if_interrupted()
     with run.stage("merge"), run.connection.begin():
         run.connection.exec_driver_sql(f"SET LOCAL work_mem = '{MERGE_WORK_MEM}'")
         for staging in stagings:
@@ -146,22 +135,17 @@ def staging_name(run: Run, number: int | str) -> str:
 
     Args:
         run: the run that owns the table.
-        number: position of the staged frame, or a name of another table of the run.
+        number: position of the staged rows, or a name of another table of the run.
     """
     return f"{OWN_SCHEMA}.staging_{run.run_id}_{number}"
 
 
-def _load(
-    run: Run, settings: Settings, staged: StagedFrame, number: int, transport: Transport
-) -> _Staging:
+def _load(run: Run, staged: StagedRows, number: int) -> _Staging:
     name = staging_name(run, number)
-    schema = (staged.transform or staged.frame).schema
-    # committed at once: Spark's tasks write through connections of their own
     with run.connection.begin():
-        run.connection.exec_driver_sql(merge_sql.create_staging(name, staging_types(schema)))
-    sent = transport.write(staged.frame, settings, name, staged.transform)
-    doubles = [field.name for field in schema if isinstance(field.dataType, T.DoubleType)]
-    return _Staging(name, staged.targets, doubles, sent)
+        run.connection.exec_driver_sql(merge_sql.create_staging(name, staging_types(staged.schema)))
+    sent = staged.load(name)
+    return _Staging(name, staged.targets, double_columns(staged.schema), sent)
 
 
 def _prepare(run: Run, staging: _Staging) -> None:
@@ -196,9 +180,7 @@ def _check(run: Run, staging: _Staging, rows: int) -> None:
     first_of_key = {tuple(target.key): target for target in reversed(staging.targets)}
     name = f"{staging.targets[0].table.name}.staged_rows"
     results = [
-        _result(
-            name, rows - staging.sent_rows, f"{rows} in staging, {staging.sent_rows} left Spark"
-        )
+        _result(name, rows - staging.sent_rows, f"{rows} in staging, {staging.sent_rows} sent")
     ]
     for target in first_of_key.values():
         facts = (

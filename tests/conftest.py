@@ -93,6 +93,8 @@ def server(server_home: Path) -> Settings:
         _env_file=None,
         yieldspark_home=server_home,
         jars_dir=JARS,
+        # tests of the other executor, or of the choice, name theirs
+        executor="spark",
         spark_master="local[2]",
         shuffle_partitions=2,
     )

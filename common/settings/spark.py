@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings
 
 Transport = Literal["jdbc", "adbc"]
+Executor = Literal["spark", "inprocess"]
 
 
 class SparkSettings(BaseSettings):
@@ -17,6 +18,12 @@ class SparkSettings(BaseSettings):
         "jdbc", description="how Spark reads tables: JDBC, or Arrow through COPY (`adbc`)"
     )
     write_transport: Transport = Field("adbc", description="how Spark loads staging tables")
+    executor: Literal["auto", "spark", "inprocess"] = Field(
+        "auto",
+        description="what computes the metrics: Spark, or processes of this machine without a JVM"
+        " (`inprocess`); `auto` chooses by the rows to read in `run_spark_local.py`, and is Spark"
+        " in the demo, the jobs' scripts and production",
+    )
     spark_master: str | None = Field(
         None, description="Spark master; unset: `local[*]`, and the platform's own in production"
     )

@@ -39,15 +39,25 @@ NOT_IN_POOLS = "pool_not_in_pools"
 NO_BRANCH = "WHEN false THEN ''"
 """A CASE needs at least one branch."""
 
-NUMBER = "^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,3})?(?![^~]|~)"
-"""A decimal number and nothing after it. No backslash, which Spark unescapes, and no `$`, which
-lets a line feed pass in Java.
+NUMBER = "^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,3})?"
+"""A decimal number. No backslash, which Spark unescapes."""
+
+END_IN_SPARK, END_IN_POSTGRESQL = "(?![^~]|~)", "$"
+"""Nothing after the number. In Java, `$` lets a line feed pass; PostgreSQL needs four times as long
+for the other one.
 """
 
 MAX_NUMBER_LENGTH = 1000
 """Longest text, in characters, that is read as a number: PostgreSQL rejects the whole query beyond
 131,072 digits.
 """
+
+
+ROUNDED_TO_INFINITY = str(2**1024 - 2**970)
+"""Smallest number that is rounded to infinity as a double; a PostgreSQL numeric."""
+
+ROUNDED_TO_ZERO = f"{5**1075}e-1075"
+"""Largest number that is rounded to zero as a double, 2^-1075; a PostgreSQL numeric."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +164,9 @@ def gas_checks(settings: Settings, now: datetime) -> tuple[RowCheck, ...]:
 
 
 def _number_checks(column: str, name: str | None = None) -> tuple[Condition, ...]:
-    infinite = f"lower({column}) IN ('infinity', '+infinity', '-infinity', 'inf', '+inf', '-inf')"
+    infinite = (
+        f"{ascii_lower(column)} IN ('infinity', '+infinity', '-infinity', 'inf', '+inf', '-inf')"
+    )
     return (
         (f"{name or column}_infinite", infinite),
         (f"{name or column}_not_a_number", f"{column} IS NOT NULL AND {column}_value IS NULL"),
@@ -186,14 +198,15 @@ def _first_failing(checks: Sequence[RowCheck]) -> str:
     return f"CASE {branches or NO_BRANCH} END"
 
 
-def is_number(column: str, matches: str) -> str:
+def is_number(column: str, matches: str, end: str) -> str:
     """Return an SQL condition: the text column is a NUMBER.
 
     Args:
         column: name of the text column.
         matches: the dialect's operator for regular expressions, RLIKE or ~.
+        end: the dialect's pattern for the end of a text.
     """
-    return f"length({column}) <= {MAX_NUMBER_LENGTH} AND {column} {matches} '{NUMBER}'"
+    return f"length({column}) <= {MAX_NUMBER_LENGTH} AND {column} {matches} '{NUMBER}{end}'"
 
 
 def spark_number(column: str) -> str:
@@ -201,29 +214,49 @@ def spark_number(column: str) -> str:
 
     Too large becomes infinity, too small zero.
     """
-    return f"CASE WHEN {is_number(column, 'RLIKE')} THEN CAST({column} AS DOUBLE) END"
+    return f"CASE WHEN {is_number(column, 'RLIKE', END_IN_SPARK)} THEN CAST({column} AS DOUBLE) END"
 
 
 def postgresql_number(column: str) -> str:
-    """Return PostgreSQL SQL with the values of `spark_number`."""
-    # through numeric, because PostgreSQL rejects a text beyond the range of a double
+    """Return PostgreSQL SQL with the values of `spark_number`, to the bit."""
+    # PostgreSQL rejects a text beyond the range of a double. A short one without an exponent is not
+    # beyond it; any other is compared as a numeric, which is slower.
     number = f"{column}::numeric"
-    return f"""CASE WHEN {is_number(column, "~")} THEN
+    negative = f"starts_with({column}, '-')"
+    return f"""CASE WHEN {is_number(column, "~", END_IN_POSTGRESQL)} THEN
             CASE
-                WHEN abs({number}) > 1e300 THEN sign({number}) * 'Infinity'::double precision
-                WHEN abs({number}) < 1e-300 THEN 0
-                ELSE {column}::double precision
-            END
+                WHEN length({column}) < 300 AND strpos({column}, 'e') = 0
+                    AND strpos({column}, 'E') = 0 THEN {column}
+                WHEN abs({number}) >= {ROUNDED_TO_INFINITY}
+                    THEN CASE WHEN {negative} THEN '-Infinity' ELSE 'Infinity' END
+                WHEN abs({number}) <= {ROUNDED_TO_ZERO}
+                    THEN CASE WHEN {negative} THEN '-0' ELSE '0' END
+                ELSE {column}
+            END::double precision
         END"""
 
 
 def nan_to_null(column: str) -> str:
     """Return SQL of both dialects: the text itself, NULL for a NaN."""
-    return f"CASE WHEN lower({column}) <> 'nan' THEN {column} END"
+    # most texts have another length, which is faster to see
+    return f"CASE WHEN length({column}) <> 3 OR {ascii_lower(column)} <> 'nan' THEN {column} END"
+
+
+def ascii_lower(column: str) -> str:
+    """Return SQL of both dialects: the text with the letters of `infinity` and `nan` in lower case.
+
+    `lower` depends on the database's locale: in a Turkish one `INF` has no `i`.
+    """
+    return f"translate({column}, 'AFINTY', 'afinty')"
 
 
 def validated(
-    select: str, *, others: Sequence[str], texts: Sequence[str], checks: Sequence[RowCheck]
+    select: str,
+    *,
+    others: Sequence[str],
+    texts: Sequence[str],
+    checks: Sequence[RowCheck],
+    with_warning: bool = False,
 ) -> str:
     """Return a PostgreSQL SELECT that adds numbers and the reason to rows.
 
@@ -232,15 +265,25 @@ def validated(
         others: columns of `select` that are returned as they are.
         texts: text columns; `<text>_value` is added for each.
         checks: row checks; `reason` is the first that fails, NULL for a good row.
+        with_warning: also return `warning`, the first failing check that is only reported.
     """
     cleaned = ", ".join([*others, *(f"{nan_to_null(name)} AS {name}" for name in texts)])
     values = ", ".join(f"{postgresql_number(name)} AS {name}_value" for name in texts)
+    warning = f", {warning_sql(checks)} AS warning" if with_warning else ""
+    # OFFSET 0: without it PostgreSQL would evaluate an expression again wherever a level above uses
+    # its column, ten times for a number
     return f"""
-    SELECT parsed.*, {reason_sql(checks)} AS reason
+    SELECT parsed.*, {reason_sql(checks)} AS reason{warning}
     FROM (
         SELECT cleaned.*, {values}
         FROM (
             SELECT {cleaned}
-            FROM ({select}) AS source
+            FROM (
+                SELECT *
+                FROM ({select}) AS selected
+                OFFSET 0
+            ) AS source
+            OFFSET 0
         ) AS cleaned
+        OFFSET 0
     ) AS parsed"""

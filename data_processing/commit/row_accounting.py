@@ -1,16 +1,12 @@
 """Counts a run's raw rows by the outcome of the row checks: accepted + quarantined = read.
 
-Reads parsed raw rows in Spark (columns id, reason, warning); writes the run's counts and its ledger
-entries of level `row`. Changes no row.
+Writes the run's counts and its ledger entries of level `row`. Changes no row.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-
-from pyspark.sql import Column
-from pyspark.sql import functions as F
 
 from common.errors import CheckFailed
 from config_spark import Settings
@@ -20,31 +16,6 @@ from database.ledger.check_result import CheckResult
 from database.ledger.runs import Run
 
 log = logging.getLogger(__name__)
-
-
-def row_count_columns(checks: Sequence[RowCheck]) -> list[Column]:
-    """Return aggregates over parsed rows: `read`, `accepted`, and one for each check.
-
-    A `fail` check counts the rows that it rejects, a `warn` check the rows that pass with its
-    warning. Rows without an id were not read from raw history and do not count.
-
-    Args:
-        checks: row checks with severities.
-    """
-    conditions = {
-        check.name: (
-            F.col("reason") == check.name
-            if check.severity == "fail"
-            else F.col("reason").isNull() & F.col("warning").eqNullSafe(check.name)
-        )
-        for check in checks
-    }
-    return [
-        # count(id) leaves out the rows without an id
-        F.count("id").alias("read"),
-        F.count_if(F.col("id").isNotNull() & F.col("reason").isNull()).alias("accepted"),
-        *(F.count_if(condition).alias(name) for name, condition in conditions.items()),
-    ]
 
 
 def record_counts(
@@ -59,12 +30,12 @@ def record_counts(
     Args:
         run: the open run.
         settings: limits, for the messages.
-        counts: values of `row_count_columns`.
+        counts: `read`, `accepted` and one for each check, as `row_count_columns` has them.
         checks: row checks with severities.
         planned: number of rows that the plan counted.
 
     Raises:
-        CheckFailed: rows were lost between PostgreSQL and Spark, or have an unknown reason.
+        CheckFailed: rows were lost after PostgreSQL, or have an unknown reason.
     """
     read, accepted = counts["read"], counts["accepted"]
     rejected = sum(counts[check.name] for check in checks if check.severity == "fail")

@@ -1,8 +1,9 @@
-"""Computes the days of all pools with their metrics: one shuffle groups each pool's snapshots, then
-numpy computes one pool at a time inside Spark's tasks.
+"""Computes the days of all pools with their metrics: numpy computes one pool at a time, from Arrow
+batches in which the snapshots of each pool follow each other.
 
 Returns the days to write and, among them, the rejected snapshots, so that rows are read and
-shuffled once. APY in percent, TVL in USD. Does not read or write tables.
+grouped once. APY in percent, TVL in USD. Does not read or write tables. Both executors import this
+module in their processes, so it imports neither PySpark nor SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -15,20 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from data_processing.metrics.daily_grid import daily_grid
 from data_processing.metrics.market_columns import MARKET, MarketColumns
 from data_processing.metrics.rolling_metrics import rolling_metrics
 from spark.arrow_groups import Batches, group_starts, iter_groups
-
-INTERVALS = "pool_id string, known_from date, open_end date, write_from date, write_end date"
-"""A pool's intervals in a run, days half-open. known_from: first day that is read, if the pool is
-older, else NULL. open_end: exclusive end of the days of an active pool, NULL for a pool that ends
-with its last snapshot. write_from and write_end: the rows to write.
-"""
 
 VALUES = (
     "actual_apy",
@@ -42,24 +34,23 @@ VALUES = (
     "stddev_apy_30d_delta",
     *MARKET,
 )
-"""METRIC_COLUMNS, repeated because every Python worker imports this module, and must not import
-SQLAlchemy.
-"""
+"""METRIC_COLUMNS, repeated because their module imports SQLAlchemy."""
 STALENESS = ("apy_staleness_days", "tvl_staleness_days")
 SNAPSHOT_COLUMNS = ("timestamp", "snapshot")
 """Moment and identity of the raw row that the day's value comes from, or that was rejected."""
 REJECTED = ("reason", "source_table", "run_id")
-SCHEMA = T.StructType(
+SCHEMA = pa.schema(
     [
-        T.StructField("pool_id", T.StringType()),
-        T.StructField("date", T.DateType()),
-        *(T.StructField(name, T.DoubleType()) for name in VALUES),
-        *(T.StructField(name, T.IntegerType()) for name in STALENESS),
-        T.StructField("timestamp", T.TimestampType()),
-        T.StructField("snapshot", T.LongType()),
-        *(T.StructField(name, T.StringType()) for name in REJECTED),
+        ("pool_id", pa.string()),
+        ("date", pa.date32()),
+        *((name, pa.float64()) for name in VALUES),
+        *((name, pa.int32()) for name in STALENESS),
+        ("timestamp", pa.timestamp("us", "UTC")),
+        ("snapshot", pa.int64()),
+        *((name, pa.string()) for name in REJECTED),
     ]
 )
+"""Columns of the rows to stage. The types of staging and of Spark follow from it."""
 
 
 @dataclass(frozen=True)
@@ -75,52 +66,13 @@ class Provenance:
     run_id: str
 
 
-def group_by_pool(parsed: DataFrame, intervals: DataFrame) -> DataFrame:
-    """Group the snapshots of each pool in order of time, with the pool's intervals. One shuffle, by
-    pool_id.
-
-    Args:
-        parsed: id, pool_id, timestamp, snapshot, apy (percent), tvl (USD), reason (NULL for an
-            accepted row) and warning. id and snapshot are NULL for a stored day, whose timestamp is
-            its start.
-        intervals: the columns of INTERVALS, one row a pool, small enough to broadcast.
-
-    Returns:
-        Those columns, with day (since 1970-01-01). A row without any value starts the days of a
-        pool that is older than the rows that are read.
-    """
-    days = ("open_end", "write_from", "write_end")
-    # the join must not shuffle: `repartition` below is the only shuffle
-    parts = F.broadcast(
-        intervals.select("pool_id", *(F.unix_date(name).alias(name) for name in days))
-    )
-    # left: a row out of range may belong to a pool that is not in the plan
-    snapshots = parsed.unionByName(_carry_in_markers(intervals), allowMissingColumns=True).join(
-        parts, on="pool_id", how="left"
-    )
-    # NULLs sort first: a marker (no id, no values) before a stored day (no id), and that before
-    # every raw row of its day
-    ordered = snapshots.repartition("pool_id").sortWithinPartitions(
-        "pool_id", "timestamp", "id", "apy", "tvl"
-    )
-    return ordered.select(
-        "pool_id",
-        "id",
-        F.unix_date(F.to_date("timestamp")).alias("day"),
-        "timestamp",
-        "snapshot",
-        "apy",
-        "tvl",
-        "reason",
-        "warning",
-        *days,
-    )
-
-
 def compute_pool_metrics(
     max_fill_days: int, market: MarketColumns, provenance: Provenance
 ) -> Callable[[Batches], Batches]:
-    """Return a function for `mapInArrow` from the rows of `group_by_pool` to rows of SCHEMA.
+    """Return a function from snapshots, grouped by pool and in order of time, to rows of SCHEMA.
+
+    Snapshots have pool_id, day (since 1970-01-01), timestamp, snapshot, apy (percent), tvl (USD),
+    reason (NULL for an accepted row), and the pool's open_end, write_from and write_end as days.
 
     A day inside the pool's [write_from, write_end) has APY-like values in percent, TVL and prices
     in USD, gas in gwei, NULL if unknown; staleness in days (0 observed, n carried over n days, NULL
@@ -141,14 +93,6 @@ def compute_pool_metrics(
             yield from _days(pools, max_fill_days, market, provenance)
 
     return compute
-
-
-def _carry_in_markers(intervals: DataFrame) -> DataFrame:
-    """Return an empty snapshot for each pool that is older than the rows that are read."""
-    # without it, the days of such a pool would start at the first row that is read
-    return intervals.where(F.col("known_from").isNotNull()).select(
-        "pool_id", F.col("known_from").cast("timestamp").alias("timestamp")
-    )
 
 
 def _days(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from data_processing.checks.row_checks import (
@@ -48,3 +48,27 @@ def parse_raw_rows(rows: DataFrame, checks: Sequence[RowCheck]) -> DataFrame:
     )
     # a row without an id is a stored day and no raw row: nothing has to be quarantined
     return parsed.where("id IS NOT NULL OR reason IS NULL")
+
+
+def row_count_columns(checks: Sequence[RowCheck]) -> list[Column]:
+    """Return aggregates over parsed rows: `read`, `accepted`, and one for each check.
+
+    A `fail` check counts the rows that it rejects, a `warn` check the rows that pass with its
+    warning. Rows without an id were not read from raw history and do not count.
+
+    Args:
+        checks: row checks with severities.
+    """
+    conditions = {
+        check.name: (
+            F.col("reason") == check.name
+            if check.severity == "fail"
+            else F.col("reason").isNull() & F.col("warning").eqNullSafe(check.name)
+        )
+        for check in checks
+    }
+    return [
+        F.count("id").alias("read"),
+        F.count_if(F.col("id").isNotNull() & F.col("reason").isNull()).alias("accepted"),
+        *(F.count_if(condition).alias(name) for name, condition in conditions.items()),
+    ]

@@ -30,7 +30,12 @@ class Options(Protocol):
 
 
 def plan_dry_run(
-    settings: Settings, engine: Engine, request: Request, now: datetime | None = None
+    settings: Settings,
+    engine: Engine,
+    request: Request,
+    now: datetime | None = None,
+    *,
+    prefers_spark: bool = False,
 ) -> Plan:
     """Return the plan of a valid request; its temporary table leaves nothing behind.
 
@@ -39,8 +44,17 @@ def plan_dry_run(
         engine: the database, with current tables.
         request: mode, days and pools of the run.
         now: clock of the run, UTC; default is this machine's.
+        prefers_spark: whether EXECUTOR=auto is Spark, whatever the number of rows.
     """
-    return plan_metrics(settings, engine, request, table=DRY_RUN_TABLE, now=now, dry_run=True)
+    return plan_metrics(
+        settings,
+        engine,
+        request,
+        table=DRY_RUN_TABLE,
+        now=now,
+        dry_run=True,
+        prefers_spark=prefers_spark,
+    )
 
 
 def rows_to_read(settings: Settings, options: Options) -> int:

@@ -25,6 +25,7 @@ from data_processing.metrics.rolling_metrics import (
 )
 from data_processing.planning import changed_pools, plan_sql
 from data_processing.planning.adopted_days import adopt_days
+from data_processing.planning.executor import choose_executor
 from data_processing.planning.last_run import (
     Arrivals,
     LastRun,
@@ -131,6 +132,7 @@ def plan_metrics(
     table: str,
     now: datetime | None = None,
     dry_run: bool = False,
+    prefers_spark: bool = False,
 ) -> Plan:
     """Decide what to recompute.
 
@@ -141,6 +143,7 @@ def plan_metrics(
         table: qualified name of the plan's table, which stays for the run to read.
         now: clock of the run, UTC; default is this machine's.
         dry_run: roll the plan's table back, and count the rows to quarantine.
+        prefers_spark: whether EXECUTOR=auto is Spark, whatever the number of rows.
 
     Raises:
         SchemaMismatch: the owner's tables are not as expected.
@@ -172,6 +175,7 @@ def plan_metrics(
         )
         plan = Plan(request, decision, warnings=warnings)
         plan = replace(plan, statistics=_statistics(connection, settings, plan, dry_run=dry_run))
+        plan = _with_executor(connection, settings, plan, prefers_spark=prefers_spark)
         if dry_run or not plan.is_empty:
             plan = _with_day_counts(connection, settings, plan)
         if dry_run:
@@ -357,15 +361,25 @@ def _statistics(
         if not plan.is_partial:
             bad += count_rows_without_pool(connection)
         statistics = replace(statistics, rows_to_quarantine=bad)
-    if replace(plan, statistics=statistics).is_empty:
-        return replace(statistics, estimated_cost_usd=0.0)
+    return statistics
+
+
+def _with_executor(
+    connection: Connection, settings: Settings, plan: Plan, *, prefers_spark: bool
+) -> Plan:
+    """Add the executor, and the estimates from its past runs."""
+    statistics = plan.statistics
+    if plan.is_empty:
+        return replace(plan, statistics=replace(statistics, estimated_cost_usd=0.0))
+    executor = choose_executor(settings, statistics.rows_to_read, prefers_spark=prefers_spark)
     rows = statistics.rows_to_read + statistics.days
-    seconds, cost = estimate_run(connection, JOB, rows=rows)
-    return replace(
+    seconds, cost = estimate_run(connection, JOB, rows=rows, executor=executor.name)
+    statistics = replace(
         statistics,
         estimated_seconds=seconds,
         estimated_cost_usd=0.0 if settings.environment == "local" else cost,
     )
+    return replace(plan, statistics=statistics, executor=executor)
 
 
 def _with_day_counts(connection: Connection, settings: Settings, plan: Plan) -> Plan:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from typing import Any
 
+from data_processing.planning.executor import ExecutorChoice
 from data_processing.planning.last_run import ArrivalDigests, LastRun
 from data_processing.planning.plan_statistics import PlanStatistics
 from data_processing.planning.run_request import Mode, Request
@@ -69,6 +70,7 @@ class Plan:
         day_counts: snapshots that the runs know of each UTC day after this run; None if the
             count took too long, empty if there is nothing to do.
         warnings: messages on clocks, unread rows and a rewritten source.
+        executor: what computes the run; None if it has nothing to compute.
     """
 
     request: Request
@@ -76,6 +78,7 @@ class Plan:
     statistics: PlanStatistics = field(default_factory=PlanStatistics)
     day_counts: Mapping[date, int] | None = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    executor: ExecutorChoice | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -131,6 +134,8 @@ class Plan:
             "estimated_seconds": statistics.estimated_seconds,
             "estimated_cost_usd": statistics.estimated_cost_usd,
             "rows_unread": statistics.rows_unread,
+            "executor": self.executor.name if self.executor else None,
+            "executor_reason": self.executor.reason if self.executor else None,
         }
         return {
             **_json_values(values),

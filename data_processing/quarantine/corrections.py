@@ -170,7 +170,7 @@ def _value(cell: str) -> int | float | str:
     """Return a number if the cell is one that JSON can hold, else its text."""
     if re.fullmatch(r"-?[0-9]{1,30}", cell):
         return int(cell)
-    number = float(cell) if re.match(NUMBER, cell) else math.inf
+    number = float(cell) if re.fullmatch(NUMBER, cell) else math.inf
     return number if math.isfinite(number) else cell
 
 

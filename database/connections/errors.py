@@ -158,6 +158,17 @@ def login_error(error: Exception, parameters: ConnectionDescription) -> Database
     return error_for_sqlstate(answer.sqlstate, cause, parameters.where, parameters.user)
 
 
+def task_error(error: Exception, parameters: ConnectionDescription) -> DatabaseError:
+    """Return the error for a failed statement of ADBC.
+
+    Args:
+        error: ADBC's error.
+        parameters: description of the connection.
+    """
+    code = getattr(error, "sqlstate", None)
+    return error_for_sqlstate(code, driver_message(error), parameters.where, parameters.user)
+
+
 def driver_message(error: object) -> str:
     """Return a driver's message on one line, without a final full stop."""
     # psycopg2 cannot decode the message of a server with another encoding

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from config_spark import Settings
 from database.connections.engine import probe_session
@@ -96,9 +97,10 @@ class JdbcTransport:
         staging: str,
         transform: ArrowTransform | None = None,
     ) -> int:
+        rows = from_arrow_schema(transform.schema) if transform else frame.schema
         schema = T.StructType(
             [
-                *(transform or frame).schema,
+                *rows,
                 T.StructField(PARTITION_TAG, T.IntegerType()),
                 T.StructField(ATTEMPT_TAG, T.LongType()),
             ]

@@ -1,4 +1,4 @@
-"""Parts that both transports share: the portable form of a query, and the types of staging.
+"""Parts that both transports share: the portable form of a query.
 
 Both transports return the same rows with the same Spark types: numeric as double, json as text.
 """
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
-from pyspark.sql.pandas.types import to_arrow_schema
 from sqlalchemy import Connection
 
-from common.errors import ConfigurationError, SchemaMismatch
+from common.errors import SchemaMismatch
 from config_spark import Settings
 from database.schema.merge_sql import quoted
 from database.transport.tags import Step, add_tag_columns
@@ -42,16 +42,6 @@ _SPARK_TYPES: dict[int, tuple[str, T.DataType]] = {
     3802: ("text", T.StringType()),
 }
 
-_STAGING_TYPES: dict[type[T.DataType], str] = {
-    T.BooleanType: "boolean",
-    T.LongType: "bigint",
-    T.IntegerType: "integer",
-    T.DoubleType: "double precision",
-    T.StringType: "text",
-    T.DateType: "date",
-    T.TimestampType: "timestamptz",
-}
-
 
 @dataclass(frozen=True)
 class PortableQuery:
@@ -75,11 +65,11 @@ class ArrowTransform:
 
     Attributes:
         function: for `mapInArrow`.
-        schema: Spark schema of its rows; they are cast to it.
+        schema: types of its rows; they are cast to it.
     """
 
     function: Step
-    schema: T.StructType
+    schema: pa.Schema
 
 
 def tag_rows(transform: ArrowTransform | None) -> Step:
@@ -88,7 +78,7 @@ def tag_rows(transform: ArrowTransform | None) -> Step:
     """
     if transform is None:
         return add_tag_columns(None)
-    return add_tag_columns(transform.function, to_arrow_schema(transform.schema))
+    return add_tag_columns(transform.function, transform.schema)
 
 
 class Transport(Protocol):
@@ -158,38 +148,3 @@ def portable_query(connection: Connection, source: str) -> PortableQuery:
     return PortableQuery(
         f"SELECT {', '.join(casts)} FROM ({select}) AS source", T.StructType(fields)
     )
-
-
-def hash_predicates(column: str | None, partitions: int) -> list[str]:
-    """Return conditions that split rows evenly by a hash of a column, so that one pool is in one
-    partition.
-
-    Args:
-        column: the column; None reads one partition.
-        partitions: number of partitions.
-    """
-    if column is None or partitions == 1:
-        return ["true"]
-    return [
-        # hashtext may be negative, and so would the remainder be
-        f"(hashtext(coalesce({quoted(column)}::text, '')) & 2147483647) % {partitions} = {part}"
-        for part in range(partitions)
-    ]
-
-
-def staging_types(schema: T.StructType) -> dict[str, str]:
-    """Return the PostgreSQL type of each staged column.
-
-    Raises:
-        ConfigurationError: staging has no such type.
-    """
-    types = {}
-    for field in schema:
-        if type(field.dataType) not in _STAGING_TYPES:
-            kind = field.dataType.simpleString()
-            raise ConfigurationError(
-                f"column {field.name} is {kind}; cast it to boolean, int, bigint, double, string,"
-                " date or timestamp"
-            )
-        types[field.name] = _STAGING_TYPES[type(field.dataType)]
-    return types

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 import pyarrow as pa
 from pyspark import TaskContext
 
-from database.schema.tag_columns import ATTEMPT_TAG, PARTITION_TAG
+from database.transport.arrow_copy import tag_batches
 
 Step = Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
 
@@ -49,14 +49,8 @@ def add_tag_columns(transform: Step | None, schema: pa.Schema | None = None) -> 
     def rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         # inside the generator, which runs in the task; the function around it runs in the driver
         partition, attempt = task_identity()
-        for output in transform(batches) if transform else batches:
-            batch = output if schema is None else output.cast(schema)
-            tags = [
-                pa.array([partition] * batch.num_rows, pa.int32()),
-                pa.array([attempt] * batch.num_rows, pa.int64()),
-            ]
-            yield pa.RecordBatch.from_arrays(
-                [*batch.columns, *tags], [*batch.schema.names, PARTITION_TAG, ATTEMPT_TAG]
-            )
+        yield from tag_batches(
+            transform(batches) if transform else batches, schema, partition, attempt
+        )
 
     return rows

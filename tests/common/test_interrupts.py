@@ -93,6 +93,7 @@ class Stage:
     reached: str | None = None
     after_seconds: float = 0.5
     job: str | None = None
+    executor: str = "spark"
 
 
 def _raw_rows(world_: World) -> None:
@@ -150,6 +151,18 @@ WITHOUT_A_JVM = {
     "metrics plan": Stage(
         ("calculate_metrics",), _metrics(lambda made: made.hold(RAW)), job=METRICS
     ),
+    "metrics load in process": Stage(
+        ("calculate_metrics",),
+        _metrics(lambda made: fault_first_loader(made.engine, FOREVER)),
+        job=METRICS,
+        executor="inprocess",
+    ),
+    "metrics merge in process": Stage(
+        ("calculate_metrics",),
+        _metrics(lambda made: fault_merged_row(made.engine, FOREVER, row=5)),
+        job=METRICS,
+        executor="inprocess",
+    ),
 }
 WITH_A_JVM = {
     "jars": Stage(SYNAPSEML, _panel(_silent_proxy), job=FORECAST),
@@ -192,7 +205,9 @@ def _started(run: CommandLine, stage: Stage, made: World) -> Iterator[subprocess
         process = subprocess.Popen(
             [sys.executable, str(PROJECT / "run_spark_local.py"), *stage.command, "--json"],
             cwd=run.folder,
-            env=run.environment | {"BACKTEST_DAYS": "5", TOKEN: token} | made.environment,
+            env=run.environment
+            | {"BACKTEST_DAYS": "5", TOKEN: token, "EXECUTOR": stage.executor}
+            | made.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -248,7 +263,9 @@ def _ends(run: CommandLine, engine: Engine, stage: Stage, sent: signal.Signals) 
         print([row["status"] for row in statuses], staging_tables(engine), end=" ")
 
 
-@pytest.mark.parametrize("stage", ["connect", "load files", "metrics plan"])
+@pytest.mark.parametrize(
+    "stage", ["connect", "load files", "metrics plan", "metrics load in process"]
+)
 def test_signal_ends_a_wait_for_a_server(run: CommandLine, engine: Engine, stage: str) -> None:
     _ends(run, engine, WITHOUT_A_JVM[stage], signal.SIGTERM)
 
@@ -366,5 +383,5 @@ def test_signal_after_the_result_changes_no_exit_code(moment: str, sent: str) ->
 def test_signal_ends_every_stage(
     run: CommandLine, engine: Engine, stage: str, sent: signal.Signals
 ) -> None:
-    """Minutes: 13 of the 20 stages start a JVM, for each of the two signals."""
+    """Minutes: 13 of the 22 stages start a JVM, for each of the two signals."""
     _ends(run, engine, (WITHOUT_A_JVM | WITH_A_JVM)[stage], sent)

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from data_processing.metrics.market_columns import market_columns
 from data_processing.metrics.pool_metrics import (
-    INTERVALS,
     SCHEMA,
     Provenance,
     compute_pool_metrics,
-    group_by_pool,
 )
+from data_processing.metrics.pool_metrics_spark import INTERVALS, group_by_pool
 
 SNAPSHOTS = (
     "id bigint, pool_id string, timestamp timestamp, snapshot bigint, apy double, tvl double,"
@@ -93,7 +93,8 @@ def grids(spark: SparkSession, max_fill_days: int) -> dict[str, Days]:
         spark.createDataFrame(parsed, SNAPSHOTS), spark.createDataFrame(calendars, INTERVALS)
     )
     rows = snapshots.mapInArrow(
-        compute_pool_metrics(max_fill_days, market_columns(()), Provenance("raw", "run")), SCHEMA
+        compute_pool_metrics(max_fill_days, market_columns(()), Provenance("raw", "run")),
+        from_arrow_schema(SCHEMA),
     ).collect()
     assert len({(row.pool_id, row.date) for row in rows}) == len(rows)
     days: dict[str, Days] = {pool: {} for pool in POOLS}

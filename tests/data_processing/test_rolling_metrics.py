@@ -12,20 +12,20 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from config_spark import Settings, load_settings
 from data_processing.checks.row_checks import raw_row_checks
 from data_processing.metrics.market_columns import MARKET, market_columns
 from data_processing.metrics.pool_metrics import (
-    INTERVALS,
     REJECTED,
     SCHEMA,
     SNAPSHOT_COLUMNS,
     VALUES,
     Provenance,
     compute_pool_metrics,
-    group_by_pool,
 )
+from data_processing.metrics.pool_metrics_spark import INTERVALS, group_by_pool
 from data_processing.metrics.raw_rows import parse_raw_rows
 from data_processing.metrics.rolling_metrics import look_back_days, rolling_metrics
 from database.schema.owner_tables import METRIC_COLUMNS
@@ -110,7 +110,7 @@ def computed(
     snapshots = group_by_pool(parsed, spark.createDataFrame(calendar, INTERVALS))
     days = snapshots.mapInArrow(
         compute_pool_metrics(source.max_fill_days, market_columns(()), Provenance("raw", "run")),
-        SCHEMA,
+        from_arrow_schema(SCHEMA),
     ).cache()
     rejected = {row.snapshot: row.reason for row in days.where("reason IS NOT NULL").collect()}
     ids = {row.id for row in rows_read}

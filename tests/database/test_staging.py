@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.pandas.types import to_arrow_schema
 from sqlalchemy import Engine, text
 
 from common.errors import CheckFailed
 from config_spark import Settings
-from database import staging
 from database.db_utils_spark import (
     ArrowTransform,
     MergeTarget,
@@ -29,7 +29,7 @@ from database.schema.merge_sql import create_staging, keep_last_attempts, stagin
 from database.schema.own_tables import OWN_SCHEMA, quarantine
 from database.schema.owner_tables import pool_daily_metrics
 from database.transport.adbc import AdbcTransport
-from database.transport.query import staging_types
+from database.transport.staged_types import staging_types
 from spark.interrupt import interruptible
 from spark.jar_sets import has_jdbc_jar
 from tests.spark.test_spark_interrupt import interrupt_inside_the_jvm
@@ -313,10 +313,10 @@ def test_detects_a_lost_row(spark: SparkSession, database: Settings, engine: Eng
 
     rows = _frame(spark, ("a", DAY, 1.0, 1.0), ("b", DAY, 1.0, 1.0))
     with (
-        pytest.raises(CheckFailed, match="staged_rows: 1 in staging, 2 left Spark"),
+        pytest.raises(CheckFailed, match="staged_rows: 1 in staging, 2 sent"),
         open_run(engine, job="upsert", mode="upsert") as run,
     ):
-        staging.commit_run(run, database, [StagedFrame(rows, [TARGET])], LosesARow())
+        commit_run(run, database, [StagedFrame(rows, [TARGET])], transport=LosesARow())
     assert _table(database) == []
 
 
@@ -358,11 +358,11 @@ def test_interrupt_during_the_last_load_commits_nothing(
 
     def interrupted_while_loading() -> None:
         with interruptible(spark), open_run(engine, job="upsert", mode="upsert") as run:
-            staging.commit_run(
+            commit_run(
                 run,
                 database,
                 [StagedFrame(_frame(spark, ("a", DAY, 1.0, 1.0)), [TARGET])],
-                DoneWhenTheSignalComes(),
+                transport=DoneWhenTheSignalComes(),
             )
 
     with pytest.raises(KeyboardInterrupt):
@@ -397,7 +397,7 @@ def test_two_attempts_of_a_partition_stage_its_rows_once(
     name = f"{OWN_SCHEMA}.staging_retry"
     frame = _frame(spark, ("a", DAY, 1.0, 1.0), ("b", DAY, 2.0, 2.0)).coalesce(1)
     transport = transport_for(transported, transported.write_transport)
-    execute_sql(transported, create_staging(name, staging_types(frame.schema)))
+    execute_sql(transported, create_staging(name, staging_types(to_arrow_schema(frame.schema))))
     transport.write(frame, transported, name)
     transport.write(frame, transported, name)
     execute_sql(transported, keep_last_attempts(name))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql.pandas.types import to_arrow_schema
 from sqlalchemy import Engine
 
 from common.errors import SchemaMismatch
@@ -24,7 +25,7 @@ from database.db_utils_spark import (
 )
 from database.schema.merge_sql import create_staging
 from database.schema.own_tables import OWN_SCHEMA
-from database.transport.query import staging_types
+from database.transport.staged_types import staging_types
 from tests.database.test_staging import TRANSPORTS, transported
 
 __all__ = ["transported"]
@@ -45,10 +46,15 @@ def test_casts_transformed_rows_to_staging_types(
     frame = spark.createDataFrame([(7, 0.5), (None, None)], "source_id bigint, value double")
     with engine.begin() as connection:
         connection.exec_driver_sql(
-            create_staging(f"{OWN_SCHEMA}.staged_numbers", staging_types(frame.schema))
+            create_staging(
+                f"{OWN_SCHEMA}.staged_numbers", staging_types(to_arrow_schema(frame.schema))
+            )
         )
     written_rows = transport_for(transported, transported.write_transport).write(
-        frame, transported, f"{OWN_SCHEMA}.staged_numbers", ArrowTransform(_narrow, frame.schema)
+        frame,
+        transported,
+        f"{OWN_SCHEMA}.staged_numbers",
+        ArrowTransform(_narrow, to_arrow_schema(frame.schema)),
     )
     rows = execute_sql(
         transported, f"SELECT source_id, value FROM {OWN_SCHEMA}.staged_numbers ORDER BY 1"

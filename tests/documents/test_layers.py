@@ -23,6 +23,13 @@ MODULES_WITHOUT_SPARK = (
     "forecasting/run/plan.py",
 )
 
+MODULES_OF_A_RUN_IN_PROCESS = (
+    "data_processing/calculate_pool_metrics_spark.py",
+    "data_processing/executors/in_process.py",
+    "data_processing/executors/partition_process.py",
+    "database/staging.py",
+)
+
 
 @pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize("folder", ["workflows", "data_processing/planning", "reporting"])
@@ -34,8 +41,9 @@ def test_a_folder_that_runs_without_spark_imports_none(folder: str) -> None:
 
 
 @pytest.mark.usefixtures("processes")
-def test_modules_for_an_api_import_no_spark() -> None:
-    assert_imports_no_spark(MODULES_WITHOUT_SPARK)
+@pytest.mark.parametrize("modules", [MODULES_WITHOUT_SPARK, MODULES_OF_A_RUN_IN_PROCESS])
+def test_modules_without_a_jvm_import_no_spark(modules: Iterable[str]) -> None:
+    assert_imports_no_spark(modules)
 
 
 def assert_imports_no_spark(paths: Iterable[str]) -> None:

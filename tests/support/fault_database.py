@@ -112,6 +112,16 @@ def fault_first_loader(engine: Engine, action: str) -> None:
     )
 
 
+def fault_every_loader(engine: Engine, action: str) -> None:
+    """Do the same for the first and the second session."""
+    _script(
+        engine,
+        LOADERS.replace("= '2'", "IN ('1', '2')").format(
+            action=action, pattern=LOADED_STAGING, prepare=MEET_EACH_LOADER
+        ),
+    )
+
+
 def move_staging_to(engine: Engine, tablespace: str) -> None:
     """Move the staging table to `tablespace` when a run creates it."""
     _script(

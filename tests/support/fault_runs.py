@@ -37,6 +37,7 @@ SETTINGS = (
         "db_sslmode",
         "yieldspark_home",
         "jars_dir",
+        "executor",
         "spark_master",
         "shuffle_partitions",
     ),

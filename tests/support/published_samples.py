@@ -12,8 +12,8 @@ import pandas as pd
 from forecasting.engines.folds import DaySpan
 from forecasting.features.targets import Target, targets
 from forecasting.models.stacked_model import OutOfSample, StackedModel
+from forecasting.publishing.history_window import MIN_DAYS
 from forecasting.publishing.past_forecasts import empty_history
-from forecasting.publishing.persistence_gate import MIN_DAYS
 from forecasting.publishing.publish import (
     evaluation_rows,
     publish_days,

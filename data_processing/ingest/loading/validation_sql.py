@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from data_processing.checks.row_checks import is_number
+from data_processing.checks.row_checks import END_IN_POSTGRESQL, is_number
 from data_processing.ingest.column_limits import ColumnTypes, key_fits, number_fits, text_fits
 from data_processing.ingest.loading.symbols import COINS, SYMBOL
 
@@ -65,7 +65,7 @@ def json_value(column: str) -> str:
     """
     # numeric keeps every digit of the text
     return f"""CASE
-            WHEN {is_number(column, "~")} THEN to_jsonb({column}::numeric)
+            WHEN {is_number(column, "~", END_IN_POSTGRESQL)} THEN to_jsonb({column}::numeric)
             WHEN lower({column}) = 'nan' THEN '"NaN"'::jsonb
             WHEN lower({column}) IN ('inf', '+inf', 'infinity', '+infinity')
                 THEN '"Infinity"'::jsonb
@@ -76,7 +76,7 @@ def json_value(column: str) -> str:
 
 def number(column: str) -> str:
     """Return SQL: a text as numeric, NULL if it is no number."""
-    return f"CASE WHEN {is_number(column, '~')} THEN {column}::numeric END"
+    return f"CASE WHEN {is_number(column, '~', END_IN_POSTGRESQL)} THEN {column}::numeric END"
 
 
 def validate_history(columns: Collection[str], types: ColumnTypes) -> str:

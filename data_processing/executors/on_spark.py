@@ -1,0 +1,111 @@
+"""Computes a run with Spark: reads, parses, groups and computes while staging is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from pyspark.sql import DataFrame, Observation, SparkSession
+
+from config_spark import Settings
+from data_processing.checks.row_checks import RowCheck
+from data_processing.executors.computed_rows import ComputedRows
+from data_processing.metrics.market_columns import market_columns
+from data_processing.metrics.pool_metrics import SCHEMA, Provenance, compute_pool_metrics
+from data_processing.metrics.pool_metrics_spark import group_by_pool
+from data_processing.metrics.raw_rows import parse_raw_rows, row_count_columns
+from data_processing.planning.plan_sql import INTERVAL_COLUMNS
+from data_processing.planning.run_plan import Plan
+from database.db_utils_spark import (
+    ArrowTransform,
+    MergeTarget,
+    StagedFrame,
+    get_spark_session,
+    read_table_spark,
+    transport_for,
+)
+from database.ledger.runs import Run
+from spark.interrupt import interruptible, stop_if_interrupted
+from spark.session import stop_session
+
+
+@contextmanager
+def job_session(
+    settings: Settings, run: Run, rows: int, create: Callable[[int], SparkSession] | None
+) -> Iterator[SparkSession]:
+    """Yield the Spark session of a run; a signal cancels its jobs.
+
+    Args:
+        settings: master and memory.
+        run: the open run; the start is its stage `session`.
+        rows: raw rows that the run reads.
+        create: creates the session; None makes one that is stopped at the end.
+    """
+    with run.stage("session"):
+        spark = create(rows) if create else get_spark_session(settings, run.job, rows_to_read=rows)
+        run.jvm_started = True
+    try:
+        with interruptible(spark):
+            yield spark
+    finally:
+        if create is None:
+            stop_session(spark)
+
+
+def compute_on_spark(
+    spark: SparkSession,
+    settings: Settings,
+    plan: Plan,
+    checks: Sequence[RowCheck],
+    targets: Sequence[MergeTarget],
+    *,
+    rows: str,
+    snapshot: str,
+    provenance: Provenance,
+) -> ComputedRows:
+    """Return the rows of a run, lazily.
+
+    Args:
+        spark: the session.
+        settings: database, transports and carry limit.
+        plan: the run's plan; its table exists.
+        checks: row checks with severities.
+        targets: tables to merge into.
+        rows: SELECT of the raw rows and stored days.
+        snapshot: exported snapshot to read.
+        provenance: origin of rejected snapshots.
+    """
+    raw, intervals = _read(spark, settings, plan, rows, snapshot)
+    parsed = parse_raw_rows(raw, checks)
+    grouped = group_by_pool(parsed, intervals)
+    # counted after the shuffle, where the rows of a repeated task count once
+    row_counts = Observation("raw rows")
+    grouped = grouped.observe(row_counts, *row_count_columns(checks)).drop("warning")
+    # Spark is lazy and this transform runs inside the writing task (`database.transport.adbc`), so
+    # all work of the rows above is part of the load
+    transform = ArrowTransform(
+        compute_pool_metrics(
+            settings.max_fill_days, market_columns(plan.decision.market), provenance
+        ),
+        SCHEMA,
+    )
+
+    def raw_row_counts() -> Mapping[str, int]:
+        counts: Mapping[str, int] = row_counts.get
+        stop_if_interrupted()
+        return counts
+
+    transport = transport_for(settings, settings.write_transport)
+    staged = StagedFrame(grouped, targets, transform).rows(settings, transport)
+    return ComputedRows(staged, raw_row_counts)
+
+
+def _read(
+    spark: SparkSession, settings: Settings, plan: Plan, rows: str, snapshot: str
+) -> tuple[DataFrame, DataFrame]:
+    """Return the raw and stored rows to read, and each pool's intervals."""
+    raw = read_table_spark(spark, settings, rows, partition_by="pool_id", snapshot=snapshot)
+    intervals = read_table_spark(
+        spark, settings, f"SELECT {INTERVAL_COLUMNS} FROM {plan.decision.table}", snapshot=snapshot
+    )
+    return raw, intervals

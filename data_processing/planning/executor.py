@@ -1,0 +1,67 @@
+"""Chooses what computes a metrics run: Spark, or processes of this machine without a JVM.
+
+Both give the same tables, counts and checks. A pure function of settings and rows, which a plan
+states with its reason.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+from common.settings.spark import Executor
+from config_spark import Settings
+
+IN_PROCESS_ROWS = 1_000_000
+"""Up to this number of rows to read, `auto` computes in process."""
+
+
+@dataclass(frozen=True)
+class ExecutorChoice:
+    """What computes a run.
+
+    Attributes:
+        name: spark or inprocess.
+        reason: why, for the plan.
+    """
+
+    name: Executor
+    reason: str
+
+
+def choose_executor(
+    settings: Settings, rows_to_read: int, *, prefers_spark: bool
+) -> ExecutorChoice:
+    """Return the executor of a run that has work.
+
+    Args:
+        settings: EXECUTOR, the transports and the environment.
+        rows_to_read: raw rows that the run reads.
+        prefers_spark: whether `auto` is Spark here, whatever the number of rows.
+    """
+    if settings.executor == "spark":
+        return ExecutorChoice("spark", "EXECUTOR=spark")
+    is_auto = settings.executor == "auto"
+    if is_auto and (prefers_spark or settings.environment != "local"):
+        return ExecutorChoice("spark", "EXECUTOR=auto is Spark in scripts, demo and production")
+    if obstacle := _in_process_obstacle(settings):
+        return ExecutorChoice("spark", obstacle)
+    if not is_auto:
+        return ExecutorChoice("inprocess", "EXECUTOR=inprocess")
+    if rows_to_read > IN_PROCESS_ROWS:
+        return ExecutorChoice("spark", f"more than {IN_PROCESS_ROWS:,} rows to read")
+    return ExecutorChoice("inprocess", f"at most {IN_PROCESS_ROWS:,} rows to read")
+
+
+def _in_process_obstacle(settings: Settings) -> str | None:
+    """Return why no run can be computed in process, or None."""
+    if importlib.util.find_spec("adbc_driver_postgresql") is None:
+        return "adbc-driver-postgresql is not installed"
+    # READ_TRANSPORT is jdbc by default, which is about Spark's reads: only the user's own choice
+    # excludes a read by ADBC
+    jdbc = [
+        name.upper()
+        for name in ("read_transport", "write_transport")
+        if getattr(settings, name) == "jdbc" and name in settings.model_fields_set
+    ]
+    return f"{' and '.join(jdbc)}=jdbc is for Spark" if jdbc else None

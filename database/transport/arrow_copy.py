@@ -1,0 +1,116 @@
+"""Reads and writes tables as Arrow through binary COPY (ADBC).
+
+Every Python worker imports this module; it does without SQLAlchemy, the settings and PySpark.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+import pyarrow as pa
+
+from database.connections.adbc_session import adbc_connection
+from database.connections.session_check import TaskSession
+from database.schema.tag_columns import ATTEMPT_TAG, PARTITION_TAG
+
+Batches = Iterator[pa.RecordBatch]
+
+
+def read_batches(
+    session: TaskSession, select: str, schema: pa.Schema, snapshot: str | None
+) -> Batches:
+    """Yield the rows of a SELECT.
+
+    Args:
+        session: the session that the connection must match.
+        select: the SELECT.
+        schema: types that the rows are cast to, by position.
+        snapshot: exported snapshot to read; None reads the current state.
+    """
+    with adbc_connection(session) as connection, connection.cursor() as cursor:
+        if snapshot:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            cursor.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+        cursor.execute(select)
+        for batch in cursor.fetch_record_batch():
+            # rows are read by position: without the cast, a driver's change of a type would be a
+            # wrong value instead of an error
+            yield from pa.Table.from_batches([batch]).cast(schema).to_batches()
+
+
+def tag_batches(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema | None, partition: int, attempt: int
+) -> Batches:
+    """Yield the batches with the tag columns, and cast to `schema` unless it is None.
+
+    Binary COPY does not convert types.
+
+    Raises:
+        pyarrow.ArrowInvalid: a value does not fit its type.
+    """
+    for output in batches:
+        batch = output if schema is None else output.cast(schema)
+        tags = [
+            pa.array([partition] * batch.num_rows, pa.int32()),
+            pa.array([attempt] * batch.num_rows, pa.int64()),
+        ]
+        yield pa.RecordBatch.from_arrays(
+            [*batch.columns, *tags], [*batch.schema.names, PARTITION_TAG, ATTEMPT_TAG]
+        )
+
+
+def stage_batches(
+    session: TaskSession,
+    schema_name: str,
+    table: str,
+    partition: int,
+    batches: Iterable[pa.RecordBatch],
+) -> int:
+    """Write one partition to a staging table, in one transaction that first deletes the rows of
+    earlier attempts of the partition. No connection is opened without rows.
+
+    Args:
+        session: the session that the connection must match.
+        schema_name: schema of the staging table.
+        table: the staging table.
+        partition: number of the partition.
+        batches: rows with the tag columns.
+
+    Returns:
+        The number of rows.
+    """
+    sent = 0
+    failures: list[Exception] = []
+
+    def counted() -> Batches:
+        nonlocal sent
+        try:
+            for batch in batches:
+                sent += batch.num_rows
+                yield batch
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    rows = counted()
+    first = next(rows, None)
+    if first is None:
+        return 0
+    with adbc_connection(session) as connection, connection.cursor() as cursor:
+        # two attempts of a partition, as with speculation, must not insert at once
+        cursor.execute(
+            f"SELECT pg_advisory_xact_lock({zlib.crc32(table.encode()) & 0x7FFFFFFF}, {partition})"
+        ).fetchall()
+        cursor.execute(f"DELETE FROM {schema_name}.{table} WHERE {PARTITION_TAG} = {partition}")
+        reader = pa.RecordBatchReader.from_batches(first.schema, chain([first], rows))
+        try:
+            cursor.adbc_ingest(table, reader, mode="append", db_schema_name=schema_name)
+        except Exception:
+            # the driver reports an error of the rows as one of its own
+            if failures:
+                raise failures[0] from None
+            raise
+        connection.commit()
+    return sent
