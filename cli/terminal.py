@@ -148,7 +148,8 @@ def print_table(
     """Print rows as a table that fits the console.
 
     Numbers are aligned to the right and always whole. If the rest does not fit, sentences are
-    wrapped and single words, such as ids, end in `…`.
+    wrapped and single words end in `…`, but for the first column: it has the id that the next
+    command may need.
     """
     texts = [list(map(format_cell, row)) for row in rows]
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
@@ -183,7 +184,7 @@ def _column_widths(
     for row in texts:
         widths = [max(width, cell_len(text)) for width, text in zip(widths, row, strict=True)]
     # Rich would also shorten numbers, and a number without its end looks like another number
-    narrowable = [number for number in range(len(columns)) if not _is_numeric(texts, number)]
+    narrowable = [number for number in range(1, len(columns)) if not _is_numeric(texts, number)]
     room = console_width - COLUMN_GAP * (len(columns) - 1)
     while sum(widths) > room and narrowable:
         widest = max(narrowable, key=lambda number: widths[number])

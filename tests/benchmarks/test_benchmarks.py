@@ -152,7 +152,9 @@ def test_pandas_is_left_out_beyond_set_unless_named() -> None:
 
 
 def test_wrong_names_are_refused() -> None:
-    with pytest.raises(ValueError, match="polar is no case; allowed: full, full-read-adbc"):
+    with pytest.raises(
+        ValueError, match="polar is no case; allowed: full, full-in-process, full-read-adbc"
+    ):
         parse_cases("polar", 10)
     with pytest.raises(ValueError, match="XL is no size; allowed: SET, L, 4L and POOLSxDAYS"):
         size_of("XL")

@@ -103,17 +103,20 @@ def test_a_run_has_durations_and_counts_with_units(used: CommandLine) -> None:
     assert f"{ROWS_OF_A_YEAR:,}" in re.sub(r"\s+", " ", shown)
 
 
-def test_numbers_are_whole_and_words_are_cut_if_the_console_is_narrow(
+def test_narrow_console_cuts_words_but_no_number_and_not_the_first_column(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(terminal, "out", terminal.PlainConsole(width=40, highlight=False))
+    monkeypatch.setattr(terminal, "out", terminal.PlainConsole(width=80, highlight=False))
     sentence = "a sentence of several words that is wrapped"
-    terminal.print_table(["pool", "rows", "why"], [[POOL_ID, ROWS_OF_A_YEAR, sentence]])
+    columns = ["pool", "version", "rows", "why"]
+    terminal.print_table(columns, [[POOL_ID, POOL_ID, ROWS_OF_A_YEAR, sentence]])
     printed = capsys.readouterr().out
-    assert f"{ROWS_OF_A_YEAR:,}" in printed
-    assert re.search(rf"{POOL_ID[:6]}\S*…", printed)
+    first = printed.splitlines()[1]
+    assert first.startswith(POOL_ID)
+    assert re.search(rf"{POOL_ID[:6]}\S*…", first)
+    assert f"{ROWS_OF_A_YEAR:,}" in first
     assert re.findall(r"[a-z]+", printed)[-1] == "wrapped"
-    assert max(map(len, printed.splitlines())) <= 40
+    assert max(map(len, printed.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

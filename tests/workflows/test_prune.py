@@ -93,7 +93,7 @@ def deleted_versions(pruned: Pruned) -> list[str]:
     return [entry["version"] for entry in pruned.payload()["releases"] if entry["deleted"]]
 
 
-ROLLBACK = "released before the latest, for a rollback"
+ROLLBACK = "kept for a rollback"
 
 
 def test_the_newest_stay_and_a_dry_run_lists_deletions(cloud: Cloud) -> None:

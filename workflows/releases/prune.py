@@ -146,7 +146,7 @@ def plan_prune(
             and _age(files[version], now) < timedelta(hours=UNFINISHED_HOURS)
         },
         **in_use,
-        **dict.fromkeys(before, "released before the latest, for a rollback"),
+        **dict.fromkeys(before, "kept for a rollback"),
         **({latest: "the latest"} if latest else {}),
     }
     return [_candidate(version, files[version], reasons.get(version)) for version in ordered]
