@@ -98,6 +98,10 @@ class ProcessLost(YieldSparkError):
     pass
 
 
+class RunLost(YieldSparkError):
+    pass
+
+
 class SourceUnavailable(YieldSparkError):
     pass
 

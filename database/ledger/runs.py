@@ -168,9 +168,9 @@ def open_run(
         _require_session_mode(engine, connection)
         _lock(connection, job)
         # after the lock: a running job keeps its row and its staging tables
-        _repair(connection, job)
+        close_ended_runs(connection, job)
         run = Run(
-            _new_run_id(job),
+            new_run_id(job),
             job,
             connection,
             mode=mode,
@@ -180,7 +180,19 @@ def open_run(
             as_of=as_of,
             plan=plan,
         )
-        _insert_row(run, code_version=code_version, batch_id=batch_id)
+        insert_run(
+            connection,
+            run_id=run.run_id,
+            job=job,
+            mode=mode,
+            engine=engine_name,
+            start=start,
+            end=end,
+            as_of=as_of,
+            plan=plan,
+            code_version=code_version,
+            batch_id=batch_id,
+        )
         # the row must be visible to `status` while the run works
         connection.commit()
         with _closing(engine, run):
@@ -202,23 +214,25 @@ def _closing(engine: Engine, run: Run) -> Iterator[None]:
         _close(engine, run)
 
 
-def _insert_row(run: Run, **values: str | None) -> None:
+def insert_run(connection: Connection, *, run_id: str, job: str, **values: Any) -> None:
+    """Insert the row of a run that starts now.
+
+    Args:
+        connection: the caller's transaction.
+        run_id: id of the run.
+        job: name of the job.
+        **values: other columns of the run ledger.
+    """
     row: dict[str, Any] = {
-        "run_id": run.run_id,
-        "job": run.job,
-        "started_at": _after_earlier_runs(run.job),
-        "status": run.status,
-        "mode": run.mode,
-        "start": run.start,
-        "end": run.end,
-        "as_of": run.as_of,
-        "plan": run.plan,
-        "engine": run.engine,
-        "rows": run.rows,
-        "stages": run.stages,
+        "run_id": run_id,
+        "job": job,
+        "started_at": _after_earlier_runs(job),
+        "status": "running",
+        "rows": dict.fromkeys(ROW_COUNTS, 0),
+        "stages": {},
         "checks": [],
     }
-    run.connection.execute(insert(run_ledger).values(row | values))
+    connection.execute(insert(run_ledger).values(row | values))
 
 
 def _after_earlier_runs(job: str) -> ColumnElement[datetime]:
@@ -291,12 +305,23 @@ def is_job_idle(connection: Connection, job: str) -> bool:
 
     Call it in a short transaction: no run can start until it ends.
     """
-    return try_lock_in_transaction(connection, job)
+    if not try_lock_in_transaction(connection, job):
+        return False
+    leased = select(run_ledger.c.run_id).where(
+        run_ledger.c.job == job,
+        run_ledger.c.status == "running",
+        run_ledger.c.lease_expires_at >= func.clock_timestamp(),
+    )
+    return connection.execute(leased).first() is None
 
 
 def _lock(connection: Connection, job: str) -> None:
-    if try_lock_in_session(connection, job):
-        return
+    if not try_lock_in_session(connection, job):
+        raise RunInProgress(running_run(connection, job))
+
+
+def running_run(connection: Connection, job: str) -> str:
+    """Return the message of RunInProgress, with the run that is alive."""
     run = connection.execute(
         select(run_ledger.c.run_id, run_ledger.c.started_at)
         .where(run_ledger.c.job == job, run_ledger.c.status == "running")
@@ -305,31 +330,43 @@ def _lock(connection: Connection, job: str) -> None:
     owner = (
         f"run {run.run_id} of {run.started_at:%Y-%m-%d %H:%M:%S} UTC" if run else "another session"
     )
-    raise RunInProgress(
+    return (
         f"{job} is already running: {owner} holds its lock. Wait until it ends, then run again;"
         " `status` shows it"
     )
 
 
-def _repair(connection: Connection, job: str) -> None:
-    """Close rows and drop staging tables of killed drivers; the lock is held."""
-    orphans = connection.execute(
+def close_ended_runs(connection: Connection, job: str) -> None:
+    """Close rows and drop staging tables of killed drivers, in the caller's transaction; the job's
+    lock is held.
+
+    Raises:
+        RunInProgress: a run of the job has a lease that has not expired.
+    """
+    ended = (
         update(run_ledger)
-        .where(run_ledger.c.job == job, run_ledger.c.status == "running")
+        .where(
+            run_ledger.c.job == job,
+            run_ledger.c.status == "running",
+            # waits for a commit that renews the lease, and then leaves the run alone
+            func.coalesce(run_ledger.c.lease_expires_at < func.clock_timestamp(), True),
+        )
         .values(
             status="failed",
             error="the driver ended without closing the run",
             finished_at=func.greatest(func.clock_timestamp(), run_ledger.c.started_at),
+            lease_expires_at=None,
         )
     )
-    if orphans.rowcount:
-        log.warning(
-            "%s: closed %d run(s) whose driver had ended without closing them",
-            job,
-            orphans.rowcount,
-        )
+    closed = connection.execute(ended).rowcount
+    alive = select(run_ledger.c.run_id).where(
+        run_ledger.c.job == job, run_ledger.c.status == "running"
+    )
+    if connection.execute(alive).first():
+        raise RunInProgress(running_run(connection, job))
+    if closed:
+        log.warning("%s: closed %d run(s) whose driver had ended without closing them", job, closed)
     _drop_staging(connection, job + RUN_SUFFIX)
-    connection.commit()
 
 
 def _drop_staging(connection: Connection, run_id: str) -> None:
@@ -348,9 +385,10 @@ def _drop_staging(connection: Connection, run_id: str) -> None:
 
 
 RUN_SUFFIX = r"_\d{8}t\d{6}_[0-9a-f]{6}"
-"""Pattern of the suffix in `_new_run_id`. It keeps apart jobs whose name begins with another's."""
+"""Pattern of the suffix in `new_run_id`. It keeps apart jobs whose name begins with another's."""
 
 
-def _new_run_id(job: str) -> str:
+def new_run_id(job: str) -> str:
+    """Return an id that begins with the job and the moment, UTC."""
     # with a random part: two runs may begin in the same second
     return f"{job}_{datetime.now(UTC):%Y%m%dt%H%M%S}_{secrets.token_hex(3)}"

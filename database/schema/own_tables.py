@@ -66,6 +66,11 @@ run_ledger = Table(
     Column("cost_usd", Double),
     Column("error", Text),
     Column("batch_id", Text, comment="id of the cloud's batch that this run was; null elsewhere"),
+    Column(
+        "lease_expires_at",
+        DateTime(timezone=True),
+        comment="a run without a connection is alive until then; null for a run with a lock",
+    ),
     # every plan looks for the last good run of its job
     Index("run_ledger_job_started_at_idx", "job", "started_at"),
     # costs are recorded by the id of the batch

@@ -61,6 +61,16 @@ def test_the_newest_revision_is_the_head_of_the_scripts() -> None:
         assert ScriptDirectory(str(folder)).get_current_head() == NEWEST_REVISION
 
 
+def test_upgrades_a_database_of_the_first_revision(engine: Engine) -> None:
+    _without(
+        engine,
+        f"ALTER TABLE {OWN_SCHEMA}.run_ledger DROP COLUMN lease_expires_at",
+        f"UPDATE {OWN_SCHEMA}.{VERSION_TABLE} SET version_num = '0011'",
+    )
+    assert migrate(engine) is True
+    test_migrations_create_exactly_the_defined_tables(engine, own_metadata)
+
+
 def test_second_migration_changes_nothing(engine: Engine) -> None:
     assert migrate(engine) is False
 
