@@ -4,8 +4,8 @@ Everything is made on first use: a command that needs no database starts none, a
 empty plan starts no JVM.
 """
 
-# Rooms are imported where they are first needed: `--help` and wrong use must not wait for Spark and
-# the database's libraries.
+# Modules are imported where they are first needed: `--help` and wrong use must not wait for Spark
+# and the database's libraries.
 from __future__ import annotations
 
 import importlib.util

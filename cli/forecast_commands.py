@@ -132,7 +132,7 @@ def tune(
         columns,
         [[name, ratio["searched"], ratio["last"]] for name, ratio in tuned["ratio"].items()],
     )
-    print_pairs(tuned["parameters"] | {"better outside the noise": tuned["is_better"]})
+    print_pairs(tuned["parameters"] | {"better by more than chance": tuned["is_better"]})
 
 
 def _write_page(context: JobContext, scored: pd.DataFrame) -> Path:

@@ -224,6 +224,6 @@ def _print_numbers(numbers: dict[str, Any]) -> None:
             f"{count(numbers['rows'], 'row')} of {count(numbers['days'], 'day')}:"
             " errors in the pools' own scales"
         )
-        print_table(["lost, as a ratio", "ratio", "from", "to"], ratios, title=title)
+        print_table(["error compared", "ratio", "from", "to"], ratios, title=title)
     if numbers.get("groups"):
         print_records(["by", "group", "rows", "ratio"], numbers["groups"])

@@ -1,6 +1,6 @@
 """`test`: runs pytest and, in parallel, linter, formatter, type checker and import rules.
 
-The tools run with the whole suite and with the fast lane. If the arguments name files or tests,
+The tools run with the whole suite and with `--fast`. If the arguments name files or tests,
 pytest runs alone. The output of pytest is followed by one line for each tool and its findings.
 """
 

@@ -1,4 +1,4 @@
-"""The public face of the database room, under the owner's names.
+"""Functions of the database folder that jobs use, under the owner's names.
 
 Jobs read with `read_table_spark`, commit with `upsert_via_staging` or `commit_run`, and never see
 which transport carried the rows.

@@ -1,7 +1,7 @@
 """Caches the classes that Spark's JVM loads (class-data sharing): one successful run records an
 archive, later runs map it.
 
-The archive is in `class_archive/<key>` (130 MB); the key depends on Java and the jars. The options
+The archive is in `class_archive/<key>` (125 MB); the key depends on Java and the jars. The options
 go to SPARK_SUBMIT_OPTS. A failure is logged, and the run continues without an archive.
 """
 

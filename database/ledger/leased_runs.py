@@ -19,7 +19,7 @@ from common.errors import RunInProgress, RunLost
 from common.version import PRODUCT_VERSION
 from database.connections.advisory_locks import try_lock_in_transaction
 from database.connections.engine import checked_connection
-from database.ledger.runs import close_ended_runs, insert_run, new_run_id, running_run
+from database.ledger.runs import already_running_message, close_ended_runs, insert_run, new_run_id
 from database.schema.own_tables import run_ledger
 
 
@@ -112,7 +112,7 @@ def start_leased_run(
     run = LeasedRun(new_run_id(job), job, lease)
     with checked_connection(engine) as connection:
         if not try_lock_in_transaction(connection, job):
-            raise RunInProgress(running_run(connection, job))
+            raise RunInProgress(already_running_message(connection, job))
         close_ended_runs(connection, job)
         insert_run(
             connection,

@@ -89,7 +89,7 @@ class Run:
             log.info("%s: %s %s", self.job, name, duration(self.stages[name]))
 
     def nothing_to_do(self) -> None:
-        """Close the run as `nothing_to_do`: the plan is empty."""
+        """Mark the run as `nothing_to_do`: the plan is empty."""
         self.status = "nothing_to_do"
 
     def write(self, connection: Connection, *, finished: bool) -> None:
@@ -317,10 +317,10 @@ def is_job_idle(connection: Connection, job: str) -> bool:
 
 def _lock(connection: Connection, job: str) -> None:
     if not try_lock_in_session(connection, job):
-        raise RunInProgress(running_run(connection, job))
+        raise RunInProgress(already_running_message(connection, job))
 
 
-def running_run(connection: Connection, job: str) -> str:
+def already_running_message(connection: Connection, job: str) -> str:
     """Return the message of RunInProgress, with the run that is alive."""
     run = connection.execute(
         select(run_ledger.c.run_id, run_ledger.c.started_at)
@@ -331,7 +331,7 @@ def running_run(connection: Connection, job: str) -> str:
         f"run {run.run_id} of {run.started_at:%Y-%m-%d %H:%M:%S} UTC" if run else "another session"
     )
     return (
-        f"{job} is already running: {owner} holds its lock. Wait until it ends, then run again;"
+        f"{job} is already running: {owner} is alive. Wait until it ends, then run again;"
         " `status` shows it"
     )
 
@@ -363,7 +363,7 @@ def close_ended_runs(connection: Connection, job: str) -> None:
         run_ledger.c.job == job, run_ledger.c.status == "running"
     )
     if connection.execute(alive).first():
-        raise RunInProgress(running_run(connection, job))
+        raise RunInProgress(already_running_message(connection, job))
     if closed:
         log.warning("%s: closed %d run(s) whose driver had ended without closing them", job, closed)
     _drop_staging(connection, job + RUN_SUFFIX)

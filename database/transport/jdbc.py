@@ -1,4 +1,5 @@
-"""Reads and writes tables with Spark's JDBC source; the fallback if ADBC has no driver.
+"""Reads and writes tables with Spark's JDBC source: the default for reads, the fallback for writes
+if ADBC has no driver.
 
 Spark writes one transaction for each task, so a task that is retried after its commit leaves two
 attempts in staging. Rows have partition and attempt, and the merge uses the last attempt of each

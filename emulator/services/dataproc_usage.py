@@ -21,10 +21,14 @@ SYSTEM_GB_PER_VCPU = 0.72
 DEFAULT_HEAP_MIB, DEFAULT_OVERHEAD_MIB, DEFAULT_DISK_GB = 12_200.0, 1_220.0, 400.0
 
 
+INITIAL_EXECUTORS = ("spark.dynamicAllocation.initialExecutors", "spark.executor.instances")
+"""Spark starts with the larger of them (Utils.getDynamicAllocationInitialExecutors)."""
+
+
 def dcu_and_shuffle_gb(properties: Mapping[str, str]) -> tuple[float, float]:
     """Return DCU and GB of shuffle storage of a running batch: driver and initial executors."""
     # without dynamic allocation's changes, which depend on the load
-    executors = int(properties.get("spark.executor.instances", MIN_EXECUTORS))
+    executors = max(int(properties.get(name, MIN_EXECUTORS)) for name in INITIAL_EXECUTORS)
     dcu = _dcu(properties, "driver") + executors * _dcu(properties, "executor")
     disk_gb = _disk_gb(properties, "driver") + executors * _disk_gb(properties, "executor")
     return dcu, disk_gb

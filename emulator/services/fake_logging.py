@@ -59,8 +59,8 @@ class FakeLogging(Service):
             )
         if not body.get("resourceNames"):
             raise ApiError(400, "resource_names must be set: at least one parent is required")
-        order, size = body.get("orderBy", ""), int(body.get("pageSize", 50))
-        if order not in ORDERS or not 0 <= size <= LARGEST_PAGE:
+        order, size = body.get("orderBy", ""), int(body.get("pageSize") or 50)
+        if order not in ORDERS or not 0 < size <= LARGEST_PAGE:
             raise ApiError(400, f"orderBy {order!r} or pageSize {size} is not allowed")
         comparisons = _comparisons(body.get("filter", ""))
         entries = []

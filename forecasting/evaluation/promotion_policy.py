@@ -185,12 +185,14 @@ def _reason(
 ) -> str:
     values = ", ".join(f"{name} {_ratio_text(*ratio)}" for name, ratio in ratios.items())
     if decision == PROMOTED:
-        return f"the challenger loses less than {rival} outside the noise: {values}"
+        return f"the challenger loses less than {rival} by more than chance: {values}"
     names = ", ".join(f"{segment.by} {segment.group} ({segment.ratio:.3f})" for segment in worse)
     regressions = f"; worse in {names}" if worse else ""
     if decision == KEPT:
-        return f"the challenger does not beat the champion outside the noise: {values}{regressions}"
-    return f"no version beats persistence outside the noise: {values}{regressions}"
+        return (
+            f"the challenger does not beat the champion by more than chance: {values}{regressions}"
+        )
+    return f"no version beats persistence by more than chance: {values}{regressions}"
 
 
 def _ratio_text(ratio: float | None, low: float | None, high: float | None) -> str:

@@ -37,6 +37,14 @@ SOURCES = ("common", "database", "forecasting", "spark")
 PACKAGES = ("lightgbm", "numpy", "pandas", "pyarrow", "pyspark")
 # the engine and the as-of day are inputs of their own; a backtest's days do not concern a forecast
 OTHER_SETTINGS = {"engine", "backtest_days"}
+# limits of published values, and what names the tables
+SETTINGS_OF_OTHER_SECTIONS = {
+    "max_apy_percent",
+    "max_tvl_usd",
+    "metrics_table",
+    "db_schema",
+    "db_name",
+}
 
 # pools whose ids fall into one bucket share a digest: the ledger keeps 256 digests, not one a pool
 BUCKETS = 256
@@ -161,12 +169,10 @@ def result_settings(settings: Settings) -> dict[str, Any]:
     """Returns the settings that a forecast depends on, as plain JSON values by name.
 
     All settings of the sections on forecasts and models are among them: a new one makes a run, not
-    a wrong `nothing_to_do`.
+    a wrong `nothing_to_do`. Those of other sections are SETTINGS_OF_OTHER_SECTIONS.
     """
     names = {*ForecastSettings.model_fields, *ModelSettings.model_fields} - OTHER_SETTINGS
-    values = settings.model_dump(
-        mode="json", include=names | {"metrics_table", "db_schema", "db_name"}
-    )
+    values = settings.model_dump(mode="json", include=names | SETTINGS_OF_OTHER_SECTIONS)
     # the file's content counts, not only its path
     return values | {"model_parameters": asdict(model_parameters(settings))}
 

@@ -66,7 +66,7 @@ def used(database: Settings, run_here: CommandLine, engine: Engine) -> CommandLi
             challenger=champion.card.version,
             champion=challenger.card.version,
             serving_version=champion.card.version,
-            reason="the challenger loses less than champion outside the noise: " * 3,
+            reason="the challenger loses less than champion by more than chance: " * 3,
             as_of=day(50),
         )
     return run_here

@@ -292,6 +292,8 @@ def test_another_engine_makes_a_run(unchanged: Settings) -> None:
         ("market_features", True, "market_features False -> True"),
         ("horizon_days", 2, "horizon_days 1 -> 2"),
         ("refit_days", 3, "refit_days 7 -> 3"),
+        ("max_apy_percent", 5.0, "max_apy_percent 1000000.0 -> 5.0"),
+        ("max_tvl_usd", 5.0, "max_tvl_usd 1000000000000.0 -> 5.0"),
         ("max_segment_regression", 0.1, "max_segment_regression 0.05 -> 0.1"),
         ("mlflow_artifacts_uri", "gs://models", "mlflow_artifacts_uri None -> gs://models"),
     ],

@@ -289,7 +289,7 @@ def test_where_nothing_can_be_forecast_persistence_is_published_with_the_reason(
     passed, message = checks_of(row)["model_decision"]
     assert (
         passed,
-        message.startswith("refused: no version beats persistence outside the noise"),
+        message.startswith("refused: no version beats persistence by more than chance"),
     ) == (False, True)
     assert checks_of(row)["model_serves"] == (
         False,

@@ -120,8 +120,8 @@ def test_the_decision(
     assert (outcome.decision, outcome.passed) == (decision, passed)
     fragments = {
         PROMOTED: "the challenger loses less than",
-        KEPT: "the challenger does not beat the champion outside the noise",
-        REFUSED: "no version beats persistence outside the noise",
+        KEPT: "the challenger does not beat the champion by more than chance",
+        REFUSED: "no version beats persistence by more than chance",
     }
     assert fragments[decision] in outcome.reason
     assert (
