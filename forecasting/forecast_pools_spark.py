@@ -31,6 +31,10 @@ from forecasting.run.changes import INPUTS, find_changes
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+    from sqlalchemy import Engine
+
+    from database.ledger.runs import Run
+    from forecasting.run.plan import ForecastPlan
 
 log = logging.getLogger(__name__)
 
@@ -100,21 +104,34 @@ def run_forecast(
             run.nothing_to_do()
             log.info("%s", changes.summary()["reasons"][0])
         else:
-            # loads pandas, MLflow and Spark, which takes longer than a run without work
-            from forecasting.run.execution import execute_run
-            from forecasting.run.plan import plan_forecast
-
             with run.stage("plan"):
+                # loads pandas and MLflow, which takes longer than a run without work
+                from forecasting.run.plan import plan_forecast
+
                 plan = plan_forecast(settings, as_of=as_of, engine=engine_name, today=today)
-            run.as_of = plan.as_of
             run.plan = plan.summary(changes) | {"updated_actuals": updated_actuals}
-            with run.stage("session"):
-                spark = session()
-                run.jvm_started = True
-            finish = execute_run(spark, settings, database, plan, run)
+            finish = _execute(settings, database, plan, run, session)
     if finish:
         finish()
     return read_run(database, run.run_id).to_json()
+
+
+def _execute(
+    settings: Settings,
+    database: Engine,
+    plan: ForecastPlan,
+    run: Run,
+    session: Callable[[], SparkSession],
+) -> Callable[[], None]:
+    """Execute the plan; returns the function to call when the run is closed."""
+    # loads Spark, which takes longer than a run without work
+    from forecasting.run.execution import execute_run
+
+    run.as_of = plan.as_of
+    with run.stage("session"):
+        spark = session()
+        run.jvm_started = True
+    return execute_run(spark, settings, database, plan, run)
 
 
 def _dry_run(

@@ -53,6 +53,10 @@ def current_user() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
+COLUMNS_AT_START = ("run_id", "job", "mode", "engine", "start", "end", "as_of", "plan")
+"""Columns of the ledger that a run knows when it opens."""
+
+
 @dataclass
 class Run:
     """An open run. Its fields are written to the ledger when it closes."""
@@ -180,19 +184,8 @@ def open_run(
             as_of=as_of,
             plan=plan,
         )
-        insert_run(
-            connection,
-            run_id=run.run_id,
-            job=job,
-            mode=mode,
-            engine=engine_name,
-            start=start,
-            end=end,
-            as_of=as_of,
-            plan=plan,
-            code_version=code_version,
-            batch_id=batch_id,
-        )
+        values = {name: getattr(run, name) for name in COLUMNS_AT_START}
+        insert_run(connection, **values, code_version=code_version, batch_id=batch_id)
         # the row must be visible to `status` while the run works
         connection.commit()
         with _closing(engine, run):

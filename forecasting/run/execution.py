@@ -150,49 +150,16 @@ def _forecast(
         with at_snapshot(settings, snapshot) as connection:
             tables = other_digest(connection, settings, plan.first_day, plan.as_of)
     run.checks += model_checks(plan, serving)
-    with run.stage("publish"):
-        backfill = _backfill(settings, plan, serving, run)
-        history_before = _history_digest(database, settings, plan)
-        history = _history(database, plan, backfill)
-        published = _published(settings, plan, serving, history)
-        evaluation = pd.concat(
-            [
-                evaluation_rows(
-                    rows,
-                    serving.sample,
-                    target,
-                    engine=plan.engine,
-                    horizon=plan.folds.horizon,
-                    level=settings.interval_level,
-                    source=PRODUCTION,
-                    run_id=run.run_id,
-                )
-                for target, rows in published.items()
-            ],
-            ignore_index=True,
-        )
-        forecasts = _forecasts(settings, plan, pools, published, history)
-        forecasts = forecasts.assign(
-            model_version=serving.sample.version(plan.as_of), run_id=run.run_id
-        )
-        reasons = forecasts["apy_fallback_reason"][forecasts["apy"].notna()].tolist()
-        run.checks += [
-            _score_check(database, plan, backfill, settings.interval_level),
-            *model_health_checks(serving, pools, reasons, settings),
-        ]
-    with run.stage("explain"):
-        apy, _ = published.values()
-        explanations = forecast_explanations(serving, apy, settings)
-        forecasts["explanation"] = forecasts["pool_id"].map(explanations).astype(object)
+    history_before = _history_digest(database, settings, plan)
+    rows = _publish(settings, database, plan, run, serving, pools)
     metrics = metrics_table(settings.metrics_table)
     staged = [
         StagedFrame(
-            *forecast_staging(spark, forecasts, horizon=plan.folds.horizon, metrics=metrics)
+            *forecast_staging(spark, rows.forecasts, horizon=plan.folds.horizon, metrics=metrics)
         ),
-        StagedFrame(*evaluation_staging(spark, evaluation, PRODUCTION)),
-        *(StagedFrame(*evaluation_staging(spark, rows, BACKTEST)) for rows in backfill),
+        StagedFrame(*evaluation_staging(spark, rows.evaluation, PRODUCTION)),
+        *(StagedFrame(*evaluation_staging(spark, past, BACKTEST)) for past in rows.backfill),
     ]
-
     is_history_unchanged = False
 
     def lock_history(connection: Connection) -> None:
@@ -212,6 +179,74 @@ def _forecast(
 
     commit_run(run, settings, staged, before_checks=lock_history, in_transaction=record)
     return _Outcome(serving, summary.metrics, tables, is_history_unchanged)
+
+
+@dataclass(frozen=True)
+class _Publication:
+    """The rows that a run writes.
+
+    Attributes:
+        forecasts: rows of `yieldspark.forecasts`.
+        evaluation: their rows of `yieldspark.forecast_evaluation`.
+        backfill: evaluation rows of past days, if the forecast history is too short.
+    """
+
+    forecasts: pd.DataFrame
+    evaluation: pd.DataFrame
+    backfill: list[pd.DataFrame]
+
+
+def _publish(
+    settings: Settings,
+    database: Engine,
+    plan: ForecastPlan,
+    run: Run,
+    serving: ServingModel,
+    pools: pd.DataFrame,
+) -> _Publication:
+    with run.stage("publish"):
+        backfill = _backfill(settings, plan, serving, run)
+        history = _history(database, plan, backfill)
+        published = _published(settings, plan, serving, history)
+        evaluation = _evaluation(settings, plan, serving, published, run.run_id)
+        forecasts = _forecasts(settings, plan, pools, published, history)
+        forecasts = forecasts.assign(
+            model_version=serving.sample.version(plan.as_of), run_id=run.run_id
+        )
+        reasons = forecasts["apy_fallback_reason"][forecasts["apy"].notna()].tolist()
+        run.checks += [
+            _score_check(database, plan, backfill, settings.interval_level),
+            *model_health_checks(serving, pools, reasons, settings),
+        ]
+    with run.stage("explain"):
+        apy, _ = published.values()
+        explanations = forecast_explanations(serving, apy, settings)
+        forecasts["explanation"] = forecasts["pool_id"].map(explanations).astype(object)
+    return _Publication(forecasts, evaluation, backfill)
+
+
+def _evaluation(
+    settings: Settings,
+    plan: ForecastPlan,
+    serving: ServingModel,
+    published: Mapping[Target, pd.DataFrame],
+    run_id: str,
+) -> pd.DataFrame:
+    """Rows of `yieldspark.forecast_evaluation`, whose actual values are not known yet."""
+    rows = [
+        evaluation_rows(
+            rows_of_target,
+            serving.sample,
+            target,
+            engine=plan.engine,
+            horizon=plan.folds.horizon,
+            level=settings.interval_level,
+            source=PRODUCTION,
+            run_id=run_id,
+        )
+        for target, rows_of_target in published.items()
+    ]
+    return pd.concat(rows, ignore_index=True)
 
 
 def _history_digest(database: Engine, settings: Settings, plan: ForecastPlan) -> str:
