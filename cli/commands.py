@@ -38,7 +38,7 @@ from common.jobs import JOBS
 from common.quantities import duration
 
 if TYPE_CHECKING:
-    from cli.doctor.check import CheckResult
+    from cli.doctor.check import DoctorResult
 
 
 @app.command(rich_help_panel=RUN)
@@ -213,5 +213,5 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def _finding(result: CheckResult) -> str:
+def _finding(result: DoctorResult) -> str:
     return f"{result.found}\nFix: {result.fix}" if result.fix else result.found

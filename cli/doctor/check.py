@@ -33,7 +33,7 @@ class Finding(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CheckResult:
+class DoctorResult:
     """Result of one check, as `--json` prints it; see `Finding`."""
 
     name: str
@@ -56,7 +56,7 @@ class Check:
     examine: Callable[[Settings], Finding]
     fix: str
 
-    def run(self, settings: Settings) -> CheckResult:
+    def run(self, settings: Settings) -> DoctorResult:
         """Return the finding; an error of the product or the system is one too."""
         try:
             finding = self.examine(settings)
@@ -64,7 +64,7 @@ class Check:
             finding = Finding("warn", str(error), "run `doctor` again later")
         except (YieldSparkError, OSError) as error:
             finding = self._failure(error)
-        return CheckResult(self.name, *finding)
+        return DoctorResult(self.name, *finding)
 
     def _failure(self, error: YieldSparkError | OSError) -> Finding:
         # the product's own errors carry the system's as their cause

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cli.doctor.check import Check, CheckResult
+from cli.doctor.check import Check, DoctorResult
 from cli.doctor.database import CLOCK, DATABASE, TABLES
 from cli.doctor.machine import DISK, FOLDERS, MEMORY
 from cli.doctor.raw_history import UNREAD_ROWS
@@ -22,6 +22,6 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def run_checks(settings: Settings) -> list[CheckResult]:
+def run_checks(settings: Settings) -> list[DoctorResult]:
     """Return the result of every check."""
     return [check.run(settings) for check in CHECKS]

@@ -55,20 +55,20 @@ def database(settings: Settings) -> Finding:
         version, is_standby, is_read_only = connection.execute(text(SERVER_FACTS)).one()
     kind = "embedded" if settings.db_host is None else "DB_HOST"
     address = f"{connected.db_host}:{connected.db_port}/{connected.db_name}"
-    found = f"PostgreSQL {version} at {address} ({kind})"
+    server = f"PostgreSQL {version} at {address} ({kind})"
     if is_standby:
         return Finding(
             "warn",
-            f"{found} is a standby: no job can write",
+            f"{server} is a standby: no job can write",
             "set DB_HOST to the primary server",
         )
     if is_read_only:
         return Finding(
             "warn",
-            f"{found} is read-only: no job can write",
+            f"{server} is read-only: no job can write",
             "set default_transaction_read_only to off for the role and the database",
         )
-    return Finding("ok", found)
+    return Finding("ok", server)
 
 
 @contextmanager
@@ -101,28 +101,28 @@ def tables(settings: Settings) -> Finding:
         return Finding("ok", "not checked: the embedded server is not running")
     try:
         with limited_connection(resolve_database(settings)) as connection:
-            found = find_table_problems(connection, JOBS_USE)
+            report = find_table_problems(connection, JOBS_USE)
     except (DatabaseUnreachable, DatabaseRefused):
         return Finding("warn", "the database does not answer", "see the check `database`")
-    if found.problems:
+    if report.problems:
         return Finding(
             "fail",
-            "; ".join(found.problems),
-            found.missing_rights_message or "change them as described",
+            "; ".join(report.problems),
+            report.missing_rights_message or "change them as described",
         )
-    if found.missing_rights_message:
+    if report.missing_rights_message:
         return Finding(
             "fail",
-            f"role {found.role} lacks {', '.join(found.lacking)}",
-            found.missing_rights_message,
+            f"role {report.role} lacks {', '.join(report.lacking)}",
+            report.missing_rights_message,
         )
-    if found.missing:
+    if report.missing:
         return Finding(
-            "warn", f"missing: {', '.join(found.missing)}", "run `db migrate`, which makes them"
+            "warn", f"missing: {', '.join(report.missing)}", "run `db migrate`, which makes them"
         )
-    if found.missing_indexes_message:
-        return Finding("warn", "raw history lacks an index", found.missing_indexes_message)
-    return Finding("ok", f"columns, keys, indexes and rights of role {found.role} are right")
+    if report.missing_indexes_message:
+        return Finding("warn", "raw history lacks an index", report.missing_indexes_message)
+    return Finding("ok", f"columns, keys, indexes and rights of role {report.role} are right")
 
 
 def clock(settings: Settings) -> Finding:

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from cli.doctor import database as database_checks
 from cli.doctor import machine
-from cli.doctor.check import CheckResult
+from cli.doctor.check import DoctorResult
 from cli.doctor.checks import run_checks
 from common.errors import DatabaseRefused
 from config_spark import Settings
@@ -41,7 +41,7 @@ def settings(tmp_path: Path) -> Settings:
     )
 
 
-def findings(settings: Settings) -> dict[str, CheckResult]:
+def findings(settings: Settings) -> dict[str, DoctorResult]:
     return {finding.name: finding for finding in run_checks(settings)}
 
 

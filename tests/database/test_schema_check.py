@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from cli.doctor.check import CheckResult
+from cli.doctor.check import DoctorResult
 from cli.doctor.checks import run_checks
 from common.errors import DatabaseRefused, SchemaMismatch
 from config_spark import Settings
@@ -38,7 +38,7 @@ def examined(settings: Settings, uses: Sequence[TableUse] = JOBS_USE) -> TablePr
         return find_table_problems(connection, uses)
 
 
-def tables_of_doctor(settings: Settings) -> CheckResult:
+def tables_of_doctor(settings: Settings) -> DoctorResult:
     return next(finding for finding in run_checks(settings) if finding.name == "tables")
 
 
