@@ -97,10 +97,10 @@ def test_output_fits_100_columns_and_breaks_no_id(used: CommandLine, command: st
 
 
 def test_a_run_has_durations_and_counts_with_units(used: CommandLine) -> None:
-    shown = used("status").stdout
-    assert "122 min" not in shown
-    assert "2 h 2 min" in shown
-    assert f"{ROWS_OF_A_YEAR:,}" in re.sub(r"\s+", " ", shown)
+    printed = used("status").stdout
+    assert "122 min" not in printed
+    assert "2 h 2 min" in printed
+    assert f"{ROWS_OF_A_YEAR:,}" in re.sub(r"\s+", " ", printed)
 
 
 def test_narrow_console_cuts_words_but_no_number_and_not_the_first_column(

@@ -51,16 +51,16 @@ def scores(spark: SparkSession) -> dict[str, Any]:
     ) as rows:
         dataset = LightgbmEngine(ModelParameters(seed=1, threads=2)).prepare(rows, FEATURES, LABELS)
     sample = fit_stacked(dataset, folds, 0.8, untimed)
-    found = []
+    periods = []
     for target in targets(max_apy_percent=1e6, max_tvl_usd=1e12):
         published = publish_days(
             sample.rows, target, folds.forecast.days, horizon=1, level=0.8, history=empty_history()
         )
         scored = published[published["date"] >= pd.Timestamp(LAST) - pd.Timedelta(days=SCORED)]
-        known = scored[scored["next"].notna()]
-        found.append(
+        with_actuals = scored[scored["next"].notna()]
+        periods.append(
             evaluation_rows(
-                known,
+                with_actuals,
                 sample,
                 target,
                 horizon=1,
@@ -70,7 +70,7 @@ def scores(spark: SparkSession) -> dict[str, Any]:
                 run_id="golden",
             )
         )
-    table = score_table(pd.concat(found), 0.8)
+    table = score_table(pd.concat(periods), 0.8)
     for target_name, classes in table.items():
         print(
             target_name,
@@ -91,9 +91,9 @@ def scores(spark: SparkSession) -> dict[str, Any]:
 def test_forecasts_are_no_worse_than_they_were(
     scores: dict[str, Any], target: str, name: str, mae: float, median: float
 ) -> None:
-    found = scores[target][name]
-    assert found["ratio"]["mae"] <= mae + 0.02
-    assert found["ratio"]["median_ae"] <= median + 0.04
+    target_scores = scores[target][name]
+    assert target_scores["ratio"]["mae"] <= mae + 0.02
+    assert target_scores["ratio"]["median_ae"] <= median + 0.04
 
 
 @pytest.mark.parametrize("target", ["apy", "tvl"])

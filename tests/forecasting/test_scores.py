@@ -92,7 +92,7 @@ def test_scores_by_hand() -> None:
         1,
         2,
     )
-    found = restricted.to_json()
+    scores = restricted.to_json()
     # MASE: pool a errs by 0.5 where a step is 1, pool b by 2 where it is 4
     expected = {
         "mae": 1.0,
@@ -101,8 +101,8 @@ def test_scores_by_hand() -> None:
         "mape": (1 / 10 + 0 + 2 / 5) / 3,
         "mase": (0.5 / 1 + 2 / 4) / 2,
     }
-    assert found["model"] == pytest.approx(expected)
-    assert found["persistence"] == pytest.approx(
+    assert scores["model"] == pytest.approx(expected)
+    assert scores["persistence"] == pytest.approx(
         {
             "mae": 4 / 3,
             "median_ae": 2.0,
@@ -111,14 +111,14 @@ def test_scores_by_hand() -> None:
             "mase": 1.0,
         }
     )
-    assert found["median7"]["mae"] == pytest.approx(2 / 3)
-    assert found["mean_reversion"]["mae"] == pytest.approx(8 / 3)
+    assert scores["median7"]["mae"] == pytest.approx(2 / 3)
+    assert scores["mean_reversion"]["mae"] == pytest.approx(8 / 3)
     bounds = dict.fromkeys(("mae_low", "mae_high", "median_ae_low", "median_ae_high"))
-    assert found["ratio"] == pytest.approx(
+    assert scores["ratio"] == pytest.approx(
         {"mae": 0.75, "median_ae": 0.5, "rmse": np.sqrt(5 / 8), "mape": 15 / 11, "mase": 0.5}
         | bounds
     )
-    interval = found["interval"]
+    interval = scores["interval"]
     assert (interval["level"], interval["rows"]) == (0.8, 3)
     assert interval["coverage"] == pytest.approx(1 / 3)
     assert interval["mean_width"] == pytest.approx(5.5 / 3)
@@ -136,13 +136,13 @@ def test_pinball_losses_are_compared_where_both_intervals_are() -> None:
         naive_low=[8.0, np.nan, 8.0],
         naive_high=[9.0, np.nan, 12.0],
     )
-    found = score(rows, 0.8).interval
+    scores = score(rows, 0.8).interval
     first = (0.1 * 1.0 + 0.5 * 1.0 + 0.1 * 3.0) / 3
     second = (0.9 * 2.0 + 0.0 + 0.1 * 4.0) / 3
     naive_first = (0.1 * 2.0 + 0.5 * 2.0 + 0.9 * 1.0) / 3
-    assert found.pinball == pytest.approx((first + second) / 2)
-    assert found.pinball_ratio == pytest.approx(first / naive_first)
-    assert (found.naive_coverage, found.naive_width) == (0.0, 1.0)
+    assert scores.pinball == pytest.approx((first + second) / 2)
+    assert scores.pinball_ratio == pytest.approx(first / naive_first)
+    assert (scores.naive_coverage, scores.naive_width) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(("actual", "coverage"), [(8.9, 0.0), (9.0, 1.0), (11.0, 1.0), (11.1, 0.0)])
@@ -173,17 +173,17 @@ def test_pools_that_never_moved_or_are_unknown_are_left_out_of_mase() -> None:
     rows = evaluation(
         pool_id=["still", "unknown", "half", "half"], mean_abs_change=[0.0, np.nan, np.nan, 0.5]
     )
-    found = score(rows, 0.8)
-    assert (found.pools, found.mase_pools) == (3, 1)
-    assert found.errors["model"].mase == pytest.approx(1.0 / 0.5)
+    scores = score(rows, 0.8)
+    assert (scores.pools, scores.mase_pools) == (3, 1)
+    assert scores.errors["model"].mase == pytest.approx(1.0 / 0.5)
     assert score(rows.iloc[:2], 0.8).ratio.mase is None
 
 
 def test_a_ratio_to_a_perfect_persistence_is_not_defined() -> None:
     rows = month(days=20).query("target == 'apy'")
-    found = score(rows.assign(persistence=rows["actual"]), 0.8)
-    assert found.ratio == ErrorRatios()
-    assert found.errors["persistence"].mae == 0.0
+    scores = score(rows.assign(persistence=rows["actual"]), 0.8)
+    assert scores.ratio == ErrorRatios()
+    assert scores.errors["persistence"].mae == 0.0
 
 
 def test_no_rows_have_no_scores() -> None:
@@ -195,9 +195,9 @@ def test_no_rows_have_no_scores() -> None:
 
 def test_a_forecast_unknown_on_one_row_has_no_errors_and_the_others_keep_theirs() -> None:
     rows = month().assign(mean_reversion=lambda rows: rows["mean_reversion"].mask(rows.index == 3))
-    found = score_table(rows, 0.8)["apy"]["all"].to_json()
-    assert set(found["mean_reversion"].values()) == {None}
-    assert None not in found["model"].values()
+    scores = score_table(rows, 0.8)["apy"]["all"].to_json()
+    assert set(scores["mean_reversion"].values()) == {None}
+    assert None not in scores["model"].values()
     json.dumps(table_json(score_table(rows, 0.8)), allow_nan=False)
 
 
@@ -240,12 +240,12 @@ def test_rows_as_stored_before_the_newer_columns_are_scored_without_them() -> No
 
 def test_the_summary_line_has_the_interval_of_the_ratio_if_there_is_one() -> None:
     table = score_table(month(days=30), 0.8)
-    found = table["apy"]["restricted"]
-    ratio = found.ratio
+    scores = table["apy"]["restricted"]
+    ratio = scores.ratio
     assert summary_line(table).startswith(
         f"apy: MAE {ratio.mae:.3f} (90% interval {ratio.mae_low:.3f} to"
         f" {ratio.mae_high:.3f}), median error {ratio.median_ae:.3f} of persistence, coverage"
-        f" {found.interval.coverage:.3f} on 90 rows; tvl: MAE "
+        f" {scores.interval.coverage:.3f} on 90 rows; tvl: MAE "
     )
     assert (
         summary_line(score_table(evaluation(), 0.8))
@@ -260,13 +260,13 @@ def groups(rows: pd.DataFrame, by: str) -> dict[str, int]:
 
 def test_a_group_has_the_scores_of_its_rows() -> None:
     rows = month()
-    found = next(
+    tvl_segment = next(
         segment
         for segment in segment_scores(rows, 0.8)
         if (segment.target, segment.by, segment.group) == ("tvl", "tvl_class", "1M-10M")
     )
     expected = score_table(rows, 0.8)["tvl"]["restricted"]
-    assert found == SegmentScore(
+    assert tvl_segment == SegmentScore(
         target="tvl",
         by="tvl_class",
         group="1M-10M",
@@ -311,8 +311,8 @@ def test_every_row_is_of_one_class_of_size_and_age() -> None:
 def test_small_chains_are_other_and_a_chain_without_a_name_is_unknown() -> None:
     names = [f"chain{number:02d}" for number in range(LARGEST + 2)]
     rows = evaluation(chain=[*names, *names[3:], None, None, None])
-    found = groups(rows, "chain")
-    assert list(found) == ["unknown", *names[3:], "other"]
-    assert (found["unknown"], found["chain03"], found["other"]) == (3, 2, 3)
+    rows_by_chain = groups(rows, "chain")
+    assert list(rows_by_chain) == ["unknown", *names[3:], "other"]
+    assert (rows_by_chain["unknown"], rows_by_chain["chain03"], rows_by_chain["other"]) == (3, 2, 3)
     assert "project" not in {segment.by for segment in segment_scores(rows, 0.8)}
-    assert groups(rows.rename(columns={"chain": "project"}), "project") == found
+    assert groups(rows.rename(columns={"chain": "project"}), "project") == rows_by_chain

@@ -95,11 +95,11 @@ def test_status_counts_the_rows(engine: Engine) -> None:
             insert(run_ledger),
             ledger_row("forecast_pools_2", "forecast_pools", "failed", error="no room", **later),
         )
-    found = status(engine)
-    assert found["jobs"]["forecast_pools"]["run_id"] == "forecast_pools_2"
-    assert found["data"].pop("raw_age_seconds") == pytest.approx(5 * 3600, abs=600)
+    summary = status(engine)
+    assert summary["jobs"]["forecast_pools"]["run_id"] == "forecast_pools_2"
+    assert summary["data"].pop("raw_age_seconds") == pytest.approx(5 * 3600, abs=600)
     first_day = (AS_OF - dt.timedelta(days=DAYS - 1)).isoformat()
-    assert found["data"] == {
+    assert summary["data"] == {
         "pools": 3,
         "pool_days": 3 * DAYS,
         "first_day": first_day,
@@ -146,7 +146,7 @@ def test_a_longer_horizon_does_not_hide_tomorrow(engine: Engine) -> None:
 def test_series_are_of_the_largest_pools_and_leave_out_carried_values(engine: Engine) -> None:
     fill(engine, pool_count=8)
     series = pool_series(engine, forecast_table(engine), days=40)
-    assert [one.pool.pool_id for one in series] == ["p7", "p6", "p5", "p4", "p3", "p2"]
+    assert [entry.pool.pool_id for entry in series] == ["p7", "p6", "p5", "p4", "p3", "p2"]
     days = series[0].days
     assert [day.date for day in days] == [
         AS_OF - dt.timedelta(days=back) for back in range(39, -1, -1)

@@ -28,8 +28,11 @@ def words(svg: str) -> list[str]:
 
 @pytest.mark.parametrize("count", [1, RECENT_DAYS - 1, RECENT_DAYS, 60])
 def test_any_number_of_days_has_plots(count: int) -> None:
-    found = daily_scores(days(count))
-    for svg, clipped in (ratio_plot(found, "ratio-apy"), coverage_plot(found, 0.8, "coverage-apy")):
+    scores = daily_scores(days(count))
+    for svg, clipped in (
+        ratio_plot(scores, "ratio-apy"),
+        coverage_plot(scores, 0.8, "coverage-apy"),
+    ):
         assert svg.startswith("<svg viewBox=")
         assert "#0102" not in svg, "each of matplotlib's colours became a variable of the page"
         assert ("var(--band)" in svg) == (count >= RECENT_DAYS)
@@ -38,9 +41,9 @@ def test_any_number_of_days_has_plots(count: int) -> None:
 
 
 def test_ids_of_two_plots_differ() -> None:
-    found = daily_scores(days(5))
+    scores = daily_scores(days(5))
     ids = [
-        set(re.findall(r'\bid="([^"]*)"', ratio_plot(found, name)[0]))
+        set(re.findall(r'\bid="([^"]*)"', ratio_plot(scores, name)[0]))
         for name in ("ratio-apy", "ratio-tvl")
     ]
     assert ids[0]
@@ -58,9 +61,9 @@ def test_a_day_far_worse_than_persistence_is_marked_at_the_edge() -> None:
 
 
 def test_a_perfect_persistence_or_no_interval_still_has_a_picture() -> None:
-    found = daily_scores(days(30).assign(persistence=10.0, low=np.nan))
-    assert words(ratio_plot(found, "r")[0])
-    assert "80 %" in words(coverage_plot(found, 0.8, "c")[0])
+    scores = daily_scores(days(30).assign(persistence=10.0, low=np.nan))
+    assert words(ratio_plot(scores, "r")[0])
+    assert "80 %" in words(coverage_plot(scores, 0.8, "c")[0])
 
 
 def test_every_group_of_the_three_classes_is_named_with_its_rows() -> None:
