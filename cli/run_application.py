@@ -6,6 +6,7 @@ Exit codes: 0 success, 1 the job failed, 2 wrong use or configuration, 130 inter
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -49,6 +50,10 @@ def run_application(
         arguments: the command line (default: that of `sys.argv`).
     """
     command_line = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # a character that the encoding of the terminal lacks must not end a command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
     def report(error: BaseException, *, is_printed: bool = False) -> int:
         OUTPUT.get().print_failure(error, is_printed=is_printed)

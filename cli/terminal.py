@@ -60,12 +60,7 @@ class ProgressConsole(PlainConsole):
 TABLE_WIDTH = 100
 
 
-def _width_of_pipe() -> int | None:
-    # None: Rich asks the terminal, or reads COLUMNS; without either it would take 80
-    return None if sys.stdout.isatty() or "COLUMNS" in os.environ else TABLE_WIDTH
-
-
-out = PlainConsole(highlight=False, width=_width_of_pipe())
+out = PlainConsole(highlight=False, width=None if sys.stdout.isatty() else TABLE_WIDTH)
 err = ProgressConsole(stderr=True, highlight=False)
 
 # Spaces between two columns of a table: Rich pads each cell by one on either side

@@ -5,6 +5,7 @@ shared data where it exists.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,15 @@ def _bare_environment() -> Iterator[None]:
     saved = {name: os.environ.pop(name) for name in fields & set(os.environ)}
     yield
     os.environ.update(saved)
+
+
+@pytest.fixture(autouse=True)
+def _signals_restored() -> Iterator[None]:
+    """Restore the handlers: a command that runs in this process ends by ignoring signals."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.hookimpl(tryfirst=True)

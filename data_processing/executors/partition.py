@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from data_processing.metrics.market_columns import MarketColumns
 from data_processing.metrics.pool_metrics import SCHEMA, Provenance, compute_pool_metrics
 from database.connections.session_check import TaskSession
-from database.transport.arrow_copy import read_batches, stage_batches, tag_batches
+from database.transport.arrow_copy import read_batches, stage_batches
+from database.transport.tag_batches import tag_batches
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from database.connections.adbc_session import adbc_connection
 from database.connections.session_check import TaskSession
-from database.schema.tag_columns import ATTEMPT_TAG, PARTITION_TAG
+from database.schema.tag_columns import PARTITION_TAG
 
 Batches = Iterator[pa.RecordBatch]
 
@@ -38,27 +38,6 @@ def read_batches(
             # rows are read by position: without the cast, a driver's change of a type would be a
             # wrong value instead of an error
             yield from pa.Table.from_batches([batch]).cast(schema).to_batches()
-
-
-def tag_batches(
-    batches: Iterable[pa.RecordBatch], schema: pa.Schema | None, partition: int, attempt: int
-) -> Batches:
-    """Yield the batches with the tag columns, and cast to `schema` unless it is None.
-
-    Binary COPY does not convert types.
-
-    Raises:
-        pyarrow.ArrowInvalid: a value does not fit its type.
-    """
-    for output in batches:
-        batch = output if schema is None else output.cast(schema)
-        tags = [
-            pa.array([partition] * batch.num_rows, pa.int32()),
-            pa.array([attempt] * batch.num_rows, pa.int64()),
-        ]
-        yield pa.RecordBatch.from_arrays(
-            [*batch.columns, *tags], [*batch.schema.names, PARTITION_TAG, ATTEMPT_TAG]
-        )
 
 
 def stage_batches(

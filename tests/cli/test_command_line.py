@@ -289,6 +289,13 @@ main()
 """
 
 
+def test_character_that_the_encoding_lacks_ends_no_command(run: CommandLine) -> None:
+    finished = run("load", "prices-ü.csv", PYTHONIOENCODING="ascii")
+    assert finished.returncode == 2
+    assert r"prices-\xfc.csv" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
 def test_deleted_current_folder_is_named(run: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     script = 'cd gone; rmdir ../gone; exec "$@"'

@@ -341,6 +341,13 @@ def test_full_disk_leaves_no_archive(tmp_path: Path, jvm: Path) -> None:
     assert runs.left_behind() == []
 
 
+PATIENT_END = """
+import spark.jvm
+end = spark.jvm.end_jvm
+spark.jvm.end_jvm = lambda _: end(170)
+"""
+
+
 @pytest.mark.parametrize("step", ["end_jvm(JAVA_SECONDS)", "is_usable"])
 def test_a_java_that_takes_too_long_is_not_taken_for_a_full_disk(
     step: str, tmp_path: Path, jvm: Path
@@ -348,9 +355,7 @@ def test_a_java_that_takes_too_long_is_not_taken_for_a_full_disk(
     """JAVA_SECONDS is reached while the JVM writes, and while another one maps what it wrote."""
     impatient = "class_archive.JAVA_SECONDS = 0.01\n"
     if step == "is_usable":
-        impatient = (
-            "end = class_archive.end_jvm\nclass_archive.end_jvm = lambda _: end(170)\n" + impatient
-        )
+        impatient = f"{PATIENT_END}{impatient}"
     runs = Runs(tmp_path, jvm)
     errors = runs(SMALL_RUN + impatient + "class_archive.save_class_archive()")
     assert "Java was still at work" in errors

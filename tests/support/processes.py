@@ -8,7 +8,6 @@ import io
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +24,6 @@ from config_spark import Settings
 from spark import session as spark_session
 
 PROJECT = Path(__file__).resolve().parents[2]
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def environment_of(settings: Settings, *more: str) -> dict[str, str]:
@@ -134,7 +132,6 @@ class CommandLineHere(CommandLine):
                 chdir(self.folder),
                 redirect_stdout(out),
                 redirect_stderr(errors),
-                _signals_restored(),
                 _logging_restored(),
             ):
                 stack.enter_context(context)
@@ -148,16 +145,6 @@ class CommandLineHere(CommandLine):
     def _session(self, *_: object, **__: object) -> SparkSession:
         assert self._spark is not None, "this command wants a JVM: take `run_on_spark`"
         return self._spark
-
-
-@contextmanager
-def _signals_restored() -> Iterator[None]:
-    before = [(number, signal.getsignal(number)) for number in SIGNALS]
-    try:
-        yield
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
 
 
 @contextmanager
