@@ -188,7 +188,7 @@ def test_killed_ingest_is_resumed(database: Settings, engine: Engine, statements
             for table in (*STORED, "yieldspark.ingest_progress", "yieldspark.run_ledger"):
                 execute(engine, f"TRUNCATE {table}")
         assert skipped == {0, 1, 2}, "killed before, between and after the pools"
-        assert killed_at[-1] > 8, "a pull has more statements"
+        assert killed_at[-1] >= 8, "a pull has more statements"
         is_stored_once(engine, pools)
 
 
