@@ -45,7 +45,7 @@ from data_processing.planning.run_plan import Plan
 from data_processing.planning.run_request import Request, request_from_run
 from data_processing.raw.history import TABLE, select_rows_to_read, select_stored_rows
 from database.connections.engine import checked_connection, make_engine
-from database.connections.snapshots import exported_snapshot
+from database.connections.snapshots import at_snapshot, exported_snapshot
 from database.ledger.check_result import Acceptance
 from database.ledger.run_records import read_run
 from database.ledger.runs import Run, open_run
@@ -266,9 +266,7 @@ def _compute_and_commit(
 
 def _rows_in_snapshot(settings: Settings, plan: Plan, snapshot: str) -> int:
     """Return how many of the rows to read are visible in the run's own snapshot."""
-    engine = make_engine(settings).execution_options(isolation_level="REPEATABLE READ")
-    with checked_connection(engine) as connection:
-        connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+    with at_snapshot(settings, snapshot) as connection:
         return count_rows_to_read(connection, plan.decision.table, plan.out_of_range_rows)
 
 

@@ -71,11 +71,9 @@ def compute_partition(partition: Partition) -> PartitionCounts:
     snapshots = read_batches(
         partition.session, partition.select, partition.schema, partition.snapshot
     )
-    schema_name, table = partition.staging.split(".")
     sent = stage_batches(
         partition.session,
-        schema_name,
-        table,
+        partition.staging,
         partition.number,
         tag_batches(compute(_counted(snapshots, raw_rows)), SCHEMA, partition.number, attempt=0),
     )

@@ -46,9 +46,7 @@ class AdbcTransport:
         staging: str,
         transform: ArrowTransform | None = None,
     ) -> int:
-        # ADBC takes both names apart and quotes them itself
-        schema_name, table = staging.split(".")
-        writer = _writer(probe_session(settings).for_tasks, schema_name, table, tag_rows(transform))
+        writer = _writer(probe_session(settings).for_tasks, staging, tag_rows(transform))
         return sum(task.rows for task in frame.mapInArrow(writer, "rows bigint").collect())
 
 
@@ -64,10 +62,10 @@ def _reader(session: TaskSession, query: PortableQuery, snapshot: str | None) ->
     return read
 
 
-def _writer(session: TaskSession, schema_name: str, table: str, rows_to_stage: Step) -> Step:
+def _writer(session: TaskSession, staging: str, rows_to_stage: Step) -> Step:
     def write(batches: Iterable[pa.RecordBatch]) -> Batches:
         partition, _ = task_identity()
-        sent = stage_batches(session, schema_name, table, partition, rows_to_stage(batches))
+        sent = stage_batches(session, staging, partition, rows_to_stage(batches))
         yield pa.RecordBatch.from_pydict({"rows": [sent]})
 
     return write

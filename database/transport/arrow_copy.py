@@ -42,8 +42,7 @@ def read_batches(
 
 def stage_batches(
     session: TaskSession,
-    schema_name: str,
-    table: str,
+    staging: str,
     partition: int,
     batches: Iterable[pa.RecordBatch],
 ) -> int:
@@ -52,14 +51,15 @@ def stage_batches(
 
     Args:
         session: the session that the connection must match.
-        schema_name: schema of the staging table.
-        table: the staging table.
+        staging: qualified name of the staging table.
         partition: number of the partition.
         batches: rows with the tag columns.
 
     Returns:
         The number of rows.
     """
+    # ADBC takes both names apart and quotes them itself
+    schema_name, table = staging.split(".")
     sent = 0
     failures: list[Exception] = []
 
@@ -82,7 +82,7 @@ def stage_batches(
         cursor.execute(
             f"SELECT pg_advisory_xact_lock({zlib.crc32(table.encode()) & 0x7FFFFFFF}, {partition})"
         ).fetchall()
-        cursor.execute(f"DELETE FROM {schema_name}.{table} WHERE {PARTITION_TAG} = {partition}")
+        cursor.execute(f"DELETE FROM {staging} WHERE {PARTITION_TAG} = {partition}")
         reader = pa.RecordBatchReader.from_batches(first.schema, chain([first], rows))
         try:
             cursor.adbc_ingest(table, reader, mode="append", db_schema_name=schema_name)

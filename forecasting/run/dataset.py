@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from config_spark import Settings
-from database.connections.engine import checked_connection, make_engine
+from database.connections.snapshots import at_snapshot
 from database.db_utils_spark import read_table_spark
 from database.ledger.runs import Run
 from database.schema.merge_sql import qualified
@@ -131,13 +131,3 @@ def _market(
 ) -> DataFrame:
     query = market_query(_metrics(settings), first_day, last_day)
     return read_table_spark(spark, settings, query, snapshot=snapshot)
-
-
-@contextmanager
-def at_snapshot(settings: Settings, snapshot: str) -> Iterator[Connection]:
-    """Yields a transaction in the state of the database that Spark's reads see."""
-    with checked_connection(
-        make_engine(settings).execution_options(isolation_level="REPEATABLE READ")
-    ) as connection:
-        connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-        yield connection

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine
 
 from config_spark import Settings
 from database.connections.engine import checked_connection
+from database.connections.snapshots import at_snapshot
 from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot
 from database.ledger.check_result import CheckResult
 from database.ledger.runs import Run
@@ -40,7 +41,7 @@ from forecasting.publishing.past_forecasts import past_forecasts
 from forecasting.publishing.publish import evaluation_rows, publish_days
 from forecasting.registry.registry_state import registry_state
 from forecasting.run.changes import record_inputs
-from forecasting.run.dataset import active_pools, at_snapshot, cached_dataset
+from forecasting.run.dataset import active_pools, cached_dataset
 from forecasting.run.forecast_rows import evaluation_staging, forecast_staging
 from forecasting.run.health_checks import forecast_explanations, model_health_checks
 from forecasting.run.plan import ForecastPlan, refit_is_due
@@ -49,6 +50,7 @@ from forecasting.run.run_inputs import (
     MetricsDigest,
     RunInputs,
     code_versions,
+    history_digest,
     other_digest,
     published_digest,
     result_settings,
@@ -150,7 +152,8 @@ def _forecast(
         with at_snapshot(settings, snapshot) as connection:
             tables = other_digest(connection, settings, plan.first_day, plan.as_of)
     run.checks += model_checks(plan, serving)
-    history_before = _history_digest(database, settings, plan)
+    with checked_connection(database) as connection:
+        history_before = history_digest(connection, settings, plan.as_of, plan.engine)
     rows = _publish(settings, database, plan, run, serving, pools)
     metrics = metrics_table(settings.metrics_table)
     staged = [
@@ -169,8 +172,8 @@ def _forecast(
         connection.exec_driver_sql(
             "LOCK TABLE yieldspark.forecast_evaluation IN SHARE ROW EXCLUSIVE MODE"
         )
-        digests = published_digest(connection, settings, plan.as_of, plan.engine)
-        is_history_unchanged = digests["history"] == history_before
+        history = history_digest(connection, settings, plan.as_of, plan.engine)
+        is_history_unchanged = history == history_before
 
     def record(connection: Connection) -> None:
         record_refit(connection, plan=plan, serving=serving, run_id=run.run_id)
@@ -247,11 +250,6 @@ def _evaluation(
         for target, rows_of_target in published.items()
     ]
     return pd.concat(rows, ignore_index=True)
-
-
-def _history_digest(database: Engine, settings: Settings, plan: ForecastPlan) -> str:
-    with checked_connection(database) as connection:
-        return published_digest(connection, settings, plan.as_of, plan.engine)["history"]
 
 
 def _backfill(

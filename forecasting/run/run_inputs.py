@@ -138,7 +138,6 @@ def published_digest(
     """
     horizon = settings.horizon_days
     target = {"target": as_of + dt.timedelta(days=horizon)}
-    span = {"engine": engine, "horizon": horizon, "as_of": as_of, "days": PAST_DAYS}
     columns = _FORECAST_COLUMNS.format(metrics=metrics_name(connection))
     forecasts = [
         _digest(connection, _FORECASTS, target | {"horizon": horizon}),
@@ -146,9 +145,20 @@ def published_digest(
         *([_digest(connection, columns, target)] if horizon == 1 else []),
     ]
     return {
-        "history": _digest(connection, _HISTORY, span),
+        "history": history_digest(connection, settings, as_of, engine),
         "forecasts": " ".join(forecasts),
     }
+
+
+def history_digest(connection: Connection, settings: Settings, as_of: dt.date, engine: str) -> str:
+    """Digests the forecast history of an engine that a run at `as_of` reads."""
+    span = {
+        "engine": engine,
+        "horizon": settings.horizon_days,
+        "as_of": as_of,
+        "days": PAST_DAYS,
+    }
+    return _digest(connection, _HISTORY, span)
 
 
 def _digest(connection: Connection, query: str, parameters: Mapping[str, Any]) -> str:

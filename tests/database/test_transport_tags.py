@@ -35,7 +35,7 @@ QUERY = PortableQuery("SELECT 1 AS one", T.StructType([T.StructField("one", T.In
 @pytest.mark.parametrize(
     "task",
     [
-        _writer(SESSION, "yieldspark", "staging", tag_rows(ArrowTransform(DAYS, SCHEMA))),
+        _writer(SESSION, "yieldspark.staging", tag_rows(ArrowTransform(DAYS, SCHEMA))),
         _reader(SESSION, QUERY, None),
         add_tag_columns(None),
         DAYS,
