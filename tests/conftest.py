@@ -34,7 +34,12 @@ from tests.support.databases import Databases
 from tests.support.mapped_classes import mapping_options
 from tests.support.processes import CommandLine, CommandLineHere
 
-pytest_plugins = ("tests.support.markers", "tests.support.workers", "tests.support.owner_schema")
+pytest_plugins = (
+    "tests.support.early_reports",
+    "tests.support.markers",
+    "tests.support.workers",
+    "tests.support.owner_schema",
+)
 
 PROJECT = Path(__file__).resolve().parents[1]
 JARS = Path(

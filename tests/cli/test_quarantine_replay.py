@@ -96,7 +96,7 @@ def test_a_row_that_still_fails_stays_with_its_reason(
         code=1,
     )
     (row,) = document["details"]
-    assert (row["outcome"], row["reason_now"], row["said"]) == (
+    assert (row["outcome"], row["reason_now"], row["message"]) == (
         "still_failing",
         "apy_not_a_number",
         "its APY is no number",
@@ -126,7 +126,7 @@ def test_replay_under_other_limits_inserts_passing_rows(
         "removed": 0,
     }
     messages = {
-        row["reason"]: row["said"]
+        row["reason"]: row["message"]
         for row in document["details"]
         if row["outcome"] == "not_replayable"
     }
@@ -274,7 +274,7 @@ def test_the_newer_entry_decides_between_two_corrections_of_a_row(
             Selection((older, newer)), "ann@desk", {older: '{"tvlUsd": 1}', newer: '{"tvlUsd": -1}'}
         ),
     )
-    assert [row["said"] for row in document["details"]] == [
+    assert [row["message"] for row in document["details"]] == [
         "another entry of the same raw row decides, and that one fails",
         "its TVL is negative",
     ]

@@ -103,13 +103,14 @@ def test_reads_rows_inserted_after_a_failover(
         put_apy(engine, 101, 8.0)
         row = run_metrics(settings, session=lambda _: spark, now=NOW)
         assert row["status"] == "succeeded"
-        (warning,) = rows_of(
+        (ledger_row,) = rows_of(
             engine,
-            "SELECT plan #>> '{warnings,0}' AS said FROM yieldspark.run_ledger WHERE run_id = :id",
+            "SELECT plan #>> '{warnings,0}' AS warning"
+            " FROM yieldspark.run_ledger WHERE run_id = :id",
             id=row["run_id"],
         )
-        assert "the database server's clock says" in warning["said"]
-        assert "are read again. Check the clocks" in warning["said"]
+        assert "the database server's clock says" in ledger_row["warning"]
+        assert "are read again. Check the clocks" in ledger_row["warning"]
         assert stored_apy(engine) == 8.0
         again = run_metrics(settings, session=no_session, now=NOW)
         assert again["status"] == "nothing_to_do"

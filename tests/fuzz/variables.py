@@ -222,7 +222,7 @@ def run_and_check(
     logged = log.read_text(encoding="utf-8") if log.is_file() else ""
     log.unlink(missing_ok=True)
     output = f"{finished.stdout}\n{finished.stderr}"
-    assert SECRET not in output, f"the secret is said: {output[:700]}"
+    assert SECRET not in output, f"the secret is printed: {output[:700]}"
     assert SECRET not in logged, "the secret is in the log"
     for error in raised:
         assert isinstance(error, YieldSparkError | TyperException), repr(error)

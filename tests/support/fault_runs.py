@@ -130,7 +130,7 @@ class JobProcess:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise TimeoutError(
-                f"the run did not end in {seconds} s; it said:\n{self.errors[-3000:]}"
+                f"the run did not end in {seconds} s; its standard error:\n{self.errors[-3000:]}"
             ) from None
 
     def result(self) -> dict[str, Any]:

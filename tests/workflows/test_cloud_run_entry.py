@@ -41,7 +41,7 @@ names = (
     "MODEL_THREADS", "ENGINE"
 )
 print(json.dumps({
-    "said": GREETING, "arguments": sys.argv[1:], "folder": os.getcwd(),
+    "greeting": GREETING, "arguments": sys.argv[1:], "folder": os.getcwd(),
     "jars": sorted(os.listdir(os.environ["JARS_DIR"])),
     "variables": {name: os.environ[name] for name in names if name in os.environ}
 }))
@@ -174,7 +174,7 @@ def test_the_process_becomes_the_job_of_the_latest_release(
     folder = Path(printed["folder"])
     assert (job.returncode, errors) == (7, f"{JOB} of version {VERSION}\n")
     assert printed | {"folder": "", "variables": {}} == {
-        "said": "new",
+        "greeting": "new",
         "arguments": ["--start", "2025-08-01", "--batch", "metrics-1"],
         "folder": "",
         "jars": ["one.jar"],
@@ -213,7 +213,7 @@ def test_a_version_is_the_rollback_and_the_containers_variables_win(
         "1",
     )
     output = json.loads(job.communicate()[0])
-    assert (output["said"], output["arguments"], output["variables"]["SPARK_MASTER"]) == (
+    assert (output["greeting"], output["arguments"], output["variables"]["SPARK_MASTER"]) == (
         "old",
         ["--full-refresh", "--vers", "1"],
         "local[2]",
@@ -273,7 +273,10 @@ def test_the_process_becomes_the_operators_command(
     assert (job.returncode, errors) == (7, f"operator of version {VERSION}\n")
     printed = json.loads(output)
     folder = Path(printed["folder"])
-    assert (printed["said"], printed["arguments"]) == ("from the zip", ["db", "migrate", "--json"])
+    assert (printed["greeting"], printed["arguments"]) == (
+        "from the zip",
+        ["db", "migrate", "--json"],
+    )
     assert printed["variables"] == {
         "CODE_VERSION": VERSION,
         "SPARK_MASTER": "local[*]",

@@ -95,7 +95,7 @@ DAMAGED: dict[str, tuple[str, bytes | None, str]] = {
         "latest.json is no JSON object with version, manifest_sha256",
     ),
 }
-"""An object, what stands there instead (None: nothing), and what is said of it."""
+"""An object, what stands there instead (None: nothing), and the message."""
 
 
 @pytest.mark.parametrize(("name", "content", "sentence"), DAMAGED.values(), ids=DAMAGED)
