@@ -5,7 +5,6 @@ shared data where it exists.
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from spark.jar_sets import JDBC, SYNAPSEML
 from spark.session import get_spark_session
 from tests.support.databases import Databases
 from tests.support.mapped_classes import mapping_options
-from tests.support.processes import CommandLine, CommandLineHere
+from tests.support.processes import CommandLine, CommandLineHere, signals_restored
 
 pytest_plugins = (
     "tests.support.early_reports",
@@ -73,11 +72,8 @@ def _bare_environment() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _signals_restored() -> Iterator[None]:
-    """Restore the handlers: a command that runs in this process ends by ignoring signals."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    with signals_restored():
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from pyspark.sql import SparkSession
 
 from cli.main import main
 from cli.terminal import PRODUCT_LOGGERS
+from common.interrupts import SIGNALS
 from config_spark import Settings
 from spark import session as spark_session
 
@@ -132,6 +134,7 @@ class CommandLineHere(CommandLine):
                 chdir(self.folder),
                 redirect_stdout(out),
                 redirect_stderr(errors),
+                signals_restored(),
                 _logging_restored(),
             ):
                 stack.enter_context(context)
@@ -145,6 +148,19 @@ class CommandLineHere(CommandLine):
     def _session(self, *_: object, **__: object) -> SparkSession:
         assert self._spark is not None, "this command wants a JVM: take `run_on_spark`"
         return self._spark
+
+
+@contextmanager
+def signals_restored() -> Iterator[None]:
+    """Restore the handlers of signals: a command ends by ignoring them, and a process that the test
+    starts later would inherit that.
+    """
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
