@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
 from common.errors import CheckFailed, ConfigurationError
@@ -28,7 +27,7 @@ from sample_data import SAMPLE_FILES
 from tests.data_processing.test_metrics_job import assert_equal_to_oracle
 from tests.support import metrics_oracle
 from tests.support.metrics_oracle import RawRow, World
-from tests.support.metrics_store import put, put_rows, rows_of, settings_of
+from tests.support.metrics_store import in_process, put, put_rows, rows_of, settings_of
 from tests.support.processes import PROJECT, CommandLine
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -98,12 +97,12 @@ def every_byte(engine: Engine) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_blocked_run_writes_nothing_and_next_run_continues(
-    spark: SparkSession, database: Settings, engine: Engine, incomplete_day: World
+    database: Settings, engine: Engine, incomplete_day: World
 ) -> None:
     settings = settings_of(database, incomplete_day)
 
     def metrics(**options: Any) -> dict[str, Any]:
-        return run_metrics(settings, session=lambda rows: spark, now=incomplete_day.now, **options)
+        return run_metrics(in_process(settings), now=incomplete_day.now, **options)
 
     assert metrics()["status"] == "succeeded"
     add_third_day(incomplete_day, engine)
@@ -151,12 +150,12 @@ def test_blocked_run_writes_nothing_and_next_run_continues(
 
 
 def test_daily_run_from_command_line(
-    run_on_spark: CommandLine, engine: Engine, incomplete_day: World
+    run_here: CommandLine, engine: Engine, incomplete_day: World
 ) -> None:
-    assert run_on_spark.json("calculate_metrics")["status"] == "succeeded"
+    assert run_here.json("calculate_metrics")["status"] == "succeeded"
     add_third_day(incomplete_day, engine)
     before = every_byte(engine)
-    document = run_on_spark.json("calculate_metrics", code=1)
+    document = run_here.json("calculate_metrics", code=1)
     assert (document["status"], document["rows"]["inserted"]) == ("blocked", 0)
     assert (
         "--accept-check many_pools_missing --accept-check rows_far_below_yesterday --reason TEXT"
@@ -172,7 +171,7 @@ def test_daily_run_from_command_line(
         "--reason",
         "migration at the source",
     ]
-    document = run_on_spark.json("calculate_metrics", *accept)
+    document = run_here.json("calculate_metrics", *accept)
     assert document["status"] == "succeeded"
     accepted, _ = [entry["accepted"] for entry in document["checks"] if "accepted" in entry]
     assert accepted["reason"] == "migration at the source"
@@ -227,23 +226,21 @@ def test_accepted_plus_quarantined_equals_read(
         record_counts(run, database, none | counts, checks, 9)
 
 
-def test_real_history_passes_without_warning(spark: SparkSession, database: Settings) -> None:
+def test_real_history_passes_without_warning(database: Settings) -> None:
     """The sample of the demo. A backfill and a full refresh of it report nothing either."""
     load_files(database, SAMPLE_FILES)
     backfill = Request(start=date(2025, 9, 1), end=date(2025, 9, 30))
     for request in (Request(), backfill, Request(full_refresh=True)):
-        row = run_metrics(database, request, session=lambda rows: spark)
+        row = run_metrics(in_process(database), request)
         assert row["status"] == "succeeded"
         assert [entry["name"] for entry in row["checks"] if not entry["passed"]] == []
 
 
 @pytest.mark.shared_data
-def test_old_history_with_ended_pools_passes(
-    spark: SparkSession, database: Settings, shared_data: Path
-) -> None:
+def test_old_history_with_ended_pools_passes(database: Settings, shared_data: Path) -> None:
     """487 pools with APYs up to 355,083 %. A few pools end early; none is marked inactive."""
     load_files(database, [shared_data / "defillama_pool_history.parquet"])
-    row = run_metrics(database, session=lambda rows: spark)
+    row = run_metrics(in_process(database))
     assert (row["status"], [entry["name"] for entry in row["checks"] if not entry["passed"]]) == (
         "succeeded",
         [],
@@ -287,7 +284,7 @@ def test_every_adjustable_check_accepts_every_severity(database: Settings) -> No
 
 
 def test_row_with_warning_is_used(
-    spark: SparkSession, database: Settings, engine: Engine, incomplete_day: World
+    database: Settings, engine: Engine, incomplete_day: World
 ) -> None:
     """The unusable APY counts as missing and the TVL is used; a row without any usable value is
     left out. A new severity recomputes everything.
@@ -300,8 +297,8 @@ def test_row_with_warning_is_used(
     put_rows(engine, rows)
     strict = settings_of(database, incomplete_day)
     lenient = strict.model_copy(update={"check_severities": "apy_not_a_number=warn"})
-    first = run_metrics(strict, session=lambda rows: spark, now=incomplete_day.now)
-    second = run_metrics(lenient, session=lambda rows: spark, now=incomplete_day.now)
+    first = run_metrics(in_process(strict), now=incomplete_day.now)
+    second = run_metrics(in_process(lenient), now=incomplete_day.now)
     assert (first["rows"]["quarantined"], second["rows"]["quarantined"], second["mode"]) == (
         2,
         1,

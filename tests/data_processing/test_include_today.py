@@ -12,7 +12,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
 from common.errors import NotEnoughHistory
@@ -28,6 +27,7 @@ from tests.support.metrics_histories import START, world
 from tests.support.metrics_oracle import DAY, RawRow, World
 from tests.support.metrics_store import (
     execute,
+    in_process,
     job_rows,
     put_market,
     put_rows,
@@ -59,13 +59,11 @@ def with_today(source: World) -> Mapping[Any, Mapping[str, Any]]:
     }
 
 
-def calculate(
-    spark: SparkSession, settings: Settings, source: World, *, today: bool, **options: Any
-) -> dict[str, Any]:
+def calculate(settings: Settings, source: World, *, today: bool, **options: Any) -> dict[str, Any]:
     chosen = settings_of(settings, source).model_copy(
         update={"include_today": today, "check_severities": LENIENT}
     )
-    return run_metrics(chosen, Request(**options), session=lambda rows: spark, now=source.now)
+    return run_metrics(in_process(chosen), Request(**options), now=source.now)
 
 
 def check(engine: Engine, source: World, *, today: bool) -> None:
@@ -115,34 +113,32 @@ class Growing:
         put_market(self.engine, self.now)
 
 
-def test_switching_the_setting_at_random_equals_a_full_refresh(
-    database: Settings, spark: SparkSession
-) -> None:
-    _switch(spark, database, 51, steps=8)
+def test_switching_the_setting_at_random_equals_a_full_refresh(database: Settings) -> None:
+    _switch(database, 51, steps=8)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(100, 130))
-def test_many_switches(seed: int, database: Settings, spark: SparkSession) -> None:
-    _switch(spark, database, seed, steps=16)
+def test_many_switches(seed: int, database: Settings) -> None:
+    _switch(database, seed, steps=16)
 
 
-def _switch(spark: SparkSession, database: Settings, seed: int, *, steps: int) -> None:
+def _switch(database: Settings, seed: int, *, steps: int) -> None:
     engine = make_engine(database)
     growing = Growing(engine, seed, days=60)
     marked = 0
     for _ in range(steps):
         today, full = growing.random.random() < 0.6, growing.random.random() < 0.15
-        calculate(spark, database, growing.now, today=today, full_refresh=full)
+        calculate(database, growing.now, today=today, full_refresh=full)
         check(engine, growing.now, today=today)
         marked += len(rows_of(engine, MARKED))
         if growing.random.random() < 0.3:
             growing.switch_a_pool()
         growing.grow(growing.random.choice([0, 1, 6, 12, 24, 30]))
     assert marked > 0
-    calculate(spark, database, growing.now, today=False)
+    calculate(database, growing.now, today=False)
     check(engine, growing.now, today=False)
-    again = calculate(spark, database, growing.now, today=False, full_refresh=True)["rows"]
+    again = calculate(database, growing.now, today=False, full_refresh=True)["rows"]
     assert (again["inserted"], again["updated"], again["removed"]) == (0, 0, 0)
 
 
@@ -161,21 +157,21 @@ def small(engine: Engine) -> World:
 
 
 def test_day_is_final_on_next_day_without_new_row(
-    small: World, database: Settings, engine: Engine, spark: SparkSession
+    small: World, database: Settings, engine: Engine
 ) -> None:
-    calculate(spark, database, small, today=True)
+    calculate(database, small, today=True)
     check(engine, small, today=True)
     assert len(rows_of(engine, MARKED)) == 2, "every active pool has the day, as any other"
     tomorrow = replace(small, now=moment(11, 3))
-    result = calculate(spark, database, tomorrow, today=True)
+    result = calculate(database, tomorrow, today=True)
     assert (result["rows"]["inserted"], result["status"]) == (0, "succeeded")
     check(engine, tomorrow, today=True)
     assert rows_of(engine, MARKED) == []
-    assert calculate(spark, database, tomorrow, today=True)["status"] == "nothing_to_do"
+    assert calculate(database, tomorrow, today=True)["status"] == "nothing_to_do"
 
 
 def test_rows_are_removed_without_setting_and_other_columns_stay(
-    small: World, database: Settings, engine: Engine, spark: SparkSession
+    small: World, database: Settings, engine: Engine
 ) -> None:
     today = small.now.date()
     execute(
@@ -183,7 +179,7 @@ def test_rows_are_removed_without_setting_and_other_columns_stay(
         "INSERT INTO pool_daily_metrics (pool_id, date, forecasted_apy) VALUES ('a', :day, 4)",
         day=today,
     )
-    calculate(spark, database, small, today=True)
+    calculate(database, small, today=True)
     result = run_metrics(
         settings_of(database, small).model_copy(update={"check_severities": LENIENT}),
         session=lambda rows: pytest.fail("no Spark session is needed"),
@@ -198,24 +194,24 @@ def test_rows_are_removed_without_setting_and_other_columns_stay(
     assert [(row["pool_id"], row["forecasted_apy"], row["actual_apy"]) for row in remaining] == [
         ("a", 4, None)
     ]
-    assert calculate(spark, database, small, today=False)["status"] == "nothing_to_do"
+    assert calculate(database, small, today=False)["status"] == "nothing_to_do"
 
 
 def test_run_of_some_pools_finalizes_only_its_own_days(
-    small: World, database: Settings, engine: Engine, spark: SparkSession
+    small: World, database: Settings, engine: Engine
 ) -> None:
-    calculate(spark, database, small, today=True)
+    calculate(database, small, today=True)
     tomorrow = replace(small, now=moment(11, 3))
-    calculate(spark, database, tomorrow, today=True, pools=("a",))
+    calculate(database, tomorrow, today=True, pools=("a",))
     assert [row["pool_id"] for row in rows_of(engine, MARKED)] == ["b"]
-    calculate(spark, database, tomorrow, today=False)
+    calculate(database, tomorrow, today=False)
     check(engine, tomorrow, today=False)
 
 
 def test_forecasts_and_scores_ignore_provisional_day(
-    small: World, database: Settings, engine: Engine, spark: SparkSession
+    small: World, database: Settings, engine: Engine
 ) -> None:
-    calculate(spark, database, small, today=True)
+    calculate(database, small, today=True)
     day, tomorrow = small.now.date(), small.now.date() + DAY
     execute(
         engine,
@@ -231,15 +227,13 @@ def test_forecasts_and_scores_ignore_provisional_day(
         plan_forecast(database, as_of=day, engine="lightgbm", today=tomorrow)
     with engine.begin() as connection:
         assert update_actuals(connection) == 0
-    calculate(spark, database, replace(small, now=moment(11, 3)), today=True)
+    calculate(database, replace(small, now=moment(11, 3)), today=True)
     assert plan_forecast(database, as_of=None, engine="lightgbm", today=tomorrow).as_of == day
     with engine.begin() as connection:
         assert update_actuals(connection) == 1
 
 
-def test_today_is_not_missing_pools(
-    database: Settings, engine: Engine, spark: SparkSession
-) -> None:
+def test_today_is_not_missing_pools(database: Settings, engine: Engine) -> None:
     """Two of 30 pools have a row of today: no check warns or blocks."""
     days_of_pools = [*product(range(30), range(3)), (0, 3), (1, 3)]
     rows = [
@@ -250,28 +244,26 @@ def test_today_is_not_missing_pools(
     put_rows(engine, rows)
     put_market(engine, source)
     settings = settings_of(database, source).model_copy(update={"include_today": True})
-    result = run_metrics(settings, session=lambda rows: spark, now=source.now)
+    result = run_metrics(in_process(settings), now=source.now)
     assert [entry["name"] for entry in result["checks"] if not entry["passed"]] == []
     assert len(rows_of(engine, MARKED)) == 30
 
 
 def test_change_of_metrics_table_removes_marks_and_keeps_rows(
-    small: World, database: Settings, engine: Engine, spark: SparkSession
+    small: World, database: Settings, engine: Engine
 ) -> None:
-    calculate(spark, database, small, today=True)
+    calculate(database, small, today=True)
     other = database.model_copy(update={"metrics_table": "other"})
     migrate(make_engine(other))
     day = small.now.date()
     execute(engine, "INSERT INTO other (pool_id, date, actual_apy) VALUES ('b', :day, 7)", day=day)
-    calculate(spark, other, small, today=False, full_refresh=True)
+    calculate(other, small, today=False, full_refresh=True)
     assert rows_of(engine, MARKED) == []
     remaining = rows_of(engine, "SELECT pool_id, actual_apy FROM other WHERE date = :day", day=day)
     assert [(row["pool_id"], row["actual_apy"]) for row in remaining] == [("b", 7)]
 
 
-def test_history_that_begins_today_with_later_rows(
-    database: Settings, engine: Engine, spark: SparkSession
-) -> None:
+def test_history_that_begins_today_with_later_rows(database: Settings, engine: Engine) -> None:
     """The later row is in the future until its hour; it is read once and stays one row of
     quarantine.
     """
@@ -285,10 +277,10 @@ def test_history_that_begins_today_with_later_rows(
     early, late = World(rows, now=moment(0, 12)), World(rows, now=moment(0, 16))
     put_market(engine, early)
     for source, apys in ((early, [5]), (late, [5, 6])):
-        calculate(spark, database, source, today=True)
+        calculate(database, source, today=True)
         check(engine, source, today=True)
         metrics = rows_of(engine, "SELECT actual_apy FROM pool_daily_metrics ORDER BY 1")
         assert [row["actual_apy"] for row in metrics] == apys
-    calculate(spark, database, replace(late, now=moment(1, 1)), today=True)
+    calculate(database, replace(late, now=moment(1, 1)), today=True)
     check(engine, replace(late, now=moment(1, 1)), today=True)
     assert rows_of(engine, MARKED) == []

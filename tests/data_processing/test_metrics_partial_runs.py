@@ -21,7 +21,7 @@ from tests.support import metrics_oracle
 from tests.support.changing_sources import ChangingWorld, pool_name
 from tests.support.metrics_changes import Activity, Change, Days, Deleted, Limits, Price, Snapshots
 from tests.support.metrics_oracle import differences_of_tables
-from tests.support.metrics_store import job_rows, settings_of
+from tests.support.metrics_store import in_process, job_rows, settings_of
 
 QUIET, DAILY = 0, 1
 
@@ -43,7 +43,7 @@ def changing(engine: Engine) -> ChangingWorld:
 
 
 @pytest.fixture
-def act(spark: SparkSession, database: Settings, changing: ChangingWorld) -> Act:
+def act(database: Settings, changing: ChangingWorld) -> Act:
     """Apply changes, then run. The interval counts days backward from today."""
 
     def change_and_run(
@@ -65,11 +65,12 @@ def act(spark: SparkSession, database: Settings, changing: ChangingWorld) -> Act
         request = Request(
             full_refresh=full, start=start, end=end, pools=pools, retire_missing=retire
         )
+        settings = settings_of(database, changing.world)
         return run_metrics(
-            settings_of(database, changing.world),
+            settings if session else in_process(settings),
             request,
             retry=retry,
-            session=session or (lambda rows: spark),
+            session=session,
             now=changing.world.now + clock,
         )
 

@@ -30,6 +30,7 @@ from tests.support.metrics_histories import START, world
 from tests.support.metrics_oracle import RawRow, World, differences_of_tables
 from tests.support.metrics_store import (
     execute,
+    in_process,
     job_rows,
     put,
     put_rows,
@@ -46,18 +47,20 @@ Metrics = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def metrics(spark: SparkSession, database: Settings) -> Metrics:
-    def run(
-        source: World, meanwhile: Callable[[], object] = lambda: None, **options: Any
-    ) -> dict[str, Any]:
-        def session(_: int) -> SparkSession:
-            meanwhile()
-            return spark
+def metrics(database: Settings) -> Metrics:
+    """Run in this process, or on Spark with a `session`, which is called after the plan."""
 
+    def run(
+        source: World, session: Callable[[int], SparkSession] | None = None, **options: Any
+    ) -> dict[str, Any]:
         settings = settings_of(database, source).model_copy(update=options.pop("settings", {}))
         dry_run = options.pop("dry_run", False)
         return run_metrics(
-            settings, Request(**options), session=session, now=source.now, dry_run=dry_run
+            settings if session else in_process(settings),
+            Request(**options),
+            session=session,
+            now=source.now,
+            dry_run=dry_run,
         )
 
     return run
@@ -157,7 +160,7 @@ def test_refetch_and_changed_gas_value_empty_no_day(
     )
 
     def daily_run() -> dict[str, Any]:
-        return run_metrics(settings, Request(), session=lambda _: spark, now=source.now)
+        return run_metrics(in_process(settings), Request(), session=lambda _: spark, now=source.now)
 
     daily_run()
     assert REWRITTEN_SOURCE not in last_plan(admin)["warnings"]
@@ -253,14 +256,14 @@ def test_day_whose_row_was_rewritten_to_bad_one_keeps_its_value(
 
 
 def test_rows_that_are_deleted_between_plan_and_read_lose_no_metric(
-    engine: Engine, generated: World, metrics: Metrics
+    engine: Engine, generated: World, metrics: Metrics, spark: SparkSession
 ) -> None:
+    def delete_rows(_: int) -> SparkSession:
+        execute(engine, f"DELETE FROM {HISTORY} WHERE pool_id < '5-pool-010'")
+        return spark
+
     metrics(generated)
-    result = metrics(
-        generated,
-        meanwhile=lambda: execute(engine, f"DELETE FROM {HISTORY} WHERE pool_id < '5-pool-010'"),
-        full_refresh=True,
-    )
+    result = metrics(generated, session=delete_rows, full_refresh=True)
     assert unchanged(result)
     assert 0 < result["rows"]["read"] < last_plan(engine)["rows_to_read"]
     assert_equal_to_oracle(engine, generated)

@@ -11,7 +11,6 @@ from itertools import product
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
 from config_spark import Settings
@@ -23,7 +22,15 @@ from reporting.figures.data_quality import QuarantinedRows, data_quality
 from tests.data_processing.test_metrics_job import assert_equal_to_oracle
 from tests.support.metrics_histories import START
 from tests.support.metrics_oracle import RawRow, World
-from tests.support.metrics_store import execute, put, put_market, put_rows, rows_of, settings_of
+from tests.support.metrics_store import (
+    execute,
+    in_process,
+    put,
+    put_market,
+    put_rows,
+    rows_of,
+    settings_of,
+)
 
 DAYS = 20
 NOW = datetime.combine(START + timedelta(days=DAYS), time(6), UTC)
@@ -62,13 +69,10 @@ Metrics = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def metrics(spark: SparkSession, database: Settings) -> Metrics:
+def metrics(database: Settings) -> Metrics:
     def run(source: World, **options: Any) -> dict[str, Any]:
         return run_metrics(
-            settings_of(database, source),
-            Request(**options),
-            session=lambda rows: spark,
-            now=source.now,
+            in_process(settings_of(database, source)), Request(**options), now=source.now
         )
 
     return run

@@ -9,7 +9,6 @@ from itertools import product
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
 from cli.doctor.raw_history import unread_rows
@@ -17,7 +16,7 @@ from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.planning.run_request import Request
 from tests.support.metrics_plans import NOW, TODAY, raw
-from tests.support.metrics_store import execute, put_rows, rows_of
+from tests.support.metrics_store import execute, in_process, put_rows, rows_of
 
 FIRST = date(2024, 4, 1)
 OLD = datetime(2024, 5, 1, tzinfo=UTC)
@@ -27,8 +26,8 @@ DAYS = 60
 class History:
     """Two pools with a snapshot a day, which a first run has read."""
 
-    def __init__(self, settings: Settings, engine: Engine, spark: SparkSession) -> None:
-        self.settings, self.engine, self.spark = settings, engine, spark
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self.settings, self.engine = in_process(settings), engine
         self.number = 0
         self.put(*product("ab", range(DAYS)))
         self.run()
@@ -53,10 +52,7 @@ class History:
         self.number += len(rows)
 
     def run(self, now: datetime = NOW, **options: Any) -> dict[str, Any]:
-        return run_metrics(self.settings, Request(**options), session=self._session, now=now)
-
-    def _session(self, _: int) -> SparkSession:
-        return self.spark
+        return run_metrics(self.settings, Request(**options), now=now)
 
     def warnings(self, **options: Any) -> list[str]:
         """Return the warnings of a dry run."""
@@ -65,8 +61,8 @@ class History:
 
 
 @pytest.fixture
-def history(database: Settings, engine: Engine, spark: SparkSession) -> History:
-    return History(database, engine, spark)
+def history(database: Settings, engine: Engine) -> History:
+    return History(database, engine)
 
 
 def test_restored_rows_are_reported_until_they_are_read(history: History) -> None:

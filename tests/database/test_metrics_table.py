@@ -24,7 +24,7 @@ from tests.support import metrics_oracle
 from tests.support.forecast_panels import SHORT, panel_rows, store
 from tests.support.metrics_histories import world
 from tests.support.metrics_oracle import World
-from tests.support.metrics_store import execute, job_rows, rows_of, settings_of
+from tests.support.metrics_store import execute, in_process, job_rows, rows_of, settings_of
 from tests.support.owner_schema import put_as_owner
 from tests.support.processes import CommandLineHere
 
@@ -41,14 +41,9 @@ def naming(settings: Settings, table: str) -> Settings:
     return settings.model_copy(update={"metrics_table": table})
 
 
-def metrics(
-    spark: SparkSession, settings: Settings, source: World, **options: Any
-) -> dict[str, Any]:
+def metrics(settings: Settings, source: World, **options: Any) -> dict[str, Any]:
     return run_metrics(
-        settings_of(settings, source),
-        Request(**options),
-        session=lambda rows: spark,
-        now=source.now,
+        in_process(settings_of(settings, source)), Request(**options), now=source.now
     )
 
 
@@ -109,15 +104,15 @@ def test_parallel_table_is_separate_and_switching_needs_a_full_refresh(
     before = rows_of(engine, others)
     parallel = naming(owner_database, RESERVED)
     migrate(make_engine(parallel))
-    first = metrics(spark, parallel, generated)
+    first = metrics(parallel, generated)
     assert rows_of(engine, others) == before
     expected = metrics_oracle.metrics(generated)
     assert metrics_oracle.differences_of_tables(job_rows(make_engine(parallel)), expected) == []
-    assert metrics(spark, parallel, generated)["status"] == "nothing_to_do"
+    assert metrics(parallel, generated)["status"] == "nothing_to_do"
     message = f"METRICS_TABLE changed from {RESERVED} to pool_daily_metrics: run --full-refresh"
     for options in ({}, {"full_refresh": True, "pools": (pool,)}):
         with pytest.raises(ConfigurationError, match=message):
-            metrics(spark, owner_database, generated, **options)
+            metrics(owner_database, generated, **options)
     with pytest.raises(ConfigurationError, match=message):
         evaluate(owner_database, days=5)
     with pytest.raises(ConfigurationError, match=message):
@@ -126,7 +121,7 @@ def test_parallel_table_is_separate_and_switching_needs_a_full_refresh(
     configured = settings_of(owner_database, generated)
     plan = run_metrics(configured, refresh, dry_run=True, now=generated.now)["plan"]
     assert plan["rows_expected_to_change"] == plan["days"], "the other job's rows are there"
-    switched = metrics(spark, owner_database, generated, full_refresh=True)
+    switched = metrics(owner_database, generated, full_refresh=True)
     plan = run_metrics(configured, refresh, dry_run=True, now=generated.now)["plan"]
     assert plan["rows_expected_to_change"] < plan["days"]
     assert switched["rows"]["inserted"] == first["rows"]["inserted"] - 1
@@ -139,14 +134,12 @@ def test_parallel_table_is_separate_and_switching_needs_a_full_refresh(
         3,
     )
     with pytest.raises(ConfigurationError, match=f"from pool_daily_metrics to {RESERVED}"):
-        metrics(spark, parallel, generated)
-    back = metrics(spark, parallel, generated, full_refresh=True)
+        metrics(parallel, generated)
+    back = metrics(parallel, generated, full_refresh=True)
     assert (back["rows"]["inserted"], back["rows"]["updated"]) == (0, 0)
 
 
-def test_uses_the_foreign_key_of_the_named_table(
-    owner_database: Settings, spark: SparkSession
-) -> None:
+def test_uses_the_foreign_key_of_the_named_table(owner_database: Settings) -> None:
     """The owner's table rejects metrics of a pool that `pools` lacks, the parallel table accepts
     them.
     """
@@ -162,10 +155,10 @@ def test_uses_the_foreign_key_of_the_named_table(
             update={"read_transport": transport}
         )
         migrate(make_engine(parallel))
-        metrics(spark, parallel, generated, full_refresh=True)
+        metrics(parallel, generated, full_refresh=True)
         assert rows_of(engine, of_pool.format(parallel.metrics_table))[0]["rows"] > 0
         default = parallel.model_copy(update={"metrics_table": "pool_daily_metrics"})
-        metrics(spark, default, generated, full_refresh=True)
+        metrics(default, generated, full_refresh=True)
         assert rows_of(engine, of_pool.format("pool_daily_metrics"))[0]["rows"] == 0
 
 

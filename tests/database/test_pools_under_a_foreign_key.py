@@ -21,7 +21,7 @@ from data_processing.quarantine.replay import Replay, replay_rows
 from tests.data_processing.test_metrics_job import assert_equal_to_oracle
 from tests.support.metrics_histories import START
 from tests.support.metrics_oracle import RawRow, World
-from tests.support.metrics_store import execute, put, put_rows, rows_of, settings_of
+from tests.support.metrics_store import execute, in_process, put, put_rows, rows_of, settings_of
 from tests.support.owner_columns import refer_to_pools
 
 DAYS = 50
@@ -53,14 +53,19 @@ def history(engine: Engine) -> World:
 
 
 @pytest.fixture
-def metrics(spark: SparkSession, database: Settings) -> Metrics:
-    def run(source: World, meanwhile: Callable[[], None] = lambda: None, **options: Any) -> Any:
-        def session(rows: int) -> SparkSession:
-            meanwhile()
-            return spark
+def metrics(database: Settings) -> Metrics:
+    """Run in this process, or on Spark with a `session`, which is called after the plan."""
 
+    def run(
+        source: World, session: Callable[[int], SparkSession] | None = None, **options: Any
+    ) -> Any:
         settings = settings_of(database, source)
-        return run_metrics(settings, Request(**options), session=session, now=source.now)
+        return run_metrics(
+            settings if session else in_process(settings),
+            Request(**options),
+            session=session,
+            now=source.now,
+        )
 
     return run
 
@@ -127,12 +132,16 @@ def test_days_of_an_unknown_pool_wait_for_its_row(
 
 @pytest.mark.parametrize("full_refresh", [False, True])
 def test_pool_inserted_during_a_run_is_left_to_the_next_run(
-    engine: Engine, history: World, metrics: Metrics, full_refresh: bool
+    engine: Engine, history: World, metrics: Metrics, spark: SparkSession, full_refresh: bool
 ) -> None:
+    def insert_pool(_: int) -> SparkSession:
+        add_stranger(engine)
+        return spark
+
     refer_to_pools(engine)
     metrics(history)
     next_day(engine, history)
-    metrics(history, meanwhile=lambda: add_stranger(engine), full_refresh=full_refresh)
+    metrics(history, session=insert_pool, full_refresh=full_refresh)
     metrics(history)
     assert_equal_to_oracle(engine, history)
     assert quarantined(engine).keys() <= {(REASON, "accepted")}

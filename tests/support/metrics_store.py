@@ -21,6 +21,13 @@ def settings_of(database: Settings, world: World) -> Settings:
     return database.model_copy(update={name: getattr(world, name) for name in limits})
 
 
+def in_process(settings: Settings) -> Settings:
+    """Return settings of a run without a JVM, for tests of what both executors share: the plan, the
+    checks and the commit. `test_executors.py` compares the executors.
+    """
+    return settings.model_copy(update={"executor": "inprocess"})
+
+
 def put_rows(engine: Engine, rows: Iterable[RawRow]) -> None:
     """Insert raw rows with their own ids in one transaction that begins now."""
     with engine.begin() as connection:
