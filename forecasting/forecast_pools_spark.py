@@ -26,7 +26,7 @@ from database.connections.engine import checked_connection, make_engine
 from database.ledger.run_records import read_run
 from database.ledger.runs import open_run
 from forecasting.publishing.actuals import count_new_actuals, update_actuals
-from forecasting.run.as_of_day import age_days, forecast_as_of_day
+from forecasting.run.as_of_day import age_days, day_summary, forecast_as_of_day
 from forecasting.run.changes import INPUTS, find_changes
 
 if TYPE_CHECKING:
@@ -99,8 +99,13 @@ def run_forecast(
                 run_id=run.run_id,
             )
         if changes.inputs:
-            run.plan = _summary_without_work(settings, run.as_of, engine_name, today)
-            run.plan |= changes.summary() | {INPUTS: changes.inputs.to_json()}
+            run.plan = {
+                **day_summary(
+                    run.as_of, age_days(run.as_of, today), engine_name, settings.horizon_days
+                ),
+                **changes.summary(),
+                INPUTS: changes.inputs.to_json(),
+            }
             run.nothing_to_do()
             log.info("%s", changes.summary()["reasons"][0])
         else:
@@ -108,7 +113,7 @@ def run_forecast(
                 # loads pandas and MLflow, which takes longer than a run without work
                 from forecasting.run.plan import plan_forecast
 
-                plan = plan_forecast(settings, as_of=as_of, engine=engine_name, today=today)
+                plan = plan_forecast(settings, as_of=run.as_of, engine=engine_name, today=today)
             run.plan = plan.summary(changes) | {"updated_actuals": updated_actuals}
             finish = _execute(settings, database, plan, run, session)
     if finish:
@@ -127,7 +132,6 @@ def _execute(
     # loads Spark, which takes longer than a run without work
     from forecasting.run.execution import execute_run
 
-    run.as_of = plan.as_of
     with run.stage("session"):
         spark = session()
         run.jvm_started = True
@@ -144,14 +148,15 @@ def _dry_run(
 ) -> dict[str, Any]:
     from forecasting.run.plan import plan_forecast
 
-    plan = plan_forecast(settings, as_of=as_of, engine=engine_name, today=today)
+    day = forecast_as_of_day(settings, as_of=as_of, today=today)
+    plan = plan_forecast(settings, as_of=day, engine=engine_name, today=today)
     database = make_engine(settings)
     with checked_connection(database) as connection:
         new_actuals = count_new_actuals(connection)
     changes = find_changes(
         settings,
         database,
-        as_of=plan.as_of,
+        as_of=day,
         engine=engine_name,
         new_actuals=new_actuals,
         full_refresh=full_refresh,
@@ -164,20 +169,6 @@ def _warn_of_age(as_of: dt.date, today: dt.date) -> None:
         log.warning(
             "the newest metrics are of %s: %d days behind the last complete day", as_of, age
         )
-
-
-def _summary_without_work(
-    settings: Settings, as_of: dt.date, engine_name: str, today: dt.date
-) -> dict[str, Any]:
-    """The entries of `ForecastPlan.summary` that need no model."""
-    target = as_of + dt.timedelta(days=settings.horizon_days)
-    return {
-        "as_of": as_of.isoformat(),
-        "age_days": age_days(as_of, today),
-        "engine": engine_name,
-        "horizon_days": settings.horizon_days,
-        "target_date": target.isoformat(),
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

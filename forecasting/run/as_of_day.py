@@ -95,6 +95,24 @@ def age_days(as_of: dt.date, today: dt.date) -> int:
     return (today - as_of).days - 1
 
 
+def day_summary(as_of: dt.date, age: int, engine: str, horizon: int) -> dict[str, Any]:
+    """Returns the entries of a plan's summary that need no model.
+
+    Args:
+        as_of: as-of day of the run.
+        age: `age_days` of that day.
+        engine: name of the forecasting engine.
+        horizon: days from the as-of day to the target day.
+    """
+    return {
+        "as_of": as_of.isoformat(),
+        "age_days": age,
+        "engine": engine,
+        "horizon_days": horizon,
+        "target_date": (as_of + dt.timedelta(days=horizon)).isoformat(),
+    }
+
+
 def first_read_day(folds: FoldPlan) -> dt.date:
     """Returns the first day whose metrics are read."""
     return folds.first_day - dt.timedelta(days=LOOK_BACK_DAYS)
