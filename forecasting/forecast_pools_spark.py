@@ -87,12 +87,13 @@ def run_forecast(
         with run.stage("evaluate"), run.connection.begin():
             updated_actuals = update_actuals(run.connection)
         with run.stage("plan"):
-            run.as_of = forecast_as_of_day(settings, as_of=as_of, today=today)
-            _warn_of_age(run.as_of, today)
+            run.as_of = day = forecast_as_of_day(settings, as_of=as_of, today=today)
+            age = age_days(day, today)
+            _warn_of_age(day, age)
             changes = find_changes(
                 settings,
                 database,
-                as_of=run.as_of,
+                as_of=day,
                 engine=engine_name,
                 new_actuals=updated_actuals,
                 full_refresh=full_refresh,
@@ -100,9 +101,7 @@ def run_forecast(
             )
         if changes.inputs:
             run.plan = {
-                **day_summary(
-                    run.as_of, age_days(run.as_of, today), engine_name, settings.horizon_days
-                ),
+                **day_summary(day, age, engine_name, settings.horizon_days),
                 **changes.summary(),
                 INPUTS: changes.inputs.to_json(),
             }
@@ -110,15 +109,19 @@ def run_forecast(
             log.info("%s", changes.summary()["reasons"][0])
         else:
             with run.stage("plan"):
-                # loads pandas and MLflow, which takes longer than a run without work
-                from forecasting.run.plan import plan_forecast
-
-                plan = plan_forecast(settings, as_of=run.as_of, engine=engine_name, today=today)
+                plan = _plan(settings, day, engine_name, today)
             run.plan = plan.summary(changes) | {"updated_actuals": updated_actuals}
             finish = _execute(settings, database, plan, run, session)
     if finish:
         finish()
     return read_run(database, run.run_id).to_json()
+
+
+def _plan(settings: Settings, as_of: dt.date, engine_name: str, today: dt.date) -> ForecastPlan:
+    # loads pandas and MLflow, which takes longer than a run without work
+    from forecasting.run.plan import plan_forecast
+
+    return plan_forecast(settings, as_of=as_of, engine=engine_name, today=today)
 
 
 def _execute(
@@ -146,10 +149,8 @@ def _dry_run(
     *,
     full_refresh: bool,
 ) -> dict[str, Any]:
-    from forecasting.run.plan import plan_forecast
-
     day = forecast_as_of_day(settings, as_of=as_of, today=today)
-    plan = plan_forecast(settings, as_of=day, engine=engine_name, today=today)
+    plan = _plan(settings, day, engine_name, today)
     database = make_engine(settings)
     with checked_connection(database) as connection:
         new_actuals = count_new_actuals(connection)
@@ -164,8 +165,8 @@ def _dry_run(
     return {"job": JOB, "status": "planned", "plan": plan.summary(changes)}
 
 
-def _warn_of_age(as_of: dt.date, today: dt.date) -> None:
-    if age := age_days(as_of, today):
+def _warn_of_age(as_of: dt.date, age: int) -> None:
+    if age:
         log.warning(
             "the newest metrics are of %s: %d days behind the last complete day", as_of, age
         )
