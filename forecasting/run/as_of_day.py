@@ -86,6 +86,7 @@ def newest_day(settings: Settings, *, as_of: dt.date | None, complete: dt.date) 
     Raises:
         NotEnoughHistory: no day up to it has an observed value, or the requested day has none.
     """
+    # also for a requested day: if it has no value, the error names the newest day before it
     newest: dt.date | None = _read(settings, _NEWEST_DAY, {"last": as_of or complete})["day"]
     return _require_day(settings.metrics_table, as_of, newest)
 
