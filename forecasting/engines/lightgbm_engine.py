@@ -89,11 +89,14 @@ class LightgbmRows:
         def fit_one(objective: Objective) -> FittedModel:
             # one fit at a time: it replaces the label of its copy
             data = free.get()
-            data.set_label(self.frame.loc[rows, objective.label].to_numpy(np.float32))
-            booster = lightgbm.train(
-                dict(native_parameters(parameters, objective)), data, parameters.rounds
-            )
-            free.put(data)
+            try:
+                data.set_label(self.frame.loc[rows, objective.label].to_numpy(np.float32))
+                booster = lightgbm.train(
+                    dict(native_parameters(parameters, objective)), data, parameters.rounds
+                )
+            finally:
+                # after an error too: a fit that waits for a copy would keep the process from ending
+                free.put(data)
             return FittedModel(without_threads(booster.model_to_string()), self.features, booster)
 
         pool = ThreadPoolExecutor(parallel_fits)
