@@ -66,6 +66,7 @@ def operator(
     try:
         summary = run_container(settings, OPERATOR_JOB, arguments, handle_line)
     except ContainerFailed as error:
+        # `--json` prints the document of the error in place of a summary
         error.document["output"] = output
         raise
     if as_json:

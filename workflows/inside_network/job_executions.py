@@ -102,6 +102,7 @@ def execution_state(execution: Document) -> str:
     """
     if not execution.get("completionTime"):
         return "RUNNING"
+    # counts of zero are omitted in protobuf's JSON
     if execution.get("succeededCount", 0) >= execution.get("taskCount", 1):
         return "SUCCEEDED"
     return "CANCELLED" if execution.get("cancelledCount") else "FAILED"
