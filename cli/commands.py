@@ -201,6 +201,7 @@ def doctor(as_json: AsJson = False) -> None:
     from cli.doctor.checks import run_checks
     from config_spark import load_settings
 
+    # without a log file: that its folder cannot be written is a finding, not an error
     results = run_checks(load_settings())
     if as_json:
         print_json({"checks": [vars(result) for result in results]})

@@ -15,7 +15,7 @@ import typer
 
 from cli.app import DATABASE, app
 from cli.context import JobContext
-from cli.options import AsJson, edge_settings, run_in_context
+from cli.options import AsJson, load_command_settings, run_in_context
 from cli.terminal import out, print_json, print_pairs
 from common.errors import ConfigurationError, EnvironmentNotReady
 
@@ -54,7 +54,7 @@ def migrate_tables(as_json: AsJson = False) -> None:
     from database.schema.table_use import JOBS_USE
     from forecasting.registry.mlflow_tables import upgrade_tables
 
-    settings = resolve_database(edge_settings())
+    settings = resolve_database(load_command_settings())
     engine = make_engine(settings)
     changed = migrate(engine)
     # after the product's own tables: an MLflow that fails leaves those usable
@@ -86,7 +86,7 @@ def stop(as_json: AsJson = False) -> None:
 
     Example: python run_spark_local.py db stop
     """
-    settings = edge_settings()
+    settings = load_command_settings()
     _require_embedded(settings)
     from database.embedded.server import EmbeddedServer
 
@@ -106,7 +106,7 @@ def url(as_json: AsJson = False) -> None:
     from database.connections.parameters import connection_parameters
     from database.embedded.resolve import resolve_database
 
-    url = connection_parameters(resolve_database(edge_settings())).sqlalchemy_url()
+    url = connection_parameters(resolve_database(load_command_settings())).sqlalchemy_url()
     # the one command that shows the password, for programs that need it
     url_text = url.render_as_string(hide_password=False)
     print_json({"url": url_text}) if as_json else out.print(url_text, soft_wrap=True, markup=False)
@@ -122,7 +122,7 @@ def psql(context: typer.Context) -> None:
     from database.embedded.resolve import resolve_database
     from database.embedded.server import EmbeddedServer
 
-    settings = resolve_database(edge_settings())
+    settings = resolve_database(load_command_settings())
     # some wheels of the embedded server come without psql
     program = shutil.which("psql") or EmbeddedServer(settings.yieldspark_home).psql
     if program is None:
@@ -147,7 +147,7 @@ def reset(
 
     Example: python run_spark_local.py db reset --yes
     """
-    settings = edge_settings()
+    settings = load_command_settings()
     _require_embedded(settings)
     question = f"Delete all data of the embedded server in {settings.yieldspark_home}?"
     # a script has nobody who could answer

@@ -27,6 +27,7 @@ from cli.options import (
 )
 from cli.output import OUTPUT
 from common.jobs import CALCULATE_METRICS, FORECAST_POOLS, JobSpec
+from common.local_user import user_at_host
 
 FullRefresh = Annotated[
     bool, typer.Option("--full-refresh", help="Recompute every day of every pool.")
@@ -74,7 +75,6 @@ def calculate_metrics(
     """
     from data_processing.checks.catalogue import parse_acceptance
     from data_processing.planning.run_request import parse_request
-    from database.ledger.runs import current_user
 
     request = parse_request(
         full_refresh=full_refresh,
@@ -83,7 +83,7 @@ def calculate_metrics(
         pools=pools,
         retire_missing=retire_missing,
     )
-    acceptance = parse_acceptance(accept_check or [], reason, current_user())
+    acceptance = parse_acceptance(accept_check or [], reason, user_at_host())
 
     def work(context: JobContext) -> dict[str, Any]:
         from data_processing.calculate_pool_metrics_spark import run_metrics

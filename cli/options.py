@@ -89,8 +89,8 @@ def day(value: datetime | None) -> date | None:
     return value.date() if value else None
 
 
-def edge_settings(**overrides: Any) -> Settings:
-    """Return the settings with the options of the command line, and set up logging.
+def load_command_settings(**overrides: Any) -> Settings:
+    """Load the settings of a command, with its options, and set up logging.
 
     No log file is written in production: the platform keeps what is on standard error.
 
@@ -126,12 +126,12 @@ def run_in_context(
         work: takes the context and returns the command's result.
         changes: False for a command that only reads, as `JobContext` takes it.
         job: the batch job that the command runs.
-        overrides: settings by name, as `edge_settings` takes them.
+        overrides: settings by name, as `load_command_settings` takes them.
 
     Raises:
         Interrupted: the user interrupted the command.
     """
-    context = JobContext(edge_settings(**overrides), changes=changes, job=job)
+    context = JobContext(load_command_settings(**overrides), changes=changes, job=job)
     try:
         return work(context)
     except KeyboardInterrupt as error:

@@ -14,6 +14,7 @@ from cli.app import DATA, app
 from cli.options import AsJson, Decimal, QuarantinedSince, day, run_in_context
 from cli.terminal import out, print_json, print_pairs, print_records, print_run, print_table
 from common.errors import ConfigurationError
+from common.local_user import user_at_host
 from common.quantities import count
 
 quarantine_app = typer.Typer(
@@ -153,7 +154,6 @@ def replay(
     from data_processing.quarantine.corrections import correction_of_value, read_corrections
     from data_processing.quarantine.queries import Selection
     from data_processing.quarantine.replay import Replay, replay_rows
-    from database.ledger.runs import current_user
 
     _require_one_filter({**_filters(row_ids, reason, pool, everything), "--file": file is not None})
     if value is not None and len(row_ids or ()) != 1:
@@ -164,7 +164,7 @@ def replay(
     elif value is not None and row_ids:
         corrections = {row_ids[0]: correction_of_value(value)}
     selection = Selection(tuple(row_ids or corrections), reason, pool)
-    request = Replay(selection, current_user(), corrections)
+    request = Replay(selection, user_at_host(), corrections)
     result = run_in_context(
         lambda context: replay_rows(context.settings, context.engine, request, dry_run=dry_run),
         changes=not dry_run,
@@ -194,7 +194,6 @@ def drop(
     """
     from data_processing.quarantine.queries import Selection
     from data_processing.quarantine.replay import drop_rows
-    from database.ledger.runs import current_user
 
     _require_one_filter(_filters(row_ids, reason, pool, everything))
     if not (note or "").strip():
@@ -211,7 +210,7 @@ def drop(
     selection = Selection(tuple(row_ids or ()), reason, pool)
     row = run_in_context(
         lambda context: drop_rows(
-            context.settings, context.engine, selection, by=current_user(), note=str(note).strip()
+            context.settings, context.engine, selection, by=user_at_host(), note=str(note).strip()
         )
     )
     print_json(row) if as_json else print_run(row)

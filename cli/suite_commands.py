@@ -19,7 +19,7 @@ from typing import IO, Annotated
 import typer
 
 from cli.app import MACHINE, app
-from cli.options import edge_settings
+from cli.options import load_command_settings
 from cli.terminal import say
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,7 +73,7 @@ def _environment_with_jars() -> dict[str, str]:
     from local_runtime import jars as local_jars
     from spark.jar_sets import jars_folder
 
-    settings = edge_settings()
+    settings = load_command_settings()
     local_jars.prepare_process()
     local_jars.ensure_jars(jars_folder(settings), say)
     return {**os.environ, "JARS_DIR": str(jars_folder(settings))}

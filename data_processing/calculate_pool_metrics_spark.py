@@ -37,6 +37,7 @@ from data_processing.commit.provisional_days import remove_provisional_days
 from data_processing.commit.row_accounting import record_counts
 from data_processing.commit.staged_changes import stage_changes
 from data_processing.executors.computed_rows import ComputedRows
+from data_processing.executors.executor_inputs import ExecutorInputs
 from data_processing.metrics.pool_metrics import STALENESS, Provenance
 from data_processing.planning.dry_run import plan_dry_run
 from data_processing.planning.plan import JOB, plan_metrics, validate_request
@@ -222,7 +223,7 @@ def _compute_and_commit(
     run: Run,
     plan: Plan,
     reads: ExitStack,
-    compute: Callable[..., ComputedRows],
+    compute: Callable[[ExecutorInputs], ComputedRows],
 ) -> None:
     """Read, parse, group, compute, load, check and merge; `reads` closes the read snapshot."""
     snapshot = reads.enter_context(exported_snapshot(settings))
@@ -230,13 +231,15 @@ def _compute_and_commit(
     table = plan.decision.table
     stored = select_stored_rows(table, retire_missing=plan.request.retire_missing)
     computed = compute(
-        settings,
-        plan,
-        checks,
-        merge_targets(settings),
-        rows=f"{select_rows_to_read(table, plan.out_of_range_rows)} UNION ALL {stored}",
-        snapshot=snapshot,
-        provenance=Provenance(TABLE, run.run_id),
+        ExecutorInputs(
+            settings=settings,
+            plan=plan,
+            checks=checks,
+            targets=merge_targets(settings),
+            rows=f"{select_rows_to_read(table, plan.out_of_range_rows)} UNION ALL {stored}",
+            snapshot=snapshot,
+            provenance=Provenance(TABLE, run.run_id),
+        )
     )
 
     def on_loaded() -> None:

@@ -94,6 +94,8 @@ def _first_common_day(
     settings: Settings, archives: Sequence[ModelArchive], as_of: dt.date
 ) -> dt.date:
     """The first validation day that neither version was fitted on."""
+    # a version has seen target days up to its origin: forecasts from that as-of day on are new to
+    # it
     start = max(
         as_of - dt.timedelta(days=settings.validation_days),
         *(archive.card.origin for archive in archives),

@@ -26,7 +26,7 @@ from database.connections.engine import checked_connection, make_engine
 from database.ledger.run_records import read_run
 from database.ledger.runs import open_run
 from forecasting.publishing.actuals import count_new_actuals, update_actuals
-from forecasting.run.as_of_day import age_days, forecast_as_of_day
+from forecasting.run.as_of_day import age_days, day_summary, forecast_as_of_day
 from forecasting.run.changes import INPUTS, find_changes
 
 if TYPE_CHECKING:
@@ -87,33 +87,41 @@ def run_forecast(
         with run.stage("evaluate"), run.connection.begin():
             updated_actuals = update_actuals(run.connection)
         with run.stage("plan"):
-            run.as_of = forecast_as_of_day(settings, as_of=as_of, today=today)
-            _warn_of_age(run.as_of, today)
+            run.as_of = day = forecast_as_of_day(settings, as_of=as_of, today=today)
+            age = age_days(day, today)
+            _warn_of_age(day, age)
             changes = find_changes(
                 settings,
                 database,
-                as_of=run.as_of,
+                as_of=day,
                 engine=engine_name,
                 new_actuals=updated_actuals,
                 full_refresh=full_refresh,
                 run_id=run.run_id,
             )
         if changes.inputs:
-            run.plan = _summary_without_work(settings, run.as_of, engine_name, today)
-            run.plan |= changes.summary() | {INPUTS: changes.inputs.to_json()}
+            run.plan = {
+                **day_summary(day, age, engine_name, settings.horizon_days),
+                **changes.summary(),
+                INPUTS: changes.inputs.to_json(),
+            }
             run.nothing_to_do()
             log.info("%s", changes.summary()["reasons"][0])
         else:
             with run.stage("plan"):
-                # loads pandas and MLflow, which takes longer than a run without work
-                from forecasting.run.plan import plan_forecast
-
-                plan = plan_forecast(settings, as_of=as_of, engine=engine_name, today=today)
+                plan = _plan(settings, day, engine_name, today)
             run.plan = plan.summary(changes) | {"updated_actuals": updated_actuals}
             finish = _execute(settings, database, plan, run, session)
     if finish:
         finish()
     return read_run(database, run.run_id).to_json()
+
+
+def _plan(settings: Settings, as_of: dt.date, engine_name: str, today: dt.date) -> ForecastPlan:
+    # loads pandas and MLflow, which takes longer than a run without work
+    from forecasting.run.plan import plan_forecast
+
+    return plan_forecast(settings, as_of=as_of, engine=engine_name, today=today)
 
 
 def _execute(
@@ -127,7 +135,6 @@ def _execute(
     # loads Spark, which takes longer than a run without work
     from forecasting.run.execution import execute_run
 
-    run.as_of = plan.as_of
     with run.stage("session"):
         spark = session()
         run.jvm_started = True
@@ -142,16 +149,15 @@ def _dry_run(
     *,
     full_refresh: bool,
 ) -> dict[str, Any]:
-    from forecasting.run.plan import plan_forecast
-
-    plan = plan_forecast(settings, as_of=as_of, engine=engine_name, today=today)
+    day = forecast_as_of_day(settings, as_of=as_of, today=today)
+    plan = _plan(settings, day, engine_name, today)
     database = make_engine(settings)
     with checked_connection(database) as connection:
         new_actuals = count_new_actuals(connection)
     changes = find_changes(
         settings,
         database,
-        as_of=plan.as_of,
+        as_of=day,
         engine=engine_name,
         new_actuals=new_actuals,
         full_refresh=full_refresh,
@@ -159,25 +165,11 @@ def _dry_run(
     return {"job": JOB, "status": "planned", "plan": plan.summary(changes)}
 
 
-def _warn_of_age(as_of: dt.date, today: dt.date) -> None:
-    if age := age_days(as_of, today):
+def _warn_of_age(as_of: dt.date, age: int) -> None:
+    if age:
         log.warning(
             "the newest metrics are of %s: %d days behind the last complete day", as_of, age
         )
-
-
-def _summary_without_work(
-    settings: Settings, as_of: dt.date, engine_name: str, today: dt.date
-) -> dict[str, Any]:
-    """The entries of `ForecastPlan.summary` that need no model."""
-    target = as_of + dt.timedelta(days=settings.horizon_days)
-    return {
-        "as_of": as_of.isoformat(),
-        "age_days": age_days(as_of, today),
-        "engine": engine_name,
-        "horizon_days": settings.horizon_days,
-        "target_date": target.isoformat(),
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -27,7 +27,7 @@ from config_spark import Settings
 from database.connections.engine import make_engine
 from database.db_utils_spark import exported_snapshot
 from database.ledger.run_records import read_run
-from database.ledger.runs import open_run
+from database.ledger.runs import Run, open_run
 from forecasting.engines.choose import choose_engine
 from forecasting.engines.engine import FeatureRows, Objective
 from forecasting.engines.folds import EXPANDING_DAYS, ONE_DAY, DaySpan, Fold, FoldPlan
@@ -110,26 +110,38 @@ def tune(
         with run.stage("session"):
             spark = session()
             run.jvm_started = True
-        forecaster = choose_engine(engine_name, settings, spark)
-        with (
-            interruptible(spark),
-            exported_snapshot(settings) as snapshot,
-            cached_dataset(spark, settings, forecaster, folds, run, snapshot) as (dataset, summary),
-        ):
-            with run.stage("search"):
-                result = search(dataset, folds.apy, model_parameters(settings), minutes)
-        tuned = result | {
-            "engine": engine_name,
-            "as_of": as_of,
-            "data_rows": summary.metrics.rows,
-            "data_hash": summary.metrics.hash,
-            "code_version": settings.code_version,
-        }
+        tuned = _search_metrics(spark, settings, folds, minutes, engine_name, run)
         output.write_text(json.dumps(tuned, indent=2, default=str) + "\n", encoding="utf-8")
         run.plan = {"minutes": minutes, "output": str(output), "tuned": tuned["parameters"]}
     return read_run(make_engine(settings), run.run_id).to_json() | {
         "tuned": tuned,
         "output": str(output),
+    }
+
+
+def _search_metrics(
+    spark: SparkSession,
+    settings: Settings,
+    folds: FoldPlan,
+    minutes: float,
+    engine_name: str,
+    run: Run,
+) -> dict[str, Any]:
+    """Searches on the metrics of the database; returns the contents of the file."""
+    engine = choose_engine(engine_name, settings, spark)
+    with (
+        interruptible(spark),
+        exported_snapshot(settings) as snapshot,
+        cached_dataset(spark, settings, engine, folds, run, snapshot) as (dataset, summary),
+        run.stage("search"),
+    ):
+        result = search(dataset, folds.apy, model_parameters(settings), minutes)
+    return result | {
+        "engine": engine_name,
+        "as_of": folds.as_of,
+        "data_rows": summary.metrics.rows,
+        "data_hash": summary.metrics.hash,
+        "code_version": settings.code_version,
     }
 
 

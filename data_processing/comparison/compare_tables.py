@@ -111,12 +111,7 @@ def compare_tables(engine: Engine, request: Comparison) -> dict[str, Any]:
         # compiling the conditions takes seconds, and saves little of a pass over millions of rows
         connection.exec_driver_sql("SET LOCAL jit = off")
         require_same_metrics_table(connection)
-        previous = last_good_run(connection, JOB)
-        if previous is None:
-            raise NotEnoughHistory(
-                "compare: no run of `calculate_metrics` has ended well yet, so there is nothing to"
-                " compare with. Run `calculate_metrics`, then compare"
-            )
+        run_end = _last_run_end(connection)
         theirs = _their_table(connection, request.table)
         ours, facts = metrics_table_of(connection), _readable_facts(connection, theirs)
         precisions = _precisions(connection, theirs, facts, request.tolerance)
@@ -126,25 +121,32 @@ def compare_tables(engine: Engine, request: Comparison) -> dict[str, Any]:
             "pools": list(request.pools) if request.pools is not None else None,
             "first": request.start,
             "end": request.end,
-            "run_end": previous.end,
+            "run_end": run_end,
         }
         counts = connection.execute(text(counts_by_signature(sides)), parameters).all()
         summary = _summary({row.signature: row.rows for row in counts}, sides)
         examples = []
         if summary["unexplained"]:
-            query = text(unexplained_rows(sides))
-            rows = connection.execute(query, parameters | {"limit": request.listed}).mappings()
-            for row in rows.all():
-                examples += _examples(dict(row), sides)
+            examples = _read_examples(connection, sides, parameters, request.listed)
     return {
         "ours": ours.name,
         "theirs": facts.name,
-        "run_end": previous.end.isoformat(),
+        "run_end": run_end.isoformat(),
         **summary,
         "not_compared": [name for name in METRIC_COLUMNS if name not in sides.columns],
-        # a row may have several unexplained values
-        "examples": examples[: request.listed],
+        "examples": examples,
     }
+
+
+def _last_run_end(connection: Connection) -> date:
+    """Return the day after the last one of the last good run."""
+    previous = last_good_run(connection, JOB)
+    if previous is None:
+        raise NotEnoughHistory(
+            "compare: no run of `calculate_metrics` has ended well yet, so there is nothing to"
+            " compare with. Run `calculate_metrics`, then compare"
+        )
+    return previous.end
 
 
 def _their_table(connection: Connection, name: str) -> Table:
@@ -332,6 +334,19 @@ def _codes(signature: str, sides: Sides) -> dict[str, _Code]:
         name: _Code(Kind(kind), letter)
         for name, kind, letter in zip(sides.columns, kinds, letters, strict=True)
     }
+
+
+def _read_examples(
+    connection: Connection, sides: Sides, parameters: Mapping[str, Any], limit: int
+) -> list[dict[str, Any]]:
+    """Return the first unexplained values, as `compare_tables` does."""
+    query = text(unexplained_rows(sides))
+    rows = connection.execute(query, {**parameters, "limit": limit}).mappings()
+    examples = []
+    for row in rows.all():
+        examples += _examples(dict(row), sides)
+    # a row may have several unexplained values
+    return examples[:limit]
 
 
 def _examples(row: dict[str, Any], sides: Sides) -> list[dict[str, Any]]:

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from config_spark import Settings
-from data_processing.checks.row_checks import RowCheck
 from data_processing.executors.computed_rows import ComputedRows
+from data_processing.executors.executor_inputs import ExecutorInputs
 from data_processing.executors.partition import Partition
 from data_processing.executors.partition_processes import compute_partitions
 from data_processing.metrics.market_columns import market_columns
-from data_processing.metrics.pool_metrics import SCHEMA, Provenance
-from data_processing.metrics.snapshot_sql import SNAPSHOTS, select_snapshots
-from data_processing.planning.run_plan import Plan
+from data_processing.metrics.pool_metrics import SCHEMA
+from data_processing.metrics.snapshot_sql import select_snapshots
 from database.connections.engine import probe_session
-from database.schema.merge_sql import MergeTarget
 from database.staging import StagedRows
 from database.transport.partitions import hash_predicates
 
@@ -31,46 +28,27 @@ MOST_PROCESSES = 8
 """Each process is a connection that scans all rows for those whose hash is its own."""
 
 
-def compute_in_process(
-    settings: Settings,
-    plan: Plan,
-    checks: Sequence[RowCheck],
-    targets: Sequence[MergeTarget],
-    *,
-    rows: str,
-    snapshot: str,
-    provenance: Provenance,
-) -> ComputedRows:
-    """Return the rows of a run, lazily.
-
-    Args:
-        settings: database and carry limit.
-        plan: the run's plan; its table exists.
-        checks: row checks with severities.
-        targets: tables to merge into.
-        rows: SELECT of the raw rows and stored days.
-        snapshot: exported snapshot to read.
-        provenance: origin of rejected snapshots.
-    """
+def compute_in_process(inputs: ExecutorInputs) -> ComputedRows:
+    """Return the rows of a run, lazily."""
     counts: Counter[str] = Counter()
 
     def load(staging: str) -> int:
-        session = probe_session(settings).for_tasks
-        market = market_columns(plan.decision.market)
+        session = probe_session(inputs.settings).for_tasks
+        decision = inputs.plan.decision
+        market = market_columns(decision.market)
         partitions = [
             Partition(
                 number=number,
                 session=session,
-                snapshot=snapshot,
-                select=select_snapshots(rows, plan.decision.table, checks, predicate),
-                schema=SNAPSHOTS,
+                snapshot=inputs.snapshot,
+                select=select_snapshots(inputs.rows, decision.table, inputs.checks, predicate),
                 staging=staging,
-                max_fill_days=settings.max_fill_days,
+                max_fill_days=inputs.settings.max_fill_days,
                 market=market,
-                provenance=provenance,
+                provenance=inputs.provenance,
             )
             for number, predicate in enumerate(
-                hash_predicates("pool_id", process_count(plan.statistics.rows_to_read))
+                hash_predicates("pool_id", process_count(inputs.plan.statistics.rows_to_read))
             )
         ]
         results = compute_partitions(partitions)
@@ -81,7 +59,7 @@ def compute_in_process(
     def raw_row_counts() -> Mapping[str, int]:
         return counts
 
-    return ComputedRows(StagedRows(SCHEMA, targets, load), raw_row_counts)
+    return ComputedRows(StagedRows(SCHEMA, inputs.targets, load), raw_row_counts)
 
 
 def process_count(rows_to_read: int) -> int:

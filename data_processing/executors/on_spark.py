@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from pyspark.sql import DataFrame, Observation, SparkSession
 
 from config_spark import Settings
-from data_processing.checks.row_checks import RowCheck
 from data_processing.executors.computed_rows import ComputedRows
+from data_processing.executors.executor_inputs import ExecutorInputs
 from data_processing.metrics.market_columns import market_columns
-from data_processing.metrics.pool_metrics import SCHEMA, Provenance, compute_pool_metrics
+from data_processing.metrics.pool_metrics import SCHEMA, compute_pool_metrics
 from data_processing.metrics.pool_metrics_spark import group_by_pool
 from data_processing.metrics.raw_rows import parse_raw_rows, row_count_columns
 from data_processing.planning.plan_sql import INTERVAL_COLUMNS
-from data_processing.planning.run_plan import Plan
 from database.db_utils_spark import (
     ArrowTransform,
-    MergeTarget,
     StagedFrame,
     get_spark_session,
     read_table_spark,
@@ -52,40 +50,22 @@ def job_session(
             stop_session(spark)
 
 
-def compute_on_spark(
-    spark: SparkSession,
-    settings: Settings,
-    plan: Plan,
-    checks: Sequence[RowCheck],
-    targets: Sequence[MergeTarget],
-    *,
-    rows: str,
-    snapshot: str,
-    provenance: Provenance,
-) -> ComputedRows:
-    """Return the rows of a run, lazily.
-
-    Args:
-        spark: the session.
-        settings: database, transports and carry limit.
-        plan: the run's plan; its table exists.
-        checks: row checks with severities.
-        targets: tables to merge into.
-        rows: SELECT of the raw rows and stored days.
-        snapshot: exported snapshot to read.
-        provenance: origin of rejected snapshots.
-    """
-    raw, intervals = _read(spark, settings, plan, rows, snapshot)
-    parsed = parse_raw_rows(raw, checks)
+def compute_on_spark(spark: SparkSession, inputs: ExecutorInputs) -> ComputedRows:
+    """Return the rows of a run, lazily."""
+    settings = inputs.settings
+    raw, intervals = _read(spark, inputs)
+    parsed = parse_raw_rows(raw, inputs.checks)
     grouped = group_by_pool(parsed, intervals)
     # counted after the shuffle, where the rows of a repeated task count once
     row_counts = Observation("raw rows")
-    grouped = grouped.observe(row_counts, *row_count_columns(checks)).drop("warning")
+    grouped = grouped.observe(row_counts, *row_count_columns(inputs.checks)).drop("warning")
     # Spark is lazy and this transform runs inside the writing task (`database.transport.adbc`), so
     # all work of the rows above is part of the load
     transform = ArrowTransform(
         compute_pool_metrics(
-            settings.max_fill_days, market_columns(plan.decision.market), provenance
+            settings.max_fill_days,
+            market_columns(inputs.plan.decision.market),
+            inputs.provenance,
         ),
         SCHEMA,
     )
@@ -96,16 +76,14 @@ def compute_on_spark(
         return counts
 
     transport = transport_for(settings, settings.write_transport)
-    staged = StagedFrame(grouped, targets, transform).rows(settings, transport)
+    staged = StagedFrame(grouped, inputs.targets, transform).rows(settings, transport)
     return ComputedRows(staged, raw_row_counts)
 
 
-def _read(
-    spark: SparkSession, settings: Settings, plan: Plan, rows: str, snapshot: str
-) -> tuple[DataFrame, DataFrame]:
+def _read(spark: SparkSession, inputs: ExecutorInputs) -> tuple[DataFrame, DataFrame]:
     """Return the raw and stored rows to read, and each pool's intervals."""
-    raw = read_table_spark(spark, settings, rows, partition_by="pool_id", snapshot=snapshot)
-    intervals = read_table_spark(
-        spark, settings, f"SELECT {INTERVAL_COLUMNS} FROM {plan.decision.table}", snapshot=snapshot
-    )
+    settings, snapshot = inputs.settings, inputs.snapshot
+    raw = read_table_spark(spark, settings, inputs.rows, partition_by="pool_id", snapshot=snapshot)
+    select_intervals = f"SELECT {INTERVAL_COLUMNS} FROM {inputs.plan.decision.table}"
+    intervals = read_table_spark(spark, settings, select_intervals, snapshot=snapshot)
     return raw, intervals

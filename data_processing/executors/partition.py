@@ -19,6 +19,24 @@ from database.connections.session_check import TaskSession
 from database.transport.arrow_copy import read_batches, stage_batches
 from database.transport.tag_batches import tag_batches
 
+SNAPSHOTS = pa.schema(
+    [
+        ("pool_id", pa.string()),
+        ("id", pa.int64()),
+        ("day", pa.int32()),
+        ("timestamp", pa.timestamp("us", "UTC")),
+        ("snapshot", pa.int64()),
+        ("apy", pa.float64()),
+        ("tvl", pa.float64()),
+        ("reason", pa.string()),
+        ("warning", pa.string()),
+        ("open_end", pa.int32()),
+        ("write_from", pa.int32()),
+        ("write_end", pa.int32()),
+    ]
+)
+"""Columns of `snapshot_sql.select_snapshots`, whose module imports the settings."""
+
 
 @dataclass(frozen=True)
 class Partition:
@@ -29,7 +47,6 @@ class Partition:
         session: the session that its connections must match.
         snapshot: exported snapshot to read.
         select: SELECT of the partition's snapshots.
-        schema: types of its columns.
         staging: qualified name of the staging table.
         max_fill_days: missing days over which a value is carried.
         market: the market series.
@@ -40,7 +57,6 @@ class Partition:
     session: TaskSession
     snapshot: str
     select: str
-    schema: pa.Schema
     staging: str
     max_fill_days: int
     market: MarketColumns
@@ -68,9 +84,7 @@ def compute_partition(partition: Partition) -> PartitionCounts:
     """
     raw_rows: Counter[str] = Counter()
     compute = compute_pool_metrics(partition.max_fill_days, partition.market, partition.provenance)
-    snapshots = read_batches(
-        partition.session, partition.select, partition.schema, partition.snapshot
-    )
+    snapshots = read_batches(partition.session, partition.select, SNAPSHOTS, partition.snapshot)
     sent = stage_batches(
         partition.session,
         partition.staging,

@@ -16,8 +16,8 @@ from common.errors import YieldSparkError
 from data_processing.executors.partition import Partition, PartitionCounts, compute_partition
 from database.connections.adbc_session import cancel_until_ended
 
-STOP_SECONDS = 1.0
-"""Time for the server to end the statements of this process."""
+CANCEL_SECONDS = 1.0
+"""Time for the server to end the statements of this process, whose parent has ended or stops."""
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
 
     def end_with_parent() -> None:
         sys.stdin.buffer.read()
-        cancel_until_ended([work], STOP_SECONDS)
+        cancel_until_ended([work], CANCEL_SECONDS)
         os._exit(1)
 
     threading.Thread(target=end_with_parent, name="parent", daemon=True).start()

@@ -19,6 +19,7 @@ from queue import SimpleQueue
 
 from common.errors import ProcessLost
 from data_processing.executors.partition import Partition, PartitionCounts, compute_partition
+from data_processing.executors.partition_process import CANCEL_SECONDS
 from database.connections.adbc_session import cancel_until_ended
 
 CODE_ROOT = Path(__file__).resolve().parents[2]
@@ -26,8 +27,8 @@ CODE_ROOT = Path(__file__).resolve().parents[2]
 
 MODULE = "data_processing.executors.partition_process"
 
-STOP_SECONDS = 1.5
-"""Time for a process or thread to end its statements after an interrupt."""
+STOP_SECONDS = CANCEL_SECONDS + 0.5
+"""Time for the processes to cancel their statements and end, before they are killed."""
 
 Result = PartitionCounts | BaseException
 

@@ -9,27 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pyarrow as pa
-
 from data_processing.checks.row_checks import RowCheck, validated
-
-SNAPSHOTS = pa.schema(
-    [
-        ("pool_id", pa.string()),
-        ("id", pa.int64()),
-        ("day", pa.int32()),
-        ("timestamp", pa.timestamp("us", "UTC")),
-        ("snapshot", pa.int64()),
-        ("apy", pa.float64()),
-        ("tvl", pa.float64()),
-        ("reason", pa.string()),
-        ("warning", pa.string()),
-        ("open_end", pa.int32()),
-        ("write_from", pa.int32()),
-        ("write_end", pa.int32()),
-    ]
-)
-"""Columns of `select_snapshots`."""
 
 
 def select_snapshots(rows: str, plan_table: str, checks: Sequence[RowCheck], predicate: str) -> str:

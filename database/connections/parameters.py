@@ -41,6 +41,7 @@ FIXED_SESSION = {
     # values and commits depend on these, and a role or a database may have changed them
     "default_transaction_isolation": "read committed",
     "standard_conforming_strings": "on",
+    # above 0: the text of a double reads back as the same double
     "extra_float_digits": "1",
     # `on` makes the catalog write "text" in quotes, and no type would match
     "quote_all_identifiers": "off",

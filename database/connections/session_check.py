@@ -58,6 +58,7 @@ _COLUMNS = {
     "database": "current_database()::text",
     "client_encoding": "current_setting('client_encoding')",
     **{
+        # numbered, because a name with a dot is no column name
         f"checked_{number}": f"current_setting('{name}', true)"
         for number, name in enumerate(CHECKED_PARAMETERS)
     },
@@ -66,6 +67,7 @@ _COLUMNS = {
         name: (
             f"CASE WHEN current_setting('{name}', true) <> ''"
             f"{_ON_LINUX if name in ON_LINUX else ''}"
+            # false: for the session, not for the transaction
             f" THEN set_config('{name}', '{value}', false) END"
         )
         for name, value in NEWER_PARAMETERS.items()

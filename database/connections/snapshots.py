@@ -33,5 +33,6 @@ def at_snapshot(settings: Settings, snapshot: str) -> Iterator[Connection]:
     """Yield a transaction in the state of an exported snapshot, as Spark's reads see it."""
     engine = make_engine(settings).execution_options(isolation_level="REPEATABLE READ")
     with checked_connection(engine) as connection:
+        # PostgreSQL imports a snapshot before the first query of a transaction only
         connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
         yield connection

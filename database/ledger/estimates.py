@@ -14,6 +14,7 @@ the JVM if there is one. Past runs scale it.
 SECONDS_A_ROW = 12e-6
 """Estimate for one row read or written."""
 
+# runs before executors had names have none in their plan: those with a JVM were runs of Spark
 PAST_RUNS = text("""
     SELECT seconds, cost_usd,
         (rows ->> 'read')::bigint

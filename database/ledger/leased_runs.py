@@ -68,6 +68,7 @@ class LeasedRun:
         values = {
             "status": status,
             "error": error,
+            # the server's clock may have gone back since the start
             "finished_at": func.greatest(func.clock_timestamp(), run_ledger.c.started_at),
             "seconds": func.greatest(0, seconds),
             "lease_expires_at": None,
@@ -79,6 +80,8 @@ class LeasedRun:
         own_row = update(run_ledger).where(
             run_ledger.c.run_id == self.run_id, run_ledger.c.status == "running"
         )
+        # a run that takes over closes this row in the same way: PostgreSQL lets one of both updates
+        # match
         if not connection.execute(own_row.values(values)).rowcount:
             raise RunLost(
                 f"run {self.run_id} is not alive any more: its lease of {self.lease} expired and"
@@ -111,6 +114,7 @@ def start_leased_run(
     """
     run = LeasedRun(new_run_id(job), job, lease)
     with checked_connection(engine) as connection:
+        # until the commit: from then on the lease in the row keeps other runs away
         if not try_lock_in_transaction(connection, job):
             raise RunInProgress(already_running_message(connection, job))
         close_ended_runs(connection, job)

@@ -83,6 +83,7 @@ def last_runs(engine: Engine) -> dict[str, RunRecord]:
     newest = (
         select(run_ledger)
         .ext(distinct_on(run_ledger.c.job))
+        # DISTINCT ON keeps the first row of each job in this order
         .order_by(run_ledger.c.job, run_ledger.c.started_at.desc())
     )
     with translate_errors(engine.url), engine.connect() as connection:

@@ -6,11 +6,8 @@ The connection that commits the rows also holds the lock: losing it loses lock a
 
 from __future__ import annotations
 
-import getpass
 import logging
-import os
 import secrets
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -42,15 +39,6 @@ from database.ledger.run_json import ROW_COUNTS
 from database.schema.own_tables import OWN_SCHEMA, run_ledger
 
 log = logging.getLogger(__name__)
-
-
-def current_user() -> str:
-    """Return user@host, for decisions in the ledger."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # the user id of a container may have no name
-        user = f"uid-{os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
 
 
 COLUMNS_AT_START = ("run_id", "job", "mode", "engine", "start", "end", "as_of", "plan")

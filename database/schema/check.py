@@ -115,7 +115,7 @@ class TableProblems:
 
 
 def problems_payload(report: TableProblems) -> dict[str, list[str]]:
-    """Return the JSON output of a command, empty if there are no report."""
+    """Return the JSON output of a command, empty if there are no problems."""
     lists = {
         "missing": report.missing,
         "creates": report.creates,

@@ -31,6 +31,7 @@ def read_batches(
     """
     with adbc_connection(session) as connection, connection.cursor() as cursor:
         if snapshot:
+            # PostgreSQL imports a snapshot into this level or a higher one, before the first query
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             cursor.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
         cursor.execute(select)

@@ -78,7 +78,8 @@ class JdbcTransport:
     ) -> DataFrame:
         url, properties = checked_jdbc(spark, settings)
         if snapshot:
-            # runs on the connection of each task, before its query
+            # Runs on the connection of each task, before its query. Both are in one transaction,
+            # because a fetch size makes Spark turn autocommit off first.
             properties["sessionInitStatement"] = (
                 "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SET TRANSACTION SNAPSHOT"
                 f" '{snapshot}'"

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from cli.options import AsJson, edge_settings
+from cli.options import AsJson, load_command_settings
 from cli.run_application import run_application
 from cli.terminal import print_json, print_pairs, print_table, say, step
 from common.errors import EnvironmentNotReady, YieldSparkError, summarize_error
@@ -94,7 +94,7 @@ def apply(as_json: AsJson = False) -> None:
 
     Example: python -m emulator.project.apply --json
     """
-    settings = edge_settings()
+    settings = load_command_settings()
     if reason := obstacle():
         raise EnvironmentNotReady(
             f"{reason}. `local apply` needs Terraform 1.11 or newer, and Go 1.25 or newer for the"

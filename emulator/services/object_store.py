@@ -228,6 +228,8 @@ class ObjectStore:
             )
             self._save(stored, content)
             self._buckets[bucket][name] = stored
+            # last: a process that is killed before leaves an unused file, and no object without its
+            # bytes
             if live:
                 self._content(live).unlink()
             return stored

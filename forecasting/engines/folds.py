@@ -115,6 +115,7 @@ def _plan(
     as_of: dt.date, origins: Sequence[dt.date], forecast: DaySpan, horizon: int, train_days: int
 ) -> FoldPlan:
     window = train_days or EXPANDING_DAYS
+    # an older one would have no training day: none is read before `earliest`
     coarse = [origins[0] - dt.timedelta(days=days) for days in COARSE_DAYS if days < window]
     earliest = origins[0] - dt.timedelta(days=window + horizon - 1)
     tvl, apy = (

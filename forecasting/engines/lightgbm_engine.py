@@ -50,12 +50,14 @@ def native_parameters(parameters: ModelParameters, objective: Objective) -> Mapp
         "min_data_in_leaf": parameters.min_data_in_leaf,
         "feature_fraction": parameters.feature_fraction,
         "bagging_fraction": parameters.bagging_fraction,
+        # LightGBM ignores bagging_fraction while this is 0, its default
         "bagging_freq": 1,
         "lambda_l2": parameters.lambda_l2,
         "max_bin": parameters.max_bin,
         "seed": parameters.seed + objective.seed_offset,
         "num_threads": parameters.threads,
         "deterministic": True,
+        # otherwise LightGBM measures whether rows or columns are faster, and sums in that order
         "force_row_wise": True,
         "verbosity": -1,
     }
@@ -85,12 +87,16 @@ class LightgbmRows:
             free.put(data)
 
         def fit_one(objective: Objective) -> FittedModel:
+            # one fit at a time: it replaces the label of its copy
             data = free.get()
-            data.set_label(self.frame.loc[rows, objective.label].to_numpy(np.float32))
-            booster = lightgbm.train(
-                dict(native_parameters(parameters, objective)), data, parameters.rounds
-            )
-            free.put(data)
+            try:
+                data.set_label(self.frame.loc[rows, objective.label].to_numpy(np.float32))
+                booster = lightgbm.train(
+                    dict(native_parameters(parameters, objective)), data, parameters.rounds
+                )
+            finally:
+                # after an error too: a fit that waits for a copy would keep the process from ending
+                free.put(data)
             return FittedModel(without_threads(booster.model_to_string()), self.features, booster)
 
         pool = ThreadPoolExecutor(parallel_fits)
@@ -142,6 +148,7 @@ class LightgbmRows:
         self, days: DaySpan, columns: Sequence[str], *, at_most: int | None = None
     ) -> tuple[pd.DataFrame, Features]:
         within = self._within(days)
+        # rounded up, so that a part has about `at_most` rows and not twice as many
         parts = max(1, -(-int(within.sum()) // at_most)) if at_most else 1
         selected = within & (pd.factorize(self.frame["pool_id"])[0] % parts == 0)
         rows = self.frame.loc[selected, [*KEY, *columns]].reset_index(drop=True)

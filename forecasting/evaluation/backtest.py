@@ -45,6 +45,7 @@ def backtest_rows(
         )
         rows.append(
             evaluation_rows(
+                # a day without an actual value can neither be scored nor teach gate and interval
                 published[published["next"].notna()],
                 sample,
                 target,

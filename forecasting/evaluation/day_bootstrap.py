@@ -108,6 +108,7 @@ def resample_counts(days: Integers) -> Values | None:
     starts = np.random.default_rng(SEED).integers(
         count, size=(RESAMPLES, math.ceil(count / BLOCK_DAYS))
     )
+    # whole blocks have more days than the data: the surplus of the last one is cut off
     drawn_days = (starts[:, :, None] + np.arange(BLOCK_DAYS)).reshape(RESAMPLES, -1)[:, :count]
     cells = (np.arange(RESAMPLES)[:, None] * count + drawn_days % count).ravel()
     return (

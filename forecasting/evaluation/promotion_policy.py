@@ -60,6 +60,15 @@ class PromotionDecision:
     passed: bool
     numbers: Mapping[str, Any]
 
+    def serving_version(self, challenger: str, champion: str | None) -> str | None:
+        """Returns the version that serves after the decision; None for persistence.
+
+        Args:
+            challenger: version that was decided on.
+            champion: serving version before the decision; None for persistence.
+        """
+        return {PROMOTED: challenger, KEPT: champion, REFUSED: None}[self.decision]
+
 
 def evaluate_challenger(
     target: Target, rows: pd.DataFrame, moves: Mapping[str, Values], max_segment_regression: float

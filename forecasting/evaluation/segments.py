@@ -104,6 +104,7 @@ def segments_of(rows: pd.DataFrame, target: str) -> Iterator[tuple[str, pd.Categ
         Name of the class, and a categorical in the order in which segments are listed.
     """
     if "volatility_scale" in rows:
+        # the scale of TVL is one of logarithms, and so a share already
         size = apy_size(values(rows, "apy_percent")) if target == "apy" else 1.0
         yield (
             "instability",

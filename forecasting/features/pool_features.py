@@ -257,6 +257,7 @@ def _calendar(history: PoolHistory) -> dict[str, Days]:
         "days_since_observed": np.fmin(
             rolling.days_since(history.apy_observed), LONGEST_WINDOW_DAYS
         ),
+        # 1970-01-01, day 0, was a Thursday: Monday is 0
         "weekday": np.broadcast_to((history.days + 3) % 7, shape).astype(float),
     }
 

@@ -69,6 +69,7 @@ def deviation(values: Days, days: int) -> Days:
 
 def quantiles(values: Days, days: int, levels: Sequence[float]) -> list[Days]:
     """Returns quantiles of type 7 (Hyndman & Fan 1996), one array a level."""
+    # NaN sorts last: positions up to `last` are known values, or NaN if there is none
     ordered = np.sort(windows(values, days), axis=2)
     last = np.maximum(count(values, days) - 1, 0)
     results = []

@@ -24,6 +24,7 @@ WHERE m.date BETWEEN DATE '{{first_day}}' AND DATE '{{as_of}}'
     AND (m.actual_apy IS NOT NULL OR m.actual_tvl IS NOT NULL)
 """
 
+# all rows of a day have the day's prices; max() takes one that is not null
 _MARKET = """
 SELECT date, max(eth_open) AS eth, max(btc_open) AS btc, max(gas_price_gwei) AS gas
 FROM {metrics}
@@ -31,6 +32,7 @@ WHERE date BETWEEN DATE '{first_day}' AND DATE '{as_of}'
 GROUP BY date
 """
 
+# a pool that is missing in `pools`, or has no is_active there, counts as active
 _ACTIVE_POOLS = f"""
 SELECT m.pool_id,
     (array_agg(m.apy ORDER BY m.date DESC) FILTER (WHERE m.apy IS NOT NULL))[1] AS apy,

@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select
 
+from common.local_user import user_at_host
 from database.connections.engine import checked_connection
-from database.ledger.runs import current_user
 from database.schema.own_tables import promotion
 
 BY_HAND, ROLLED_BACK = "by_hand", "rolled_back"
@@ -78,7 +78,7 @@ def record_decision(
         run_id: id of the run; None for a person's decision.
     """
     row = {
-        "decided_by": current_user(),
+        "decided_by": user_at_host(),
         "engine": engine,
         "horizon_days": horizon,
         "decision": decision,

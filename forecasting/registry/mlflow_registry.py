@@ -186,6 +186,7 @@ class Registry:
             self._client.log_artifacts(run.info.run_id, folder, FOLDER)
         tags = {name: str(getattr(card, name)) for name in TAGS}
         source = f"{run.info.artifact_uri}/{FOLDER}"
+        # after its files: a version that is listed can be loaded
         entry = self._client.create_model_version(
             self.name, source, run.info.run_id, tags=tags, await_creation_for=0
         )
@@ -208,6 +209,7 @@ class Registry:
             return str(experiment.experiment_id)
         location = self._settings.mlflow_artifacts_uri
         if location is None and self._settings.mlflow_tracking_uri is None:
+            # MLflow's default is ./mlruns, below the folder in which the command runs
             location = (registry_folder(self._settings) / "artifacts").as_uri()
         return str(self._client.create_experiment(EXPERIMENT, artifact_location=location))
 

@@ -51,6 +51,7 @@ def enqueue(connection: Connection, archive: ModelArchive, alias: str | None, ru
         "alias": alias,
         "run_id": run_id,
     }
+    # at most one row a version: the newest alias replaces one that still waits
     connection.execute(delete(model_outbox).where(model_outbox.c.version == card.version))
     connection.execute(insert(model_outbox).values(row | {"model": archive.pack()}))
 
@@ -119,6 +120,7 @@ def register_pending(
         RegistryUnreachable: the registry does not answer; the rest stays in the outbox.
     """
     registered = []
+    # in the order of the decisions, so that the newest alias is moved last
     for row in reversed(_rows(database, engine, horizon)):
         if row.alias == WITHDRAWN:
             registry.set_champion(None)
@@ -133,6 +135,7 @@ def register_pending(
                 row.alias,
             )
             registered.append(row.version)
+        # afterwards: a process that ends in between records the row again, which changes nothing
         with checked_connection(database) as connection:
             connection.execute(delete(model_outbox).where(model_outbox.c.version == row.version))
     return registered

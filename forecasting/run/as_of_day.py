@@ -86,6 +86,7 @@ def newest_day(settings: Settings, *, as_of: dt.date | None, complete: dt.date) 
     Raises:
         NotEnoughHistory: no day up to it has an observed value, or the requested day has none.
     """
+    # also for a requested day: if it has no value, the error names the newest day before it
     newest: dt.date | None = _read(settings, _NEWEST_DAY, {"last": as_of or complete})["day"]
     return _require_day(settings.metrics_table, as_of, newest)
 
@@ -93,6 +94,24 @@ def newest_day(settings: Settings, *, as_of: dt.date | None, complete: dt.date) 
 def age_days(as_of: dt.date, today: dt.date) -> int:
     """Returns the days from the as-of day to the last complete UTC day."""
     return (today - as_of).days - 1
+
+
+def day_summary(as_of: dt.date, age: int, engine: str, horizon: int) -> dict[str, Any]:
+    """Returns the entries of a plan's summary that need no model.
+
+    Args:
+        as_of: as-of day of the run.
+        age: `age_days` of that day.
+        engine: name of the forecasting engine.
+        horizon: days from the as-of day to the target day.
+    """
+    return {
+        "as_of": as_of.isoformat(),
+        "age_days": age,
+        "engine": engine,
+        "horizon_days": horizon,
+        "target_date": (as_of + dt.timedelta(days=horizon)).isoformat(),
+    }
 
 
 def first_read_day(folds: FoldPlan) -> dt.date:

@@ -25,7 +25,7 @@ from database.ledger.runs import Run
 from database.schema.metrics_table import metrics_table
 from forecasting.engines.choose import choose_engine
 from forecasting.evaluation.backtest import backtest_rows
-from forecasting.evaluation.promotion_policy import CHAMPION, KEPT, PROMOTED, REFUSED
+from forecasting.evaluation.promotion_policy import CHAMPION
 from forecasting.evaluation.scores import score_table, summary_line, table_json
 from forecasting.features.targets import Target, targets_of
 from forecasting.publishing.fallbacks import apply_fallbacks, join_targets
@@ -122,8 +122,7 @@ def _inputs(settings: Settings, plan: ForecastPlan, outcome: _Outcome) -> RunInp
     # a version that is fitted now moves aliases; another process may have moved them since
     champion = serving.champion.card.version if serving.champion else None
     if refit and refit.promotion and refit.archive:
-        decided = {PROMOTED: refit.archive.card.version, KEPT: champion, REFUSED: None}
-        champion = decided[refit.promotion.decision]
+        champion = refit.promotion.serving_version(refit.archive.card.version, champion)
     if registry.aliases.get(CHAMPION) != champion:
         return None
     newest = plan.as_of if refit and refit.archive else serving.newest_as_of
@@ -151,7 +150,7 @@ def _forecast(
         pools = active_pools(settings, plan.as_of, snapshot)
         with at_snapshot(settings, snapshot) as connection:
             tables = other_digest(connection, settings, plan.first_day, plan.as_of)
-    run.checks += model_checks(plan, serving)
+    _record_checks(run, model_checks(plan, serving))
     with checked_connection(database) as connection:
         history_before = history_digest(connection, settings, plan.as_of, plan.engine)
     rows = _publish(settings, database, plan, run, serving, pools)
@@ -182,6 +181,14 @@ def _forecast(
 
     commit_run(run, settings, staged, before_checks=lock_history, in_transaction=record)
     return _Outcome(serving, summary.metrics, tables, is_history_unchanged)
+
+
+def _record_checks(run: Run, results: Sequence[CheckResult]) -> None:
+    """Adds the results to the run, and logs those that failed."""
+    run.checks += results
+    for result in results:
+        if not result.passed:
+            log.warning("%s", result)
 
 
 @dataclass(frozen=True)
@@ -217,10 +224,8 @@ def _publish(
             model_version=serving.sample.version(plan.as_of), run_id=run.run_id
         )
         reasons = forecasts["apy_fallback_reason"][forecasts["apy"].notna()].tolist()
-        run.checks += [
-            _score_check(database, plan, backfill, settings.interval_level),
-            *model_health_checks(serving, pools, reasons, settings),
-        ]
+        run.checks.append(_score_check(database, plan, backfill, settings.interval_level))
+        _record_checks(run, model_health_checks(serving, pools, reasons, settings))
     with run.stage("explain"):
         apy, _ = published.values()
         explanations = forecast_explanations(serving, apy, settings)

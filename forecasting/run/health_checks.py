@@ -7,7 +7,6 @@ Native LightGBM computes them for both engines, because its texts are the same.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,8 +20,6 @@ from forecasting.models.stacked_model import TVL_FORECAST
 from forecasting.monitoring.drift import measure_drift
 from forecasting.monitoring.drift_checks import drift_checks
 from forecasting.run.serving_model import ServingModel, modelled_rows
-
-log = logging.getLogger(__name__)
 
 
 def forecast_explanations(
@@ -76,7 +73,7 @@ def model_health_checks(
         return []
     card, is_modelled = serving.model.card, modelled_rows(serving.rows)
     is_trained = pd.to_datetime(pools["first_day"]) < pd.Timestamp(card.origin)
-    results = drift_checks(
+    return drift_checks(
         measure_drift(card.reference, serving.features[is_modelled]),
         pools=serving.rows["pool_id"][is_modelled].tolist(),
         trained_pools=set(pools.loc[is_trained, "pool_id"]),
@@ -85,7 +82,3 @@ def model_health_checks(
         max_new_pools_share=settings.max_new_pools_share,
         max_fallback_share=settings.max_fallback_share,
     )
-    for result in results:
-        if not result.passed:
-            log.warning("%s", result)
-    return results

@@ -18,6 +18,7 @@ from forecasting.publishing.history_window import MIN_DAYS, PAST_DAYS
 from forecasting.registry.serving import ServingVersions, serving_versions
 from forecasting.run.as_of_day import (
     age_days,
+    day_summary,
     first_read_day,
     forecast_as_of_day,
     newest_day,
@@ -83,11 +84,7 @@ class ForecastPlan:
         if changes and self.refit_reason:
             changes = replace(changes, reasons=(*changes.reasons, self.refit_reason))
         return {
-            "as_of": self.as_of.isoformat(),
-            "age_days": self.age_days,
-            "engine": self.engine,
-            "horizon_days": self.folds.horizon,
-            "target_date": (self.as_of + dt.timedelta(days=self.folds.horizon)).isoformat(),
+            **day_summary(self.as_of, self.age_days, self.engine, self.folds.horizon),
             "pools": self.pools,
             "rows": self.rows,
             "first_day": self.first_day.isoformat(),
@@ -111,35 +108,29 @@ def _serving_summary(serving: ServingVersions, history_days: int) -> dict[str, A
 
 
 def plan_forecast(
-    settings: Settings, *, as_of: dt.date | None, engine: str, today: dt.date
+    settings: Settings, *, as_of: dt.date, engine: str, today: dt.date
 ) -> ForecastPlan:
     """Plans a forecast run.
 
     Args:
-        as_of: requested as-of day; default: the newest day with an observed value.
+        as_of: as-of day, from `forecast_as_of_day`.
         engine: name of the forecasting engine.
         today: the current UTC day; the last complete one is the day before.
-
-    Raises:
-        NotEnoughHistory: no metrics exist, or the requested day has none.
-        ConfigurationError: the requested day is not over, or the metrics were last written to
-            another table.
     """
-    newest = forecast_as_of_day(settings, as_of=as_of, today=today)
     database, horizon = make_engine(settings), settings.horizon_days
-    days = history_days(database, engine, horizon=horizon, as_of=newest)
-    serving = serving_versions(settings, database, engine=engine, as_of=newest)
-    fitting = training_folds(settings, newest)
-    refits = refit_is_due(serving.newest_as_of, newest, days, settings.refit_days)
+    days = history_days(database, engine, horizon=horizon, as_of=as_of)
+    serving = serving_versions(settings, database, engine=engine, as_of=as_of)
+    fitting = training_folds(settings, as_of)
+    refits = refit_is_due(serving.newest_as_of, as_of, days, settings.refit_days)
     # exponential means never forget: a run that fits nothing reads as far back as one that does,
     # so both see the same features
     first_day = first_read_day(fitting)
-    rows, pools = row_counts(settings, first_day, newest)
+    rows, pools = row_counts(settings, first_day, as_of)
     return ForecastPlan(
-        as_of=newest,
-        age_days=age_days(newest, today),
+        as_of=as_of,
+        age_days=age_days(as_of, today),
         engine=engine,
-        folds=fitting if refits else inference_folds(newest, horizon=horizon),
+        folds=fitting if refits else inference_folds(as_of, horizon=horizon),
         refits=refits,
         first_day=first_day,
         rows=rows,
@@ -218,4 +209,5 @@ class AsOfOption(Protocol):
 def rows_to_read(settings: Settings, options: AsOfOption) -> int:
     """Returns the number of metrics rows that a run will read; its plan needs no Spark."""
     today = dt.datetime.now(dt.UTC).date()
-    return plan_forecast(settings, as_of=options.as_of, engine=settings.engine, today=today).rows
+    as_of = forecast_as_of_day(settings, as_of=options.as_of, today=today)
+    return plan_forecast(settings, as_of=as_of, engine=settings.engine, today=today).rows

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
 from database.ledger.check_result import CheckResult
-from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION, KEPT, PROMOTED, REFUSED
+from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION, PROMOTED, REFUSED
 from forecasting.registry import decisions, outbox
 from forecasting.registry.mlflow_registry import Registry
 from forecasting.run.plan import ForecastPlan
@@ -51,9 +51,6 @@ def model_checks(plan: ForecastPlan, serving: ServingModel) -> list[CheckResult]
             else f"{version} serves"
         )
         results.append(_result("model_serves", not serving.is_shadow, line))
-    for result in results:
-        if not result.passed:
-            log.warning("%s", result)
     return results
 
 
@@ -89,7 +86,7 @@ def record_refit(
         decision=promotion.decision,
         challenger=card.version,
         champion=champion,
-        serving_version={PROMOTED: card.version, KEPT: champion, REFUSED: None}[promotion.decision],
+        serving_version=promotion.serving_version(card.version, champion),
         reason=promotion.reason,
         numbers=promotion.numbers,
         as_of=plan.as_of,

@@ -49,6 +49,7 @@ SETTINGS_OF_OTHER_SECTIONS = {
 # pools whose ids fall into one bucket share a digest: the ledger keeps 256 digests, not one a pool
 BUCKETS = 256
 
+# a sum does not depend on the order of the rows, which PostgreSQL does not promise
 _BY_BUCKET = f"""
 SELECT (hashtextextended(r.pool_id, 0) & {BUCKETS - 1})::text AS bucket,
     count(*) AS rows,

@@ -29,6 +29,7 @@ SELECT count(*) FILTER (WHERE apy_staleness_days > 0) AS apy_carried,
     count(*) FILTER (WHERE tvl_staleness_days IS NULL) AS tvl_unknown
 FROM yieldspark.value_staleness
 """
+# a pool that is missing in `pools`, or has no is_active there, counts as active
 ACTIVE_POOLS = """
 SELECT count(*) AS active_pools,
     count(*) FILTER (
@@ -39,6 +40,7 @@ FROM yieldspark.pool_coverage c
 LEFT JOIN pools p ON p.pool_id = c.pool_id
 WHERE p.is_active IS NOT FALSE
 """
+# a row of the future, from a wrong clock, would hide that the source has stopped
 RAW_AGE = """
 SELECT newest AS newest_raw, extract(epoch FROM now() - newest)::float8 AS raw_age_seconds
 FROM (

@@ -125,5 +125,6 @@ def _style_percent_axis(axes: Axes, low: float, high: float) -> None:
     """Labels with as many digits as distinguish the ticks."""
     axes.yaxis.set_major_locator(MaxNLocator(4))
     ticks = axes.yaxis.get_major_locator().tick_values(low, high)
+    # 1e-9: the logarithm of a step of 0.1 may be a little less than -1
     digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.{digits}f} %"))

@@ -184,6 +184,7 @@ def _draw_segments(axes: Axes, by_class: list[tuple[str, list[SegmentScore]]]) -
     )
     axes.text(1.02, -1, "rows", ha="left", va="center", transform=margin, color=MUTED)
     axes.set_xlim(left, right)
+    # the first row is at the top, below the heading of the numbers of rows
     axes.set_ylim(len(labels) - 0.4, -1.4)
     axes.set_yticks(range(len(labels)), labels)
     style_axes(axes, grid="x")

@@ -67,6 +67,7 @@ def draw_svg(
             buffer,
             format="svg",
             transparent=True,
+            # None leaves an entry out: the date would differ in each file
             metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
         )
     return _inline(buffer.getvalue(), name), result
@@ -118,6 +119,7 @@ def mark_clipped(
         dates[above],
         np.full(above.sum(), high),
         linestyle="",
+        # a caret up or, below, down, whose tip is on the edge: it lies beyond the axes
         marker=6,
         markersize=6,
         color=colour,

@@ -193,6 +193,14 @@ def test_tests_of_the_shared_session_stay_on_one_of_two_workers(project: Path) -
     assert {kind for worker, kind in first_half if worker == "gw1"} == {"alone"}
 
 
+def test_workers_without_the_cache_are_refused(project: Path) -> None:
+    finished = run_pytest(project, "-n", "2", "-p", "no:cacheprovider")
+    message = "parallel workers need pytest's cache: drop -p no:cacheprovider"
+    assert (finished.returncode, finished.stderr) == (4, f"ERROR: {message}\n\n")
+    alone = run_pytest(project, "-n", "0", "-p", "no:cacheprovider")
+    assert (alone.returncode, "4 passed" in alone.stdout) == (0, True), alone.stdout
+
+
 def few(*arguments: str) -> int:
     config: Any = SimpleNamespace(args=list(arguments))
     return pytest_xdist_auto_num_workers(config)

@@ -21,7 +21,7 @@ from data_processing.planning.run_request import Request
 from database.connections.engine import make_engine
 from database.schema.migrate import migrate
 from forecasting.publishing.actuals import update_actuals
-from forecasting.run.plan import plan_forecast
+from forecasting.run.as_of_day import forecast_as_of_day
 from tests.support import metrics_oracle
 from tests.support.metrics_histories import START, world
 from tests.support.metrics_oracle import DAY, RawRow, World
@@ -221,14 +221,13 @@ def test_forecasts_and_scores_ignore_provisional_day(
         day=day,
         before=day - DAY,
     )
-    plan = plan_forecast(database, as_of=None, engine="lightgbm", today=tomorrow)
-    assert plan.as_of == day - DAY
+    assert forecast_as_of_day(database, as_of=None, today=tomorrow) == day - DAY
     with pytest.raises(NotEnoughHistory, match="has no observed value"):
-        plan_forecast(database, as_of=day, engine="lightgbm", today=tomorrow)
+        forecast_as_of_day(database, as_of=day, today=tomorrow)
     with engine.begin() as connection:
         assert update_actuals(connection) == 0
     calculate(database, replace(small, now=moment(11, 3)), today=True)
-    assert plan_forecast(database, as_of=None, engine="lightgbm", today=tomorrow).as_of == day
+    assert forecast_as_of_day(database, as_of=None, today=tomorrow) == day
     with engine.begin() as connection:
         assert update_actuals(connection) == 1
 

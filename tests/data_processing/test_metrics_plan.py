@@ -11,8 +11,9 @@ from sqlalchemy import Engine
 from common.errors import ConfigurationError, SchemaMismatch
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
+from data_processing.planning.decision import metric_rules
 from data_processing.planning.dry_run import rows_to_read
-from data_processing.planning.plan import metric_rules, plan_metrics
+from data_processing.planning.plan import plan_metrics
 from data_processing.planning.plan_statistics import PlanReason
 from data_processing.planning.run_request import Request
 from data_processing.raw.history import select_rows_to_read

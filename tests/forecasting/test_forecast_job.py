@@ -26,6 +26,7 @@ from forecasting.engines.synapseml_engine import check_runtime
 from forecasting.evaluation.evaluate import evaluate
 from forecasting.evaluation.scores import score_table, table_json
 from forecasting.forecast_pools_spark import main, run_forecast
+from forecasting.run.as_of_day import forecast_as_of_day
 from forecasting.run.dataset import cached_dataset
 from forecasting.run.plan import plan_forecast
 from tests.conftest import skip_where_synapseml_cannot_run
@@ -413,7 +414,9 @@ def test_all_reads_see_one_snapshot(
         store(engine, pool_rows("late", [3.0] * 60, [1e6] * 60))
         return cached_dataset(*arguments, **options)
 
-    plan = plan_forecast(short, as_of=None, engine="lightgbm", today=dt.datetime.now(dt.UTC).date())
+    today = dt.datetime.now(dt.UTC).date()
+    as_of = forecast_as_of_day(short, as_of=None, today=today)
+    plan = plan_forecast(short, as_of=as_of, engine="lightgbm", today=today)
     monkeypatch.setattr("forecasting.run.execution.cached_dataset", hold_after_another_job_commits)
     row = forecast(short, spark)
     assert "late" in set(table(short, "pool_daily_metrics")["pool_id"])

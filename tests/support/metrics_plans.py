@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import Engine
 
 from config_spark import Settings
-from data_processing.planning.plan import JOB, metric_rules, plan_metrics
+from data_processing.planning.decision import metric_rules
+from data_processing.planning.plan import JOB, plan_metrics
 from data_processing.planning.run_plan import Plan
 from data_processing.planning.run_request import Request
 from database.connections.engine import make_engine

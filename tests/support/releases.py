@@ -58,6 +58,9 @@ def cloud_settings(url: str | None, **more: Any) -> Settings:
     return load_settings(_env_file=None, **settings | more)
 
 
+PLATFORM = {"platform": "dataproc", "platform_reason": "PLATFORM=dataproc"}
+
+
 def small_release(version: str, **batches: Any) -> ReleaseContent:
     """Return a release with small files; `batches` is the content of batches.json."""
     files = {
@@ -66,7 +69,7 @@ def small_release(version: str, **batches: Any) -> ReleaseContent:
         "calculate_metrics.py": b"print('metrics')",
         "forecast_pools.py": b"print('forecast')",
         f"jars/{JAR}": JAR_BYTES,
-        BATCHES: as_json({"version": version, "batches": batches}),
+        BATCHES: as_json({"version": version, **PLATFORM, "batches": batches}),
     }
     return ReleaseContent(Release(BUCKET, version, (JAR,)), version, files)
 

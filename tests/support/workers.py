@@ -114,10 +114,11 @@ def _place(item: pytest.Item) -> int:
 
 def _folder(config: pytest.Config) -> Path:
     """Return the folder for files that outlive the run."""
-    assert config.cache is not None, (
-        "parallel workers need pytest's cache: drop -p no:cacheprovider"
-    )
-    return config.cache.mkdir("workers")
+    # with -p no:cacheprovider the attribute is missing
+    cache: pytest.Cache | None = getattr(config, "cache", None)
+    if cache is None:
+        raise pytest.UsageError("parallel workers need pytest's cache: drop -p no:cacheprovider")
+    return cache.mkdir("workers")
 
 
 class Order:
@@ -152,5 +153,8 @@ class Order:
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     is_controller = bool(config.option.tx) and not hasattr(config, "workerinput")
-    if getattr(config, "cache", None) and not is_controller:
+    if is_controller:
+        # before any worker starts
+        _folder(config)
+    elif getattr(config, "cache", None):
         config.pluginmanager.register(Order(config, _folder(config)))

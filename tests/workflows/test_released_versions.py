@@ -14,6 +14,7 @@ from tests.support.releases import (
     BUCKET,
     FIRST,
     JAR,
+    PLATFORM,
     SECOND,
     THIRD,
     latest_version,
@@ -99,6 +100,7 @@ def test_a_released_version_is_found_with_its_batches(settings: Settings) -> Non
     assert actual == Release(BUCKET, FIRST, (JAR,))
     assert read_batches(settings, actual) == {
         "version": FIRST,
+        **PLATFORM,
         "batches": {"metrics": {"ttl": "7200s"}},
     }
 

@@ -40,6 +40,7 @@ class DriverOutput:
         """Return the newest lines, at most TAIL_BYTES of them."""
         content = b""
         with translate_google_errors(self._uri):
+            # the newest object first: an older one is read only if the newer ones are short
             for blob in reversed(self._objects()):
                 if len(content) < TAIL_BYTES:
                     content = _bytes(blob, max(0, (blob.size or 0) - TAIL_BYTES)) + content

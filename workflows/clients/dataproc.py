@@ -185,6 +185,7 @@ class Batches:
             "parent": self._parent,
             "filter": _filter(job, state, since, before),
             "order_by": "create_time desc",
+            # the service returns 1,000 batches a page at most
             "page_size": min(limit or 1000, 1000),
         }
 
@@ -279,6 +280,7 @@ class Batches:
             left = deadline - self.now()
             if batch["state"] in TERMINAL or left <= 0:
                 return batch
+            # not beyond the deadline, at which the batch is looked at once more
             self._sleep(min(pause, left))
             pause = min(pause * POLL_GROWTH, MOST_POLL_SECONDS)
 

@@ -63,6 +63,7 @@ def main() -> NoReturn:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
     if arguments[0] == WORKFLOWS:
+        # the application reads the arguments behind its own name
         del sys.argv[1]
         run_application(workflows_app, failed_command, prog_name="python -m workflows")
     entry.main()

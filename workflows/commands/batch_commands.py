@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import AsJson, AsOf, End, Engine, Start, day, edge_settings
+from cli.options import AsJson, AsOf, End, Engine, Start, day, load_command_settings
 from cli.terminal import err, out, print_json, print_pairs, say
 from common.jobs import job_names, job_spec
 from common.plain_text import without_controls
@@ -89,7 +89,7 @@ def submit(
 
     Example: python -m workflows submit calculate_metrics --start 2025-08-01 --end 2025-09-01
     """
-    settings = edge_settings(engine=engine.value if engine else None)
+    settings = load_command_settings(engine=engine.value if engine else None)
     options = JobOptions(day(start), day(end), full_refresh, day(as_of))
     submission = build_submission(settings, job, options, version=version, rows=rows)
     if submission.warning:
@@ -145,7 +145,7 @@ def list_batches(
 
     Example: python -m workflows list --state RUNNING
     """
-    batches = Batches(edge_settings())
+    batches = Batches(load_command_settings())
     entries = [
         asdict(batch_summary(batches, batch))
         for batch in batches.list(job=job, state=state, limit=limit)
@@ -207,7 +207,7 @@ def open_batch(batch: str) -> tuple[Settings, Batches, str]:
     Args:
         batch: Id or full resource name.
     """
-    settings = edge_settings()
+    settings = load_command_settings()
     return settings, Batches(settings), batch.rpartition("/")[2]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.options import AsJson, edge_settings
+from cli.options import AsJson, load_command_settings
 from cli.terminal import format_value, print_json, print_pairs, print_table
 from common.errors import ConfigurationError, DatabaseUnreachable
 from config_spark import Settings
@@ -117,11 +117,11 @@ def cost(
     if sum(value is not None for value in (batch, of_day, of_month, pools)) > 1:
         raise ConfigurationError("give one of BATCH, --day, --month and --pools")
     if pools is not None:
-        _show_bill(edge_settings(), pools, as_json)
+        _show_bill(load_command_settings(), pools, as_json)
     elif batch is not None:
         show_batch(_cost_of(batch), as_json)
     else:
-        _show_sum(_cost_between(edge_settings(), *_interval(of_day, of_month)), as_json)
+        _show_sum(_cost_between(load_command_settings(), *_interval(of_day, of_month)), as_json)
 
 
 def _cost_of(batch: str) -> BatchSummary:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import text
 
-from cli.options import AsJson, DryRun, End, Engine, Start, edge_settings
+from cli.options import AsJson, DryRun, End, Engine, Start, load_command_settings
 from cli.terminal import out, print_json, print_pairs, say, step
 from common.errors import YieldSparkError
 from config_spark import Settings, load_settings
@@ -67,7 +67,7 @@ def up(
 
     Example: python -m workflows local up
     """
-    with local_cloud(edge_settings(), port) as cloud:
+    with local_cloud(load_command_settings(), port) as cloud:
         if as_json:
             print_json({"url": cloud.url, "variables": dict(cloud.variables)})
         else:
@@ -106,7 +106,7 @@ def run(
         platform=platform,
         dry_run=dry_run,
     )
-    local_run = run_in_local_cloud(edge_settings(), argument)
+    local_run = run_in_local_cloud(load_command_settings(), argument)
     print_json(local_run.payload()) if as_json else _print_run(local_run)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import AsJson, edge_settings
+from cli.options import AsJson, load_command_settings
 from cli.terminal import print_json
 from workflows.commands.allowed_commands import require_allowed_command
 from workflows.commands.app import app
@@ -49,7 +49,7 @@ def operator(
     Example: python -m workflows operator -- db migrate
     """
     require_allowed_command(command)
-    settings = edge_settings()
+    settings = load_command_settings()
     arguments = container_arguments(command, version)
     if dry_run:
         job = job_name(settings, OPERATOR_JOB)
@@ -66,6 +66,7 @@ def operator(
     try:
         summary = run_container(settings, OPERATOR_JOB, arguments, handle_line)
     except ContainerFailed as error:
+        # `--json` prints the document of the error in place of a summary
         error.document["output"] = output
         raise
     if as_json:

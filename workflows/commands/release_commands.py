@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.options import AsJson, edge_settings
+from cli.options import AsJson, load_command_settings
 from cli.terminal import print_json, print_pairs, print_table, say
 from workflows.commands.app import app
 from workflows.releases import prune as pruning
@@ -42,7 +42,7 @@ def release(
 
     Example: python -m workflows release --dry-run
     """
-    settings = edge_settings()
+    settings = load_command_settings()
     if dry_run:
         summary = planned_release(build_content(settings, allow_dirty=allow_dirty))
         for warning in support_warnings(settings):
@@ -66,7 +66,7 @@ def versions(
 
     Example: python -m workflows versions
     """
-    entries = released_versions.versions(edge_settings(), newest)
+    entries = released_versions.versions(load_command_settings(), newest)
     if as_json:
         print_json([asdict(entry) for entry in entries])
         return
@@ -99,7 +99,7 @@ def rollback(
 
     Example: python -m workflows rollback 1f0e7c9b2a6d4e8f3c5a7b9d1e2f4a6c8b0d2e4f
     """
-    summary = asdict(releases.rollback(edge_settings(), version, dry_run=dry_run))
+    summary = asdict(releases.rollback(load_command_settings(), version, dry_run=dry_run))
     print_json(summary) if as_json else print_pairs(summary)
 
 
@@ -115,7 +115,7 @@ def prune(
 
     Example: python -m workflows prune --keep 10 --dry-run
     """
-    pruned = pruning.prune(edge_settings(), keep, dry_run=dry_run, say=say)
+    pruned = pruning.prune(load_command_settings(), keep, dry_run=dry_run, say=say)
     if as_json:
         print_json(pruned.payload())
         return

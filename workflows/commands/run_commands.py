@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.options import AsJson, DryRun, End, Engine, EngineName, Start, edge_settings
+from cli.options import AsJson, DryRun, End, Engine, EngineName, Start, load_command_settings
 from cli.terminal import print_json, say
 from common.errors import CloudRefused, CloudUnavailable, ConfigurationError
 from common.jobs import job_names
@@ -51,7 +51,7 @@ def run(
 
     Example: python -m workflows run --engine lightgbm
     """
-    settings = edge_settings()
+    settings = load_command_settings()
     argument = pipeline_argument(
         version,
         start,

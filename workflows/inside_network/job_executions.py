@@ -13,8 +13,8 @@ from google.api_core import exceptions
 
 from common.errors import CloudRefused
 from common.google.clients import require_settings
+from common.local_user import user_at_host
 from config_spark import Settings
-from database.ledger.runs import current_user
 from workflows.clients.google_rest import Document, GoogleRest
 
 USER_VARIABLE = "LOGNAME"
@@ -91,7 +91,7 @@ def run_request(arguments: Sequence[str] | None) -> Document:
     if arguments is None:
         return {}
     # without this machine's name: the container adds its own
-    name = current_user().partition("@")[0]
+    name = user_at_host().partition("@")[0]
     container = {"args": list(arguments), "env": [{"name": USER_VARIABLE, "value": name}]}
     return {"overrides": {"containerOverrides": [container]}}
 
@@ -102,6 +102,7 @@ def execution_state(execution: Document) -> str:
     """
     if not execution.get("completionTime"):
         return "RUNNING"
+    # counts of zero are omitted in protobuf's JSON
     if execution.get("succeededCount", 0) >= execution.get("taskCount", 1):
         return "SUCCEEDED"
     return "CANCELLED" if execution.get("cancelledCount") else "FAILED"

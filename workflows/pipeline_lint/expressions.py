@@ -232,6 +232,7 @@ class _Parser:
 
     def items(self, end: str) -> tuple[Node, ...]:
         nodes: list[Node] = []
+        # a text such as "]" does not end the list
         while self.now.text != end or self.now.kind == "text":
             nodes.append(self.expression(0))
             if self.now != Token("sign", ","):

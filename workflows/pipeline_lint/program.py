@@ -150,6 +150,7 @@ def _steps(value: Any, line: int, outer: tuple[str, ...], *, loop: bool = False)
 def _step(
     name: str, body: Any, line: int, reachable: tuple[str, ...], more: Collection[str] = ()
 ) -> Step:
+    # a second kind is no allowed key of the first, and is rejected below
     kinds = [kind for kind in KINDS if isinstance(body, dict) and kind in body]
     kind = kinds[0] if kinds else None
     kind_keys = {kind} | MORE_KEYS.get(kind, set()) if kind else set()

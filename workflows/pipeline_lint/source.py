@@ -97,6 +97,7 @@ class _Reader:
 
     def scalar(self, node: yaml.ScalarNode) -> Any:
         text = str(node.value)
+        # a quoted word has a style, and every parser reads it as text
         if node.tag == TEXT and not (not node.style and text in SHORT_BOOLEANS):
             return text
         if node.tag not in PLAIN or not PLAIN[node.tag].fullmatch(text):

@@ -36,7 +36,9 @@ NO_BUCKET = "The specified bucket does not exist"
 RETRY_SECONDS = 60.0
 """How long one request is retried; the client's default is two minutes."""
 PART_BYTES = 1 << 20
-"""Part of a resumable upload: the unit of retries and of progress messages."""
+"""Part of a resumable upload: the unit of retries and of progress messages. Cloud Storage takes
+multiples of 256 KiB.
+"""
 LARGE_BYTES = 1 << 18
 SECONDS_BEFORE_PROGRESS = 2.0
 

@@ -194,5 +194,6 @@ def _delete(bucket: CodeBucket, candidate: Candidate) -> None:
             f"{bucket.uri(LATEST)} names {candidate.version} now, which was about to be deleted;"
             " prune again"
         )
+    # False sorts first
     for name in sorted(candidate.files, key=lambda name: name != MANIFEST):
         bucket.delete(object_name(candidate.version, name))

@@ -58,8 +58,8 @@ class PublishedRelease:
     bucket: str
     files: int
     bytes: int
-    platform: str | None
-    platform_reason: str | None
+    platform: str
+    platform_reason: str
     uploaded: list[str]
     previous: str | None
 

@@ -24,6 +24,7 @@ from workflows.releases.code_archive import ROOT, build_archive, build_operator_
 from workflows.releases.code_bucket import md5_hash
 from workflows.releases.release_batches import build_batches_json
 from workflows.releases.working_tree import read_status
+from workflows.spec.platform_choice import PlatformChoice
 from workflows.spec.release_paths import (
     BATCHES,
     CODE,
@@ -53,14 +54,6 @@ CONTENT_TYPES = {
 
 NO_VERSION = "unnamed"
 FETCH = "delete it and run `python run_spark_local.py`, which fetches it"
-
-
-@dataclass(frozen=True)
-class DefaultPlatform:
-    """The platform that batches.json names for runs without one, and the reason for it."""
-
-    platform: str | None
-    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -95,10 +88,10 @@ class ReleaseContent:
         """Return the manifest as it is stored; latest.json names its SHA-256."""
         return as_json(self.manifest())
 
-    def default_platform(self) -> DefaultPlatform:
-        """Return the default platform of batches.json."""
+    def default_platform(self) -> PlatformChoice:
+        """Return the platform of runs that name none, which batches.json stores."""
         batches = json.loads(self.files[BATCHES])
-        return DefaultPlatform(batches.get("platform"), batches.get("platform_reason"))
+        return PlatformChoice(batches["platform"], batches["platform_reason"])
 
 
 def as_json(payload: Any) -> bytes:

@@ -81,6 +81,7 @@ def find_release(settings: Settings, version: str | None = None) -> Release:
     return Release(
         bucket.name,
         name,
+        # from the version and not from this checkout, which may have other jars
         tuple(name.removeprefix(JARS) for name in files if name.startswith(JARS)),
     )
 
@@ -188,6 +189,7 @@ def released_at(files: Mapping[str, ObjectInfo]) -> str:
 
 def _faults(files: Document, listed: Mapping[str, ObjectInfo]) -> list[str]:
     """Describe each file that differs from the manifest's `files`."""
+    # a manifest cannot have its own hash; latest.json has it
     present = {name: entry for name, entry in listed.items() if name != MANIFEST}
     missing = [f"{name} is missing" for name in sorted(files.keys() - present.keys())]
     extra = [f"{name} is not in the manifest" for name in sorted(present.keys() - files.keys())]
