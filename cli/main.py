@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NoReturn
 
 from cli import (
@@ -15,6 +16,7 @@ from cli import (
 )
 from cli.app import app
 from cli.run_application import run_application
+from common.interrupts import END_SECONDS
 from common.jobs import job_names
 from database.ledger.run_json import failure_payload
 
@@ -28,7 +30,9 @@ JOB_OF_COMMAND = {
 
 def main() -> NoReturn:
     """Run the command of `sys.argv` and exit with its code."""
-    run_application(app, _failure)
+    # `test` limits itself the time until pytest has printed its summary
+    end_seconds = None if sys.argv[1:2] == ["test"] else END_SECONDS
+    run_application(app, _failure, end_seconds=end_seconds)
 
 
 def _failure(error: BaseException, arguments: list[str]) -> dict[str, Any]:

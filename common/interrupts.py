@@ -4,11 +4,16 @@ Python runs signal handlers in the main thread only, which may be inside libpq, 
 model fit for minutes. A second thread reads the signal at once (`signal.set_wakeup_fd`), calls the
 actions of `on_interrupt` until the handler has run, and ends the process END_SECONDS after the
 signal.
+
+Python ignores an exception in `__del__` and in callbacks of weak references, the garbage collector
+and C libraries. A KeyboardInterrupt that a handler raises there is raised again
+(`raise_ignored_interrupts`).
 """
 
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import signal
 import socket
@@ -39,10 +44,16 @@ END_SECONDS = 4.0
 REPORT_SECONDS = 0.5
 """Time for the report of a forced exit."""
 
+RAISE_AGAIN_SECONDS = 0.02
+"""Time for the callback that ignored a KeyboardInterrupt to end."""
+
 STDERR = 2
 
 _interrupted, _handled = threading.Event(), threading.Event()
 """A signal has arrived; the main thread has handled it."""
+
+_raised_again = threading.Event()
+"""The next call of the handler is for a signal whose KeyboardInterrupt was ignored."""
 
 _on_interrupt: list[Action] = []
 _before_forced_exit: list[Action] = []
@@ -67,7 +78,68 @@ def before_forced_exit(action: Action) -> None:
 
 def mark_handled() -> None:
     """Record that the main thread has handled the signal; for temporary signal handlers."""
+    _raised_again.clear()
     _handled.set()
+
+
+def is_raised_again() -> bool:
+    """Return whether a handler is called again because its KeyboardInterrupt was ignored, and not
+    for another signal; until `mark_handled`.
+    """
+    return _raised_again.is_set()
+
+
+@contextmanager
+def raise_ignored_interrupts() -> Iterator[None]:
+    """Raise a KeyboardInterrupt that Python ignored again, outside of the callback, by a second
+    call of the signal's handler. Without this, the command would go on, and a traceback be printed.
+    """
+    previous = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        is_interrupt = isinstance(unraisable.exc_value, KeyboardInterrupt)
+        if is_interrupt and threading.current_thread() is threading.main_thread():
+            _handled.clear()
+            _raised_again.set()
+            # in a thread: an exception inside the hook would be ignored too
+            threading.Thread(target=_raise_again, name="raise-again", daemon=True).start()
+        else:
+            previous(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        # a hook that was installed inside the block stays
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = previous
+
+
+def _raise_again() -> None:
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None, "it has started"
+    if _handled.wait(RAISE_AGAIN_SECONDS):
+        # a newer signal was handled
+        return
+    # again and again: Python notices a signal just before a blocking call only after the call
+    while numbers := _handled_numbers():
+        # to the main thread: in another one the signal would not end a blocking call
+        signal.pthread_kill(main_thread, numbers[0])
+        if _handled.wait(CANCEL_EVERY_SECONDS):
+            return
+        _act()
+
+
+def _handled_numbers() -> list[signal.Signals]:
+    """Return the signals with a handler: a shell makes background jobs ignore SIGINT."""
+    return [number for number in SIGNALS if callable(signal.getsignal(number))]
+
+
+def _act() -> None:
+    """Call the actions of `on_interrupt`."""
+    for action in _on_interrupt:
+        # an action may block if its server is unreachable
+        threading.Thread(target=action, daemon=True).start()
 
 
 def end_if_interrupted(code: int) -> None:
@@ -110,8 +182,8 @@ def end_on_signal(report: Action, *, end_seconds: float | None = END_SECONDS) ->
     # `set_wakeup_fd` requires it: a signal handler must not block
     writer.setblocking(False)
     watch = _Watch(reader, report, end_seconds)
-    _interrupted.clear()
-    _handled.clear()
+    for event in (_interrupted, _handled, _raised_again):
+        event.clear()
     for number in SIGNALS:
         # a shell makes background jobs ignore Ctrl-C
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -120,7 +192,8 @@ def end_on_signal(report: Action, *, end_seconds: float | None = END_SECONDS) ->
     watcher = threading.Thread(target=watch.wait, name="interrupts", daemon=True)
     watcher.start()
     try:
-        yield
+        with raise_ignored_interrupts():
+            yield
     finally:
         watch.report = None
         signal.set_wakeup_fd(previous)
@@ -128,6 +201,7 @@ def end_on_signal(report: Action, *, end_seconds: float | None = END_SECONDS) ->
         # after a signal the thread still has to enforce the limit
         if not _interrupted.is_set():
             watcher.join()
+        reader.close()
 
 
 def run_interruptible(work: Callable[[], Result], discard: Callable[[Result], object]) -> Result:
@@ -173,21 +247,18 @@ class _Watch:
 
     def wait(self) -> None:
         """Return when the block has ended; end the process after a signal."""
-        with self._reader:
-            while number := self._reader.recv(1):
-                if number[0] in SIGNALS:
-                    _interrupted.set()
-                    break
+        # not closed here: Python reports a further signal that it can't write
+        while number := self._reader.recv(1):
+            if number[0] in SIGNALS:
+                _interrupted.set()
+                break
         if not _interrupted.is_set():
             return
-        deadline = None if self._end_seconds is None else time.monotonic() + self._end_seconds
-        while not _handled.wait(CANCEL_EVERY_SECONDS):
-            if deadline is not None and time.monotonic() > deadline:
-                break
-            for action in _on_interrupt:
-                # an action may block if its server is unreachable
-                threading.Thread(target=action, daemon=True).start()
-        if deadline is not None:
+        end_seconds = math.inf if self._end_seconds is None else self._end_seconds
+        deadline = time.monotonic() + end_seconds
+        while not _handled.wait(CANCEL_EVERY_SECONDS) and time.monotonic() < deadline:
+            _act()
+        if deadline < math.inf:
             time.sleep(max(0.0, deadline - time.monotonic()))
             self._end()
 

@@ -79,7 +79,7 @@ def interruptible(spark: SparkSession) -> Iterator[None]:
             os.kill(os.getpid(), signal.SIGINT)
 
     def on_signal(_number: int, frame: FrameType | None) -> None:
-        is_second = _signal_received.is_set()
+        is_second = _signal_received.is_set() and not interrupts.is_raised_again()
         _signal_received.set()
         interrupts.mark_handled()
         if is_second or not _is_calling_jvm(frame):
@@ -93,7 +93,8 @@ def interruptible(spark: SparkSession) -> Iterator[None]:
     ]
     previous = {number: signal.signal(number, on_signal) for number in numbers}
     try:
-        yield
+        with interrupts.raise_ignored_interrupts():
+            yield
     except Exception as error:
         if _signal_received.is_set():
             raise KeyboardInterrupt from error

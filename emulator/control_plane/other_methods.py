@@ -251,6 +251,8 @@ def _add_database_users(plane: ControlPlane) -> None:
         return changed(project, instance, request.json(), "create")
 
     def update(request: Request, project: str, instance: str) -> Answer:
+        if not request.query.get("name"):
+            raise ApiError(400, "Missing parameter: name.")
         user = {"name": request.query["name"], **request.json()}
         return changed(project, instance, user, "update")
 
@@ -294,7 +296,10 @@ def _add_secret_versions(plane: ControlPlane) -> None:
 
     def number_of(project: str, secret: str, version: str) -> int:
         values = versions_of(project, secret)
-        number = len(values) if version == "latest" else int(version)
+        is_number = re.fullmatch("[0-9]{1,9}", version)
+        number = int(version) if is_number else 0
+        if version == "latest":
+            number = len(values)
         if not 1 <= number <= len(values):
             raise ApiError(
                 404, f"Secret [projects/{project}/secrets/{secret}] not found or has no versions."

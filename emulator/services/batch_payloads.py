@@ -1,22 +1,19 @@
-"""JSON of Dataproc batches: parses requests, encodes responses, filters and pages lists. The
+"""JSON of Dataproc batches: parses requests, encodes responses and filters lists. The
 official protobuf types define the format (int64 as text, enums as names, or as numbers on
 request). Holds no state.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from google.cloud import dataproc_v1
 from google.protobuf import json_format  # type: ignore[import-untyped]
 
-from emulator.services.http_service import ApiError
+from emulator.services.http_service import invalid_argument
 
 OUTPUT_ONLY = (
     "name",
@@ -55,18 +52,6 @@ BATCH_TYPE = "type.googleapis.com/google.cloud.dataproc.v1.Batch"
 def timestamp(seconds: float) -> str:
     """Format seconds since the epoch as RFC 3339, UTC, with microseconds, as the service does."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def invalid_argument(message: str, field: str = "") -> ApiError:
-    """Return a 400 INVALID_ARGUMENT with the details of Google's front end."""
-    violation = {"description": message, **({"field": field} if field else {})}
-    return ApiError(
-        400,
-        message,
-        details=[
-            {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]}
-        ],
-    )
 
 
 def parse_batch(body: Any) -> dict[str, Any]:
@@ -169,7 +154,7 @@ def batch_filter(filter_text: str) -> Callable[[Mapping[str, Any]], bool]:
             )
         read = _reader(match[1], filter_text)
         value = match[3].strip('"')
-        operand = _instant(value) if match[1] == "create_time" else value
+        operand = instant(value) if match[1] == "create_time" else value
         clauses.append((read, COMPARISONS[match[2]], operand))
     return lambda batch: all(compare(read(batch), operand) for read, compare, operand in clauses)
 
@@ -179,7 +164,7 @@ def _reader(field: str, filter_text: str) -> Callable[[Mapping[str, Any]], Any]:
         "batch_id": lambda batch: batch["name"].rpartition("/")[2],
         "batch_uuid": lambda batch: batch["uuid"],
         "state": lambda batch: batch["state"],
-        "create_time": lambda batch: _instant(batch["createTime"]),
+        "create_time": lambda batch: instant(batch["createTime"]),
     }
     if field.startswith("labels."):
         return lambda batch: batch.get("labels", {}).get(field.removeprefix("labels."), "")
@@ -191,45 +176,17 @@ def _reader(field: str, filter_text: str) -> Callable[[Mapping[str, Any]], Any]:
     return readers[field]
 
 
-def _instant(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise invalid_argument(f"Invalid filter: {text!r} is no time.", "filter") from None
-
-
-def page(items: Sequence[Any], query: Mapping[str, str]) -> tuple[Sequence[Any], str]:
-    """Return one page of a list and the token of the next; empty for none.
-
-    Args:
-        items: All items.
-        query: pageSize, pageToken, filter and orderBy.
+def instant(text: str) -> datetime:
+    """Parse the time of a filter, RFC 3339 with a zone.
 
     Raises:
-        ApiError: 400, for a wrong size or a token of another list.
+        ApiError: 400, for another text.
     """
-    # a token belongs to one filter and order (https://google.aip.dev/158)
-    request_key = json.dumps([query.get("filter", ""), query.get("orderBy", "")])
-    size = query.get("pageSize", "0")
-    if not size.isdigit():
-        raise invalid_argument(
-            f"Invalid value at 'page_size' (TYPE_INT32), \"{size}\"", "page_size"
-        )
-    start = 0
-    if token := query.get("pageToken"):
-        try:
-            start, token_key = json.loads(base64.urlsafe_b64decode(token))
-        except (ValueError, binascii.Error, TypeError):
-            raise invalid_argument("The page token is not valid.", "page_token") from None
-        if token_key != request_key:
-            raise invalid_argument(
-                "The page token belongs to a list with another filter or order.", "page_token"
-            )
-    # 20 by default and 1000 at most, as the reference of batches.list has it
-    end = start + min(int(size) or 20, 1000)
-    following = (
-        base64.urlsafe_b64encode(json.dumps([end, request_key]).encode()).decode()
-        if end < len(items)
-        else ""
-    )
-    return items[start:end], following
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    # a time without a zone can't be compared with those of the service
+    if moment is None or moment.tzinfo is None:
+        raise invalid_argument(f"Invalid filter: {text!r} is no time with a zone.", "filter")
+    return moment

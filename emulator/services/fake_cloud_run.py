@@ -7,6 +7,7 @@ Sources: https://cloud.google.com/run/docs/reference/rest/v2/projects.locations.
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 import time
@@ -18,7 +19,13 @@ from typing import Any
 from common.jobs import job_names
 from emulator.services.batch_lifecycle import BatchLifecycle, BatchScript, RunningBatch
 from emulator.services.batch_payloads import timestamp
-from emulator.services.http_service import Answer, ApiError, Request, Service
+from emulator.services.http_service import (
+    Answer,
+    ApiError,
+    Request,
+    Service,
+    invalid_argument,
+)
 from emulator.services.written_lines import WrittenLine, WrittenLines
 from workflows.spec.release_paths import CONTAINER_ARGUMENTS, cloud_run_job
 
@@ -31,6 +38,7 @@ CLOUD_RUN_JOBS: Mapping[str, Sequence[str]] = {
 JOB = r"/v2/projects/(?P<project>[^/:]+)/locations/(?P<region>[^/:]+)/jobs/(?P<job>[^/:]+)"
 EXECUTION_TYPE = "type.googleapis.com/google.cloud.run.v2.Execution"
 OVERRIDES = {"containerOverrides", "taskCount", "timeout"}
+TIMEOUT = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?s")
 CONTAINER_OVERRIDES = {"name", "args", "env", "clearArgs"}
 
 Runner = Callable[[str, list[str], dict[str, str]], RunningBatch]
@@ -123,14 +131,22 @@ class FakeCloudRun(Service):
             overrides = _require_fields(
                 request.json(), {"overrides", "validateOnly", "etag"}, ""
             ).get("overrides", {})
-            containers = _require_fields(overrides, OVERRIDES, "overrides").get(
-                "containerOverrides", []
+            containers = _list_of(
+                _require_fields(overrides, OVERRIDES, "overrides"), "containerOverrides"
             )
+            if not TIMEOUT.fullmatch(str(overrides.get("timeout", "1s"))):
+                raise invalid_argument(
+                    f"Invalid value at 'overrides.timeout': {overrides['timeout']!r} is no number"
+                    " of seconds with an s behind it",
+                    "timeout",
+                )
             arguments = self._arguments(job, containers)
             variables: dict[str, str] = {}
             for container in containers:
-                for variable in container.get("env", []):
-                    variables[str(variable["name"])] = str(variable["value"])
+                fields = _require_fields(container, CONTAINER_OVERRIDES, "container")
+                for variable in _list_of(fields, "env"):
+                    pair = _require_fields(variable, {"name", "value"}, "env")
+                    variables[str(pair.get("name", ""))] = str(pair.get("value", ""))
             # five characters behind the job's name, as in the console
             short_name = f"{job}-{secrets.token_hex(3)[:5]}"
             name = f"projects/{project}/locations/{region}/jobs/{job}/executions/{short_name}"
@@ -159,7 +175,7 @@ class FakeCloudRun(Service):
         """Return the arguments of the start, else those of the job."""
         for container in overrides:
             if "args" in _require_fields(container, CONTAINER_OVERRIDES, "container"):
-                return [str(argument) for argument in container["args"]]
+                return [str(argument) for argument in _list_of(container, "args")]
         cleared = any(container.get("clearArgs") for container in overrides)
         return [] if cleared else list(self._jobs[job])
 
@@ -283,6 +299,18 @@ def _exit_code(lifecycle: BatchLifecycle) -> int:
     if lifecycle.running is None:
         return 0 if lifecycle.state == "SUCCEEDED" else 1
     return lifecycle.running.poll() or 0
+
+
+def _list_of(value: Mapping[str, Any], name: str) -> list[Any]:
+    """Return a list of the request, empty without it.
+
+    Raises:
+        ApiError: 400, for a value of another type.
+    """
+    items = value.get(name) or []
+    if not isinstance(items, list):
+        raise invalid_argument(f"Invalid value at '{name}': it is no list", name)
+    return items
 
 
 def _require_fields(value: Any, names: Collection[str], field_path: str) -> Mapping[str, Any]:

@@ -21,8 +21,6 @@ from emulator.services.batch_payloads import (
     batch_filter,
     check_parameters,
     encode_message,
-    invalid_argument,
-    page,
     parse_batch,
 )
 from emulator.services.dataproc_rules import BATCH_ID, REQUEST_ID, request_faults
@@ -33,7 +31,9 @@ from emulator.services.http_service import (
     Handler,
     Request,
     Service,
+    invalid_argument,
 )
+from emulator.services.paging import Paging
 from emulator.services.served_batch import ServedBatch
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 # `gcloud dataproc batches cancel` shows
 LOCATION = r"/v1/projects/(?P<project>[^/:]+)/locations/(?P<region>[^/:]+)"
 OPERATIONS = r"/v1/projects/(?P<project>[^/:]+)/(?:regions|locations)/(?P<region>[^/:]+)/operations"
+
+PAGING = Paging(default_size=20, largest_size=1000)
+"""As the reference of batches.list has it."""
 
 Method = Literal["create", "get", "list", "delete", "get_operation", "list_operations", "cancel"]
 CUT, LOST_ANSWER = "cut", "lost answer"
@@ -250,7 +253,7 @@ class FakeDataproc(Service):
             batch.to_json(self._now())
             for batch in (reversed(batches_in_region) if order else batches_in_region)
         ]
-        selected, following = page(
+        selected, following = PAGING.page(
             [payload for payload in payloads if is_selected(payload)], request.query
         )
         batches = [encode_message(payload, request.query) for payload in selected]
@@ -291,7 +294,7 @@ class FakeDataproc(Service):
             for batch in self._operations.values()
             if (batch.project, batch.region) == (project, region)
         ]
-        selected, following = page(batches_in_region, request.query)
+        selected, following = PAGING.page(batches_in_region, request.query)
         operations = [batch.operation_json(self._now(), request.query) for batch in selected]
         return Answer(
             {

@@ -18,6 +18,7 @@ from typing import Any
 
 from emulator.services.batch_payloads import timestamp
 from emulator.services.http_service import Answer, ApiError, Request, Service
+from emulator.services.paging import Paging
 from emulator.workflow_engine import RealClock, WorkflowFailed
 
 EXECUTIONS = r"/v1/(?P<workflow>projects/[^/:]+/locations/[^/:]+/workflows/[^/:]+)/executions"
@@ -34,6 +35,9 @@ ORDERS = {
     "startTime desc": True,
 }
 """Whether the newest is first."""
+
+PAGING = Paging(default_size=100, largest_size=1000)
+"""As the reference of executions.list has it."""
 
 Runner = Callable[[str, Any], Any]
 """Receives the execution's id and argument and returns the result of `main`. WorkflowFailed, or any
@@ -140,14 +144,15 @@ class FakeExecutions(Service):
         selected = [
             execution for execution in executions if not state or execution.state == state[1]
         ]
-        size = int(request.query.get("pageSize", 0)) or 100
-        start = int(request.query.get("pageToken", 0))
-        page = [
-            _to_json(execution, view=request.query.get("view", "BASIC"))
-            for execution in selected[start : start + size]
-        ]
-        following = {"nextPageToken": str(start + size)} if start + size < len(selected) else {}
-        return Answer({**({"executions": page} if page else {}), **following})
+        page, following = PAGING.page(selected, request.query)
+        view = request.query.get("view", "BASIC")
+        shown = [_to_json(execution, view=view) for execution in page]
+        return Answer(
+            {
+                **({"executions": shown} if shown else {}),
+                **({"nextPageToken": following} if following else {}),
+            }
+        )
 
     def _get(self, request: Request, workflow: str, execution: str) -> Answer:
         return Answer(

@@ -11,12 +11,18 @@ from __future__ import annotations
 import json
 import operator
 import re
-from collections.abc import Callable, Iterable
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from emulator.services.batch_payloads import timestamp
-from emulator.services.http_service import Answer, ApiError, Request, Service
+from emulator.services.batch_payloads import instant, timestamp
+from emulator.services.http_service import (
+    Answer,
+    ApiError,
+    Request,
+    Service,
+    invalid_argument,
+)
+from emulator.services.paging import Paging
 from emulator.services.written_lines import WrittenLine
 
 FIELDS = {"resourceNames", "filter", "orderBy", "pageSize", "pageToken"}
@@ -31,7 +37,12 @@ COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 ORDERS = {"": False, "timestamp": False, "timestamp asc": False, "timestamp desc": True}
 """Whether the newest is first."""
 
-LARGEST_PAGE = 1000
+PAGING = Paging(
+    default_size=50,
+    largest_size=1000,
+    list_parameters=("resourceNames", "filter", "orderBy"),
+    rejects_larger=True,
+)
 """https://cloud.google.com/logging/docs/reference/v2/rest/v2/entries/list"""
 
 EXECUTION = re.compile(
@@ -57,12 +68,12 @@ class FakeLogging(Service):
                 400,
                 f'Invalid JSON payload received. Unknown name "{unknown[0]}": Cannot find field.',
             )
-        if not body.get("resourceNames"):
-            raise ApiError(400, "resource_names must be set: at least one parent is required")
-        order, size = body.get("orderBy", ""), int(body.get("pageSize") or 50)
-        if order not in ORDERS or not 0 < size <= LARGEST_PAGE:
-            raise ApiError(400, f"orderBy {order!r} or pageSize {size} is not allowed")
-        comparisons = _comparisons(body.get("filter", ""))
+        if not body.get("resourceNames") or not isinstance(body["resourceNames"], list):
+            raise ApiError(400, "resource_names must be set: a list with at least one parent")
+        order = _text(body, "orderBy")
+        if order not in ORDERS:
+            raise invalid_argument(f"orderBy {order!r} is not allowed", "order_by")
+        comparisons = _comparisons(_text(body, "filter"))
         entries = []
         for name, line in self._lines():
             if not line.text.strip():
@@ -72,11 +83,25 @@ class FakeLogging(Service):
             if parent in body["resourceNames"] and all(fits(entry) for fits in comparisons):
                 entries.append(entry)
         entries.sort(key=lambda entry: entry["timestamp"], reverse=ORDERS[order])
-        start = int(body.get("pageToken", 0))
-        page = entries[start : start + size]
-        following = start + len(page)
-        more = {"nextPageToken": str(following)} if following < len(entries) else {}
-        return Answer({**({"entries": page} if page else {}), **more})
+        page, following = PAGING.page(entries, body)
+        return Answer(
+            {
+                **({"entries": page} if page else {}),
+                **({"nextPageToken": following} if following else {}),
+            }
+        )
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    """Return a text of the request, empty without it.
+
+    Raises:
+        ApiError: 400, for a value of another type.
+    """
+    value = body.get(name) or ""
+    if not isinstance(value, str):
+        raise invalid_argument(f"Invalid value at '{name}' (TYPE_STRING), {value!r}", name)
+    return value
 
 
 def _comparisons(text: str) -> list[Callable[[dict[str, Any]], bool]]:
@@ -97,8 +122,8 @@ def _comparisons(text: str) -> list[Callable[[dict[str, Any]], bool]]:
 def _comparison(field: str, sign: str, value: str) -> Callable[[dict[str, Any]], bool]:
     compare = COMPARE[sign]
     if field == "timestamp":
-        instant = datetime.fromisoformat(value)
-        return lambda entry: compare(datetime.fromisoformat(entry["timestamp"]), instant)
+        limit = instant(value)
+        return lambda entry: compare(instant(entry["timestamp"]), limit)
     return lambda entry: compare(_value(entry, field), value)
 
 

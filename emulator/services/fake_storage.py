@@ -7,7 +7,6 @@ Sources: https://cloud.google.com/storage/docs/json_api/v1, and there /status-co
 
 from __future__ import annotations
 
-import base64
 import re
 import secrets
 import threading
@@ -19,6 +18,7 @@ from urllib.parse import quote, unquote
 
 from emulator.services.http_service import Answer, ConnectionCut, Request, Service
 from emulator.services.object_store import BucketExists, ObjectStore
+from emulator.services.paging import Paging
 from emulator.services.storage_responses import (
     StorageError,
     address_of,
@@ -38,7 +38,14 @@ from emulator.services.storage_uploads import (
 )
 
 OBJECTS = re.compile(r"(?:/(?:upload|download|resumable/upload))?/storage/v1/b/[^/]+/o.*")
-PAGE = 1000
+PAGING = Paging(
+    default_size=1000,
+    largest_size=1000,
+    list_parameters=("prefix", "delimiter"),
+    size_parameter="maxResults",
+    error=lambda message, _field: StorageError(400, message, "invalid"),
+)
+"""The position of a token is the last name of its page."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +160,8 @@ class FakeStorage(Service):
         return Answer(bucket_resource(bucket, request))
 
     def _list(self, request: Request, bucket: str) -> Answer:
-        after = base64.b64decode(request.query.get("pageToken", "")).decode()
-        limit = min(integer_parameter(request, "maxResults") or PAGE, PAGE)
+        after = PAGING.position(request.query, str) or ""
+        limit = PAGING.size(request.query)
         with translate_store_errors(request, bucket):
             page = self.store.list(
                 bucket,
@@ -169,7 +176,7 @@ class FakeStorage(Service):
         if page.prefixes:
             payload["prefixes"] = page.prefixes
         if page.next_after:
-            payload["nextPageToken"] = base64.b64encode(page.next_after.encode()).decode()
+            payload["nextPageToken"] = PAGING.token(page.next_after, request.query)
         return Answer(payload)
 
     def _get(self, request: Request, bucket: str, name: str) -> Answer:

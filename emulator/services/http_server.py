@@ -1,5 +1,5 @@
-"""HTTP server on loopback that the fakes share. All services answer at one address, each connection
-has a thread, and a client cannot keep one for ever.
+"""HTTP server on loopback that the fakes share. All services answer at one address. Each connection
+has a thread; their number is limited, and a client cannot keep one for ever.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from common.plain_text import on_one_line
+from emulator.services.connection_limit import ConnectionLimit
 from emulator.services.http_service import Answer, ApiError, ConnectionCut, Request, Service
 
 log = logging.getLogger(__name__)
@@ -37,11 +38,12 @@ BROWSER_HEADERS = re.compile(r"(?i)(origin$|sec-fetch-)")
 (https://developer.mozilla.org/docs/Glossary/Forbidden_request_header).
 """
 IDLE_SECONDS = 300.0
-"""Between two requests on one connection."""
+"""Between two requests on one connection, the first of which was accepted."""
 HEADER_SECONDS = 30.0
 BODY_SECONDS = 300.0
-"""Limits of a whole header and a whole body. A limit of each read alone would let a client that
-sends one byte a second keep its thread for ever.
+"""Limits of a whole header and a whole body; the first header of a connection has this time from
+its start. A limit of each read alone would let a client that sends one byte a second keep its
+thread for ever.
 """
 DRAIN_SECONDS = 2.0
 
@@ -92,7 +94,20 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.services = services
         self.token = token
+        self.connections = ConnectionLimit()
         self.hosts = {f"127.0.0.1:{self.server_address[1]}", *hosts}
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start the thread of a connection, unless there is no place for it."""
+        if self.connections.add(request):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        self.connections.remove(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Report an error unless the client closed the connection."""
@@ -106,7 +121,7 @@ class _TimedReader(io.RawIOBase):
     def __init__(self, connection: socket.socket) -> None:
         super().__init__()
         self._connection = connection
-        self.limit(IDLE_SECONDS)
+        self.limit(HEADER_SECONDS)
 
     def limit(self, seconds: float) -> None:
         """Limit the time for everything that is read from now on, in seconds."""
@@ -138,18 +153,21 @@ class _Handler(BaseHTTPRequestHandler):
         # the base class reads without a limit
         self.rfile.close()
         self._reader = _TimedReader(self.connection)
+        self._is_accepted = False
         self.rfile = self._buffer = io.BufferedReader(self._reader)
 
     def handle_one_request(self) -> None:
         """Handle one request; close an idle connection."""
         # the base class itself closes the connection at a TimeoutError of a later read
-        self._reader.limit(IDLE_SECONDS)
+        if self._is_accepted:
+            self._reader.limit(IDLE_SECONDS)
         try:
             self._buffer.peek(1)
         except TimeoutError:
             self.close_connection = True
             return
-        self._reader.limit(HEADER_SECONDS)
+        if self._is_accepted:
+            self._reader.limit(HEADER_SECONDS)
         super().handle_one_request()
 
     def _serve(self) -> None:
@@ -157,6 +175,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if rejection := self._rejection():
                 raise rejection
+            self._is_accepted = self.server.connections.accept(self.connection)
+            if not self._is_accepted:
+                raise ConnectionCut
             answer = self._answer(self._body())
         except ConnectionCut:
             self.close_connection = True

@@ -90,6 +90,18 @@ class ApiError(Exception):
         self.answer = Answer({"error": error}, status)
 
 
+def invalid_argument(message: str, field: str = "") -> ApiError:
+    """Return a 400 INVALID_ARGUMENT with the details of Google's front end."""
+    violation = {"description": message, **({"field": field} if field else {})}
+    return ApiError(
+        400,
+        message,
+        details=[
+            {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]}
+        ],
+    )
+
+
 class ConnectionCut(Exception):
     """Raised by a handler to close the connection without a response."""
 

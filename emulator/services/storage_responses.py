@@ -90,8 +90,9 @@ def integer_parameter(request: Request, name: str) -> int | None:
         StorageError: 400, for another text.
     """
     value = request.query.get(name)
-    if value is not None and not re.fullmatch(r"-?\d+", value):
-        raise StorageError(400, f"Invalid value for parameter {name}: '{value}'", "invalid")
+    # Google's int64: Python reads other digits than 0-9 too, and rejects very long numbers
+    if value is not None and not re.fullmatch(r"-?[0-9]{1,19}", value):
+        raise StorageError(400, f"Invalid value for parameter {name}: '{value[:60]}'", "invalid")
     return None if value is None else int(value)
 
 
@@ -107,7 +108,7 @@ def media_answer(stored: StoredObject, content: bytes, request: Request) -> Answ
         "x-goog-stored-content-encoding": "identity",
         "accept-ranges": "bytes",
     }
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""))
+    match = re.fullmatch(r"bytes=([0-9]{0,19})-([0-9]{0,19})", request.headers.get("range", ""))
     if not match or not any(match.groups()):
         return Answer(content, 200, headers)
     first = int(match[1]) if match[1] else max(stored.size - int(match[2]), 0)

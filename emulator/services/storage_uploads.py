@@ -5,10 +5,9 @@ Source: https://cloud.google.com/storage/docs/performing-resumable-uploads
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from emulator.services.http_service import Request
@@ -59,7 +58,9 @@ def new_upload(
     """
     # at most 1024 bytes, without line ends (https://cloud.google.com/storage/docs/objects#naming)
     name = request.query.get("name") or str(metadata.get("name", ""))
-    if not name or len(name.encode()) > 1024 or "\r" in name or "\n" in name:
+    # JSON can write half a surrogate pair, which UTF-8 can't
+    encoded = name.encode(errors="replace")
+    if not name or encoded.decode() != name or len(encoded) > 1024 or {"\r", "\n"} & set(name):
         raise StorageError(
             400,
             "Required parameter: name" if not name else f"Invalid object name: {name!r}",
@@ -106,8 +107,8 @@ def multipart_parts(request: Request) -> tuple[Mapping[str, Any], str, bytes]:
     (_, _, metadata), (head, _, content) = (part.partition(2 * newline) for part in parts[1:3])
     content_type = re.search(rb"(?im)^content-type:\s*([^\r\n]+)", head)
     return (
-        json.loads(metadata),
-        content_type[1].decode() if content_type else "",
+        replace(request, body=metadata).json(),
+        content_type[1].decode("latin-1") if content_type else "",
         content.removesuffix(newline),
     )
 
@@ -117,7 +118,7 @@ def append_part(upload: Upload, request: Request) -> int | None:
     bytes of an earlier one.
     """
     match = re.fullmatch(
-        r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)",
+        r"bytes (?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)",
         request.headers.get(
             "content-range", f"bytes 0-{len(request.body) - 1}/{len(request.body)}"
         ),

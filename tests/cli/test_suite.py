@@ -4,8 +4,11 @@ parallel. Each test runs it on a small project with tests of its own.
 
 from __future__ import annotations
 
+import os
 import re
+import secrets
 import shlex
+import signal
 import subprocess
 import sys
 from itertools import product
@@ -15,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.fault_runs import TOKEN, processes_with, until
 from tests.support.processes import PROJECT
 from tests.support.workers import pytest_xdist_auto_num_workers
 
@@ -219,6 +223,7 @@ def test_workers_follow_from_cores_memory_and_files(monkeypatch: pytest.MonkeyPa
 
 
 SUITE = """
+import os
 import sys
 from pathlib import Path
 
@@ -226,6 +231,7 @@ from cli import suite_commands
 from cli.main import main
 
 suite_commands.ROOT = Path.cwd()
+suite_commands.SUMMARY_SECONDS = float(os.environ.get("SUMMARY_SECONDS", 60))
 sys.argv = ["run_spark_local.py", "test", *sys.argv[1:]]
 main()
 """
@@ -269,3 +275,100 @@ def test_the_fast_lane_runs_the_tools_and_the_unit_tests(project: Path) -> None:
     assert "`os` imported but unused" in failed.stderr
     finished = run_suite(project, "--fast", "-n", "0", "tests/test_small.py")
     assert (finished.returncode, "ruff" in finished.stderr) == (0, False)
+
+
+INTERRUPTED_TESTS = """
+import signal
+import time
+from pathlib import Path
+
+
+def test_unit() -> None:
+    assert 1 == 2, "a failure"
+
+
+def test_waits(unit: None) -> None:
+    {first}
+    Path("waiting").touch()
+    time.sleep(600)
+"""
+
+
+def interrupted_suite(
+    project: Path, sent: signal.Signals, *arguments: str, group: bool = False, first: str = "pass"
+) -> tuple[int, str, str]:
+    """Interrupt the suite while its second test waits; return exit code, standard output and
+    standard error, when all its processes have ended.
+    """
+    (project / "tests_plugins").unlink()
+    (project / "tests" / "conftest.py").write_text(UNIT_TESTS.lstrip())
+    source = INTERRUPTED_TESTS.format(first=first)
+    (project / "tests" / "test_small.py").write_text(source.lstrip())
+    token = secrets.token_hex(8)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SUITE, "--fast", "-p", "no:randomly", *arguments],
+        cwd=project,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": str(PROJECT),
+            "HOME": str(project),
+            "SUMMARY_SECONDS": "60" if first == "pass" else "1",
+            TOKEN: token,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        until((project / "waiting").exists, "the second test runs", 120)
+        os.killpg(process.pid, sent) if group else process.send_signal(sent)
+        output, errors = process.communicate(timeout=120)
+        until(lambda: not processes_with(token), "every process has ended", 30)
+    finally:
+        for pid in processes_with(token):
+            os.kill(pid, signal.SIGKILL)
+    return process.returncode, output, errors
+
+
+UNIT_TESTS = """
+import pytest
+
+
+@pytest.fixture
+def unit() -> None:
+    pass
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker("unit")
+"""
+
+
+@pytest.mark.parametrize(
+    ("workers", "sent", "group"),
+    [("0", signal.SIGTERM, False), ("0", signal.SIGINT, True), ("2", signal.SIGINT, True)],
+    ids=["SIGTERM", "Ctrl-C", "Ctrl-C with workers"],
+)
+def test_interrupted_suite_prints_failures_and_the_state_of_the_tools(
+    project: Path, workers: str, sent: signal.Signals, group: bool
+) -> None:
+    """A terminal sends SIGINT to the whole group. Up to 20 s: workers end 5 s after pytest."""
+    code, output, errors = interrupted_suite(project, sent, "-n", workers, group=group)
+    assert code == 130, errors
+    assert "AssertionError: a failure" in output
+    assert re.search(r"(?m)^=+ 1 failed.* in [\d.]+s", output), output
+    states = re.findall(r"(?m)^  (ruff|mypy|lint-imports)\b.*: (?:failed|no|not) ?", errors)
+    assert sorted(states) == ["lint-imports", "mypy", "ruff", "ruff"], errors
+    assert errors.splitlines()[-1] == (
+        "error: the tests were interrupted before all of them had run"
+    )
+
+
+def test_suite_that_ignores_an_interrupt_is_killed(project: Path) -> None:
+    ignore = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    code, _, errors = interrupted_suite(project, signal.SIGTERM, "-n", "0", first=ignore)
+    assert code == 130, errors
+    assert "pytest is killed before it has printed its summary" in errors
+    assert "Traceback" not in errors

@@ -11,9 +11,11 @@ from __future__ import annotations
 import ast
 import http.client
 import http.server
+import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
@@ -24,12 +26,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from emulator.services import http_server
+from emulator.services import connection_limit, http_server
 from emulator.services.fake_secret_manager import FakeSecretManager
 from emulator.services.fake_storage import FakeStorage
 from emulator.services.http_server import serving
 from emulator.services.http_service import Service
 from emulator.services.object_store import Conditions
+from tests.support.fault_runs import until
 from tests.support.processes import PROJECT
 
 TOKEN = "the-token-of-this-test"
@@ -241,6 +244,64 @@ def test_a_connection_that_waits_between_two_requests_is_served_again(
             time.sleep(0.7)
 
 
+def connected(attacked: Attacked, stack: ExitStack) -> socket.socket:
+    address = ("127.0.0.1", urlsplit(attacked.url).port or 0)
+    return stack.enter_context(socket.create_connection(address, timeout=30))
+
+
+def server_threads() -> int:
+    return sum("process_request_thread" in thread.name for thread in threading.enumerate())
+
+
+def test_idle_connections_without_a_token_are_limited_and_block_no_client(
+    attacked: Attacked, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(connection_limit, "MOST_CONNECTIONS", 20)
+    before = server_threads()
+    token = {"Authorization": f"Bearer {TOKEN}"}
+    with ExitStack() as stack:
+        client = stack.enter_context(closing(http.client.HTTPConnection(attacked.place)))
+        client.request("GET", PATH, headers=token)
+        assert client.getresponse().read()
+        connections = [connected(attacked, stack) for _ in range(120)]
+        # the oldest make room for the newest, with a reason
+        answer = connections[0].recv(65536)
+        assert answer.startswith(b"HTTP/1.1 503 "), answer
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["status"] == "UNAVAILABLE"
+        assert b"all 20 connections" in answer
+        until(lambda: server_threads() - before <= 20, "the other threads have ended", 30)
+        # a client on an open connection, and a new one, are served
+        client.request("GET", PATH, headers=token)
+        assert client.getresponse().status == 200
+        assert attacked.status(*attacked.good) == 200
+    until(lambda: server_threads() == before, "the threads have ended", 30)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_connection_too_many_is_refused_with_a_reason(
+    attacked: Attacked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If every other one has sent the token."""
+    monkeypatch.setattr(connection_limit, "MOST_CONNECTIONS", 3)
+    with ExitStack() as stack:
+        for _ in range(3):
+            client = stack.enter_context(closing(http.client.HTTPConnection(attacked.place)))
+            client.request("GET", PATH, headers={"Authorization": f"Bearer {TOKEN}"})
+            assert client.getresponse().read()
+        assert connected(attacked, stack).recv(65536).startswith(b"HTTP/1.1 503 ")
+        client.request("GET", PATH, headers={"Authorization": f"Bearer {TOKEN}"})
+        assert client.getresponse().status == 200
+    until(lambda: attacked.status(*attacked.good) == 200, "a place is free", 30)
+
+
+def test_a_connection_that_sends_nothing_is_closed(
+    attacked: Attacked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "HEADER_SECONDS", 0.5)
+    with ExitStack() as stack:
+        assert connected(attacked, stack).recv(1) == b""
+
+
 def test_answers_unexpected_json_without_a_traceback(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -252,7 +313,7 @@ def test_answers_unexpected_json_without_a_traceback(
             assert server.status(*server.good, size, target=f"{target}resumable", body=body) == 400
         body = b"--b\r\n\r\nno JSON\r\n--b\r\n\r\nx\r\n--b--"
         headers = ("Content-Type: multipart/related; boundary=b", f"Content-Length: {len(body)}")
-        assert server.status(*server.good, *headers, target=f"{target}multipart", body=body) == 500
+        assert server.status(*server.good, *headers, target=f"{target}multipart", body=body) == 400
     assert "Traceback" not in capfd.readouterr().err
 
 

@@ -376,6 +376,123 @@ def test_signal_after_the_result_changes_no_exit_code(moment: str, sent: str) ->
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "result\n", "")
 
 
+SIGNALLED_IN_CALLBACK = """
+import ctypes, gc, signal, time, weakref
+import typer
+from cli.run_application import run_application
+
+app = typer.Typer()
+
+def wait_for_signal(*arguments):
+    if wait_for_signal in gc.callbacks:
+        gc.callbacks.remove(wait_for_signal)
+    print("waiting", flush=True)
+    while True:
+        time.sleep(0.01)
+
+class Finalized:
+    __del__ = wait_for_signal
+
+class Referenced:
+    pass
+
+def call_back(place):
+    if place == "del":
+        Finalized()
+    if place == "weakref":
+        target = Referenced()
+        reference = weakref.ref(target, wait_for_signal)
+        del target
+    if place == "gc":
+        gc.callbacks.append(wait_for_signal)
+        gc.collect()
+    if place == "ctypes":
+        ctypes.CFUNCTYPE(None)(wait_for_signal)()
+
+@app.command()
+def command():
+    if {ignores_sigint}:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        call_back("{place}")
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("handled", flush=True)
+        raise
+
+run_application(app, lambda error, arguments: {{}}, arguments=[])
+"""
+
+
+def _end_of(source: str, *signals: signal.Signals) -> tuple[int, str, str]:
+    """Run a program and send it a signal for each line that it prints; return exit code, standard
+    output and standard error.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", source],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines = []
+    for sent in signals:
+        lines.append(process.stdout.readline())
+        process.send_signal(sent)
+    output, errors = process.communicate(timeout=60)
+    return process.returncode, "".join(lines) + output, errors
+
+
+INTERRUPTED = "interrupted: uncommitted changes were rolled back, and the next run continues"
+
+
+@pytest.mark.usefixtures("processes")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("place", ["del", "weakref", "gc", "ctypes"])
+def test_signal_in_a_callback_of_python_ends_the_command(place: str, sent: signal.Signals) -> None:
+    """Where Python ignores exceptions. A command that is ended by force handles nothing."""
+    source = SIGNALLED_IN_CALLBACK.format(place=place, ignores_sigint=False)
+    code, output, errors = _end_of(source, sent)
+    assert (code, output) == (130, "waiting\nhandled\n"), errors
+    assert errors.split("error: ") == ["", INTERRUPTED + "\n"]
+
+
+@pytest.mark.usefixtures("processes")
+def test_signal_in_a_callback_ends_a_background_job() -> None:
+    """A shell makes it ignore SIGINT."""
+    source = SIGNALLED_IN_CALLBACK.format(place="del", ignores_sigint=True)
+    code, output, errors = _end_of(source, signal.SIGTERM)
+    assert (code, output) == (130, "waiting\nhandled\n"), errors
+
+
+SIGNALLED_TWICE = """
+import time
+import typer
+from cli.run_application import run_application
+
+app = typer.Typer()
+
+@app.command()
+def command():
+    try:
+        print("working", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("cleaning up", flush=True)
+        time.sleep(60)
+
+run_application(app, lambda error, arguments: {}, arguments=[])
+"""
+
+
+@pytest.mark.usefixtures("processes")
+def test_second_signal_prints_no_traceback() -> None:
+    code, _, errors = _end_of(SIGNALLED_TWICE, signal.SIGINT, signal.SIGINT)
+    assert code == 130
+    assert errors.split("error: ") == ["", INTERRUPTED + "\n"]
+
+
 @pytest.mark.long
 @pytest.mark.usefixtures("jvm")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])

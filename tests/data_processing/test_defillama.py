@@ -14,7 +14,7 @@ from common.errors import ConfigurationError, InputError
 from config_spark import Settings
 from data_processing.ingest.defillama.prices import COINS
 from data_processing.ingest.defillama.pull import ingest, read_pool_file
-from data_processing.ingest.defillama.rows import instant, snapshots
+from data_processing.ingest.defillama.rows import description, instant, snapshots
 from database.ledger.run_records import last_runs
 from tests.support.defillama_pulls import (
     TODAY,
@@ -370,6 +370,17 @@ def test_rows_dropped_or_moved_by_trigger_are_reported(
 )
 def test_instants(value: object, expected: datetime | None) -> None:
     assert instant(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("tvl", "apy", "stored"),
+    [(-1.0, -2.0, (None, -2.0)), (0, 0, (0.0, 0.0)), (1e16, 1e16, (None, None))],
+)
+def test_impossible_values_do_not_describe_a_pool(
+    tvl: float, apy: float, stored: tuple[float | None, float | None]
+) -> None:
+    described = description({"pool": "a", "tvlUsd": tvl, "apy": apy})
+    assert (described["tvl"], described["apy"]) == stored
 
 
 def test_since_is_a_utc_day() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from common.errors import CheckFailed
+from common.errors import CheckFailed, InputError
 from config_spark import Settings
 from data_processing.ingest.loading.load_files import load_files
 from tests.data_processing.test_load_files import (
@@ -74,13 +74,15 @@ def test_prices_with_a_symbol_column(database: Settings, engine: Engine, tmp_pat
 def test_bad_price_never_replaces_good_one(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
+    good = "2025-03-01,2\n2025-03-02,3\n2025-03-04,5\n2025-03-05,6\n"
     load_files(
         database,
-        [write_file(tmp_path, "good.csv", "date,close\n2025-03-01,2\n2025-03-02,3\n")],
+        [write_file(tmp_path, "good.csv", f"date,close\n{good}")],
         symbol="eth",
     )
-    bad = write_file(tmp_path, "bad.csv", "date,close\n2025-03-01,n/a\n2025-03-02,\n2025-03-03,4\n")
-    assert counts(load_files(database, [bad], symbol="ETH")) == (3, 1, 0, 0, 2)
+    days = "2025-03-01,n/a\n2025-03-02,\n2025-03-03,4\n2025-03-04,-2\n2025-03-05,0\n"
+    bad = write_file(tmp_path, "bad.csv", f"date,close\n{days}")
+    assert counts(load_files(database, [bad], symbol="ETH")) == (5, 1, 0, 0, 4)
     assert [
         row[0]
         for row in rows(
@@ -92,8 +94,15 @@ def test_bad_price_never_replaces_good_one(
         "2",
         "3",
         "4",
+        "5",
+        "6",
     ]
-    assert [row[3] for row in quarantined(engine)] == ["price_not_a_number", "price_missing"]
+    assert [row[3] for row in quarantined(engine)] == [
+        "price_not_a_number",
+        "price_missing",
+        "price_not_positive",
+        "price_not_positive",
+    ]
 
 
 def test_the_last_row_of_a_day_counts(database: Settings, engine: Engine, tmp_path: Path) -> None:
@@ -135,18 +144,38 @@ def test_gwei_stay_gwei_and_bad_gas_is_refused(
 ) -> None:
     lines = (
         "date,value_gwei\n2025-03-01,1.123456789\n2025-03-02,n/a\n2025-03-03,\n"
-        "2025-03-04,1e30\n2025-03-05,-3\n"
+        "2025-03-04,1e30\n2025-03-05,-3\n2025-03-06,-1e-30\n2025-03-07,1000001\n2025-03-08,0\n"
     )
-    assert counts(load_files(database, [write_file(tmp_path, "gas.csv", lines)])) == (5, 2, 0, 0, 3)
+    assert counts(load_files(database, [write_file(tmp_path, "gas.csv", lines)])) == (8, 2, 0, 0, 6)
     assert rows(engine, "SELECT date, actual_avg_gas_gwei FROM gas_fees_daily ORDER BY 1") == [
         (date(2025, 3, 1), Decimal("1.12345679")),
-        (date(2025, 3, 5), Decimal(-3)),
+        (date(2025, 3, 8), Decimal(0)),
     ]
     assert [row[3] for row in quarantined(engine)] == [
         "gas_not_a_number",
         "gas_missing",
         "value_beyond_column",
+        "gas_negative",
+        "gas_negative",
+        "gas_beyond_limit",
     ]
+
+
+def test_negative_gas_never_replaces_good_gas(
+    database: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    good = write_file(tmp_path, "good.csv", "date,value_wei\n2025-03-01,2000000000\n")
+    load_files(database, [good])
+    bad = write_file(tmp_path, "bad.csv", "date,value_wei\n2025-03-01,-5\n2025-03-02,1e9\n")
+    assert counts(load_files(database, [bad])) == (2, 1, 0, 0, 1)
+    assert rows(engine, "SELECT actual_avg_gas_gwei FROM gas_fees_daily ORDER BY date") == [
+        (Decimal(2),),
+        (Decimal(1),),
+    ]
+    assert [row[1:] for row in quarantined(engine)] == [("bad.csv:2", None, "gas_negative")]
+    only_bad = write_file(tmp_path, "only_bad.csv", "date,value_gwei\n2025-03-01,-5\n")
+    with pytest.raises(InputError, match="the first because of gas_negative; nothing was loaded"):
+        load_files(database, [only_bad])
 
 
 # pools
@@ -196,12 +225,13 @@ def test_pools_keep_stored_descriptions(database: Settings, engine: Engine, tmp_
 def test_earlier_row_of_pool_with_other_values_is_refused(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
-    lines = "pool,chain,tvl\na,Base,n/a\nb,Base,1\nb,Base,2\nc,Base,3\nc,Base,3\nd,Base,NaN\n"
-    file = write_file(tmp_path, "pools.csv", lines)
-    assert counts(load_files(database, [file])) == (6, 3, 0, 1, 2)
+    lines = "a,Base,n/a\nb,Base,1\nb,Base,2\nc,Base,3\nc,Base,3\nd,Base,NaN\ne,Base,-1\n"
+    file = write_file(tmp_path, "pools.csv", f"pool,chain,tvl\n{lines}")
+    assert counts(load_files(database, [file])) == (7, 3, 0, 1, 3)
     assert [(row[1], row[3]) for row in quarantined(engine)] == [
         ("pools.csv:2", "tvl_not_a_number"),
         ("pools.csv:3", "another_row_of_that_pool"),
+        ("pools.csv:8", "tvl_negative"),
     ]
     stored = "SELECT pool_id, tvl FROM pools ORDER BY 1"
     assert rows(engine, stored) == [("b", Decimal(2)), ("c", Decimal(3)), ("d", None)]

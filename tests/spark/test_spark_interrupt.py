@@ -73,6 +73,27 @@ def test_no_job_starts_after_a_signal_without_a_job(
         goes_on()
 
 
+class InterruptedFinalizer:
+    """Gets SIGINT in `__del__`, where Python ignores the KeyboardInterrupt of the handler."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_signal_in_a_finalizer_cancels_the_next_job(spark: SparkSession) -> None:
+    slow = spark.range(2).select(F.expr("java_method('java.lang.Thread', 'sleep', 5000L)"))
+
+    def interrupted() -> None:
+        with interruptible(spark):
+            finalizer = InterruptedFinalizer()
+            del finalizer
+            slow.collect()
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert spark.range(3).count() == 3
+
+
 def test_signal_outside_of_the_jvm_ends_the_block_at_once(spark: SparkSession) -> None:
     previous = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), interruptible(spark):

@@ -133,13 +133,14 @@ def description(pool: Mapping[str, Any]) -> dict[str, Any]:
     addresses = None
     if isinstance(tokens, list):
         addresses = [_text(token) for token in tokens if _text(token)] or None
+    tvl = _descriptive(pool.get("tvlUsd"))
     return {
         "name": name or None,
         "chain": texts["chain"],
         "protocol": texts["project"],
         "symbol": texts["symbol"],
         "poolmeta": texts["poolMeta"],
-        "tvl": _descriptive(pool.get("tvlUsd")),
+        "tvl": tvl if tvl is not None and tvl >= 0 else None,
         "apy": _descriptive(pool.get("apy")),
         "underlying_token_addresses": addresses,
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -54,16 +54,22 @@ NAMES: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
         "name": ("name",),
         "chain": ("chain",),
         # DefiLlama calls it project
-        "protocol": ("protocol", "project", "protocolslug"),
+        "protocol": ("protocol", "project"),
         "symbol": ("symbol",),
         "tvl": ("tvlusd", "tvl"),
         "apy": ("apy",),
         "poolmeta": ("poolmeta",),
-        "underlying_token_addresses": ("underlyingtokens", "underlyingtokenaddresses"),
+        "underlying_token_addresses": ("underlyingtokenaddresses",),
     },
 }
-"""Names that a column may have, as `_plain` writes them; the first listed name of a file is used.
-"""
+"""Names that a column may have, as `_plain` writes them, in the order of preference."""
+
+OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    "protocol": ("protocolslug",),
+    # DefiLlama's name of the addresses; beside them, the owner's `pools` has symbols there
+    "underlying_token_addresses": ("underlyingtokens",),
+}
+"""Names that a column of `pools` may have if the file has none of `NAMES`."""
 
 NEEDED: Mapping[Kind, tuple[str, ...]] = {
     "history": ("timestamp", "pool_id", "tvl_usd", "apy"),
@@ -91,10 +97,12 @@ class FileColumns:
     Attributes:
         kind: kind of the file.
         names: the file's own column for each name of `NAMES[kind]` that it has.
+        candidates: all columns that may be it, for those of `names` that have several.
     """
 
     kind: Kind
     names: Mapping[str, str]
+    candidates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def map_columns(path: Path, names: Sequence[str], kind: Kind) -> FileColumns:
@@ -106,18 +114,17 @@ def map_columns(path: Path, names: Sequence[str], kind: Kind) -> FileColumns:
         kind: its kind.
 
     Raises:
-        InputError: a needed column is missing, or two columns may be it.
+        InputError: a needed column is missing, or two columns have the same name.
     """
-    columns = {}
+    columns, candidates = {}, {}
     for ours, possible in NAMES[kind].items():
-        candidates = _own_names(possible, names)
-        if len(candidates) > 1:
-            raise InputError(
-                f"{path} has {len(candidates)} columns that may be {ours}:"
-                f" {format_names(candidates)}. Keep one of them"
-            )
-        if candidates:
-            columns[ours] = candidates[0]
+        own = _own_names(path, ours, possible, names)
+        if not own and kind == "pools":
+            own = _own_names(path, ours, OTHER_NAMES.get(ours, ()), names)
+        if own:
+            columns[ours] = own[0]
+        if len(own) > 1:
+            candidates[ours] = own
     missing = [name for name in NEEDED[kind] if name not in columns]
     if missing:
         raise InputError(
@@ -130,7 +137,7 @@ def map_columns(path: Path, names: Sequence[str], kind: Kind) -> FileColumns:
             f"{path} does not say whether its gas is gwei or wei: it has {format_names(names)}."
             " Name the column value_gwei or value_wei"
         )
-    return FileColumns(kind, columns)
+    return FileColumns(kind, columns, candidates)
 
 
 def parse_kind(text: str) -> Kind:
@@ -159,7 +166,8 @@ def fitting_kinds(names: Sequence[str]) -> list[Kind]:
     plain = {_plain(name) for name in names}
 
     def has(kind: Kind, *ours: str) -> bool:
-        return all(plain & set(NAMES[kind][name]) for name in ours)
+        others = OTHER_NAMES if kind == "pools" else {}
+        return all(plain & {*NAMES[kind][name], *others.get(name, ())} for name in ours)
 
     has_pools = has("pools", "pool_id") and (
         has("pools", "protocol") or has("pools", "chain") or describes_only(names)
@@ -183,8 +191,10 @@ def fitting_kinds(names: Sequence[str]) -> list[Kind]:
 def describes_only(names: Sequence[str]) -> bool:
     """Return whether columns describe pools as no history does: by tokens or pool meta."""
     plain = {_plain(name) for name in names}
-    columns = NAMES["pools"]
-    return bool(plain & {*columns["poolmeta"], *columns["underlying_token_addresses"]})
+    tokens = "underlying_token_addresses"
+    return bool(
+        plain & {*NAMES["pools"]["poolmeta"], *NAMES["pools"][tokens], *OTHER_NAMES[tokens]}
+    )
 
 
 def unknown_kind(path: Path, names: Sequence[str]) -> InputError:
@@ -208,12 +218,20 @@ def unknown_kind(path: Path, names: Sequence[str]) -> InputError:
 VALUE = re.compile(r"[+-]?[0-9][0-9.,:+/ TZe-]*")
 
 
-def _own_names(possible: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return the file's names for one column: those of the first listed spelling."""
+def _own_names(
+    path: Path, ours: str, possible: Sequence[str], names: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the file's names for one column, in the order of the possible ones."""
+    own: list[str] = []
     for spelling in possible:
-        if spelled := [name for name in names if _plain(name) == spelling]:
-            return spelled
-    return []
+        spelled = [name for name in names if _plain(name) == spelling]
+        if len(spelled) > 1:
+            raise InputError(
+                f"{path} has {len(spelled)} columns that may be {ours}:"
+                f" {format_names(spelled)}. Keep one of them"
+            )
+        own += spelled
+    return tuple(own)
 
 
 def _plain(name: str) -> str:

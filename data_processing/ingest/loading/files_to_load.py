@@ -40,6 +40,7 @@ from data_processing.ingest.loading.file_kinds import (
     parse_kind,
     unknown_kind,
 )
+from data_processing.ingest.loading.same_meaning import choose_columns, require_equal_gas
 from data_processing.ingest.loading.symbols import base_symbol, parse_symbol, symbol_from_name
 from database.schema.merge_sql import qualified
 from database.schema.owner_tables import gas_fees_daily, pools, raw_pool_history, raw_prices
@@ -165,12 +166,13 @@ def inspect_file(
     """
     table = open_file(path)
     columns = map_columns(path, table.columns, parse_kind(kind) if kind else _kind_of(table))
+    roles = {name: _role(columns.kind, name) for name in columns.names}
+    columns = choose_columns(table, columns, roles)
     for name, column in columns.names.items():
         # by type, before any row is read
-        cells.require_type(
-            _place(table, column), _type_of(table, column), _role(columns.kind, name)
-        )
+        cells.require_type(_place(table, column), _type_of(table, column), roles[name])
     _require_whole_timestamps(table, columns)
+    require_equal_gas(table, columns)
     file_symbol = None
     if columns.kind == "prices" and "symbol" not in columns.names:
         file_symbol = parse_symbol(symbol) if symbol else symbol_from_name(path)

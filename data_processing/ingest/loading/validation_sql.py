@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from data_processing.checks.row_checks import END_IN_POSTGRESQL, is_number
+from data_processing.checks.row_checks import END_IN_POSTGRESQL, MAX_GAS_GWEI, is_number
 from data_processing.ingest.column_limits import ColumnTypes, key_fits, number_fits, text_fits
 from data_processing.ingest.loading.symbols import COINS, SYMBOL
 
@@ -121,6 +121,7 @@ def validate_prices(columns: Collection[str], types: ColumnTypes) -> str:
             WHEN symbol !~ '{SYMBOL}' THEN 'symbol_unusable'
             WHEN close IS NULL OR lower(close) = 'nan' THEN 'price_missing'
             WHEN {number("close")} IS NULL THEN 'price_not_a_number'
+            WHEN {number("close")} <= 0 THEN 'price_not_positive'
             WHEN NOT {key_fits("symbol", types["symbol"])} THEN '{BEYOND_COLUMN}'
         END AS reason
     FROM {INCOMING}"""
@@ -144,7 +145,9 @@ def validate_gas(columns: Collection[str], types: ColumnTypes) -> str:
             WHEN timestamp IS NULL THEN 'timestamp_unusable'
             WHEN cell IS NULL OR lower(cell) = 'nan' THEN 'gas_missing'
             WHEN gwei IS NULL THEN 'gas_not_a_number'
+            WHEN gwei < 0 THEN 'gas_negative'
             WHEN NOT {fits} THEN '{BEYOND_COLUMN}'
+            WHEN gwei > {MAX_GAS_GWEI!r} THEN 'gas_beyond_limit'
         END AS reason
     FROM (
         SELECT row_number, timestamp, {DAY} AS date, {cell} AS cell, {gwei} AS gwei
@@ -176,6 +179,7 @@ def validate_pools(columns: Collection[str], types: ColumnTypes) -> str:
         for name in names
         if name in NUMBERS
     )
+    negative = f"WHEN {number('tvl')} < 0 THEN 'tvl_negative'" if "tvl" in names else ""
     return f"""
     SELECT row_number, pool_id, timestamp{"".join(f", {name}" for name in names)},
         CASE
@@ -189,6 +193,7 @@ def validate_pools(columns: Collection[str], types: ColumnTypes) -> str:
             CASE
                 WHEN pool_id IS NULL THEN 'pool_id_missing'
                 {unreadable}
+                {negative}
                 WHEN NOT ({" AND ".join(fitting)}) THEN '{BEYOND_COLUMN}'
             END AS reason
         FROM {INCOMING} AS i
