@@ -56,7 +56,7 @@ def compare(result: Result) -> Comparison:
         for name, case in CASES.items()
     }
     return Comparison(
-        result.rows,
+        result.raw_rows,
         {name: median(run.seconds for run in runs) for name, runs in timings.items()},
         {name: median(run.cpu_seconds for run in runs) for name, runs in timings.items()},
         {name: max(run.peak_mb for run in runs) for name, runs in timings.items()},

@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 Values = npt.NDArray[np.float64]
+Positions = npt.NDArray[np.float64] | npt.NDArray[np.int64]
+"""Values of the horizontal axis; days since 1970-01-01 are integers."""
 Point = tuple[float, float]
 
 INK, MUTED, GRID, ACCENT, BAND = (
@@ -72,7 +74,7 @@ class Plot:
 
     def line(
         self,
-        x: Values,
+        x: Positions,
         y: Values,
         colour: str,
         width: float,
@@ -90,9 +92,10 @@ class Plot:
                 f' stroke-opacity: {opacity:g}"/>'
             )
 
-    def band(self, x: Values, low: Values, high: Values) -> None:
+    def band(self, x: Positions, low: Values, high: Values) -> None:
         """Fills the area between two lines, within the axes; interrupted where one is NaN."""
-        inside = [np.clip(ends, *sorted(self._y)) for ends in (low, high)]
+        bottom, top = sorted(self._y)
+        inside = [np.clip(ends, bottom, top) for ends in (low, high)]
         is_known = np.isfinite(low) & np.isfinite(high)
         edges = np.flatnonzero(np.diff(np.concatenate([[False], is_known, [False]])))
         path = ""
@@ -104,7 +107,7 @@ class Plot:
         if path:
             self._elements.append(f'<path d="{path}" style="fill: {BAND}"/>')
 
-    def points(self, x: Values, y: Values, colour: str, size: float) -> None:
+    def points(self, x: Positions, y: Values, colour: str, size: float) -> None:
         """Draws a dot at each point inside the axes; `size` is the diameter."""
         low, high = sorted(self._y)
         # a line without length and with round ends is a dot, and one path has all of them
@@ -119,7 +122,7 @@ class Plot:
                 ' stroke-linecap: round"/>'
             )
 
-    def mark_clipped(self, x: Values, y: Values, colour: str) -> int:
+    def mark_clipped(self, x: Positions, y: Values, colour: str) -> int:
         """Draws arrows at the edges for values off the scale.
 
         Returns:
