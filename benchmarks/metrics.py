@@ -225,14 +225,14 @@ def rehearse(server: Settings, cases: Sequence[str]) -> None:
         History.until_today(*REHEARSAL),
         cases,
         1,
-        lambda message: _say(f"rehearsal: {message}"),
+        lambda message: say(f"rehearsal: {message}"),
     )
     for timing in result.timings:
         if timing.error:
             raise RuntimeError(f"{timing.case} can't run: {timing.error}")
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
     print(f"{datetime.now(UTC):%H:%M:%S} {message}", file=sys.stderr, flush=True)
 
 
@@ -315,7 +315,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with temporary_server() as server:
         if options.exponent:
             rehearse(server, ["full"])
-            results = run_exponent(server, options.sizes, options.repeat, _say)
+            results = run_exponent(server, options.sizes, options.repeat, say)
             payload, report = exponent_document(facts, results), exponent_text(facts, results)
         else:
             rehearse(server, options.cases)
@@ -324,14 +324,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                 options.pools or requested.pools, options.days or requested.days
             )
             size = options.size if history == requested else f"{history.pools}x{history.days}"
-            result = run_size(server, size, history, options.cases, options.repeat, _say)
+            result = run_size(server, size, history, options.cases, options.repeat, say)
             payload, report = result_document(facts, result), result_text(facts, result)
     results_folder = PROJECT / "benchmarks" / "results"
     results_folder.mkdir(exist_ok=True)
     path = results_folder / f"metrics-{datetime.now(UTC):%Y%m%dt%H%M%S}.json"
     path.write_text(json.dumps(payload, indent=1))
     print(json.dumps(payload) if options.json else report)
-    _say(f"written to {path}")
+    say(f"written to {path}")
 
 
 if __name__ == "__main__":

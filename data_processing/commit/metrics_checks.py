@@ -49,7 +49,7 @@ MANY_DAYS_REMOVED = """
         SELECT sum(to_day - from_day + 1)::bigint AS removed,
             min(from_day) AS first_day,
             max(to_day) AS last_day,
-            (array_agg(pool_id))[1:3] AS such_as
+            (array_agg(DISTINCT pool_id ORDER BY pool_id))[1:3] AS such_as
         FROM ({removed}) AS ranges (pool_id, from_day, to_day)
     ) AS removed_days, (
         SELECT sum(old_last - old_first + 1)::bigint AS known
@@ -222,7 +222,9 @@ def _create_new_days(plan_table: str, staging: str) -> str:
         count(before.pool_id) AS pools_before,
         count(now.pool_id) AS pools,
         count(*) FILTER (WHERE now.pool_id IS NULL) AS missing,
-        (array_agg(before.pool_id) FILTER (WHERE now.pool_id IS NULL))[1:3] AS such_as
+        (
+            array_agg(before.pool_id ORDER BY before.pool_id) FILTER (WHERE now.pool_id IS NULL)
+        )[1:3] AS such_as
     FROM observations AS now
     FULL JOIN observations AS before
         ON before.pool_id = now.pool_id AND before.date = now.date - 1

@@ -240,5 +240,5 @@ def _fresh(plan: Plan) -> str:
         AND h.timestamp < p.write_end::timestamp AT TIME ZONE 'UTC'
         AND h.timestamp >= {since} AT TIME ZONE 'UTC'
     WHERE {is_new}
-    ORDER BY h.timestamp DESC
+    ORDER BY h.timestamp DESC, h.pool_id
     LIMIT {NEWEST_ROWS}"""

@@ -1,5 +1,5 @@
-"""Computes the days of all pools with their metrics: numpy computes one pool at a time, from Arrow
-batches in which the snapshots of each pool follow each other.
+"""Computes the days of all pools with their metrics: numpy computes the pools of an Arrow batch at
+once. The snapshots of each pool follow each other.
 
 Returns the days to write and, among them, the rejected snapshots, so that rows are read and
 grouped once. APY in percent, TVL in USD. Does not read or write tables. Both executors import this
@@ -17,7 +17,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_processing.metrics.daily_grid import daily_grid
+from data_processing.metrics.arrow_columns import (
+    date_column,
+    float_column,
+    integer_column,
+    text_column,
+)
+from data_processing.metrics.daily_grid import NO_END, daily_grid
 from data_processing.metrics.market_columns import MARKET, MarketColumns
 from data_processing.metrics.rolling_metrics import rolling_metrics
 from spark.arrow_groups import Batches, group_starts, iter_groups
@@ -106,48 +112,38 @@ def _days(
     if not rows.num_rows:
         return
     starts = group_starts(rows["pool_id"])
-    ends = [*starts[1:], rows.num_rows]
-    snapshots = {name: rows[name].to_numpy() for name in ("day", "apy", "tvl")}
-    intervals = rows.select(["open_end", "write_from", "write_end"]).take(starts).to_pylist()
-    pools = [
-        _pool_columns(snapshots, first, end, interval, max_fill_days)
-        for first, end, interval in zip(starts, ends, intervals, strict=True)
-    ]
-    counts = [pool["date"].size for pool in pools]
-    if sum(counts):
-        pool_ids = rows["pool_id"].take(np.repeat(starts, counts))
-        columns = {name: _concatenated(pools, name) for name in pools[0]}
-        row_numbers = pa.array(columns["row"], mask=columns["row"] < 0)
-        last_snapshots = [rows[name].take(row_numbers) for name in SNAPSHOT_COLUMNS]
-        yield _days_batch(pool_ids, columns | market.at(columns["date"]), last_snapshots)
-
-
-def _concatenated(pools: list[dict[str, npt.NDArray[Any]]], name: str) -> npt.NDArray[Any]:
-    return np.concatenate([pool[name] for pool in pools])
-
-
-def _pool_columns(
-    snapshots: dict[str, npt.NDArray[Any]],
-    first: int,
-    end: int,
-    interval: dict[str, Any],
-    max_fill_days: int,
-) -> dict[str, npt.NDArray[Any]]:
-    """Return the columns of one pool's days to write; `row` is the row of the day's snapshot."""
-    day, apy, tvl = (snapshots[name][first:end] for name in ("day", "apy", "tvl"))
-    grid = daily_grid(day, apy, tvl, open_end=interval["open_end"], max_fill_days=max_fill_days)
-    columns = {
-        "date": grid.days,
-        "row": np.where(grid.last_snapshot < 0, -1, grid.last_snapshot + first),
-        "actual_apy": grid.apy,
-        "actual_tvl": grid.tvl,
-        "apy_staleness_days": grid.apy_staleness_days,
-        "tvl_staleness_days": grid.tvl_staleness_days,
-        **rolling_metrics(grid.apy),
-    }
+    intervals = rows.select(["open_end", "write_from", "write_end"]).take(integer_column(starts))
+    grid = daily_grid(
+        starts,
+        rows["day"].to_numpy(),
+        rows["apy"].to_numpy(),
+        rows["tvl"].to_numpy(),
+        open_ends=intervals["open_end"].fill_null(NO_END).to_numpy(),
+        max_fill_days=max_fill_days,
+    )
     # the days before it are look-back: they are read for the windows and not written
-    to_write = slice(*np.searchsorted(grid.days, [interval["write_from"], interval["write_end"]]))
-    return {name: array[to_write] for name, array in columns.items()}
+    write_from, write_end = (
+        # a pool without an interval is an error, not a NaN
+        intervals[name].combine_chunks().to_numpy(zero_copy_only=True)[grid.pool]
+        for name in ("write_from", "write_end")
+    )
+    to_write = np.flatnonzero((grid.days >= write_from) & (grid.days < write_end))
+    if not to_write.size:
+        return
+    row = grid.last_snapshot[to_write]
+    columns = {
+        "date": grid.days[to_write],
+        "actual_apy": grid.apy[to_write],
+        "actual_tvl": grid.tvl[to_write],
+        "apy_staleness_days": grid.apy_staleness_days[to_write],
+        "tvl_staleness_days": grid.tvl_staleness_days[to_write],
+        **rolling_metrics(grid.apy, grid.pool, to_write),
+        **market.at(grid.days[to_write]),
+    }
+    pool_ids = rows["pool_id"].take(integer_column(starts[grid.pool[to_write]]))
+    last_rows = integer_column(row, row < 0)
+    last_snapshots = [rows[name].take(last_rows) for name in SNAPSHOT_COLUMNS]
+    yield _days_batch(pool_ids, columns, last_snapshots)
 
 
 def _days_batch(
@@ -156,12 +152,9 @@ def _days_batch(
     snapshots: list[pa.ChunkedArray],
 ) -> pa.RecordBatch:
     """Return rows of SCHEMA; NaN becomes NULL."""
-    dates = pa.array(columns["date"].astype(np.int32)).cast(pa.date32())
-    values = [pa.array(columns[name], pa.float64(), from_pandas=True) for name in VALUES]
-    staleness = [
-        pa.array(columns[name], pa.float64(), from_pandas=True).cast(pa.int32())
-        for name in STALENESS
-    ]
+    dates = date_column(columns["date"])
+    values = [float_column(columns[name]) for name in VALUES]
+    staleness = [float_column(columns[name]).cast(pa.int32()) for name in STALENESS]
     rejected = [pa.nulls(len(dates), pa.string())] * len(REJECTED)
     snapshot_columns = [column.combine_chunks() for column in snapshots]
     return _batch(
@@ -172,13 +165,12 @@ def _days_batch(
 def _rejected_batch(rows: pa.Table, provenance: Provenance) -> pa.RecordBatch:
     # copies of one snapshot are one quarantined row
     _, firsts = np.unique(rows["snapshot"].to_numpy(), return_index=True)
-    rows = rows.take(np.sort(firsts))
+    rows = rows.take(integer_column(np.sort(firsts)))
     types = [pa.date32(), *[pa.float64()] * len(VALUES), *[pa.int32()] * len(STALENESS)]
     empty = [pa.nulls(rows.num_rows, type_) for type_ in types]
     snapshot_columns = [rows[name].combine_chunks() for name in (*SNAPSHOT_COLUMNS, "reason")]
     origin = [
-        pa.array([value] * rows.num_rows, pa.string())
-        for value in (provenance.source_table, provenance.run_id)
+        text_column(value, rows.num_rows) for value in (provenance.source_table, provenance.run_id)
     ]
     return _batch([rows["pool_id"].combine_chunks(), *empty, *snapshot_columns, *origin])
 

@@ -29,13 +29,12 @@ def read_batches(
         schema: types that the rows are cast to, by position.
         snapshot: exported snapshot to read; None reads the current state.
     """
-    with adbc_connection(session) as connection, connection.cursor() as cursor:
+    with adbc_connection(session) as connection:
         if snapshot:
             # PostgreSQL imports a snapshot into this level or a higher one, before the first query
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            cursor.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-        cursor.execute(select)
-        for batch in cursor.fetch_record_batch():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+        for batch in connection.read(select):
             # rows are read by position: without the cast, a driver's change of a type would be a
             # wrong value instead of an error
             yield from pa.Table.from_batches([batch]).cast(schema).to_batches()
@@ -78,15 +77,15 @@ def stage_batches(
     first = next(rows, None)
     if first is None:
         return 0
-    with adbc_connection(session) as connection, connection.cursor() as cursor:
+    with adbc_connection(session) as connection:
         # two attempts of a partition, as with speculation, must not insert at once
-        cursor.execute(
+        connection.execute(
             f"SELECT pg_advisory_xact_lock({zlib.crc32(table.encode()) & 0x7FFFFFFF}, {partition})"
-        ).fetchall()
-        cursor.execute(f"DELETE FROM {staging} WHERE {PARTITION_TAG} = {partition}")
+        )
+        connection.execute(f"DELETE FROM {staging} WHERE {PARTITION_TAG} = {partition}")
         reader = pa.RecordBatchReader.from_batches(first.schema, chain([first], rows))
         try:
-            cursor.adbc_ingest(table, reader, mode="append", db_schema_name=schema_name)
+            connection.append(schema_name, table, reader)
         except Exception:
             # the driver reports an error of the rows as one of its own
             if failures:

@@ -25,8 +25,9 @@ def tag_batches(
     for output in batches:
         batch = output if schema is None else output.cast(schema)
         tags = [
-            pa.array([partition] * batch.num_rows, pa.int32()),
-            pa.array([attempt] * batch.num_rows, pa.int64()),
+            # not pyarrow.array, which imports pandas
+            pa.repeat(pa.scalar(partition, pa.int32()), batch.num_rows),
+            pa.repeat(pa.scalar(attempt, pa.int64()), batch.num_rows),
         ]
         yield pa.RecordBatch.from_arrays(
             [*batch.columns, *tags], [*batch.schema.names, PARTITION_TAG, ATTEMPT_TAG]

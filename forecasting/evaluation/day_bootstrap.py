@@ -8,6 +8,7 @@ block-resampling procedure for stationary data".
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -103,17 +104,22 @@ def resample_counts(days: Integers) -> Values | None:
         Shape (RESAMPLES, days); None with fewer than MIN_BLOCKS blocks of days.
     """
     count = int(days.max(initial=-1)) + 1
-    if count < MIN_BLOCKS * BLOCK_DAYS:
-        return None
+    return None if count < MIN_BLOCKS * BLOCK_DAYS else _counts_of_days(count)
+
+
+# a report asks hundreds of times for few numbers of days, and a draw takes some milliseconds
+@lru_cache(maxsize=16)
+def _counts_of_days(count: int) -> Values:
     starts = np.random.default_rng(SEED).integers(
         count, size=(RESAMPLES, math.ceil(count / BLOCK_DAYS))
     )
     # whole blocks have more days than the data: the surplus of the last one is cut off
     drawn_days = (starts[:, :, None] + np.arange(BLOCK_DAYS)).reshape(RESAMPLES, -1)[:, :count]
     cells = (np.arange(RESAMPLES)[:, None] * count + drawn_days % count).ravel()
-    return (
-        np.bincount(cells, minlength=RESAMPLES * count).reshape(RESAMPLES, count).astype(np.float64)
-    )
+    counts = np.bincount(cells, minlength=RESAMPLES * count).reshape(RESAMPLES, count)
+    draws = counts.astype(np.float64)
+    draws.setflags(write=False)
+    return draws
 
 
 def _are_finite(*errors: Values) -> bool:

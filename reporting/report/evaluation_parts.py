@@ -120,8 +120,8 @@ def _daily_part(target: str, rows: pd.DataFrame, level: float) -> DailyPart:
         first_day=days["target_date"].iloc[0],
         last_day=days["target_date"].iloc[-1],
         level=level,
-        ratio=_daily_plot(days, "capped_ratio", ratio_plot(days, f"ratio-{target}")),
-        coverage=_daily_plot(days, "coverage", coverage_plot(days, level, f"coverage-{target}")),
+        ratio=_daily_plot(days, "capped_ratio", ratio_plot(days)),
+        coverage=_daily_plot(days, "coverage", coverage_plot(days, level)),
         lowest_ratio=float(single_days.min()) if len(single_days) else None,
         highest_ratio=float(single_days.max()) if len(single_days) else None,
     )
@@ -138,5 +138,5 @@ def _daily_plot(days: pd.DataFrame, measure: str, plot: tuple[str, int]) -> Dail
 
 
 def _segment_part(target: str, segments: list[SegmentScore]) -> SegmentPart:
-    svg, clipped = segment_plot(segments, f"groups-{target}")
+    svg, clipped = segment_plot(segments)
     return SegmentPart(target, Plot(Markup(svg), clipped), segments)

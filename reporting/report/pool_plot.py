@@ -5,43 +5,64 @@ Reads a pool of `pool_series` (APY percent, UTC days); returns an `<svg>` elemen
 
 from __future__ import annotations
 
+import datetime as dt
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from reporting.figures.forecasts import PoolSeries
 from reporting.report.svg import (
     ACCENT,
-    BAND,
     INK,
+    Plot,
     Values,
-    draw_svg,
-    mark_clipped,
-    style_axes,
-    style_day_axis,
+    axis_ticks,
+    day_limits,
+    label_width,
+    tick_step,
 )
 
 INNER_QUANTILES = (0.03, 0.97)
 # the axis includes extremes within this many inner ranges of the inner quantiles; values beyond are
 # marked at its edge
 OUTER_REACH = 1.5
+MOST_STEPS = 4
 
 
-def apy_plot(series: PoolSeries, number: int) -> tuple[str, int]:
+def apy_plot(series: PoolSeries) -> tuple[str, int]:
     """Draws the plot of one pool.
 
     Args:
         series: a pool of `pool_series`.
-        number: keeps the ids of several plots on one page apart.
 
     Returns:
         The SVG, and the number of observed values off its scale.
     """
     low, high = _limits(series)
-    return draw_svg(f"plot{number}", lambda axes: _draw(axes, series, low, high))
+    target = _day_numbers([series.pool.target_date])
+    days, (actual, forecast, lower, upper) = _with_gaps(
+        _day_numbers([day.date for day in series.days]),
+        [_column(series, name) for name in ("actual", "forecast", "low", "high")],
+    )
+    ticks, labels = _percent_axis(low, high)
+    every_day = np.concatenate([days, target])
+    plot = Plot(day_limits(every_day), (low, high), left=label_width(labels))
+    plot.rows(ticks, labels)
+    plot.days(int(every_day.min()), int(every_day.max()))
+    plot.band(days, lower, upper)
+    plot.line(days, forecast, ACCENT, 1.3)
+    plot.line(days, actual, INK, 1.3)
+    plot.points(days, actual, INK, 2.6)
+    _draw_next_forecast(plot, series, target)
+    clipped = plot.mark_clipped(days, actual, INK)
+    return plot.svg(), clipped
+
+
+def _day_numbers(days: Sequence[dt.date]) -> npt.NDArray[np.int64]:
+    """Days since 1970-01-01."""
+    return np.array(days, dtype="datetime64[D]").astype(np.int64)
 
 
 def _column(series: PoolSeries, name: str) -> Values:
@@ -73,58 +94,29 @@ def _number(value: float | None) -> float:
     return np.nan if value is None else value
 
 
-def _draw(axes: Axes, series: PoolSeries, low: float, high: float) -> int:
-    dates = np.array([day.date for day in series.days], dtype="datetime64[D]")
-    actual, forecast = _column(series, "actual"), _column(series, "forecast")
-    dates, (actual, forecast, lower, upper) = _with_gaps(
-        dates, [actual, forecast, _column(series, "low"), _column(series, "high")]
-    )
-    axes.fill_between(
-        dates, np.clip(lower, low, high), np.clip(upper, low, high), color=BAND, linewidth=0
-    )
-    axes.plot(dates, forecast, color=ACCENT, linewidth=1.3)
-    axes.plot(dates, actual, color=INK, linewidth=1.3, marker="o", markersize=1.6)
-    _draw_next_forecast(axes, series, low, high)
-    clipped = mark_clipped(axes, dates, actual, low, high, INK)
-    axes.set_ylim(low, high)
-    style_axes(axes, grid="y")
-    style_day_axis(axes, series.pool.target_date)
-    _style_percent_axis(axes, low, high)
-    return clipped
-
-
-def _draw_next_forecast(axes: Axes, series: PoolSeries, low: float, high: float) -> None:
-    day = np.datetime64(series.pool.target_date)
-    if series.pool.apy_low is not None and series.pool.apy_high is not None:
-        axes.plot(
-            [day, day],
-            np.clip([series.pool.apy_low, series.pool.apy_high], low, high),
-            color=ACCENT,
-            linewidth=2.4,
-            alpha=0.55,
-        )
-    axes.plot([day], [series.apy], linestyle="", marker="o", markersize=5, color=ACCENT)
+def _draw_next_forecast(plot: Plot, series: PoolSeries, target: npt.NDArray[np.int64]) -> None:
+    low, high = series.pool.apy_low, series.pool.apy_high
+    if low is not None and high is not None:
+        plot.line(np.repeat(target, 2), np.array([low, high]), ACCENT, 2.4, opacity=0.55)
+    plot.points(target, np.array([series.apy]), ACCENT, 6.0)
 
 
 def _with_gaps(
-    dates: npt.NDArray[np.datetime64], columns: list[Values]
-) -> tuple[npt.NDArray[np.datetime64], list[Values]]:
-    """Every calendar day from the first to the last, NaN where there is no row."""
-    if not len(dates):
-        return dates, columns
+    days: npt.NDArray[np.int64], columns: list[Values]
+) -> tuple[npt.NDArray[np.int64], list[Values]]:
+    """Every day from the first to the last, NaN where there is no row."""
+    if not len(days):
+        return days, columns
     # without NaN a line would bridge the gap
-    calendar = np.arange(dates[0], dates[-1] + 1)
-    position = (dates - dates[0]).astype(int)
-    dense = [np.full(len(calendar), np.nan) for _ in columns]
+    every_day = np.arange(days[0], days[-1] + 1)
+    dense = [np.full(len(every_day), np.nan) for _ in columns]
     for full, column in zip(dense, columns, strict=True):
-        full[position] = column
-    return calendar, dense
+        full[days - days[0]] = column
+    return every_day, dense
 
 
-def _style_percent_axis(axes: Axes, low: float, high: float) -> None:
-    """Labels with as many digits as distinguish the ticks."""
-    axes.yaxis.set_major_locator(MaxNLocator(4))
-    ticks = axes.yaxis.get_major_locator().tick_values(low, high)
-    # 1e-9: the logarithm of a step of 0.1 may be a little less than -1
-    digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.{digits}f} %"))
+def _percent_axis(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Ticks, and labels with as many digits as distinguish them."""
+    digits = max(0, -math.floor(math.log10(tick_step(low, high, MOST_STEPS)) + 1e-9))
+    ticks = axis_ticks(low, high, MOST_STEPS)
+    return ticks, [f"{tick:,.{digits}f} %" for tick in ticks]

@@ -53,9 +53,8 @@ def write_report(engine: Engine, folder: Path) -> Path:
 def _contents(engine: Engine, now: dt.datetime) -> dict[str, Any]:
     forecasts = forecast_table(engine)
     plots = []
-    for number, series in enumerate(pool_series(engine, forecasts), start=1):
-        # the number keeps the ids of the plots apart
-        svg, clipped = apy_plot(series, number)
+    for series in pool_series(engine, forecasts):
+        svg, clipped = apy_plot(series)
         plots.append({"pool": series.pool, "svg": Markup(svg), "clipped": clipped})
     return {
         "newest": _newest(forecasts, now.date()),

@@ -6,35 +6,37 @@ values off their scale. Labels are those of this module, never names of the data
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
-from matplotlib.transforms import blended_transform_factory
 
 from forecasting.evaluation.segments import SegmentScore
 from reporting.report.svg import (
     ACCENT,
-    BAND,
-    GRID,
+    BOTTOM,
     INK,
     MUTED,
+    TOP,
+    Plot,
     Values,
-    draw_svg,
-    mark_clipped,
-    style_axes,
-    style_day_axis,
+    axis_ticks,
+    day_limits,
+    label_width,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # a day or a segment of a few calm pools may have any ratio: larger ones are marked at the edge
 RATIO_CLIP = 2.0
 # least span of a ratio's axis: TVL forecasts are so close to persistence that a narrower one would
 # show noise only
 LEAST_SPAN = 0.05
-TICK_STEPS = [1, 2, 5, 10]
-PLOT_INCHES, ROW_INCHES = 5.1, 0.21
+MOST_STEPS = 5
+ROW_HEIGHT = 15.0
+DASHES = "4 3"
 
 # classes of segments that are drawn, in this order
 SEGMENT_TITLES = {"instability": "Volatility", "tvl_class": "TVL", "age_class": "Age in days"}
@@ -53,39 +55,26 @@ SEGMENT_LABELS = {
 }
 
 
-def coverage_plot(days: pd.DataFrame, level: float, name: str) -> tuple[str, int]:
+def coverage_plot(days: pd.DataFrame, level: float) -> tuple[str, int]:
     """Draws the share of actual values inside the interval."""
     # the axis ends at 100 %, and has room only below the values
     lowest = np.nanmin([*days["coverage"], *days["coverage_low"], level])
-    return draw_svg(
-        name,
-        lambda axes: _draw_days(
-            axes, days, "coverage", level, (max(lowest - 0.05, 0.0), 1.0), "{:.0%}"
-        ),
-    )
+    return _draw_days(days, "coverage", level, (max(lowest - 0.05, 0.0), 1.0), "{:.0%}")
 
 
-def ratio_plot(days: pd.DataFrame, name: str) -> tuple[str, int]:
+def ratio_plot(days: pd.DataFrame) -> tuple[str, int]:
     """Draws the model's capped errors relative to persistence's."""
     columns = ("capped_ratio", "capped_ratio_low", "capped_ratio_high")
     limits = _ratio_limits(np.concatenate([days[column].to_numpy(float) for column in columns]))
-    return draw_svg(
-        name,
-        lambda axes: _draw_days(axes, days, "capped_ratio", 1.0, limits, "{:.2f}"),
-    )
+    return _draw_days(days, "capped_ratio", 1.0, limits, "{:.2f}")
 
 
-def segment_plot(segments: Sequence[SegmentScore], name: str) -> tuple[str, int]:
+def segment_plot(segments: Sequence[SegmentScore]) -> tuple[str, int]:
     """Draws each segment's MAE ratio with its interval and its number of rows."""
     by_class = []
     for by, title in SEGMENT_TITLES.items():
         by_class.append((title, [segment for segment in segments if segment.by == by]))
-    lines = sum(len(members) + 1 for _, members in by_class if members)
-    return draw_svg(
-        name,
-        lambda axes: _draw_segments(axes, by_class),
-        (PLOT_INCHES, ROW_INCHES * (lines + 2)),
-    )
+    return _draw_segments([(title, members) for title, members in by_class if members])
 
 
 def _ratio_limits(values: Values) -> tuple[float, float]:
@@ -97,97 +86,78 @@ def _ratio_limits(values: Values) -> tuple[float, float]:
 
 
 def _draw_days(
-    axes: Axes,
     days: pd.DataFrame,
     measure: str,
     even: float,
     limits: tuple[float, float],
     number_format: str,
-) -> int:
-    dates = days["target_date"].to_numpy("datetime64[D]")
+) -> tuple[str, int]:
+    numbers = days["target_date"].to_numpy("datetime64[D]").astype(np.int64)
     today, recent, low, high = (
         days[f"{measure}{part}"].to_numpy(float) for part in ("", "_recent", "_low", "_high")
     )
-    axes.fill_between(dates, np.clip(low, *limits), np.clip(high, *limits), color=BAND, linewidth=0)
-    axes.axhline(even, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
-    axes.plot(
-        dates,
-        np.where((today >= limits[0]) & (today <= limits[1]), today, np.nan),
-        linestyle="",
-        marker="o",
-        markersize=2.6,
-        color=MUTED,
-    )
-    axes.plot(dates, recent, color=ACCENT, linewidth=1.8)
-    clipped = mark_clipped(axes, dates, today, *limits, MUTED)
-    axes.set_ylim(*limits)
-    style_axes(axes, grid="y")
-    style_day_axis(axes, dates[-1])
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
-    axes.yaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: number_format.format(value).replace("%", " %"))
-    )
-    return clipped
+    ticks = axis_ticks(*limits, MOST_STEPS)
+    labels = [number_format.format(tick).replace("%", " %") for tick in ticks]
+    edges = day_limits(numbers)
+    plot = Plot(edges, limits, left=label_width(labels))
+    plot.rows(ticks, labels)
+    plot.days(int(numbers[0]), int(numbers[-1]))
+    plot.band(numbers, low, high)
+    plot.line(np.array(edges), np.array([even, even]), INK, 1.0, dashes=DASHES)
+    plot.points(numbers, today, MUTED, 3.6)
+    plot.line(numbers, recent, ACCENT, 1.8)
+    clipped = plot.mark_clipped(numbers, today, MUTED)
+    return plot.svg(), clipped
 
 
-def _draw_segments(axes: Axes, by_class: list[tuple[str, list[SegmentScore]]]) -> int:
-    # x in shares of the axes, y in rows: for texts on either side of the axes
-    margin = blended_transform_factory(axes.transAxes, axes.transData)
-    labels: list[str] = []
-    ratios: list[tuple[float, ...]] = []
-    for title, members in by_class:
-        if not members:
-            continue
-        axes.text(
-            -0.02,
-            len(labels),
-            title,
-            ha="right",
-            va="center",
-            transform=margin,
-            color=INK,
-            fontweight="bold",
-        )
-        labels.append("")
-        for segment in members:
-            ends = (segment.mae_ratio, segment.mae_ratio_low, segment.mae_ratio_high)
-            # with too few days there is no interval: the segment gets a point without a bar
-            ratios.append((len(labels), *(np.nan if end is None else end for end in ends)))
-            axes.text(
-                1.02,
-                len(labels),
-                f"{segment.rows:,}",
-                ha="left",
-                va="center",
-                transform=margin,
-                color=MUTED,
-            )
-            labels.append(SEGMENT_LABELS.get(segment.group, segment.group))
-    positions, values, low, high = np.array(ratios, dtype=float).T
+def _draw_segments(by_class: Sequence[tuple[str, Sequence[SegmentScore]]]) -> tuple[str, int]:
+    shown = [segment for _, members in by_class for segment in members]
+    # with too few days there is no interval: the segment gets a point without a bar
+    values, low, high = (
+        np.array([getattr(segment, name) for segment in shown], dtype=float)
+        for name in ("mae_ratio", "mae_ratio_low", "mae_ratio_high")
+    )
     left, right = _ratio_limits(np.concatenate([values, low, high]))
-    axes.axvline(1.0, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
-    axes.hlines(
-        positions,
-        np.clip(low, left, right),
-        np.clip(high, left, right),
-        color=ACCENT,
-        linewidth=3.5,
-        alpha=0.35,
+    lines = len(shown) + len(by_class)
+    titles = [*SEGMENT_TITLES.values(), *(_segment_label(segment) for segment in shown)]
+    counts = [f"{segment.rows:,}" for segment in shown]
+    # rows are numbered from the top, the first is that of the heading
+    bottom, top = lines - 0.4, -1.4
+    plot = Plot(
+        (left, right),
+        (bottom, top),
+        left=label_width(titles),
+        right=label_width([*counts, "rows"]),
+        height=TOP + BOTTOM + ROW_HEIGHT * (bottom - top),
     )
-    axes.plot(
-        np.clip(values, left, right),
-        positions,
-        linestyle="",
-        marker="o",
-        markersize=5,
-        color=ACCENT,
-    )
-    axes.text(1.02, -1, "rows", ha="left", va="center", transform=margin, color=MUTED)
-    axes.set_xlim(left, right)
-    # the first row is at the top, below the heading of the numbers of rows
-    axes.set_ylim(len(labels) - 0.4, -1.4)
-    axes.set_yticks(range(len(labels)), labels)
-    style_axes(axes, grid="x")
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
-    axes.spines["bottom"].set_color(GRID)
-    return int((values > right).sum())
+    ticks = axis_ticks(left, right, MOST_STEPS)
+    plot.columns(ticks, [f"{tick:.{_digits(ticks)}f}" for tick in ticks])
+    plot.line(np.array([1.0, 1.0]), np.array([bottom, top]), INK, 1.0, dashes=DASHES)
+    plot.label_row(-1, "rows", "right")
+    ends = iter(np.clip(np.column_stack([values, low, high]), left, right))
+    row = 0
+    for title, members in by_class:
+        plot.label_row(row, title, "left", colour=INK, weight="bold")
+        for segment in members:
+            row += 1
+            _draw_segment(plot, row, *next(ends))
+            plot.label_row(row, _segment_label(segment), "left")
+            plot.label_row(row, f"{segment.rows:,}", "right")
+        row += 1
+    return plot.svg(), int((values > right).sum())
+
+
+def _draw_segment(plot: Plot, row: int, value: float, low: float, high: float) -> None:
+    if not np.isnan([low, high]).any():
+        plot.line(np.array([low, high]), np.full(2, float(row)), ACCENT, 3.5, opacity=0.35)
+    if not np.isnan(value):
+        plot.points(np.array([value]), np.array([float(row)]), ACCENT, 6.0)
+
+
+def _segment_label(segment: SegmentScore) -> str:
+    return SEGMENT_LABELS.get(segment.group, segment.group)
+
+
+def _digits(ticks: Sequence[float]) -> int:
+    """Digits after the point that distinguish the ticks."""
+    return 1 if all(math.isclose(tick * 10, round(tick * 10)) for tick in ticks) else 2

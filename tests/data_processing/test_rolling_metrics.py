@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -27,7 +28,11 @@ from data_processing.metrics.pool_metrics import (
 )
 from data_processing.metrics.pool_metrics_spark import INTERVALS, group_by_pool
 from data_processing.metrics.raw_rows import parse_raw_rows
-from data_processing.metrics.rolling_metrics import look_back_days, rolling_metrics
+from data_processing.metrics.rolling_metrics import (
+    WINDOWS_AT_ONCE,
+    look_back_days,
+    rolling_metrics,
+)
 from database.schema.owner_tables import METRIC_COLUMNS
 from tests.support import metrics_oracle
 from tests.support.metrics_histories import START, as_text, world
@@ -237,10 +242,43 @@ def test_table_has_exactly_rows_of_tasks() -> None:
     assert sorted(VALUES) == sorted(METRIC_COLUMNS)
 
 
+def metrics_of(*pools: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the metrics of all days of pools, pool after pool."""
+    apy = np.concatenate(pools)
+    pool = np.repeat(np.arange(len(pools)), [days.size for days in pools])
+    return rolling_metrics(apy, pool, np.arange(apy.size))
+
+
+def test_pools_at_once_equal_each_pool_alone_to_the_bit() -> None:
+    random = np.random.default_rng(17)
+    pools = []
+    for days in [1, 2, 6, 7, 8, 29, 30, 31, 400, *random.integers(1, 120, 200)]:
+        apy = random.normal(5, 3, days) * 10.0 ** random.integers(-8, 8, days)
+        apy[random.random(days) < random.choice([0.0, 0.3, 1.0])] = random.choice([np.nan, -0.0])
+        pools.append(apy)
+    alone = [metrics_of(apy) for apy in pools]
+    together = metrics_of(*pools)
+    # more windows than are computed at once
+    assert sum(apy.size for apy in pools) > 2 * WINDOWS_AT_ONCE
+    for name, values in together.items():
+        expected = np.concatenate([metrics[name] for metrics in alone])
+        assert values.tobytes() == expected.tobytes()
+
+
+def test_some_days_have_the_values_of_all_days() -> None:
+    random = np.random.default_rng(18)
+    apy = random.normal(5, 3, 5000)
+    pool = np.sort(random.integers(0, 60, 5000))
+    rows = np.flatnonzero(random.random(5000) < 0.1)
+    every_day = rolling_metrics(apy, pool, np.arange(5000))
+    for name, values in rolling_metrics(apy, pool, rows).items():
+        assert values.tobytes() == every_day[name][rows].tobytes()
+
+
 def test_one_value_has_no_deviation_and_a_gap_no_change() -> None:
     apy = np.full(14, np.nan)
     apy[[0, 1, 12]] = 4.0, 6.0, 1.0
-    days = rolling_metrics(apy)
+    days = metrics_of(apy)
     assert np.isnan([days["stddev_apy_7d"][0], days["apy_delta_today_yesterday"][0]]).all()
     assert days["rolling_apy_7d"][0] == 4.0
     assert days["stddev_apy_7d"][1] == pytest.approx(2**0.5)
@@ -259,8 +297,8 @@ def test_spike_does_not_change_later_windows() -> None:
     calm, spiked = np.full(80, 0.1), np.full(80, 0.1)
     spiked[5] = 1e15
     assert all(
-        (rolling_metrics(calm)[name][36:] == values[36:]).all()
-        for name, values in rolling_metrics(spiked).items()
+        (metrics_of(calm)[name][36:] == values[36:]).all()
+        for name, values in metrics_of(spiked).items()
     )
 
 

@@ -59,9 +59,8 @@ NAMES = (
 
 
 def answer_by_adbc(session: CheckedSession, query: str) -> object:
-    with adbc_connection(session.for_tasks) as connection, connection.cursor() as cursor:
-        cursor.execute(query)
-        return cursor.fetchone()[0]
+    with adbc_connection(session.for_tasks) as connection:
+        return connection.first_row(query)[0]
 
 
 def answer_by_jdbc(spark: SparkSession, settings: Settings, query: str) -> object:

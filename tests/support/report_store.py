@@ -25,7 +25,7 @@ TOMORROW = dt.date(2025, 10, 6)
 DAYS = 100
 SCORED_DAYS = 30
 UNSAFE = "<script>alert('x')</script> & \"$\\frac{1}{2}$\""
-"""A pool's name that is a script in HTML and a syntax error in matplotlib's mathematics."""
+"""A pool's name that is a script in HTML and in mathematics of TeX."""
 
 EXPLANATION = [
     {"feature": "apy_mean_gap_7", "points": -0.125},
