@@ -20,9 +20,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 import database.connections.open_connections  # noqa: F401 - registers statements for Ctrl-C
+from common.errors import DatabaseUnreachable
 from common.interrupts import run_interruptible
 from config_spark import Settings
 from database.connections.errors import login_error, statement_error, to_product_error
+from database.connections.limits import LIMIT_OF_CODE, SINCE_VERSION, disabled_limits
 from database.connections.parameters import ConnectionParameters, connection_parameters
 from database.connections.session_check import (
     NEWER_PARAMETERS,
@@ -38,6 +40,10 @@ ANSWER_SECONDS = 60.0
 
 METRICS_OPTION = "metrics_table"
 """Execution option of an engine with the name of the metrics table."""
+
+
+_newer_parameters: dict[tuple[str, int], tuple[str, ...]] = {}
+"""NEWER_PARAMETERS that a server supports, by host and port, after a connection of this process."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,14 @@ def probe_session(settings: Settings) -> CheckedSession:
     return CheckedSession(replace(parameters, session={**parameters.session, **newer}), server)
 
 
+def supported_limits(parameters: ConnectionParameters) -> dict[str, str]:
+    """Return the limits that a server is known to support, set to 0, for sessions of programs that
+    do not run SESSION_QUERY.
+    """
+    newer = _newer_parameters.get((parameters.host, parameters.port), ())
+    return {name: NEWER_PARAMETERS[name] for name in SINCE_VERSION if name in newer}
+
+
 def _close(result: tuple[psycopg2.extensions.connection, ServerIdentity]) -> None:
     result[0].close()
 
@@ -112,17 +126,44 @@ def _close(result: tuple[psycopg2.extensions.connection, ServerIdentity]) -> Non
 def _connect(
     parameters: ConnectionParameters,
 ) -> tuple[psycopg2.extensions.connection, ServerIdentity]:
+    connection, limits = _log_in(parameters)
+    try:
+        return connection, _check(connection, parameters)
+    except DatabaseUnreachable as error:
+        # a limit of the role may have ended the session; then it is set at the next start
+        if isinstance(error.__cause__, _NoAnswer) or limits.keys() <= parameters.session.keys():
+            raise
+    parameters = replace(parameters, session={**parameters.session, **limits})
+    connection, _ = _log_in(parameters)
+    return connection, _check(connection, parameters)
+
+
+def _log_in(
+    parameters: ConnectionParameters,
+) -> tuple[psycopg2.extensions.connection, dict[str, str]]:
+    """Return a connection, and the limits that its server has, set to 0."""
     try:
         connection = psycopg2.connect(**parameters.libpq_keywords())
     except (psycopg2.OperationalError, UnicodeDecodeError) as error:
         # before the login the server uses its own encoding, which psycopg2 decodes as UTF-8
-        raise login_error(error, parameters) from error
+        refusal = login_error(error, parameters)
+        limit = LIMIT_OF_CODE.get(refusal.sqlstate or "")
+        if limit is None or limit in parameters.session:
+            raise refusal from error
+        return _log_in(replace(parameters, session={**parameters.session, limit: "0"}))
+    return connection, disabled_limits(connection.info.server_version)
+
+
+def _check(
+    connection: psycopg2.extensions.connection, parameters: ConnectionParameters
+) -> ServerIdentity:
     try:
         # the query sets parameters, which a rollback would undo
         connection.autocommit = True
         with _answer_limit(connection), closing(connection.cursor()) as cursor:
             cursor.execute(SESSION_QUERY)
             server = check_session(cursor.fetchone(), parameters, PSYCOPG2)
+        _newer_parameters[parameters.host, parameters.port] = server.newer
         connection.autocommit = False
     except psycopg2.Error as error:
         connection.close()
@@ -131,7 +172,11 @@ def _connect(
     except BaseException:
         connection.close()
         raise
-    return connection, server
+    return server
+
+
+class _NoAnswer(psycopg2.OperationalError):  # type: ignore[misc]
+    """The first query of a connection got no answer within ANSWER_SECONDS."""
 
 
 @contextmanager
@@ -154,7 +199,7 @@ def _answer_limit(connection: psycopg2.extensions.connection) -> Iterator[None]:
         yield
     except psycopg2.OperationalError as error:
         if is_expired.is_set():
-            raise psycopg2.OperationalError(
+            raise _NoAnswer(
                 f"it accepted the login and answered no query for {ANSWER_SECONDS:.0f} s"
             ) from error
         raise

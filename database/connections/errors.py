@@ -27,7 +27,8 @@ Template = tuple[type[DatabaseError], str]
 _LIMIT: Template = (
     DatabaseError,
     "PostgreSQL at {where} ended the work by a limit (LIMIT): {cause}. The session asks for none: a"
-    " pooler, a function or an administrator has set it",
+    " pooler, a function or an administrator has set it. Remove it there (such as ALTER ROLE {role}"
+    " RESET ..), then run again",
 )
 _CHARACTER: Template = (
     DatabaseError,

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from common.errors import (
 from common.files import take_lock
 from common.private_files import write_private
 from database.connections.errors import driver_message, error_for_sqlstate
+from database.connections.limits import disabled_limits
 from database.connections.login_probe import probe_login
 from database.embedded import process as server_process
 from database.embedded.folders import ServerFolders, locate_folders, wheel_binaries
@@ -45,6 +46,12 @@ HOST = "127.0.0.1"
 ROLE = "yieldspark"
 DATABASE = "yieldspark"
 LOCK_SECONDS = 120.0
+SESSION = {
+    "statement_timeout": "60s",
+    # the role's limits are for interactive use
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
 WRONG_PASSWORD, STARTING = "28P01", "57P03"
 """SQLSTATEs (PostgreSQL manual, appendix A)."""
 
@@ -278,18 +285,21 @@ def _address(port: int, folders: ServerFolders) -> ServerAddress:
     return ServerAddress(HOST, port, ROLE, DATABASE, password)
 
 
-def _connect(address: ServerAddress, database: str) -> psycopg2.extensions.connection:
+def _connect(
+    address: ServerAddress, database: str, session: Mapping[str, str] | None = None
+) -> psycopg2.extensions.connection:
     """Connect without libpq's variables, which describe the user's other servers. They are removed
     from this process, so that Spark's tasks do not inherit them either.
     """
     libpq_variables.remove(os.environ)
-    connection = psycopg2.connect(_conninfo(address, database))
+    connection = psycopg2.connect(_conninfo(address, database, session or {}))
     # CREATE DATABASE can't run inside a transaction
     connection.autocommit = True
     return connection
 
 
-def _conninfo(address: ServerAddress, database: str) -> str:
+def _conninfo(address: ServerAddress, database: str, session: Mapping[str, str]) -> str:
+    parameters = {**SESSION, **session}
     conninfo: str = make_dsn(
         host=address.host,
         port=address.port,
@@ -302,7 +312,7 @@ def _conninfo(address: ServerAddress, database: str) -> str:
         # another program on the port of a stopped server could ask for the password in clear
         require_auth="scram-sha-256",
         connect_timeout=5,
-        options="-c statement_timeout=60s",
+        options=" ".join(f"-c {name}={value}" for name, value in parameters.items()),
         client_encoding="UTF8",
     )
     return conninfo
@@ -310,7 +320,7 @@ def _conninfo(address: ServerAddress, database: str) -> str:
 
 def _refusal(error: Exception, address: ServerAddress, folders: ServerFolders) -> DatabaseError:
     """Return the error for a running server of this home that rejects the login."""
-    code, cause = probe_login(_conninfo(address, "postgres")).sqlstate, driver_message(error)
+    code, cause = probe_login(_conninfo(address, "postgres", {})).sqlstate, driver_message(error)
     if code == WRONG_PASSWORD:
         password = folders.state / "password"
         return password_file_error(password, folders.data, "holds another password")
@@ -327,16 +337,27 @@ def _ensure_database(address: ServerAddress, folders: ServerFolders) -> None:
         connection = _connect(address, "postgres")
     except _LOGIN_ERRORS as error:
         raise _refusal(error, address, folders) from error
+    limits = disabled_limits(connection.info.server_version)
+    try:
+        _create_database(connection, address.database)
+    except psycopg2.OperationalError:
+        # a limit of the role may have ended the session; then it is set at the next start
+        _create_database(_connect(address, "postgres", limits), address.database)
+
+
+def _create_database(connection: psycopg2.extensions.connection, name: str) -> None:
+    """Create a missing database, and close the connection."""
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (address.database,))
+            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
             if cursor.fetchone() is None:
-                cursor.execute(f'CREATE DATABASE "{address.database}"')
+                cursor.execute(f'CREATE DATABASE "{name}"')
     finally:
         connection.close()
 
 
 def _server_version(address: ServerAddress) -> str:
+    # of the login: no query that a limit could end
     connection = _connect(address, "postgres")
     try:
         return str(connection.info.parameter_status("server_version"))

@@ -23,7 +23,7 @@ from common.private_files import make_private, private_folder
 from common.registry_address import SQLITE, is_in_postgresql, sqlite_uri
 from config_spark import Settings
 from database.connections.advisory_locks import MLFLOW_LOCK, lock_in_transaction
-from database.connections.engine import make_engine_for
+from database.connections.engine import make_engine_for, supported_limits
 from database.connections.parameters import (
     FIXED_SESSION,
     ConnectionParameters,
@@ -115,10 +115,11 @@ def _variables(settings: Settings) -> dict[str, str]:
 
 
 def _login(settings: Settings) -> ConnectionParameters:
-    login = connection_parameters(settings)
+    address, login = make_url(registry_uri(settings)), connection_parameters(settings)
+    login = replace(login, port=address.port or login.port, database=str(address.database))
     # MLflow's tables follow the search path of the database, not DB_SCHEMA
     session = {name: value for name, value in login.session.items() if name in FIXED_SESSION}
-    return replace(login, session=session)
+    return replace(login, session=session | supported_limits(login))
 
 
 def has_tables(settings: Settings, *, make: bool) -> bool:
@@ -211,10 +212,7 @@ def _engine(settings: Settings) -> Engine:
     uri = registry_uri(settings)
     if not is_in_postgresql(uri):
         return create_engine(uri, poolclass=NullPool)
-    address, login = make_url(uri), _login(settings)
-    return make_engine_for(
-        replace(login, port=address.port or login.port, database=str(address.database))
-    )
+    return make_engine_for(_login(settings))
 
 
 def _revision(connection: Connection) -> str | None:

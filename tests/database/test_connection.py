@@ -24,7 +24,12 @@ from common.errors import (
 )
 from config_spark import Settings, load_settings
 from database.connections.adbc_session import adbc_connection
-from database.connections.engine import CheckedSession, make_engine, probe_session
+from database.connections.engine import (
+    CheckedSession,
+    checked_connection,
+    make_engine,
+    probe_session,
+)
 from database.connections.parameters import connection_parameters
 from database.connections.session_check import CHECKED_PARAMETERS, NEWER_PARAMETERS, ON_LINUX
 from database.db_utils_spark import (
@@ -244,15 +249,41 @@ def test_limits_of_the_role_do_not_apply_to_sessions(
             connection.exec_driver_sql("SELECT 1")
 
 
+@pytest.mark.parametrize("target", ["ROLE", "DATABASE"])
+def test_limits_of_a_millisecond_end_no_session(database: Settings, target: str) -> None:
+    """Not even before the first query, in which the session sets those of newer servers itself."""
+    with role_with(database, "SELECT 1") as settings:
+        name = settings.db_user if target == "ROLE" else database.db_name
+        for limit in LIMITS:
+            execute_sql(database, f"ALTER {target} {name} SET {limit} = '1ms'")
+        limits = " || ".join(f"current_setting('{limit}')" for limit in LIMITS)
+        for _ in range(20):
+            assert execute_sql(settings, f"SELECT {limits} AS a") == [{"a": "0" * len(LIMITS)}]
+        with make_engine(settings).connect() as connection:
+            connection.exec_driver_sql("SELECT pg_sleep(0.05)")
+            time.sleep(0.05)
+            connection.exec_driver_sql("SELECT pg_sleep(0.05)")
+        assert answer_by_adbc(probe_session(settings), "SELECT pg_sleep(0.05)::text") == ""
+
+
 def test_every_session_detects_a_lost_client(spark: SparkSession, database: Settings) -> None:
     values = " || ' ' || ".join(f"current_setting('{name}')" for name in ON_LINUX)
     expected = " ".join(NEWER_PARAMETERS[name] for name in ON_LINUX)
     assert by_every_driver(spark, database, values) == [expected] * 3
 
 
-def test_names_a_limit_that_is_set_later(database: Settings) -> None:
-    with pytest.raises(DatabaseError, match=r"ended the work by a limit \(statement_timeout"):
-        execute_sql(database, "SET statement_timeout = 20; SELECT pg_sleep(1)")
+@pytest.mark.parametrize(
+    ("limit", "work"),
+    [("statement_timeout", "SELECT pg_sleep(1)"), ("lock_timeout", "LOCK TABLE pools")],
+)
+def test_names_a_limit_that_is_set_later(database: Settings, limit: str, work: str) -> None:
+    message = (
+        rf"ended the work by a limit \({limit}.*Remove it there \(such as ALTER ROLE \w+ RESET"
+    )
+    with checked_connection(make_engine(database)) as other:
+        other.exec_driver_sql("LOCK TABLE pools")
+        with pytest.raises(DatabaseError, match=message):
+            execute_sql(database, f"SET {limit} = 20; {work}")
 
 
 ALL_RIGHTS = """

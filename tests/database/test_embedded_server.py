@@ -125,6 +125,17 @@ def test_other_process_finds_the_running_server(server: EmbeddedServer) -> None:
     assert postmaster_pid(server) == pid
 
 
+def test_limits_of_a_millisecond_do_not_prevent_a_start(server: EmbeddedServer) -> None:
+    limits = ("transaction_timeout", "idle_session_timeout", "statement_timeout", "lock_timeout")
+    # in one statement: the first limit would end the next session
+    settings = "; ".join(f"ALTER ROLE yieldspark SET {limit} = '1ms'" for limit in limits)
+    query(server.start(), settings)
+    server.stop()
+    address = server.start()
+    assert server.start() == address
+    assert str(server.status()["server_version"]).startswith("18.")
+
+
 def test_concurrent_starts_share_one_server(server: EmbeddedServer) -> None:
     started = [in_another_process(PRINT_ADDRESS, server.home) for _ in range(3)]
     answers = {process.communicate(timeout=120)[0] for process in started}

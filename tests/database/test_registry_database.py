@@ -178,9 +178,14 @@ def test_limits_of_the_database_do_not_apply_to_mlflow(untouched: Settings) -> N
         "statement_timeout": "0",
         "default_transaction_isolation": "read committed",
         "client_encoding": "UTF8",
+        "transaction_timeout": "0",
+        "idle_session_timeout": "0",
     }
-    for parameter, value in zip(texts, ("150ms", "serializable", "LATIN1"), strict=True):
+    values = ("1ms", "serializable", "LATIN1", "1ms", "1ms")
+    for parameter, value in zip(texts, values, strict=True):
         execute(untouched, f"ALTER DATABASE {name} SET {parameter} = '{value}'")
+    # the first connection, with which the product looks at the tables before MLflow does
+    has_tables(untouched, make=False)
     engine = create_engine(str(untouched.mlflow_tracking_uri), poolclass=NullPool)
     with login(untouched), engine.connect() as connection:
         for parameter, value in texts.items():
