@@ -13,6 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from spark.arrow_columns import numbers
+
 Batches = Iterable[pa.RecordBatch]
 
 
@@ -44,7 +46,6 @@ def iter_groups(batches: Batches, key: str) -> Iterator[pa.Table]:
 def group_starts(keys: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """Return the index of the first row of each group."""
     values = keys.combine_chunks()
-    changes = pc.not_equal(values.slice(1), values.slice(0, len(values) - 1)).to_numpy(
-        zero_copy_only=False
-    )
-    return np.concatenate([[0], np.flatnonzero(changes) + 1])
+    changes = pc.not_equal(values.slice(1), values.slice(0, len(values) - 1))
+    ends = numbers(pc.indices_nonzero(changes)).astype(np.int64)
+    return np.concatenate([[0], ends + 1])

@@ -17,15 +17,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_processing.metrics.arrow_columns import (
-    date_column,
-    float_column,
-    integer_column,
-    text_column,
-)
 from data_processing.metrics.daily_grid import NO_END, daily_grid
 from data_processing.metrics.market_columns import MARKET, MarketColumns
 from data_processing.metrics.rolling_metrics import rolling_metrics
+from spark.arrow_columns import (
+    date_column,
+    float_column,
+    integer_column,
+    numbers,
+    text_column,
+)
 from spark.arrow_groups import Batches, group_starts, iter_groups
 
 VALUES = (
@@ -115,17 +116,15 @@ def _days(
     intervals = rows.select(["open_end", "write_from", "write_end"]).take(integer_column(starts))
     grid = daily_grid(
         starts,
-        rows["day"].to_numpy(),
-        rows["apy"].to_numpy(),
-        rows["tvl"].to_numpy(),
-        open_ends=intervals["open_end"].fill_null(NO_END).to_numpy(),
+        numbers(rows["day"]),
+        numbers(rows["apy"]),
+        numbers(rows["tvl"]),
+        open_ends=numbers(intervals["open_end"], null=NO_END),
         max_fill_days=max_fill_days,
     )
     # the days before it are look-back: they are read for the windows and not written
     write_from, write_end = (
-        # a pool without an interval is an error, not a NaN
-        intervals[name].combine_chunks().to_numpy(zero_copy_only=True)[grid.pool]
-        for name in ("write_from", "write_end")
+        numbers(intervals[name])[grid.pool] for name in ("write_from", "write_end")
     )
     to_write = np.flatnonzero((grid.days >= write_from) & (grid.days < write_end))
     if not to_write.size:
@@ -164,7 +163,7 @@ def _days_batch(
 
 def _rejected_batch(rows: pa.Table, provenance: Provenance) -> pa.RecordBatch:
     # copies of one snapshot are one quarantined row
-    _, firsts = np.unique(rows["snapshot"].to_numpy(), return_index=True)
+    _, firsts = np.unique(numbers(rows["snapshot"]), return_index=True)
     rows = rows.take(integer_column(np.sort(firsts)))
     types = [pa.date32(), *[pa.float64()] * len(VALUES), *[pa.int32()] * len(STALENESS)]
     empty = [pa.nulls(rows.num_rows, type_) for type_ in types]

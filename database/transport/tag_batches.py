@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import pyarrow as pa
 
 from database.schema.tag_columns import ATTEMPT_TAG, PARTITION_TAG
+from spark.arrow_columns import integer_column
 
 
 def tag_batches(
@@ -25,9 +27,8 @@ def tag_batches(
     for output in batches:
         batch = output if schema is None else output.cast(schema)
         tags = [
-            # not pyarrow.array, which imports pandas
-            pa.repeat(pa.scalar(partition, pa.int32()), batch.num_rows),
-            pa.repeat(pa.scalar(attempt, pa.int64()), batch.num_rows),
+            integer_column(np.full(batch.num_rows, partition, np.int32)),
+            integer_column(np.full(batch.num_rows, attempt, np.int64)),
         ]
         yield pa.RecordBatch.from_arrays(
             [*batch.columns, *tags], [*batch.schema.names, PARTITION_TAG, ATTEMPT_TAG]

@@ -267,7 +267,9 @@ except SystemExit as end:
 
 
 @pytest.mark.usefixtures("processes")
-def test_command_without_a_jvm_does_not_import_pyspark(database: Settings, engine: Engine) -> None:
+def test_command_without_a_jvm_imports_neither_pyspark_nor_pandas(
+    database: Settings, engine: Engine
+) -> None:
     put(engine, world(13, pools=5, days=40))
     done = subprocess.run(
         [sys.executable, "-c", MODULES, "calculate_metrics"],
@@ -279,7 +281,7 @@ def test_command_without_a_jvm_does_not_import_pyspark(database: Settings, engin
     )
     code, modules = done.stdout.splitlines()[-1], done.stderr
     assert code.startswith("[0, "), modules
-    assert {"pyspark", "py4j"}.isdisjoint(code.replace('"', "").strip("]").split(", "))
+    assert {"pyspark", "py4j", "pandas"}.isdisjoint(code.replace('"', "").strip("]").split(", "))
     assert ledger(engine) == [("succeeded", None)]
 
 
