@@ -284,7 +284,7 @@ def merge_staged(run: Run, target: MergeTarget, staging: str) -> MergeCounts:
         merged = _insert(run.connection, target, staging, stored)
     else:
         merge = merge_sql.merge(target, staging, stored)
-        merged = run.connection.exec_driver_sql(merge).mappings().one()
+        merged = run.connection.exec_driver_sql(merge).one()._asdict()
     staged, written, equal = merged["staged"], merged["written"], merged["equal"]
     lost, sample = staged - written - equal, list[dict[str, Any]]()
     if lost:
