@@ -8,12 +8,13 @@ the job drops leftover staging tables.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table
+from sqlalchemy.exc import DBAPIError
 
 from common.errors import CheckFailed
 from database.commit_checks import CommitChecks, failing_rows, run_checks
@@ -237,6 +238,40 @@ def _lost_rows(
     )
 
 
+_LOCK_REFUSED = ("55P03", "42501")
+"""lock_not_available, insufficient_privilege."""
+
+
+def _lock_if_empty(connection: Connection, table: Table) -> bool:
+    """Keep other writers out of a table without rows until the transaction ends.
+
+    Returns:
+        False if the table has rows or triggers, or if another session uses it.
+    """
+    has_rows = f"SELECT EXISTS (SELECT FROM {merge_sql.qualified(table)})"
+    if has_triggers(connection, table) or connection.exec_driver_sql(has_rows).scalar_one():
+        return False
+    lock = f"LOCK TABLE {merge_sql.qualified(table)} IN SHARE ROW EXCLUSIVE MODE NOWAIT"
+    try:
+        with connection.begin_nested():
+            connection.exec_driver_sql(lock)
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) not in _LOCK_REFUSED:
+            raise
+        return False
+    # again: another session may have committed rows before the lock
+    return not connection.exec_driver_sql(has_rows).scalar_one()
+
+
+def _insert(
+    connection: Connection, target: MergeTarget, staging: str, stored: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """Insert the staged rows into an empty table; return the counts of `merge_sql.merge`."""
+    written = connection.exec_driver_sql(merge_sql.insert(target, staging, stored)).rowcount
+    staged = connection.exec_driver_sql(merge_sql.count_staged(target, staging)).scalar_one()
+    return {"staged": staged, "written": written, "changed": 0, "equal": 0}
+
+
 def merge_staged(run: Run, target: MergeTarget, staging: str) -> MergeCounts:
     """Merge the rows of the table `staging` into a target, inside the run's transaction.
 
@@ -245,8 +280,11 @@ def merge_staged(run: Run, target: MergeTarget, staging: str) -> MergeCounts:
     """
     columns = run.connection.exec_driver_sql(merge_sql.stored_types(target.table)).all()
     stored = {column.name: column.type for column in columns}
-    merge = merge_sql.merge(target, staging, stored)
-    merged = run.connection.exec_driver_sql(merge).mappings().one()
+    if _lock_if_empty(run.connection, target.table):
+        merged = _insert(run.connection, target, staging, stored)
+    else:
+        merge = merge_sql.merge(target, staging, stored)
+        merged = run.connection.exec_driver_sql(merge).one()._asdict()
     staged, written, equal = merged["staged"], merged["written"], merged["equal"]
     lost, sample = staged - written - equal, list[dict[str, Any]]()
     if lost:

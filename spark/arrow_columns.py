@@ -14,7 +14,7 @@ import pyarrow as pa
 
 Booleans = npt.NDArray[np.bool_]
 
-_NUMBERS = {
+_NUMBERS: dict[pa.DataType, np.dtype[Any]] = {
     pa.int32(): np.dtype(np.int32),
     pa.int64(): np.dtype(np.int64),
     pa.uint64(): np.dtype(np.uint64),
@@ -37,7 +37,8 @@ def numbers(column: pa.Array | pa.ChunkedArray, null: float = np.nan) -> npt.NDA
     if not len(array):
         return np.empty(0, dtype)
     validity, data = array.buffers()
-    values = np.frombuffer(data, dtype, len(array), array.offset * dtype.itemsize)
+    start = array.offset * dtype.itemsize
+    values: npt.NDArray[Any] = np.frombuffer(data, dtype, len(array), start)
     if not array.null_count:
         return values
     if np.isnan(null) and dtype != np.float64:

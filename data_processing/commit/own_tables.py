@@ -19,7 +19,9 @@ from data_processing.planning.unread_rows import store_day_counts
 from data_processing.raw.market_series import invalidate_market_series, store_market_series
 from data_processing.raw.observed_days import (
     DELETE_RETIRED_DAYS,
+    HAS_OBSERVED_DAYS,
     RETIRED_DAYS_IN_COVERAGE,
+    store_first_observed_days,
     store_observed_days,
 )
 from data_processing.raw.pool_coverage import update_coverage
@@ -69,7 +71,9 @@ def quarantine_unread_rows(
 def _update_days(connection: Connection, run: Run, plan: Plan, staging: str) -> int:
     """Update coverage, observed and provisional days; return how many days lost their metrics."""
     removed = update_coverage(connection, staging)
-    connection.exec_driver_sql(store_observed_days(staging))
+    has_days = connection.exec_driver_sql(HAS_OBSERVED_DAYS).scalar_one()
+    store = store_observed_days if has_days else store_first_observed_days
+    connection.exec_driver_sql(store(staging))
     if plan.request.retire_missing:
         retired = f"SELECT count(*) FROM ({RETIRED_DAYS_IN_COVERAGE}) AS retired"
         removed += connection.exec_driver_sql(retired).scalar_one()

@@ -37,8 +37,20 @@ def add_raw_json(connection: Connection) -> None:
     Args:
         connection: the run's transaction.
     """
-    # Spark's timestamps are clamped to LOWEST and HIGHEST
-    connection.exec_driver_sql(f"""
+    # two statements: an OR would join each of the rows to the whole history of its pool
+    connection.exec_driver_sql(_raw_json("h.timestamp = q.timestamp"))
+    # the timestamps of staging are clamped to LOWEST and HIGHEST
+    connection.exec_driver_sql(
+        _raw_json(f"""(
+            q.timestamp IS NULL
+            OR q.timestamp <= '{LOWEST}'
+            OR q.timestamp >= '{HIGHEST}'
+        )""")
+    )
+
+
+def _raw_json(is_same_moment: str) -> str:
+    return f"""
     UPDATE {QUARANTINE} AS q
     SET timestamp = h.timestamp,
         raw_json_data = h.raw_json_data
@@ -46,13 +58,8 @@ def add_raw_json(connection: Connection) -> None:
     WHERE {RAW_ROW}
         AND q.raw_json_data IS NULL
         AND h.pool_id = q.pool_id
-        AND (
-            h.timestamp = q.timestamp
-            OR q.timestamp IS NULL
-            OR q.timestamp <= '{LOWEST}'
-            OR q.timestamp >= '{HIGHEST}'
-        )
-        AND {snapshot_identity("h")}::text = q.source_id""")
+        AND {is_same_moment}
+        AND {snapshot_identity("h")}::text = q.source_id"""
 
 
 def quarantine_market_rows(

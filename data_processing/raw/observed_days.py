@@ -121,13 +121,7 @@ def store_observed_days(staging: str) -> str:
     return f"""
     INSERT INTO {OBSERVED} AS t (pool_id, date, timestamp, snapshot, apy, tvl)
     SELECT n.*
-    FROM (
-        SELECT pool_id, date, timestamp, snapshot,
-            CASE WHEN apy_staleness_days = 0 THEN actual_apy END AS apy,
-            CASE WHEN tvl_staleness_days = 0 THEN actual_tvl END AS tvl
-        FROM {staging}
-        WHERE {IS_OBSERVED}
-    ) AS n
+    FROM ({_observed_values(staging)}) AS n
     LEFT JOIN {OBSERVED} AS t ON t.pool_id = n.pool_id AND t.date = n.date
     WHERE t.pool_id IS NULL
         OR (t.snapshot, t.apy, t.tvl) IS DISTINCT FROM (n.snapshot, n.apy, n.tvl)
@@ -136,6 +130,30 @@ def store_observed_days(staging: str) -> str:
         snapshot = excluded.snapshot,
         apy = excluded.apy,
         tvl = excluded.tvl"""
+
+
+def store_first_observed_days(staging: str) -> str:
+    """Return the statement of `store_observed_days` for a table without rows, which is faster.
+
+    Args:
+        staging: the run's staging table.
+    """
+    return f"""
+    INSERT INTO {OBSERVED} AS t (pool_id, date, timestamp, snapshot, apy, tvl)
+    {_observed_values(staging)}"""
+
+
+HAS_OBSERVED_DAYS = f"SELECT EXISTS (SELECT FROM {OBSERVED})"
+"""Only runs write the table, one at a time."""
+
+
+def _observed_values(staging: str) -> str:
+    return f"""
+        SELECT pool_id, date, timestamp, snapshot,
+            CASE WHEN apy_staleness_days = 0 THEN actual_apy END AS apy,
+            CASE WHEN tvl_staleness_days = 0 THEN actual_tvl END AS tvl
+        FROM {staging}
+        WHERE {IS_OBSERVED}"""
 
 
 def create_retired_days(plan_table: str, staging: str) -> str:

@@ -237,6 +237,31 @@ def merge(target: MergeTarget, staging: str, stored: Mapping[str, str] | None = 
     """
 
 
+def insert(target: MergeTarget, staging: str, stored: Mapping[str, str] | None = None) -> str:
+    """Return a statement that inserts all staged rows into a table that has none.
+
+    `ON CONFLICT` looks up each key before it inserts a row, and logs each row's confirmation, which
+    takes a fifth to a third of the time of `merge`. No other session may write to the table.
+
+    Args:
+        target: the target.
+        staging: qualified name of the staging table.
+        stored: types of the target's columns, from `stored_types`; None uses the definition's.
+    """
+    source = {**target.key, **target.columns, **(target.provenance or {})}
+    names = ", ".join(quoted(name) for name in source)
+    rows = _rows_of(staging, target)
+    return f"""
+        INSERT INTO {qualified(target.table)} AS t ({names})
+        {_cast(target, source, rows, stored)}
+    """
+
+
+def count_staged(target: MergeTarget, staging: str) -> str:
+    """Return a SELECT of the number of staged rows that the target takes."""
+    return f"SELECT count(*) FROM {_rows_of(staging, target)}"
+
+
 def missing_rows(
     target: MergeTarget,
     staging: str,
