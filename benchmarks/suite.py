@@ -1,4 +1,4 @@
-"""The test suite, measured from outside: seconds by file and by fixture, processes, memory.
+"""The test suite, measured from outside: seconds by file, test and fixture, processes, memory.
 
     python -m benchmarks.suite                     the whole suite, as CI runs it
     python -m benchmarks.suite --fast              the fast lane
@@ -29,8 +29,11 @@ from typing import Any
 from benchmarks.processes import MEGABYTE, PROJECT, proportional_bytes
 
 POLL_SECONDS = 0.3
-MEMORY_EVERY = 10
-"""Memory is read at every tenth poll, because a proportional size walks the page tables."""
+MEMORY_EVERY = 40
+"""Polls between two reads of memory, because a proportional size walks the page tables."""
+
+SLOW_SECONDS = 20.0
+"""A test that takes longer gives the reason in its docstring."""
 
 PR_SET_CHILD_SUBREAPER = 36
 """Linux: a daemon whose parent has ended becomes a child of this process, so that it is still
@@ -119,7 +122,8 @@ def run_suite(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
 
     Returns:
         Exit code, wall seconds, processor seconds and starts by program, peak memory in MB, seconds
-        by file (`files`) and by fixture (`fixtures`, each with its number of set-ups).
+        by file (`files`), by test (`tests`) and by fixture (`fixtures`, each with its number of
+        set-ups).
     """
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     environment = os.environ | {"SUITE_TIMES_DIR": str(folder)}
@@ -144,19 +148,26 @@ def run_suite(arguments: Sequence[str], folder: Path) -> dict[str, Any]:
         "starts": dict(watch.starts),
         "peak_mb": watch.peak_bytes / MEGABYTE,
         "files": _by_file(reports),
+        "tests": _by_test(reports),
         "fixtures": _by_fixture(reports),
     }
 
 
 def _by_file(reports: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     files: dict[str, dict[str, float]] = {}
-    for report in reports:
-        for node, phases in report["tests"].items():
-            entry = files.setdefault(node.partition("::")[0], {"tests": 0, "seconds": 0.0})
-            entry["tests"] += 1
-            entry["seconds"] += sum(phases.values())
-            entry["slowest"] = max(entry.get("slowest", 0.0), sum(phases.values()))
+    for node, seconds in _by_test(reports).items():
+        entry = files.setdefault(node.partition("::")[0], {"tests": 0, "seconds": 0.0})
+        entry["tests"] += 1
+        entry["seconds"] += seconds
+        entry["slowest"] = max(entry.get("slowest", 0.0), seconds)
     return files
+
+
+def _by_test(reports: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    tests: dict[str, float] = {}
+    for report in reports:
+        tests |= {node: sum(phases.values()) for node, phases in report["tests"].items()}
+    return tests
 
 
 def _by_fixture(reports: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
@@ -170,19 +181,23 @@ def _by_fixture(reports: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, flo
 
 
 def print_table(figures: Mapping[str, Any], top: int) -> None:
-    """Print the slowest files and fixtures, then the totals."""
+    """Print the slowest files, tests and fixtures, then the totals."""
     print(f"\n{'file':50}{'tests':>8}{'seconds':>10}{'slowest':>10}")
     for name, row in _slowest(figures["files"], top):
         print(f"{name:50}{row['tests']:>8.0f}{row['seconds']:>10.1f}{row['slowest']:>10.1f}")
+    print(f"\n{'test':90}{'seconds':>10}")
+    for name, seconds in sorted(figures["tests"].items(), key=lambda item: -item[1])[:top]:
+        if seconds > SLOW_SECONDS:
+            print(f"{name:90}{seconds:>10.1f}")
     print(f"\n{'fixture':50}{'set-ups':>8}{'seconds':>10}")
     for name, row in _slowest(figures["fixtures"], top):
         print(f"{name:50}{row['set_ups']:>8.0f}{row['seconds']:>10.1f}")
     starts = ", ".join(f"{n:.0f} {name}" for name, n in sorted(figures["starts"].items()))
     processor = sorted(figures["cpu_seconds"].items())
-    seconds = ", ".join(f"{number:.0f} {name}" for name, number in processor)
+    used = ", ".join(f"{number:.0f} {name}" for name, number in processor)
     print(
         f"\nwall {figures['seconds']:.0f} s, peak memory {figures['peak_mb'] / 1024:.1f} GB\n"
-        f"started: {starts}\nprocessor seconds: {seconds}"
+        f"started: {starts}\nprocessor seconds: {used}"
     )
 
 
