@@ -85,11 +85,6 @@ def test_loads_and_corrects_partitioned_tables_with_exact_counts(
 
 BEYOND: dict[str, tuple[str, list[str]]] = {
     # content, source ids of the rows that a column does not take
-    "gas": (
-        "date,value_gwei\n2025-03-01,99999999.99\n2025-03-02,99999999.995\n2025-03-03,-1e8\n"
-        "2025-03-04,1e300\n2025-03-05,3\n",
-        ["3", "4", "5"],
-    ),
     "history": (
         f"timestamp,pool_id,tvl_usd,apy\n2025-03-01,a,1,1e400\n2025-03-01,{LONG},1,1\n",
         ["3"],
@@ -129,7 +124,8 @@ def test_rejects_too_wide_row_and_loads_the_others(
 def test_other_types_of_the_owner_have_their_own_limits(
     owner_database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
-    lines = "date,value_gwei\n2025-03-01,{}\n2025-03-02,1\n"
+    lines = "pool_id,name,chain,protocol,symbol,tvl,apy\na,n,c,p,s,{},1\nb,n,c,p,s,1,1\n"
+    execute(engine, "DROP VIEW pool_metrics_extended")
     for type_, accepted, refused in (
         ("smallint", "32767.4", "32767.5"),
         ("integer", "2147483647", "2147483648"),
@@ -137,13 +133,13 @@ def test_other_types_of_the_owner_have_their_own_limits(
         ("double precision", "1e308", "1e309"),
         ("numeric", "1e300", None),
     ):
-        execute(engine, f"ALTER TABLE gas_fees_daily ALTER actual_avg_gas_gwei TYPE {type_}")
-        path = write_file(tmp_path, "gas.csv", lines.format(accepted))
+        execute(engine, f"ALTER TABLE pools ALTER tvl TYPE {type_}")
+        path = write_file(tmp_path, "pools.csv", lines.format(accepted))
         assert counts(load_files(owner_database, [path]))[-1] == 0, type_
         if refused:
-            path = write_file(tmp_path, "gas.csv", lines.format(refused))
+            path = write_file(tmp_path, "pools.csv", lines.format(refused))
             assert counts(load_files(owner_database, [path]))[-1] == 1, type_
-        execute(engine, "TRUNCATE gas_fees_daily")
+        execute(engine, "DELETE FROM pools")
 
 
 def test_new_pools_get_placeholders_and_ingest_counts_them(

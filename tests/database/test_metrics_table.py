@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,18 @@ def naming(settings: Settings, table: str) -> Settings:
     return settings.model_copy(update={"metrics_table": table})
 
 
-def metrics(settings: Settings, source: World, **options: Any) -> dict[str, Any]:
+def metrics(
+    settings: Settings,
+    source: World,
+    session: Callable[[int], SparkSession] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Run in this process, or on Spark with a `session` if the transports ask for it."""
     return run_metrics(
-        in_process(settings_of(settings, source)), Request(**options), now=source.now
+        in_process(settings_of(settings, source)),
+        Request(**options),
+        session=session,
+        now=source.now,
     )
 
 
@@ -139,7 +149,10 @@ def test_parallel_table_is_separate_and_switching_needs_a_full_refresh(
     assert (back["rows"]["inserted"], back["rows"]["updated"]) == (0, 0)
 
 
-def test_uses_the_foreign_key_of_the_named_table(owner_database: Settings) -> None:
+@pytest.mark.parametrize("transport", ["jdbc", "adbc"])
+def test_uses_the_foreign_key_of_the_named_table(
+    transport: str, owner_database: Settings, spark: SparkSession
+) -> None:
     """The owner's table rejects metrics of a pool that `pools` lacks, the parallel table accepts
     them.
     """
@@ -150,16 +163,13 @@ def test_uses_the_foreign_key_of_the_named_table(owner_database: Settings) -> No
     execute(engine, f"DELETE FROM pools WHERE pool_id = '{lacking}'")
     generated.inactive.discard(lacking)
     of_pool = f"SELECT count(*) AS rows FROM {{}} WHERE pool_id = '{lacking}'"
-    for transport in ("jdbc", "adbc"):
-        parallel = naming(owner_database, f"parallel_{transport}").model_copy(
-            update={"read_transport": transport}
-        )
-        migrate(make_engine(parallel))
-        metrics(parallel, generated, full_refresh=True)
-        assert rows_of(engine, of_pool.format(parallel.metrics_table))[0]["rows"] > 0
-        default = parallel.model_copy(update={"metrics_table": "pool_daily_metrics"})
-        metrics(default, generated, full_refresh=True)
-        assert rows_of(engine, of_pool.format("pool_daily_metrics"))[0]["rows"] == 0
+    parallel = naming(owner_database, "parallel").model_copy(update={"read_transport": transport})
+    migrate(make_engine(parallel))
+    metrics(parallel, generated, full_refresh=True, session=lambda _: spark)
+    assert rows_of(engine, of_pool.format(parallel.metrics_table))[0]["rows"] > 0
+    default = parallel.model_copy(update={"metrics_table": "pool_daily_metrics"})
+    metrics(default, generated, full_refresh=True, session=lambda _: spark)
+    assert rows_of(engine, of_pool.format("pool_daily_metrics"))[0]["rows"] == 0
 
 
 def test_forecasts_use_the_named_table(database: Settings, spark: SparkSession) -> None:
