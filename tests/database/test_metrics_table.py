@@ -120,7 +120,8 @@ def test_parallel_table_is_separate_and_switching_needs_a_full_refresh(
     assert metrics_oracle.differences_of_tables(job_rows(make_engine(parallel)), expected) == []
     assert metrics(parallel, generated)["status"] == "nothing_to_do"
     message = f"METRICS_TABLE changed from {RESERVED} to pool_daily_metrics: run --full-refresh"
-    for options in ({}, {"full_refresh": True, "pools": (pool,)}):
+    requests: list[dict[str, Any]] = [{}, {"full_refresh": True, "pools": (pool,)}]
+    for options in requests:
         with pytest.raises(ConfigurationError, match=message):
             metrics(owner_database, generated, **options)
     with pytest.raises(ConfigurationError, match=message):
