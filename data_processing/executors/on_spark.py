@@ -56,9 +56,9 @@ def compute_on_spark(spark: SparkSession, inputs: ExecutorInputs) -> ComputedRow
     raw, intervals = _read(spark, inputs)
     parsed = parse_raw_rows(raw, inputs.checks)
     grouped = group_by_pool(parsed, intervals)
-    # counted after the shuffle, where the rows of a repeated task count once
     # a name of its own: Spark finds the metrics of a query by name, also those of an earlier run
     row_counts = Observation(f"raw rows of {inputs.provenance.run_id}")
+    # counted after the shuffle, where the rows of a repeated task count once
     grouped = grouped.observe(row_counts, *row_count_columns(inputs.checks)).drop("warning")
     # Spark is lazy and this transform runs inside the writing task (`database.transport.adbc`), so
     # all work of the rows above is part of the load

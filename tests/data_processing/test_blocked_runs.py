@@ -27,7 +27,7 @@ from sample_data import SAMPLE_FILES
 from tests.data_processing.test_metrics_job import assert_equal_to_oracle
 from tests.support import metrics_oracle
 from tests.support.metrics_oracle import RawRow, World
-from tests.support.metrics_store import in_process, put, put_rows, rows_of, settings_of
+from tests.support.metrics_store import put, put_rows, rows_of, settings_of, without_jvm
 from tests.support.processes import PROJECT, CommandLine
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -102,7 +102,7 @@ def test_blocked_run_writes_nothing_and_next_run_continues(
     settings = settings_of(database, incomplete_day)
 
     def metrics(**options: Any) -> dict[str, Any]:
-        return run_metrics(in_process(settings), now=incomplete_day.now, **options)
+        return run_metrics(without_jvm(settings), now=incomplete_day.now, **options)
 
     assert metrics()["status"] == "succeeded"
     add_third_day(incomplete_day, engine)
@@ -231,7 +231,7 @@ def test_real_history_passes_without_warning(database: Settings) -> None:
     load_files(database, SAMPLE_FILES)
     backfill = Request(start=date(2025, 9, 1), end=date(2025, 9, 30))
     for request in (Request(), backfill, Request(full_refresh=True)):
-        row = run_metrics(in_process(database), request)
+        row = run_metrics(without_jvm(database), request)
         assert row["status"] == "succeeded"
         assert [entry["name"] for entry in row["checks"] if not entry["passed"]] == []
 
@@ -240,7 +240,7 @@ def test_real_history_passes_without_warning(database: Settings) -> None:
 def test_old_history_with_ended_pools_passes(database: Settings, shared_data: Path) -> None:
     """487 pools with APYs up to 355,083 %. A few pools end early; none is marked inactive."""
     load_files(database, [shared_data / "defillama_pool_history.parquet"])
-    row = run_metrics(in_process(database))
+    row = run_metrics(without_jvm(database))
     assert (row["status"], [entry["name"] for entry in row["checks"] if not entry["passed"]]) == (
         "succeeded",
         [],
@@ -297,8 +297,8 @@ def test_row_with_warning_is_used(
     put_rows(engine, rows)
     strict = settings_of(database, incomplete_day)
     lenient = strict.model_copy(update={"check_severities": "apy_not_a_number=warn"})
-    first = run_metrics(in_process(strict), now=incomplete_day.now)
-    second = run_metrics(in_process(lenient), now=incomplete_day.now)
+    first = run_metrics(without_jvm(strict), now=incomplete_day.now)
+    second = run_metrics(without_jvm(lenient), now=incomplete_day.now)
     assert (first["rows"]["quarantined"], second["rows"]["quarantined"], second["mode"]) == (
         2,
         1,

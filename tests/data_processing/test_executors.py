@@ -52,6 +52,7 @@ from tests.support.metrics_store import (
     put_rows,
     rows_of,
     settings_of,
+    without_jvm,
 )
 from tests.support.processes import PROJECT, CommandLine, environment_of
 
@@ -62,10 +63,6 @@ def two_processes(monkeypatch: pytest.MonkeyPatch, processes: None) -> str:
     monkeypatch.setattr(in_process, "process_count", lambda _: 2)
     monkeypatch.setenv(TOKEN, "of-this-test")
     return "of-this-test"
-
-
-def in_process_settings(database: Settings, of: World) -> Settings:
-    return settings_of(database, of).model_copy(update={"executor": "inprocess"})
 
 
 def changed(of: World, engines: list[Engine], random: Random) -> World:
@@ -206,7 +203,7 @@ def test_executors_give_equal_tables_for_many_histories(
 def test_run_in_process_equals_the_oracle(database: Settings, engine: Engine) -> None:
     of = world(11, pools=40, days=70)
     put(engine, of)
-    settings = in_process_settings(database, of)
+    settings = without_jvm(settings_of(database, of))
     first = run_metrics(settings, session=no_session, now=of.now)
     assert metrics_oracle.differences_of_tables(job_rows(engine), metrics_oracle.metrics(of)) == []
     assert (first["status"], first["jvm_started"]) == ("succeeded", False)
@@ -290,7 +287,7 @@ class Disturbed:
 
     def __init__(self, database: Settings) -> None:
         complete = world(14, pools=20, days=50)
-        self.settings, self.now = in_process_settings(database, complete), complete.now
+        self.settings, self.now = without_jvm(settings_of(database, complete)), complete.now
         self.engine = make_engine(database)
         days = START + timedelta(days=40)
         early = [row for row in complete.rows if row.timestamp.date() < days]

@@ -27,12 +27,12 @@ from tests.support.metrics_histories import START, world
 from tests.support.metrics_oracle import DAY, RawRow, World
 from tests.support.metrics_store import (
     execute,
-    in_process,
     job_rows,
     put_market,
     put_rows,
     rows_of,
     settings_of,
+    without_jvm,
 )
 
 LENIENT = (
@@ -63,7 +63,7 @@ def calculate(settings: Settings, source: World, *, today: bool, **options: Any)
     chosen = settings_of(settings, source).model_copy(
         update={"include_today": today, "check_severities": LENIENT}
     )
-    return run_metrics(in_process(chosen), Request(**options), now=source.now)
+    return run_metrics(without_jvm(chosen), Request(**options), now=source.now)
 
 
 def check(engine: Engine, source: World, *, today: bool) -> None:
@@ -243,7 +243,7 @@ def test_today_is_not_missing_pools(database: Settings, engine: Engine) -> None:
     put_rows(engine, rows)
     put_market(engine, source)
     settings = settings_of(database, source).model_copy(update={"include_today": True})
-    result = run_metrics(in_process(settings), now=source.now)
+    result = run_metrics(without_jvm(settings), now=source.now)
     assert [entry["name"] for entry in result["checks"] if not entry["passed"]] == []
     assert len(rows_of(engine, MARKED)) == 30
 

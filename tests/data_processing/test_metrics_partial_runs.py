@@ -21,7 +21,7 @@ from tests.support import metrics_oracle
 from tests.support.changing_sources import ChangingWorld, pool_name
 from tests.support.metrics_changes import Activity, Change, Days, Deleted, Limits, Price, Snapshots
 from tests.support.metrics_oracle import differences_of_tables
-from tests.support.metrics_store import in_process, job_rows, settings_of
+from tests.support.metrics_store import job_rows, settings_of, without_jvm
 
 QUIET, DAILY = 0, 1
 
@@ -67,7 +67,7 @@ def act(database: Settings, changing: ChangingWorld) -> Act:
         )
         settings = settings_of(database, changing.world)
         return run_metrics(
-            settings if session else in_process(settings),
+            settings if session else without_jvm(settings),
             request,
             retry=retry,
             session=session,

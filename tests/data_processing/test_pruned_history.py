@@ -4,11 +4,12 @@ is lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from time import sleep
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -30,12 +31,13 @@ from tests.support.metrics_histories import START, world
 from tests.support.metrics_oracle import RawRow, World, differences_of_tables
 from tests.support.metrics_store import (
     execute,
-    in_process,
     job_rows,
     put,
     put_rows,
     rows_of,
+    run_world,
     settings_of,
+    without_jvm,
 )
 from tests.support.owner_schema import put_as_owner
 
@@ -48,20 +50,10 @@ Metrics = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def metrics(database: Settings) -> Metrics:
-    """Run in this process, or on Spark with a `session`, which is called after the plan."""
-
     def run(
-        source: World, session: Callable[[int], SparkSession] | None = None, **options: Any
+        source: World, settings: Mapping[str, Any] = MappingProxyType({}), **options: Any
     ) -> dict[str, Any]:
-        settings = settings_of(database, source).model_copy(update=options.pop("settings", {}))
-        dry_run = options.pop("dry_run", False)
-        return run_metrics(
-            settings if session else in_process(settings),
-            Request(**options),
-            session=session,
-            now=source.now,
-            dry_run=dry_run,
-        )
+        return run_world(database.model_copy(update=dict(settings)), source, **options)
 
     return run
 
@@ -160,7 +152,9 @@ def test_refetch_and_changed_gas_value_empty_no_day(
     )
 
     def daily_run() -> dict[str, Any]:
-        return run_metrics(in_process(settings), Request(), session=lambda _: spark, now=source.now)
+        return run_metrics(
+            without_jvm(settings), Request(), session=lambda _: spark, now=source.now
+        )
 
     daily_run()
     assert REWRITTEN_SOURCE not in last_plan(admin)["warnings"]

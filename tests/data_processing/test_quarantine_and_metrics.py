@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -14,8 +15,6 @@ import pytest
 from sqlalchemy import Engine
 
 from config_spark import Settings
-from data_processing.calculate_pool_metrics_spark import run_metrics
-from data_processing.planning.run_request import Request
 from data_processing.quarantine.queries import Selection
 from data_processing.quarantine.replay import Replay, drop_rows, replay_rows
 from reporting.figures.data_quality import QuarantinedRows, data_quality
@@ -24,11 +23,11 @@ from tests.support.metrics_histories import START
 from tests.support.metrics_oracle import RawRow, World
 from tests.support.metrics_store import (
     execute,
-    in_process,
     put,
     put_market,
     put_rows,
     rows_of,
+    run_world,
     settings_of,
 )
 
@@ -70,12 +69,7 @@ Metrics = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def metrics(database: Settings) -> Metrics:
-    def run(source: World, **options: Any) -> dict[str, Any]:
-        return run_metrics(
-            in_process(settings_of(database, source)), Request(**options), now=source.now
-        )
-
-    return run
+    return partial(run_world, database)
 
 
 def quarantined(engine: Engine) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.planning.run_request import Request
 from tests.support.metrics_plans import NOW, TODAY, raw
-from tests.support.metrics_store import execute, in_process, put_rows, rows_of
+from tests.support.metrics_store import execute, put_rows, rows_of, without_jvm
 
 FIRST = date(2024, 4, 1)
 OLD = datetime(2024, 5, 1, tzinfo=UTC)
@@ -27,7 +27,7 @@ class History:
     """Two pools with a snapshot a day, which a first run has read."""
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
-        self.settings, self.engine = in_process(settings), engine
+        self.settings, self.engine = without_jvm(settings), engine
         self.number = 0
         self.put(*product("ab", range(DAYS)))
         self.run()

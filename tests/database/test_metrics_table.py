@@ -25,7 +25,7 @@ from tests.support import metrics_oracle
 from tests.support.forecast_panels import SHORT, panel_rows, store
 from tests.support.metrics_histories import world
 from tests.support.metrics_oracle import World
-from tests.support.metrics_store import execute, in_process, job_rows, rows_of, settings_of
+from tests.support.metrics_store import execute, job_rows, rows_of, settings_of, without_jvm
 from tests.support.owner_schema import put_as_owner
 from tests.support.processes import CommandLineHere
 
@@ -50,7 +50,7 @@ def metrics(
 ) -> dict[str, Any]:
     """Run in this process, or on Spark with a `session` if the transports ask for it."""
     return run_metrics(
-        in_process(settings_of(settings, source)),
+        without_jvm(settings_of(settings, source)),
         Request(**options),
         session=session,
         now=source.now,

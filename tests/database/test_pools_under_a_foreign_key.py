@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,15 +14,19 @@ from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
 from config_spark import Settings
-from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.metrics.rolling_metrics import look_back_days
-from data_processing.planning.run_request import Request
 from data_processing.quarantine.queries import Selection, show_row
 from data_processing.quarantine.replay import Replay, replay_rows
 from tests.data_processing.test_metrics_job import assert_equal_to_oracle
 from tests.support.metrics_histories import START
 from tests.support.metrics_oracle import RawRow, World
-from tests.support.metrics_store import execute, in_process, put, put_rows, rows_of, settings_of
+from tests.support.metrics_store import (
+    execute,
+    put,
+    put_rows,
+    rows_of,
+    run_world,
+)
 from tests.support.owner_columns import refer_to_pools
 
 DAYS = 50
@@ -54,20 +59,7 @@ def history(engine: Engine) -> World:
 
 @pytest.fixture
 def metrics(database: Settings) -> Metrics:
-    """Run in this process, or on Spark with a `session`, which is called after the plan."""
-
-    def run(
-        source: World, session: Callable[[int], SparkSession] | None = None, **options: Any
-    ) -> Any:
-        settings = settings_of(database, source)
-        return run_metrics(
-            settings if session else in_process(settings),
-            Request(**options),
-            session=session,
-            now=source.now,
-        )
-
-    return run
+    return partial(run_world, database)
 
 
 def add_stranger(engine: Engine) -> None:

@@ -21,11 +21,11 @@ from tests.support.metrics_histories import START
 from tests.support.metrics_oracle import RawRow, World
 from tests.support.metrics_store import (
     execute,
-    in_process,
     put,
     quarantined_raw_rows,
     rows_of,
     settings_of,
+    without_jvm,
 )
 from tests.support.owner_columns import allow_nulls
 
@@ -90,7 +90,7 @@ def test_quarantines_history_rows_without_timestamp_or_json(
 
     def metrics(*, dry_run: bool = False) -> dict[str, Any]:
         return run_metrics(
-            in_process(settings), Request(), session=lambda _: spark, now=NOW, dry_run=dry_run
+            without_jvm(settings), Request(), session=lambda _: spark, now=NOW, dry_run=dry_run
         )
 
     add_raw(engine, 101, "a", None, GOOD)
@@ -133,7 +133,7 @@ def test_quarantines_rows_without_a_pool_once(
     settings = settings_of(database, history)
 
     def metrics(**options: Any) -> dict[str, Any]:
-        return run_metrics(in_process(settings), Request(), now=NOW, **options)
+        return run_metrics(without_jvm(settings), Request(), now=NOW, **options)
 
     def without_pool() -> list[tuple[Any, str]]:
         query = (
@@ -181,10 +181,10 @@ def test_reads_row_without_day_and_insertion_time(
         " insertion_timestamp DROP DEFAULT",
     )
     settings = settings_of(database, history)
-    run_metrics(in_process(settings), Request(), now=NOW)
+    run_metrics(without_jvm(settings), Request(), now=NOW)
     add_raw(engine, 101, "a", None, GOOD)
     add_raw(engine, 102, "a", datetime(2017, 1, 1, tzinfo=UTC), GOOD)
-    run_metrics(in_process(settings), Request(), now=NOW)
+    run_metrics(without_jvm(settings), Request(), now=NOW)
     assert reasons(engine) == {101: "timestamp_missing", 102: "timestamp_before_2018"}
 
 
@@ -214,7 +214,7 @@ def test_quarantines_prices_and_gas_without_key_or_json(
         )
     settings = settings_of(database, history)
     for status in ("succeeded", "nothing_to_do"):
-        run_of_metrics = run_metrics(in_process(settings), Request(), now=NOW)
+        run_of_metrics = run_metrics(without_jvm(settings), Request(), now=NOW)
         assert run_of_metrics["status"] == status
         assert sorted(quarantined(engine, "raw_coinmarketcap_ohlcv").values()) == [
             "price_missing",

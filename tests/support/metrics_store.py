@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date, datetime
 from typing import Any
 
+from pyspark.sql import SparkSession
 from sqlalchemy import Connection, Engine, text
 
 from config_spark import Settings
+from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.metrics.pool_metrics import STALENESS
+from data_processing.planning.run_request import Request
 from data_processing.raw.observed_days import snapshot_identity
 from database.schema.metrics_table import metrics_name
 from tests.support.metrics_oracle import RawRow, World
@@ -21,11 +24,32 @@ def settings_of(database: Settings, world: World) -> Settings:
     return database.model_copy(update={name: getattr(world, name) for name in limits})
 
 
-def in_process(settings: Settings) -> Settings:
+def without_jvm(settings: Settings) -> Settings:
     """Return settings of a run without a JVM, for tests of what both executors share: the plan, the
     checks and the commit. `test_executors.py` compares the executors.
     """
     return settings.model_copy(update={"executor": "inprocess"})
+
+
+def run_world(
+    settings: Settings,
+    source: World,
+    session: Callable[[int], SparkSession] | None = None,
+    *,
+    dry_run: bool = False,
+    **request: Any,
+) -> dict[str, Any]:
+    """Run the metrics job in this process, or on Spark with a `session`, which is called after the
+    plan.
+    """
+    settings = settings_of(settings, source)
+    return run_metrics(
+        settings if session else without_jvm(settings),
+        Request(**request),
+        session=session,
+        now=source.now,
+        dry_run=dry_run,
+    )
 
 
 def put_rows(engine: Engine, rows: Iterable[RawRow]) -> None:
