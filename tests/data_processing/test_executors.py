@@ -5,6 +5,7 @@ plan chooses between them, and that a run without a JVM ends cleanly when it is 
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -61,8 +62,9 @@ from tests.support.processes import PROJECT, CommandLine, environment_of
 def two_processes(monkeypatch: pytest.MonkeyPatch, processes: None) -> str:
     """Two partitions for few rows; returns the token of the second process's environment."""
     monkeypatch.setattr(in_process, "process_count", lambda _: 2)
-    monkeypatch.setenv(TOKEN, "of-this-test")
-    return "of-this-test"
+    token = secrets.token_hex(8)
+    monkeypatch.setenv(TOKEN, token)
+    return token
 
 
 def changed(of: World, engines: list[Engine], random: Random) -> World:
