@@ -8,14 +8,16 @@ value.
 from __future__ import annotations
 
 import os
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from common import libpq_variables, registry_address
 from common.env_file import ENV_FILE, check_env_file
 from common.errors import ConfigurationError
+from common.plain_text import has_lone_surrogates
 from common.settings.cloud import CloudSettings
 from common.settings.database import DatabaseSettings
 from common.settings.forecast import ForecastSettings
@@ -50,6 +52,17 @@ class Settings(
         env_ignore_empty=True,
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_encoding(cls, value: object, info: ValidationInfo) -> object:
+        # Python keeps bytes that are no UTF-8 as lone surrogates, which no driver can send
+        if isinstance(value, str) and has_lone_surrogates(value):
+            assert info.field_name is not None, "it is the validator of a field"
+            # the name of a folder may have any bytes
+            if not _holds_path(cls.model_fields[info.field_name].annotation):
+                raise ValueError("it has bytes that are no UTF-8; set it in UTF-8")
+        return value
+
     @model_validator(mode="after")
     def _check_registry_database(self) -> Settings:
         uri = self.mlflow_tracking_uri
@@ -80,6 +93,10 @@ class Settings(
                 " set DB_HOST, DB_USER, DB_PASSWORD and DB_NAME"
             )
         return self
+
+
+def _holds_path(annotation: object) -> bool:
+    return annotation is Path or any(_holds_path(part) for part in get_args(annotation))
 
 
 SECTIONS = tuple(base for base in Settings.__bases__ if issubclass(base, BaseSettings))

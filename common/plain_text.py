@@ -19,6 +19,7 @@ _SURROGATES = {*range(0xD800, 0xE000)}
 _REPLACED = dict.fromkeys(_CONTROLS | _BIDIRECTIONAL | _LINE_SEPARATORS | _SURROGATES, REPLACEMENT)
 
 
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/@'\"]*:[^\s/'\"]*@")
 
 
@@ -32,6 +33,11 @@ def without_controls(text: str) -> str:
     can write.
     """
     return text.translate(_REPLACED)
+
+
+def has_lone_surrogates(text: str) -> bool:
+    """Return whether the text has a code point that UTF-8 cannot encode."""
+    return _LONE_SURROGATE.search(text) is not None
 
 
 def on_one_line(text: str) -> str:

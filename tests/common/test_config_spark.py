@@ -42,6 +42,24 @@ def test_wrong_type_names_variable_value_and_allowed_values(tmp_path: Path) -> N
     assert "MAX_FILL_DAYS='-1' is wrong: Input should be greater than or equal to 0" in message
 
 
+@pytest.mark.parametrize("name", ["DB_PASSWORD", "DB_NAME", "DEFILLAMA_YIELDS_URL", "DB_PORT"])
+def test_value_in_another_encoding_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, os.fsdecode(b"caf\xe9"))
+    with pytest.raises(ConfigurationError, match=f"{name}=.* is wrong: it has bytes") as caught:
+        load_settings()
+    str(caught.value).encode()
+    assert name != "DB_PASSWORD" or "caf" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["YIELDSPARK_HOME", "JARS_DIR"])
+def test_folder_may_have_a_name_in_another_encoding(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    monkeypatch.setenv(name, str(folder))
+    assert getattr(load_settings(), name.lower()) == folder
+
+
 def test_production_requires_db_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARK_ENVIRONMENT", "production")
     monkeypatch.setenv("DB_PASSWORD", "very-secret")
