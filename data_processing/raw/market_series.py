@@ -8,7 +8,7 @@ taken from a later day. The series has a few thousand rows, so plain Python alig
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
@@ -172,9 +172,9 @@ def _latest(known_from: Mapping[date, Decimal], days: Sequence[date]) -> list[De
 
 def stored_market_series(connection: Connection) -> dict[date, MarketDay]:
     """Return the series that the last run used, by day."""
-    return {
-        row.date: MarketDay(**row._mapping) for row in connection.execute(select(market_series))
-    }
+    columns = [market_series.c[field.name] for field in fields(MarketDay)]
+    days = (MarketDay(*row) for row in connection.execute(select(*columns)))
+    return {day.date: day for day in days}
 
 
 @dataclass(frozen=True)

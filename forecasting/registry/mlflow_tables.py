@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -231,8 +232,9 @@ def _revision(connection: Connection) -> str | None:
     return revision
 
 
+@cache
 def _head() -> str:
-    """The newest revision of the installed MLflow."""
+    """The newest revision of the installed MLflow; found once, by loading all of its revisions."""
     return str(_scripts().get_current_head())
 
 

@@ -198,6 +198,7 @@ def code_versions(settings: Settings) -> dict[str, str]:
     }
 
 
+@cache
 def _package_version(name: str) -> str:
     """The installed version; empty for a package that the platform brings without metadata."""
     try:

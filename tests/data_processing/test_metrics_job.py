@@ -1,5 +1,8 @@
-"""Tests the metrics job end to end with real Spark and a real PostgreSQL: a run, later runs, and
-what they must not change.
+"""Tests the metrics job end to end with a real PostgreSQL: a run, later runs, and what they must
+not change.
+
+Spark computes where the rows that it reads and computes are tested. `test_executors.py` compares it
+with the processes that compute elsewhere.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from tests.support.metrics_store import (
     quarantined_raw_rows,
     rows_of,
     settings_of,
+    without_jvm,
 )
 
 Run = Callable[..., dict[str, Any]]
@@ -38,15 +42,18 @@ def noon(day: int) -> datetime:
     return datetime.combine(START + timedelta(days=day), time(12), UTC)
 
 
-def job(spark: SparkSession, database: Settings, source: World) -> Run:
+def job(database: Settings, source: World, spark: SparkSession | None = None) -> Run:
+    """Return a function that runs the job, on Spark if there is a session."""
+    settings = settings_of(database, source)
+
     def run(
         *, now: datetime | None = None, retry: str | None = None, **options: Any
     ) -> dict[str, Any]:
         return run_metrics(
-            settings_of(database, source),
+            settings if spark else without_jvm(settings),
             Request(**options),
             retry=retry,
-            session=lambda rows: spark,
+            session=(lambda _: spark) if spark else None,
             now=now or source.now,
         )
 
@@ -64,7 +71,7 @@ def test_run_equals_oracle_and_second_run_changes_nothing(
 ) -> None:
     generated = world(11, pools=40, days=70)
     put(engine, generated)
-    run = job(spark, database, generated)
+    run = job(database, generated, spark)
 
     first = run()
     assert_equal_to_oracle(engine, generated)
@@ -93,7 +100,7 @@ def test_quarantine_keeps_reason_and_json(
 ) -> None:
     generated = world(12, pools=20, days=50)
     put(engine, generated)
-    run = job(spark, database, generated)
+    run = job(database, generated, spark)
     result = run()
     run(full_refresh=True)
 
@@ -232,11 +239,11 @@ CHANGES = (
 
 
 def test_incremental_runs_equal_a_full_one_after_each_change(
-    spark: SparkSession, database: Settings, engine: Engine
+    database: Settings, engine: Engine
 ) -> None:
     generated = world(13, pools=30, days=70)
     put(engine, generated)
-    run = job(spark, database, generated)
+    run = job(database, generated)
     run()
     for change in CHANGES:
         before = len(job_rows(engine))
@@ -257,7 +264,7 @@ def test_incremental_runs_equal_a_full_one_after_each_change(
 def test_all_changes_at_once(spark: SparkSession, database: Settings, engine: Engine) -> None:
     generated = world(14, pools=20, days=70)
     put(engine, generated)
-    run = job(spark, database, generated)
+    run = job(database, generated, spark)
     run()
     for change in CHANGES[:-1]:
         change(generated, engine)
@@ -265,12 +272,10 @@ def test_all_changes_at_once(spark: SparkSession, database: Settings, engine: En
     assert_equal_to_oracle(engine, generated)
 
 
-def test_row_committed_after_next_run_is_not_missed(
-    spark: SparkSession, database: Settings, engine: Engine
-) -> None:
+def test_row_committed_after_next_run_is_not_missed(database: Settings, engine: Engine) -> None:
     generated = world(15, pools=4, days=40)
     put(engine, generated)
-    run = job(spark, database, generated)
+    run = job(database, generated)
     late = RawRow(
         len(generated.rows) + 1,
         generated.rows[0].pool_id,
@@ -290,12 +295,10 @@ def test_row_committed_after_next_run_is_not_missed(
     assert_equal_to_oracle(engine, generated)
 
 
-def test_backfill_recomputes_only_its_interval(
-    spark: SparkSession, database: Settings, engine: Engine
-) -> None:
+def test_backfill_recomputes_only_its_interval(database: Settings, engine: Engine) -> None:
     generated = world(16, pools=20, days=60)
     put(engine, generated)
-    run = job(spark, database, generated)
+    run = job(database, generated)
     start, end = START + timedelta(days=30), START + timedelta(days=40)
     only = run(start=start, end=end)
     assert (only["mode"], only["end"]) == ("backfill", end.isoformat())
@@ -320,12 +323,10 @@ def test_backfill_recomputes_only_its_interval(
     assert {row["date"] for row in metrics} == {day for _, day in expected}
 
 
-def test_days_skipped_by_backfill_are_computed_later(
-    spark: SparkSession, database: Settings, engine: Engine
-) -> None:
+def test_days_skipped_by_backfill_are_computed_later(database: Settings, engine: Engine) -> None:
     generated = world(17, pools=15, days=60)
     put(engine, generated)
-    run = job(spark, database, generated)
+    run = job(database, generated)
     run(now=noon(40))
     changed_price(generated, engine)
     run(now=generated.now, start=START + timedelta(days=55), end=START + timedelta(days=58))
@@ -333,12 +334,10 @@ def test_days_skipped_by_backfill_are_computed_later(
     assert_equal_to_oracle(engine, generated)
 
 
-def test_columns_of_other_jobs_stay(
-    spark: SparkSession, database: Settings, engine: Engine
-) -> None:
+def test_columns_of_other_jobs_stay(database: Settings, engine: Engine) -> None:
     generated = world(18, pools=12, days=40)
     put(engine, generated)
-    run = job(spark, database, generated)
+    run = job(database, generated)
     run()
     theirs = "forecasted_apy, forecasted_tvl, is_filtered_out, filter_reason, pool_group"
     end = metrics_oracle.run_end(generated)
@@ -375,14 +374,12 @@ def test_columns_of_other_jobs_stay(
     assert emptied == [{"values": 0, "many": True}]
 
 
-def test_tighter_limits_recompute_everything(
-    spark: SparkSession, database: Settings, engine: Engine
-) -> None:
+def test_tighter_limits_recompute_everything(database: Settings, engine: Engine) -> None:
     generated = world(19, pools=20, days=40)
     put(engine, generated)
-    job(spark, database, generated)()
+    job(database, generated)()
     tighter = replace(generated, max_apy_percent=25.0, max_fill_days=2)
-    assert job(spark, database, tighter)()["mode"] == "full_refresh"
+    assert job(database, tighter)()["mode"] == "full_refresh"
     assert_equal_to_oracle(engine, tighter)
 
 
@@ -399,9 +396,7 @@ def _no_session(rows: int) -> SparkSession:
     raise AssertionError("a Spark session was asked for")
 
 
-def test_interrupted_run_changes_nothing(
-    spark: SparkSession, database: Settings, engine: Engine
-) -> None:
+def test_interrupted_run_changes_nothing(database: Settings, engine: Engine) -> None:
     put(engine, world(20, pools=5, days=20))
 
     def interrupt(rows: int) -> SparkSession:

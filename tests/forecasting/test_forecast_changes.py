@@ -43,7 +43,7 @@ def session_of_a_run_with_work() -> SparkSession:
 @pytest.fixture
 def settings(database: Settings, engine: Engine) -> Settings:
     """Returns settings of a database with metrics and published forecasts, without a model."""
-    store(engine, panel_rows(12, 130))
+    store(engine, panel_rows(4, 130))
     statement = """
         INSERT INTO yieldspark.forecasts (pool_id, target_date, horizon_days, as_of, apy,
             interval_level, engine, model_version, run_id)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,7 @@ from forecasting.run.dataset import cached_dataset
 from forecasting.run.plan import plan_forecast
 from tests.conftest import skip_where_synapseml_cannot_run
 from tests.support.forecast_panels import END, SHORT, panel_rows, pool_rows, store
-from tests.support.processes import PROJECT, environment_of
+from tests.support.processes import PROJECT, CommandLineHere, environment_of
 
 NEXT = END + dt.timedelta(days=1)
 
@@ -378,8 +379,12 @@ def test_a_dry_backtest_prints_its_plan(short: Settings, panel: pd.DataFrame) ->
 @pytest.mark.parametrize(
     ("rows", "rule"),
     [
-        (pool_rows("only", [1.0, 2.0, 3.0] * 10, [1e6] * 30), "no_model"),
-        (pool_rows("only", [1.0, 2.0, 3.0], [1e6] * 3), "cold_start"),
+        pytest.param(
+            pool_rows("only", [1.0, 2.0, 3.0] * 10, [1e6] * 30), "no_model", marks=pytest.mark.long
+        ),
+        pytest.param(
+            pool_rows("only", [1.0, 2.0, 3.0], [1e6] * 3), "cold_start", marks=pytest.mark.long
+        ),
         (pool_rows("only", [0.0] * 30, [0.0] * 30), "no_model"),
         (pool_rows("only", [5.0], [1e6]), "cold_start"),
     ],
@@ -490,15 +495,10 @@ def environment(short: Settings) -> dict[str, str]:
     return environment_of(short, "train_days")
 
 
-@pytest.mark.parametrize(
-    "start", [["forecasting/forecast_pools_spark.py"], ["-m", "forecasting.forecast_pools_spark"]]
-)
-def test_the_job_starts_by_path_and_as_a_module(
-    start: list[str], environment: dict[str, str], panel: pd.DataFrame
-) -> None:
-    command = [sys.executable, *start, "--dry-run", "--json"]
+@pytest.mark.usefixtures("processes")
+def test_the_job_starts_by_path(environment: dict[str, str], panel: pd.DataFrame) -> None:
     finished = subprocess.run(
-        command,
+        [sys.executable, "forecasting/forecast_pools_spark.py", "--dry-run", "--json"],
         cwd=PROJECT,
         env=environment,
         capture_output=True,
@@ -509,6 +509,30 @@ def test_the_job_starts_by_path_and_as_a_module(
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout)["plan"]["as_of"] == END.isoformat()
     assert environment["DB_PASSWORD"] not in finished.stdout + finished.stderr
+
+
+MODULE = "forecasting.forecast_pools_spark"
+
+
+def run_module() -> NoReturn:
+    runpy.run_module(MODULE, run_name="__main__")
+    raise AssertionError("the module has no entry point")
+
+
+class ModuleHere(CommandLineHere):
+    """`python -m` with the job's module, in this process."""
+
+    program = MODULE
+    entry = staticmethod(run_module)
+
+
+def test_the_job_starts_as_a_module(
+    short: Settings, panel: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # runpy warns of a module that is imported already
+    monkeypatch.delitem(sys.modules, MODULE)
+    plan = ModuleHere(short, tmp_path).json("--dry-run")["plan"]
+    assert plan["as_of"] == END.isoformat()
 
 
 def test_the_command_returns_the_errors_exit_code(

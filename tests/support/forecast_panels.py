@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine
 
-from database.schema.metrics_table import metrics_table_of
-from database.schema.own_tables import value_staleness
+from database.schema.metrics_table import metrics_name
+from tests.support.metrics_store import insert_at_once
 
 END = dt.date(2024, 6, 30)
 
@@ -30,6 +30,10 @@ SHORT = {
     "model_parameters_file": Path(__file__).with_name("few_rounds.json"),
 }
 """Settings of a model that learns a small panel quickly: a quarter of the rounds, larger steps."""
+
+ONE_FIT = {"TRAIN_DAYS": "30", "REFIT_DAYS": "30", "VALIDATION_DAYS": "20"}
+"""Variables of a model that is fitted once, on few days. Its rounds are the usual ones."""
+
 MAX_CARRY = 7
 
 SCHEMA = T.StructType(
@@ -144,21 +148,20 @@ def spark_rows(spark: SparkSession, rows: pd.DataFrame) -> DataFrame:
 
 def store(engine: Engine, rows: pd.DataFrame) -> None:
     """Inserts the rows as the metrics job does: metrics table and staleness."""
-    records = [dict(zip(SCHEMA.names, values, strict=True)) for values in _tuples(rows)]
-    ages = ("apy_staleness_days", "tvl_staleness_days")
-    metrics, staleness = [], []
-    for record in records:
-        metrics.append({name: value for name, value in record.items() if name not in ages})
-        if [record[name] for name in ages] != [0, 0]:
-            staleness.append({name: record[name] for name in ("pool_id", "date", *ages)})
+    ages = ["apy_staleness_days", "tvl_staleness_days"]
+    names = [name for name in SCHEMA.names if name not in ages]
+    stale = rows[(rows[ages] != 0).any(axis=1)]
     with engine.begin() as connection:
-        connection.execute(insert(metrics_table_of(engine)), metrics)
-        if staleness:
-            connection.execute(insert(value_staleness), staleness)
+        for table, part, columns in (
+            (metrics_name(engine), rows, names),
+            ("yieldspark.value_staleness", stale, ["pool_id", "date", *ages]),
+        ):
+            into = f"{table} ({', '.join(columns)}) VALUES %s"
+            insert_at_once(connection, into, _tuples(part, columns))
 
 
-def _tuples(rows: pd.DataFrame) -> list[tuple[object, ...]]:
-    plain = rows[SCHEMA.names].astype(object)
+def _tuples(rows: pd.DataFrame, columns: Sequence[str] = SCHEMA.names) -> list[tuple[object, ...]]:
+    plain = rows[list(columns)].astype(object)
     return [tuple(row) for row in plain.where(plain.notna(), None).itertuples(index=False)]
 
 

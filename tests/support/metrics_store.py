@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import date, datetime
 from typing import Any
 
+from psycopg2.extras import execute_values
 from pyspark.sql import SparkSession
 from sqlalchemy import Connection, Engine, text
 
@@ -60,60 +61,57 @@ def put_rows(engine: Engine, rows: Iterable[RawRow]) -> None:
 
 def insert_rows(connection: Connection, rows: Iterable[RawRow]) -> None:
     """Insert raw rows inside the connection's transaction."""
-    into = (
-        "INSERT INTO raw_defillama_pool_history (id, pool_id, timestamp, raw_json_data) OVERRIDING"
-        " SYSTEM VALUE"
+    insert_at_once(
+        connection,
+        "raw_defillama_pool_history (id, pool_id, timestamp, raw_json_data) OVERRIDING SYSTEM VALUE"
+        " VALUES %s",
+        [(row.id, row.pool_id, row.timestamp, json.dumps(row.document)) for row in rows],
     )
-    values = [
-        {
-            "id": row.id,
-            "pool": row.pool_id,
-            "timestamp": row.timestamp,
-            "document": json.dumps(row.document),
-        }
-        for row in rows
-    ]
-    if values:
-        connection.execute(text(f"{into} VALUES (:id, :pool, :timestamp, :document)"), values)
+
+
+def insert_at_once(connection: Connection, into: str, rows: list[tuple[Any, ...]]) -> None:
+    """Insert rows by one statement, `INSERT INTO {into}`, whose %s is the rows. One statement for
+    each row takes five times as long.
+    """
+    if rows:
+        cursor = connection.connection.cursor()
+        execute_values(cursor, f"INSERT INTO {into}", rows, page_size=len(rows))
 
 
 def put_market(engine: Engine, world: World) -> None:
     """Upsert prices, gas, and which pools are active."""
     prices = [
-        {"at": at, "symbol": symbol, "document": json.dumps({"USD": {"close": close}})}
+        (at, symbol, json.dumps({"USD": {"close": close}}))
         for (at, symbol), close in world.prices.items()
     ]
-    gas = [{"date": day, "gas": value} for day, value in world.gas.items()]
     pools = {row.pool_id for row in world.rows}
-    names = [{"pool": pool, "active": pool not in world.inactive} for pool in pools]
-    statements = (
+    upserts: tuple[tuple[str, str, str, list[tuple[Any, ...]]], ...] = (
         (
-            prices,
-            (
-                "raw_coinmarketcap_ohlcv (data_timestamp, symbol, raw_json_data) VALUES (:at,"
-                " :symbol, :document)"
-            ),
+            "raw_coinmarketcap_ohlcv (data_timestamp, symbol, raw_json_data)",
             "data_timestamp, symbol",
             "raw_json_data",
+            prices,
         ),
         (
-            gas,
-            "gas_fees_daily (date, actual_avg_gas_gwei) VALUES (:date, :gas)",
+            "gas_fees_daily (date, actual_avg_gas_gwei)",
             "date",
             "actual_avg_gas_gwei",
+            list(world.gas.items()),
         ),
-        (names, "pools (pool_id, is_active) VALUES (:pool, :active)", "pool_id", "is_active"),
+        (
+            "pools (pool_id, is_active)",
+            "pool_id",
+            "is_active",
+            [(pool, pool not in world.inactive) for pool in pools],
+        ),
     )
     with engine.begin() as connection:
-        for values, into, key, column in statements:
-            if values:
-                connection.execute(
-                    text(
-                        f"INSERT INTO {into} ON CONFLICT ({key}) DO UPDATE SET {column} ="
-                        f" excluded.{column}"
-                    ),
-                    values,
-                )
+        for into, key, column, rows in upserts:
+            insert_at_once(
+                connection,
+                f"{into} VALUES %s ON CONFLICT ({key}) DO UPDATE SET {column} = excluded.{column}",
+                rows,
+            )
 
 
 def put_price(engine: Engine, at: datetime, symbol: str, close: Any) -> None:

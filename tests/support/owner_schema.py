@@ -14,25 +14,23 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from config_spark import Settings
 from database.connections.engine import make_engine
 from database.schema.migrate import migrate
 from tests.support.databases import fresh_database
 from tests.support.metrics_oracle import World
+from tests.support.metrics_store import insert_at_once
 
 SCHEMA = Path(__file__).with_name("owner_schema.sql")
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "your-own-database.md"
 
 INSERTS = {
-    "pools": "(pool_id, name, chain, protocol, symbol, is_active) VALUES (:pool, :pool, 'Ethereum',"
-    " 'aave-v3', 'USDC', :active)",
-    "raw_defillama_pool_history": "(pool_id, timestamp, raw_json_data) VALUES (:pool, :timestamp,"
-    " :document)",
-    "raw_coinmarketcap_ohlcv": "(data_timestamp, symbol, raw_json_data) VALUES (:at, :symbol,"
-    " :document)",
-    "gas_fees_daily": "(date, actual_avg_gas_gwei) VALUES (:date, :gas)",
+    "pools": "(pool_id, name, chain, protocol, symbol, is_active)",
+    "raw_defillama_pool_history": "(pool_id, timestamp, raw_json_data)",
+    "raw_coinmarketcap_ohlcv": "(data_timestamp, symbol, raw_json_data)",
+    "gas_fees_daily": "(date, actual_avg_gas_gwei)",
 }
 """Like the owner's jobs: without ids and insertion times."""
 
@@ -139,22 +137,20 @@ def put_as_owner(engine: Engine, world: World) -> None:
     the rows.
     """
     pools = sorted({row.pool_id for row in world.rows})
-    values: dict[str, list[dict[str, Any]]] = {
-        "pools": [{"pool": pool, "active": pool not in world.inactive} for pool in pools],
+    values: dict[str, list[tuple[Any, ...]]] = {
+        "pools": [
+            (pool, pool, "Ethereum", "aave-v3", "USDC", pool not in world.inactive)
+            for pool in pools
+        ],
         "raw_defillama_pool_history": [
-            {
-                "pool": row.pool_id,
-                "timestamp": row.timestamp,
-                "document": json.dumps(row.document),
-            }
-            for row in world.rows
+            (row.pool_id, row.timestamp, json.dumps(row.document)) for row in world.rows
         ],
         "raw_coinmarketcap_ohlcv": [
-            {"at": at, "symbol": symbol, "document": json.dumps({"USD": {"close": close}})}
+            (at, symbol, json.dumps({"USD": {"close": close}}))
             for (at, symbol), close in world.prices.items()
         ],
-        "gas_fees_daily": [{"date": day, "gas": gas} for day, gas in world.gas.items()],
+        "gas_fees_daily": list(world.gas.items()),
     }
     with engine.begin() as connection:
         for table, rows in values.items():
-            connection.execute(text(f"INSERT INTO {table} {INSERTS[table]}"), rows)
+            insert_at_once(connection, f"{table} {INSERTS[table]} VALUES %s", rows)
