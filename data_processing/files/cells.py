@@ -20,6 +20,7 @@ from data_processing.files.instants import (
     UTC_MICROSECONDS,
     timestamps_from_text,
     timestamps_from_unix,
+    timestamps_from_whole_unix,
 )
 
 EARLIEST = pa.scalar(datetime(1, 1, 2, tzinfo=UTC), UTC_MICROSECONDS)
@@ -36,7 +37,10 @@ MICROSECONDS_OF = {
 Role = Literal["instant", "number", "text", "list"]
 
 READABLE_AS: dict[Role, str] = {
-    "instant": "a point in time: write a timestamp, a date, unix time or ISO 8601 text",
+    "instant": (
+        "a point in time: write a timestamp, a date, unix time (whole numbers or 64-bit floats) or"
+        " ISO 8601 text"
+    ),
     "number": "a number: write a number or text",
     "text": "text: write text or whole numbers",
     "list": "a list of texts: write a list of text",
@@ -61,10 +65,12 @@ def require_type(place: str, kind: pa.DataType, role: Role) -> None:
     is_text = _is_text(plain) or _is_bytes(plain) or pa.types.is_null(plain)
     is_number = pa.types.is_integer(plain) or pa.types.is_floating(plain)
     is_number |= pa.types.is_decimal(plain)
+    # of today's unix time, 32 bits keep two minutes and 16 bits nothing
+    is_exact = is_number and not (pa.types.is_float32(plain) or pa.types.is_float16(plain))
     is_moment = pa.types.is_timestamp(plain) or pa.types.is_date(plain)
     is_list = isinstance(plain, ListTypes) and _is_text(_plain_type(plain.value_type))
     allowed = {
-        "instant": is_text or is_number or is_moment,
+        "instant": is_text or is_exact or is_moment,
         "number": is_text or is_number,
         "text": (is_text and not isinstance(kind, pa.JsonType)) or pa.types.is_integer(plain),
         "list": is_text or is_list,
@@ -108,6 +114,8 @@ def to_timestamps(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         times = column.cast(UTC_MICROSECONDS)
     elif _is_text(kind):
         times = timestamps_from_text(column.to_pandas())
+    elif pa.types.is_integer(kind):
+        times = timestamps_from_whole_unix(column)
     else:
         times = timestamps_from_unix(column.cast(pa.float64(), safe=False).to_pandas())
     in_range = pc.and_(pc.greater_equal(times, EARLIEST), pc.less(times, LATEST))
