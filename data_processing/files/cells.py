@@ -26,6 +26,13 @@ from data_processing.files.instants import (
 EARLIEST = pa.scalar(datetime(1, 1, 2, tzinfo=UTC), UTC_MICROSECONDS)
 LATEST = pa.scalar(datetime(9999, 12, 31, tzinfo=UTC), UTC_MICROSECONDS)
 
+INVISIBLE = "".join(
+    sign
+    for sign in map(chr, range(0x10000))
+    if sign.isspace() or sign in "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+)
+"""Blanks, soft hyphens, zero-width signs, marks of direction and byte-order marks."""
+
 MICROSECONDS_OF = {
     "s": 1_000_000,
     "ms": 1_000,
@@ -113,7 +120,7 @@ def to_timestamps(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     elif pa.types.is_null(kind):
         times = column.cast(UTC_MICROSECONDS)
     elif _is_text(kind):
-        times = timestamps_from_text(column.to_pandas())
+        times = timestamps_from_text(_trimmed(column).to_pandas())
     elif pa.types.is_integer(kind):
         times = timestamps_from_whole_unix(column)
     else:
@@ -139,8 +146,7 @@ def to_texts(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_float16(column.type):
         column = column.cast(pa.float32())
     # PostgreSQL has no NUL. Arrow writes 0.00001 as 1e-05 and NaN as nan: numbers again on reading.
-    trimmed = pc.replace_substring(column.cast(pa.string()), "\0", "\ufffd")
-    trimmed = pc.utf8_trim_whitespace(trimmed)
+    trimmed = _trimmed(pc.replace_substring(column.cast(pa.string()), "\0", "\ufffd"))
     return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
 
 
@@ -201,6 +207,12 @@ def _within_microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
     numbers = column.cast(pa.int32() if pa.types.is_date32(kind) else pa.int64()).cast(pa.int64())
     fits = pc.and_(pc.greater(numbers, -limit), pc.less(numbers, limit))
     return pc.if_else(fits, column, pa.scalar(None, kind))
+
+
+def _trimmed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Remove blanks and invisible signs from both ends."""
+    # a pool id that was copied with such a sign would be another pool
+    return pc.utf8_trim(texts, characters=INVISIBLE)
 
 
 def _plain(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -82,12 +82,7 @@ def read_header(path: Path) -> Header:
         columns = tuple(" ".join(name.split()) for name in _split(line, delimiter))
     except csv.Error as error:
         raise _not_csv(path, above + 1, error) from None
-    quoted = next((name for name in columns if OTHER_QUOTES.fullmatch(name)), None)
-    if quoted:
-        raise InputError(
-            f"{path} has the column name {quoted[:30]} in quotes that are not double quotes: quote"
-            ' its values with ", or not at all'
-        )
+    _refuse_other_quotes(path, "column name", columns)
     if not any(columns):
         raise InputError(
             f"{path} has an empty first line; a header line with the column names is needed"
@@ -106,7 +101,7 @@ def text_batches(path: Path, header: Header) -> Iterator[Batch]:
         Batches of at most BATCH_ROWS rows; a row number is the number of the row's last line.
 
     Raises:
-        InputError: the text is not UTF-8, or a quote is left open.
+        InputError: the text is not UTF-8, a quote is left open, or the first row has other quotes.
     """
     width = len(header.columns)
     numbers: list[int] = []
@@ -123,7 +118,9 @@ def text_batches(path: Path, header: Header) -> Iterator[Batch]:
                 file, delimiter=header.delimiter, strict=True, skipinitialspace=True
             )
             next(reader)
-            for values in reader:
+            for number, values in enumerate(reader):
+                if number == 0:
+                    _refuse_other_quotes(path, "value", values)
                 # line_num, because a quoted value may have several lines
                 line = header.lines_above + reader.line_num
                 if len(values) == width and any(values):
@@ -139,6 +136,15 @@ def text_batches(path: Path, header: Header) -> Iterator[Batch]:
     except csv.Error as error:
         raise _not_csv(path, header.lines_above + reader.line_num, error) from None
     yield Batch(numbers, _text_table(header.columns, rows), ragged)
+
+
+def _refuse_other_quotes(path: Path, what: str, values: Sequence[str]) -> None:
+    quoted = next((value for value in values if OTHER_QUOTES.fullmatch(value)), None)
+    if quoted:
+        raise InputError(
+            f"{path} has the {what} {quoted[:30]} in quotes that are not double quotes: quote its"
+            ' values with ", or not at all'
+        )
 
 
 def _whole_header(line: str, file: TextIO) -> str:

@@ -153,6 +153,33 @@ def test_short_floats_are_no_unix_time(tmp_path: Path) -> None:
         inspect_path(tmp_path / "ETH.parquet")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("y.csv", "Too Many Requests", "only the column 'Too Many Requests'; .* fetch the file"),
+        ("y.csv", "DeFi Report\n\npool,tvl\n", "a line above its header, remove it"),
+        ("y.doc", b"{\\rtf1\\ansi pool}", "is a text document"),
+        ("y.tar", b"y.csv".ljust(257, b"\0") + b"ustar  \0", "is a tar archive"),
+        ("y.duckdb", b"\0" * 8 + b"DUCK", "is a DuckDB database"),
+        ("y.numbers", b"PK\x03\x04\x14\0Index/Document.iwa", "Numbers workbook"),
+        ("y.csv", "timestamp,pool,tvl,apy\n2025-03-01,'a',1,2\n", "value 'a' in quotes that are"),
+    ],
+)
+def test_file_that_only_seems_to_be_a_table(
+    tmp_path: Path, name: str, content: str | bytes, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        inspect_path(write_file(tmp_path, name, content))
+
+
+@pytest.mark.parametrize("sign", ["\u200b", "\ufeff", "\u00a0", "\u200e", "\u00ad"])
+def test_invisible_sign_at_the_end_of_a_cell(tmp_path: Path, sign: str) -> None:
+    cells = ",".join(f"{sign}{cell}{sign}" for cell in ("2025-03-01", POOL, "1000.5", "5.25"))
+    found = columns(write_file(tmp_path, "h.csv", f"timestamp,pool,tvl,apy\n{cells}\n"))
+    assert (found["timestamp"], found["pool_id"]) == ([MIDNIGHT], [POOL])
+    assert (found["tvl_usd"], found["apy"]) == (["1000.5"], ["5.25"])
+
+
 def test_column_name_of_several_lines(tmp_path: Path) -> None:
     content = '"Date (UTC)","Average\nGas Price\n(Gwei)",Note\n2025-03-01,1.5,x\n'
     path = write_file(tmp_path, "gas.csv", content.replace("Date (UTC)", "Date"))

@@ -210,6 +210,12 @@ def unknown_kind(path: Path, names: Sequence[str]) -> InputError:
             f"{path} begins with values ({format_names(names)}); a header line with the column"
             " names is needed above them"
         )
+    if len(names) < 2:
+        found = f"only the column {format_names(names)!r}" if names else "no column"
+        return InputError(
+            f"can't tell what {path} holds: it has {found}; if that is a line above its header,"
+            " remove it; if it is an error message of a site, fetch the file again"
+        )
     return InputError(
         f"can't tell what {path} holds from its columns {format_names(names)}; give --kind"
         f" {', --kind '.join(get_args(Kind))}"
