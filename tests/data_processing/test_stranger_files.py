@@ -180,6 +180,29 @@ def test_invisible_sign_at_the_end_of_a_cell(tmp_path: Path, sign: str) -> None:
     assert (found["tvl_usd"], found["apy"]) == (["1000.5"], ["5.25"])
 
 
+def test_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
+    """Else the columns of one file would be read from another."""
+    path = write_file(tmp_path, "h.csv", "timestamp,pool,tvl,apy\n2025-03-01,a,1000,5.25\n")
+    file = inspect_path(path)
+    write_file(tmp_path, "h.csv", "timestamp,pool,apy,tvl\n2025-03-01,a,5.25,1000\n2\n")
+    with pytest.raises(InputError, match="was changed while it was read: load it again"):
+        list(file.table.batches())
+    half = inspect_path(path).table.batches()
+    next(half)
+    path.write_text("")
+    with pytest.raises(InputError, match="was changed while it was read: load it again"):
+        list(half)
+
+
+def test_sources_that_have_to_be_exported_in_another_way(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is an address: download it"):
+        inspect_path(Path("https://example.com/history.csv"))
+    raw = "id,pool_id,timestamp,raw_json_data\n1,a,2025-03-01,{}\n"
+    with pytest.raises(InputError, match="raw_json_data ->> 'apy' AS apy") as caught:
+        inspect_path(write_file(tmp_path, "raw.csv", raw))
+    assert len(str(caught.value)) - len(str(tmp_path)) <= 400
+
+
 def test_column_name_of_several_lines(tmp_path: Path) -> None:
     content = '"Date (UTC)","Average\nGas Price\n(Gwei)",Note\n2025-03-01,1.5,x\n'
     path = write_file(tmp_path, "gas.csv", content.replace("Date (UTC)", "Date"))

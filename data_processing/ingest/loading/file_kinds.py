@@ -210,6 +210,12 @@ def unknown_kind(path: Path, names: Sequence[str]) -> InputError:
             f"{path} begins with values ({format_names(names)}); a header line with the column"
             " names is needed above them"
         )
+    if RAW_DOCUMENT in {plain_name(name) for name in names}:
+        return InputError(
+            f"{path} has JSON in a column: export what is in it as columns, for example SELECT"
+            " pool_id, timestamp, raw_json_data ->> 'tvlUsd' AS tvl_usd, raw_json_data ->> 'apy' AS"
+            " apy, or SELECT data_timestamp, symbol, raw_json_data #>> '{USD,close}' AS close"
+        )
     if len(names) < 2:
         found = f"only the column {format_names(names)!r}" if names else "no column"
         return InputError(
@@ -221,6 +227,9 @@ def unknown_kind(path: Path, names: Sequence[str]) -> InputError:
         f" {', --kind '.join(get_args(Kind))}"
     )
 
+
+RAW_DOCUMENT = "rawjsondata"
+"""Column of the raw tables, which an export of them has."""
 
 IGNORED_IN_NAMES = re.compile(r"\u00ef\u00bb\u00bf|[^\w\u0080-\U0010ffff]|[\s_\ufeff\u200b]")
 """A byte-order mark that was read as Latin-1 comes first."""
