@@ -26,6 +26,8 @@ from data_processing.files.number_format import (
     decimal_sign,
     sign_evidence,
     with_decimal_point,
+    without_dollars,
+    without_percent,
 )
 from data_processing.files.row_batches import Batch
 from data_processing.ingest.loading.file_kinds import (
@@ -59,15 +61,6 @@ TARGETS: dict[Kind, Table] = {
 }
 
 TOKENS = "underlying_token_addresses"
-
-BLANKS = "[\\s\u00a0\u202f]*"
-
-UNITS = {
-    **dict.fromkeys(PERCENT, rf"{BLANKS}%$"),
-    **dict.fromkeys(DOLLARS, rf"{BLANKS}((US)?\$|USD)$"),
-}
-UNITS_BEFORE = dict.fromkeys(DOLLARS, rf"^([+-]?)(USD|(US)?\$){BLANKS}")
-"""Units that a column has in any case, if its cells repeat them."""
 
 TIME_NAME = re.compile("(^|[^a-z])(time|hour)(utc|ofday)?([^a-z]|$)")
 """As a word, in lower case: `uptime` and `hours_locked` are no times of day."""
@@ -339,9 +332,9 @@ def _role(kind: Kind, name: str) -> cells.Role:
 
 
 def _without_unit(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if name in UNITS_BEFORE:
-        column = pc.replace_substring_regex(column, UNITS_BEFORE[name], r"\1")
-    return pc.replace_substring_regex(column, UNITS[name], "") if name in UNITS else column
+    if name in PERCENT:
+        return without_percent(column)
+    return without_dollars(column) if name in DOLLARS else column
 
 
 def _base_symbols(column: pa.ChunkedArray) -> pa.ChunkedArray:
