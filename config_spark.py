@@ -26,6 +26,7 @@ from common.settings.models import ModelSettings
 from common.settings.quality import QualitySettings
 from common.settings.sources import SourceSettings
 from common.settings.spark import SparkSettings
+from common.settings.text_forms import FORMS
 
 
 class Settings(
@@ -136,4 +137,6 @@ def _message(problem: Any) -> str:
     # a URL in the wrong variable may have a password in any notation
     if "PASSWORD" in name or "URI" in name or ("://" in value and "@" in value):
         value = "(hidden)"
+    if problem["type"] == "string_pattern_mismatch":
+        message = f"it must be {FORMS[problem['ctx']['pattern']]}"
     return f"{name}={value} is wrong: {message}"

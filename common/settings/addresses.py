@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from common.settings.text_forms import ORIGIN, URL
+
 
 def _without_login(url: str) -> str:
     if "@" in url:
@@ -13,6 +15,6 @@ def _without_login(url: str) -> str:
     return url
 
 
-Url = Annotated[str, Field(pattern=r"^https?://[^/]"), AfterValidator(_without_login)]
+Url = Annotated[str, Field(pattern=URL), AfterValidator(_without_login)]
 # A URL without a path
-Origin = Annotated[str, Field(pattern=r"^https?://[^/]+$"), AfterValidator(_without_login)]
+Origin = Annotated[str, Field(pattern=ORIGIN), AfterValidator(_without_login)]

@@ -8,12 +8,13 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
 
 from common.settings.paths import AbsolutePath
+from common.settings.text_forms import HOST, SCHEMA, SECRET_VERSION, TABLE
 
 
 class DatabaseSettings(BaseSettings):
     """PostgreSQL: server, login, schema and table."""
 
-    db_host: Annotated[str | None, Field(pattern=r"^(/.*|[^\s/?#&@=\[\]]+)$")] = Field(
+    db_host: Annotated[str | None, Field(pattern=HOST)] = Field(
         None,
         description="host name, address, or folder of a Unix socket; unset: the embedded server",
     )
@@ -24,19 +25,17 @@ class DatabaseSettings(BaseSettings):
         description="role; it reads the raw tables, writes metrics and owns schema `yieldspark`",
     )
     db_password: SecretStr | None = Field(None, description="password of the role; never logged")
-    db_password_secret: Annotated[
-        str | None, Field(pattern=r"^projects/[^/]+/secrets/[^/]+/versions/[^/]+$")
-    ] = Field(
+    db_password_secret: Annotated[str | None, Field(pattern=SECRET_VERSION)] = Field(
         None,
         description=(
             "Secret Manager version that holds the password, projects/P/secrets/S/versions/V;"
             " DB_PASSWORD takes precedence"
         ),
     )
-    db_schema: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")] = Field(
+    db_schema: Annotated[str, Field(pattern=SCHEMA)] = Field(
         "public", description="schema of your own tables; YieldSpark's are in `yieldspark`"
     )
-    metrics_table: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")] = Field(
+    metrics_table: Annotated[str, Field(pattern=TABLE)] = Field(
         "pool_daily_metrics",
         description=(
             "table in DB_SCHEMA that both jobs read and write; after a change, run"

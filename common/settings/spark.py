@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
+from common.settings.text_forms import MEMORY
+
 Transport = Literal["jdbc", "adbc"]
 Executor = Literal["spark", "inprocess"]
 
@@ -27,7 +29,7 @@ class SparkSettings(BaseSettings):
     spark_master: str | None = Field(
         None, description="Spark master; unset: `local[*]`, and the platform's own in production"
     )
-    spark_driver_memory: Annotated[str, Field(pattern=r"^\d+[mg]$")] = Field(
+    spark_driver_memory: Annotated[str, Field(pattern=MEMORY)] = Field(
         "2g", description="memory of the local Spark driver"
     )
     shuffle_partitions: Annotated[int, Field(ge=1, le=10_000)] = Field(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any, cast
 
 from config_spark import Settings
@@ -56,8 +57,10 @@ MAX_NUMBER_LENGTH = 1000
 ROUNDED_TO_INFINITY = str(2**1024 - 2**970)
 """Smallest number that is rounded to infinity as a double; a PostgreSQL numeric."""
 
-ROUNDED_TO_ZERO = f"{5**1075}e-1075"
-"""Largest number that is rounded to zero as a double, 2^-1075; a PostgreSQL numeric."""
+ROUNDED_TO_ZERO = f"{Decimal(5**1075)}e-1075"
+"""Largest number that is rounded to zero as a double, 2^-1075; a PostgreSQL numeric. Not as an int:
+PYTHONINTMAXSTRDIGITS may limit its text to 640 digits.
+"""
 
 
 @dataclass(frozen=True)

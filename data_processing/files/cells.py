@@ -20,10 +20,18 @@ from data_processing.files.instants import (
     UTC_MICROSECONDS,
     timestamps_from_text,
     timestamps_from_unix,
+    timestamps_from_whole_unix,
 )
 
 EARLIEST = pa.scalar(datetime(1, 1, 2, tzinfo=UTC), UTC_MICROSECONDS)
 LATEST = pa.scalar(datetime(9999, 12, 31, tzinfo=UTC), UTC_MICROSECONDS)
+
+INVISIBLE = "".join(
+    sign
+    for sign in map(chr, range(0x10000))
+    if sign.isspace() or sign in "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+)
+"""Blanks, soft hyphens, zero-width signs, marks of direction and byte-order marks."""
 
 MICROSECONDS_OF = {
     "s": 1_000_000,
@@ -36,7 +44,10 @@ MICROSECONDS_OF = {
 Role = Literal["instant", "number", "text", "list"]
 
 READABLE_AS: dict[Role, str] = {
-    "instant": "a point in time: write a timestamp, a date, unix time or ISO 8601 text",
+    "instant": (
+        "a point in time: write a timestamp, a date, unix time (whole numbers or 64-bit floats) or"
+        " ISO 8601 text"
+    ),
     "number": "a number: write a number or text",
     "text": "text: write text or whole numbers",
     "list": "a list of texts: write a list of text",
@@ -61,10 +72,12 @@ def require_type(place: str, kind: pa.DataType, role: Role) -> None:
     is_text = _is_text(plain) or _is_bytes(plain) or pa.types.is_null(plain)
     is_number = pa.types.is_integer(plain) or pa.types.is_floating(plain)
     is_number |= pa.types.is_decimal(plain)
+    # of today's unix time, 32 bits keep two minutes and 16 bits nothing
+    is_exact = is_number and not (pa.types.is_float32(plain) or pa.types.is_float16(plain))
     is_moment = pa.types.is_timestamp(plain) or pa.types.is_date(plain)
     is_list = isinstance(plain, ListTypes) and _is_text(_plain_type(plain.value_type))
     allowed = {
-        "instant": is_text or is_number or is_moment,
+        "instant": is_text or is_exact or is_moment,
         "number": is_text or is_number,
         "text": (is_text and not isinstance(kind, pa.JsonType)) or pa.types.is_integer(plain),
         "list": is_text or is_list,
@@ -107,7 +120,9 @@ def to_timestamps(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     elif pa.types.is_null(kind):
         times = column.cast(UTC_MICROSECONDS)
     elif _is_text(kind):
-        times = timestamps_from_text(column.to_pandas())
+        times = timestamps_from_text(_trimmed(column).to_pandas())
+    elif pa.types.is_integer(kind):
+        times = timestamps_from_whole_unix(column)
     else:
         times = timestamps_from_unix(column.cast(pa.float64(), safe=False).to_pandas())
     in_range = pc.and_(pc.greater_equal(times, EARLIEST), pc.less(times, LATEST))
@@ -131,8 +146,7 @@ def to_texts(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_float16(column.type):
         column = column.cast(pa.float32())
     # PostgreSQL has no NUL. Arrow writes 0.00001 as 1e-05 and NaN as nan: numbers again on reading.
-    trimmed = pc.replace_substring(column.cast(pa.string()), "\0", "\ufffd")
-    trimmed = pc.utf8_trim_whitespace(trimmed)
+    trimmed = _trimmed(pc.replace_substring(column.cast(pa.string()), "\0", "\ufffd"))
     return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
 
 
@@ -193,6 +207,12 @@ def _within_microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
     numbers = column.cast(pa.int32() if pa.types.is_date32(kind) else pa.int64()).cast(pa.int64())
     fits = pc.and_(pc.greater(numbers, -limit), pc.less(numbers, limit))
     return pc.if_else(fits, column, pa.scalar(None, kind))
+
+
+def _trimmed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Remove blanks and invisible signs from both ends."""
+    # a pool id that was copied with such a sign would be another pool
+    return pc.utf8_trim(texts, characters=INVISIBLE)
 
 
 def _plain(place: str, column: pa.ChunkedArray) -> pa.ChunkedArray:

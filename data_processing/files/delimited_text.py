@@ -8,10 +8,12 @@ value are skipped.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import pyarrow as pa
 
@@ -27,6 +29,7 @@ DELIMITERS = ",;\t|"
 
 MAX_HEADER_CHARACTERS = 1_000_000
 MAX_LINES_ABOVE = 20
+MAX_HEADER_LINES = 20
 
 ABOVE_A_HEADER = re.compile(r'"?(https?://|www\.)[^\s,;]+"?|#.*|"?sep=.?"?', re.IGNORECASE)
 """Lines above a header: CryptoDataDownload writes its address, R and pandas write comments, Excel
@@ -68,6 +71,7 @@ def read_header(path: Path) -> Header:
             while above < MAX_LINES_ABOVE and ABOVE_A_HEADER.fullmatch(line.strip(" \r\n\t,;")):
                 above += 1
                 line = file.readline(MAX_HEADER_CHARACTERS)
+            line = _whole_header(line, file)
     except UnicodeDecodeError as error:
         raise _not_text(path, error) from None
     except OSError as error:
@@ -75,15 +79,10 @@ def read_header(path: Path) -> Header:
     try:
         # without any delimiter the first of them: a file of one column
         delimiter = max(DELIMITERS, key=lambda sign: len(_split(line, sign)))
-        columns = tuple(name.strip() for name in _split(line, delimiter))
+        columns = tuple(" ".join(name.split()) for name in _split(line, delimiter))
     except csv.Error as error:
         raise _not_csv(path, above + 1, error) from None
-    quoted = next((name for name in columns if OTHER_QUOTES.fullmatch(name)), None)
-    if quoted:
-        raise InputError(
-            f"{path} has the column name {quoted[:30]} in quotes that are not double quotes: quote"
-            ' its values with ", or not at all'
-        )
+    _refuse_other_quotes(path, "column name", columns)
     if not any(columns):
         raise InputError(
             f"{path} has an empty first line; a header line with the column names is needed"
@@ -102,7 +101,7 @@ def text_batches(path: Path, header: Header) -> Iterator[Batch]:
         Batches of at most BATCH_ROWS rows; a row number is the number of the row's last line.
 
     Raises:
-        InputError: the text is not UTF-8, or a quote is left open.
+        InputError: the text is not UTF-8, a quote is left open, or the first row has other quotes.
     """
     width = len(header.columns)
     numbers: list[int] = []
@@ -119,7 +118,9 @@ def text_batches(path: Path, header: Header) -> Iterator[Batch]:
                 file, delimiter=header.delimiter, strict=True, skipinitialspace=True
             )
             next(reader)
-            for values in reader:
+            for number, values in enumerate(reader):
+                if number == 0:
+                    _refuse_other_quotes(path, "value", values)
                 # line_num, because a quoted value may have several lines
                 line = header.lines_above + reader.line_num
                 if len(values) == width and any(values):
@@ -137,8 +138,28 @@ def text_batches(path: Path, header: Header) -> Iterator[Batch]:
     yield Batch(numbers, _text_table(header.columns, rows), ragged)
 
 
-def _split(line: str, delimiter: str) -> list[str]:
-    return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+def _refuse_other_quotes(path: Path, what: str, values: Sequence[str]) -> None:
+    quoted = next((value for value in values if OTHER_QUOTES.fullmatch(value)), None)
+    if quoted:
+        raise InputError(
+            f"{path} has the {what} {quoted[:30]} in quotes that are not double quotes: quote its"
+            ' values with ", or not at all'
+        )
+
+
+def _whole_header(line: str, file: TextIO) -> str:
+    """Return the header with its further lines, if a quoted name has several."""
+    header = line
+    for _ in range(MAX_HEADER_LINES):
+        if header.count('"') % 2 == 0:
+            return header
+        header += file.readline(MAX_HEADER_CHARACTERS)
+    return line  # the quote is left open, and reading the rows reports it
+
+
+def _split(header: str, delimiter: str) -> list[str]:
+    lines = io.StringIO(header, newline="")
+    return next(csv.reader(lines, delimiter=delimiter, skipinitialspace=True), [])
 
 
 def _text_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> pa.Table:

@@ -25,10 +25,14 @@ SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\xfd7zXZ\x00", "compressed (xz)", UNPACK),
     (b"\x28\xb5\x2f\xfd", "compressed (zstd)", UNPACK),
     (b"\x04\x22\x4d\x18", "compressed (lz4)", UNPACK),
+    (b"\x1f\x9d", "compressed (compress)", UNPACK),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
     (b"Rar!", "a RAR archive", UNPACK),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook", AS_CSV),
     (b"%PDF", "a PDF document", AS_CSV),
+    (b"{\\rtf", "a text document (RTF)", AS_CSV),
+    (b"<stata_dta>", "a Stata file", AS_PARQUET),
+    (b"$FL2@", "an SPSS file", AS_PARQUET),
     (b"SQLite format 3", "an SQLite database", AS_PARQUET),
     (b"PGDMP", "a PostgreSQL dump", "restore it with pg_restore and export the table as CSV"),
     (b"ORC", "an ORC file", AS_PARQUET),
@@ -48,6 +52,12 @@ SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
 """First bytes, name of the format, next step. Of two entries with the same beginning the longer one
 is first.
 """
+
+SIGNATURES_INSIDE = (
+    (8, b"DUCK", "a DuckDB database", AS_PARQUET),
+    (257, b"ustar", "a tar archive", UNPACK),
+)
+"""The same with the place of the bytes."""
 
 CONVERT_JSON = "convert its rows to Parquet or CSV, or have `ingest` fetch pools from DefiLlama"
 
@@ -79,8 +89,16 @@ def _binary_format(head: bytes) -> tuple[str, str] | None:
             return name, next_step
     # workbooks are ZIP archives with these names inside
     if head.startswith(b"PK\x03\x04"):
-        is_workbook = b"[Content_Types].xml" in head or b"xl/" in head or b"opendocument" in head
-        return ("an Excel or Calc workbook", AS_CSV) if is_workbook else ("a ZIP archive", UNPACK)
+        parts = (b"[Content_Types].xml", b"xl/", b"opendocument", b"Index/Document.iwa")
+        is_workbook = any(part in head for part in parts)
+        return (
+            ("an Excel, Calc or Numbers workbook", AS_CSV)
+            if is_workbook
+            else ("a ZIP archive", UNPACK)
+        )
+    for start, signature, name, next_step in SIGNATURES_INSIDE:
+        if head[start:].startswith(signature):
+            return name, next_step
     # no CSV has a NUL, and UTF-16 has one in every ASCII character
     if b"\0" in head and not head.startswith(b"PAR1"):
         return "binary, or text in UTF-16", AS_UTF_8

@@ -7,6 +7,7 @@ few values becomes a `RaggedLine`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,13 @@ MAX_LISTED_NAMES, MAX_NAME_CHARACTERS = 12, 30
 """How many column names an error repeats, and how many characters of each."""
 
 
+FileVersion = tuple[int, int, int, int]
+"""Device, inode, size in bytes, and time of the last change."""
+
+ADDRESS = re.compile("[a-z][a-z0-9+]+:/", re.IGNORECASE)
+"""Beginning of a web address or an object's, of whose two slashes a path keeps one."""
+
+
 @dataclass(frozen=True)
 class FileTable:
     """A file that can be read.
@@ -33,11 +41,13 @@ class FileTable:
         types: Arrow types of the columns.
         header: header of delimited text; None for Parquet.
         uuids: Parquet columns that are read as UUID text.
+        version: what tells the file from a later one of its name.
     """
 
     path: Path
     columns: tuple[str, ...]
     types: tuple[pa.DataType, ...]
+    version: FileVersion
     header: Header | None = None
     uuids: frozenset[str] = field(default_factory=frozenset)
 
@@ -50,11 +60,19 @@ class FileTable:
         """Yield the rows in the order of the file.
 
         Raises:
-            InputError: the file is damaged half-way.
+            InputError: the file is damaged half-way, or is not the file that was opened any more.
         """
+        # its kind, columns and decimal signs were found in an earlier reading
+        self._require_same_version()
         if self.header:
-            return text_batches(self.path, self.header)
-        return parquet_batches(self.path, self.uuids)
+            yield from text_batches(self.path, self.header)
+        else:
+            yield from parquet_batches(self.path, self.uuids)
+        self._require_same_version()
+
+    def _require_same_version(self) -> None:
+        if _version(self.path) != self.version:
+            raise InputError(f"{self.path} was changed while it was read: load it again")
 
 
 def open_file(path: Path) -> FileTable:
@@ -67,13 +85,22 @@ def open_file(path: Path) -> FileTable:
         InputError: the file is missing, empty, damaged, a folder, a pipe, or of another format.
     """
     head = _head(path)
+    version = _version(path)
     refuse_other_formats(path, head)
     # by its name too: the error then says that the Parquet file is damaged
     if head.startswith(b"PAR1") or path.suffix.lower() in {".parquet", ".pq"}:
         schema, uuids = read_schema(path)
-        return FileTable(path, tuple(schema.names), tuple(schema.types), uuids=uuids)
+        return FileTable(path, tuple(schema.names), tuple(schema.types), version, uuids=uuids)
     header = read_header(path)
-    return FileTable(path, header.columns, (pa.string(),) * len(header.columns), header)
+    return FileTable(path, header.columns, (pa.string(),) * len(header.columns), version, header)
+
+
+def _version(path: Path) -> FileVersion:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}; check its rights") from None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _head(path: Path) -> bytes:
@@ -92,6 +119,8 @@ def _head(path: Path) -> bytes:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except FileNotFoundError:
+        if ADDRESS.match(str(path)):
+            raise InputError(f"{path} is an address: download it, and load the file") from None
         raise InputError(f"{path} does not exist; check the path") from None
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}; check its rights") from None

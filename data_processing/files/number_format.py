@@ -23,6 +23,8 @@ DecimalSign = Literal[".", ","]
 SPACES = " \u00a0\u2009\u202f'’"
 """Other signs between thousands: blanks, and the apostrophe of Switzerland."""
 
+BLANKS = "[\\s\u00a0\u202f]*"
+
 EXPONENT = "([eE][+-]?[0-9]{1,3})?"
 
 _POINT_GROUPS = r"[1-9][0-9]{0,2}(\.[0-9]{3})"
@@ -179,6 +181,17 @@ def with_decimal_point(cells: pa.ChunkedArray, sign: DecimalSign) -> pa.ChunkedA
         return cells
     has_comma = pc.match_substring_regex(cells, WITH_COMMA)
     return pc.if_else(has_comma, pc.replace_substring(cells, ",", "."), cells)
+
+
+def without_percent(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Remove the unit of an APY, if cells repeat it: `5.25 %`."""
+    return pc.replace_substring_regex(cells, rf"{BLANKS}%$", "")
+
+
+def without_dollars(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Remove the unit of a TVL or a price, if cells repeat it: `$5`, `5 USD`."""
+    cells = pc.replace_substring_regex(cells, rf"^([+-]?)(USD|(US)?\$){BLANKS}", r"\1")
+    return pc.replace_substring_regex(cells, rf"{BLANKS}((US)?\$|USD)$", "")
 
 
 def _with_plain_minus(cells: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from common.errors import InputError
 from data_processing.checks.row_checks import NUMBER
 from data_processing.files.cells import to_texts
@@ -25,7 +27,10 @@ from data_processing.files.number_format import (
     parse_decimal_sign,
     sign_evidence,
     with_decimal_point,
+    without_dollars,
+    without_percent,
 )
+from data_processing.files.row_batches import Batch
 
 KEYS = ("apy", "tvlUsd", "apyBase", "apyReward", "il7d", "apyBase7d")
 """Keys of DefiLlama's snapshots; these may be corrected."""
@@ -137,7 +142,7 @@ def _csv_rows(path: Path, option: DecimalSign | None) -> Iterator[tuple[str, dic
             )
         columns = []
         for name in table.columns:
-            texts = to_texts(path.name, batch.table.column(name))
+            texts = _texts(table, batch, name)
             columns.append(with_decimal_point(texts, signs[name]).to_pylist())
         for number, row in zip(batch.row_numbers, zip(*columns, strict=True), strict=True):
             values = {}
@@ -151,7 +156,7 @@ def _decimal_signs(table: FileTable, option: DecimalSign | None) -> dict[str, De
     evidence = dict.fromkeys((name for name in table.columns if name != "id"), SignEvidence())
     for batch in table.batches():
         for name in evidence:
-            evidence[name] |= sign_evidence(to_texts(table.path.name, batch.table.column(name)))
+            evidence[name] |= sign_evidence(_texts(table, batch, name))
     signs = {
         name: decimal_sign(
             f"column {name} of {table.path}",
@@ -164,6 +169,14 @@ def _decimal_signs(table: FileTable, option: DecimalSign | None) -> dict[str, De
     }
     # ids are whole numbers, which a decimal point leaves as they are
     return {"id": ".", **signs}
+
+
+def _texts(table: FileTable, batch: Batch, name: str) -> pa.ChunkedArray:
+    """Return the cells of a column without the unit that every file of ours may repeat."""
+    texts = to_texts(table.path.name, batch.table.column(name))
+    if name == "tvlUsd":
+        return without_dollars(texts)
+    return without_percent(texts) if name in KEYS else texts
 
 
 def _value(cell: str) -> int | float | str:

@@ -345,6 +345,8 @@ def test_corrections_as_a_spreadsheet_writes_them(tmp_path: Path) -> None:
         read_corrections(path)
     assert read_corrections(path, ",") == {1: '{"apy": 1234}'}
     assert read_corrections(path, ".") == {1: '{"apy": 1.234}'}
+    path.write_text("id;apy;tvlUsd;il7d\n1;5,25 %;$1.234,50;-1,5%\n")
+    assert json.loads(read_corrections(path)[1]) == {"apy": 5.25, "tvlUsd": 1234.5, "il7d": -1.5}
     path.write_text("<html><body>")
     with pytest.raises(InputError, match=r"is a web page"):
         read_corrections(path)

@@ -230,6 +230,27 @@ def test_asks_for_the_artifacts_of_a_registry_in_postgresql(
     assert "write postgresql" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "form"),
+    [
+        ("DB_HOST", "postgres://db:5432/defi", "a host name, an address"),
+        ("DB_HOST", "db:5432", "a host name, .*the port is DB_PORT"),
+        ("DB_SCHEMA", "public,other", "one name of lower-case"),
+        ("METRICS_TABLE", "Metrics", "one name of at most 63 lower-case"),
+        ("SPARK_DRIVER_MEMORY", "2 GB", "a whole number with m or g, such as 2g"),
+        ("DB_PASSWORD_SECRET", "secret", "projects/P/secrets/S/versions/V"),
+        ("DEFILLAMA_YIELDS_URL", "yields.example", "a web address, such as"),
+        ("GOOGLE_API_ENDPOINT", "http://host/path", "a web address without a path"),
+    ],
+)
+def test_says_what_to_write_instead_of_a_pattern(
+    name: str, value: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=f"{name}=.* is wrong: it must be {form}"):
+        load_settings()
+
+
 @pytest.mark.parametrize("name", ["DB_HOST", "DB_PORT", "DEFILLAMA_YIELDS_URL", "MAX_FILL_DAYS"])
 def test_url_in_the_wrong_variable_shows_no_password(
     monkeypatch: pytest.MonkeyPatch, name: str

@@ -51,7 +51,11 @@ def parquet(folder: Path, **columns_of_file: pa.Array) -> Path:
         ("error.parquet", "\n <HTML><head>", "is a web page (HTML)"),
         ("error.xml", "<?xml version='1.0'?><Error/>", "is XML"),
         ("history.csv.gz", gzip.compress(HEADER.encode(), mtime=0), "is compressed (gzip)"),
-        ("history.xlsx", b"PK\x03\x04\x14\x00[Content_Types].xml", "is an Excel or Calc workbook"),
+        (
+            "history.xlsx",
+            b"PK\x03\x04\x14\x00[Content_Types].xml",
+            "is an Excel, Calc or Numbers workbook",
+        ),
         ("history.zip", b"PK\x03\x04\x14\x00history.csv", "is a ZIP archive"),
         ("history.xls", b"\xd0\xcf\x11\xe0\xa1\xb1", "is an old Excel workbook"),
         ("excel.csv", HEADER.encode("utf-16-le"), "text in UTF-16"),

@@ -117,6 +117,23 @@ def test_the_last_row_of_a_day_counts(database: Settings, engine: Engine, tmp_pa
     ) == [(2,)]
 
 
+def test_the_latest_row_of_a_day_counts_in_any_order(
+    database: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    newest_first = "2025-03-02 14:35,9\n2025-03-02,8\n2025-03-01 23:59,7\n"
+    prices = write_file(tmp_path, "ETH.csv", f"date,close\n{newest_first}")
+    gas = write_file(tmp_path, "gas.csv", f"date,value_gwei\n{newest_first}")
+    pools = write_file(
+        tmp_path, "pools.csv", "pool,timestamp,chain\na,2025-03-02,Base\na,2025-03-01,Sui\n"
+    )
+    outcome = load_files(database, [prices, gas, pools])
+    assert [file["rows_refused"] for file in outcome["files"]] == [1, 1, 1]
+    close = "SELECT max((raw_json_data #>> '{USD,close}')::int) FROM raw_coinmarketcap_ohlcv"
+    assert rows(engine, close) == [(9,)]
+    assert rows(engine, "SELECT max(actual_avg_gas_gwei) FROM gas_fees_daily") == [(9,)]
+    assert rows(engine, "SELECT chain FROM pools") == [("Base",)]
+
+
 # gas
 
 

@@ -5,12 +5,17 @@ A plan counts rows, and a run without a JVM computes metrics, with PostgreSQL's 
 
 from __future__ import annotations
 
+import runpy
 import struct
+import sys
+from functools import partial
 from random import Random
 
+import pytest
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine, text
 
+from data_processing.checks import row_checks
 from data_processing.checks.row_checks import nan_to_null, postgresql_number, spark_number
 
 NUMBERS = [
@@ -83,6 +88,13 @@ def assert_equal_numbers(spark: SparkSession, engine: Engine, texts: list[str]) 
 
 def test_postgresql_reads_the_numbers_of_spark(spark: SparkSession, engine: Engine) -> None:
     assert_equal_numbers(spark, engine, NUMBERS)
+
+
+def test_limits_of_doubles_do_not_need_long_whole_numbers(request: pytest.FixtureRequest) -> None:
+    """PYTHONINTMAXSTRDIGITS may allow texts of 640 digits."""
+    request.addfinalizer(partial(sys.set_int_max_str_digits, sys.get_int_max_str_digits()))
+    sys.set_int_max_str_digits(640)
+    assert runpy.run_path(row_checks.__file__)["ROUNDED_TO_ZERO"] == row_checks.ROUNDED_TO_ZERO
 
 
 def random_text(random: Random) -> str:

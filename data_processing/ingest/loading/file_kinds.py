@@ -1,7 +1,8 @@
 """Detects from its column names which kind of data a file has, and which of its columns is which.
 
-Names are compared without case, blanks and signs: `tvl_usd`, `tvlUsd` and `TVL USD` are equal. A
-unit is never guessed: gas needs a column that says wei or gwei. Reads no rows.
+Names are compared without case, blanks and ASCII punctuation: `tvl_usd`, `tvlUsd` and `TVL USD` are
+equal, `TVL €` is another column. A unit is never guessed: gas needs a column that says wei or gwei.
+Reads no rows.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ NAMES: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
         "underlying_token_addresses": ("underlyingtokenaddresses",),
     },
 }
-"""Names that a column may have, as `_plain` writes them, in the order of preference."""
+"""Names that a column may have, as `plain_name` writes them, in the order of preference."""
 
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "protocol": ("protocolslug",),
@@ -163,7 +164,7 @@ def fitting_kinds(names: Sequence[str]) -> list[Kind]:
     Args:
         names: column names of the file.
     """
-    plain = {_plain(name) for name in names}
+    plain = {plain_name(name) for name in names}
 
     def has(kind: Kind, *ours: str) -> bool:
         others = OTHER_NAMES if kind == "pools" else {}
@@ -190,7 +191,7 @@ def fitting_kinds(names: Sequence[str]) -> list[Kind]:
 
 def describes_only(names: Sequence[str]) -> bool:
     """Return whether columns describe pools as no history does: by tokens or pool meta."""
-    plain = {_plain(name) for name in names}
+    plain = {plain_name(name) for name in names}
     tokens = "underlying_token_addresses"
     return bool(
         plain & {*NAMES["pools"]["poolmeta"], *NAMES["pools"][tokens], *OTHER_NAMES[tokens]}
@@ -209,11 +210,29 @@ def unknown_kind(path: Path, names: Sequence[str]) -> InputError:
             f"{path} begins with values ({format_names(names)}); a header line with the column"
             " names is needed above them"
         )
+    if RAW_DOCUMENT in {plain_name(name) for name in names}:
+        return InputError(
+            f"{path} has JSON in a column: export what is in it as columns, for example SELECT"
+            " pool_id, timestamp, raw_json_data ->> 'tvlUsd' AS tvl_usd, raw_json_data ->> 'apy' AS"
+            " apy, or SELECT data_timestamp, symbol, raw_json_data #>> '{USD,close}' AS close"
+        )
+    if len(names) < 2:
+        found = f"only the column {format_names(names)!r}" if names else "no column"
+        return InputError(
+            f"can't tell what {path} holds: it has {found}; if that is a line above its header,"
+            " remove it; if it is an error message of a site, fetch the file again"
+        )
     return InputError(
         f"can't tell what {path} holds from its columns {format_names(names)}; give --kind"
         f" {', --kind '.join(get_args(Kind))}"
     )
 
+
+RAW_DOCUMENT = "rawjsondata"
+"""Column of the raw tables, which an export of them has."""
+
+IGNORED_IN_NAMES = re.compile(r"\u00ef\u00bb\u00bf|[^\w\u0080-\U0010ffff]|[\s_\ufeff\u200b]")
+"""A byte-order mark that was read as Latin-1 comes first."""
 
 VALUE = re.compile(r"[+-]?[0-9][0-9.,:+/ TZe-]*")
 
@@ -224,7 +243,7 @@ def _own_names(
     """Return the file's names for one column, in the order of the possible ones."""
     own: list[str] = []
     for spelling in possible:
-        spelled = [name for name in names if _plain(name) == spelling]
+        spelled = [name for name in names if plain_name(name) == spelling]
         if len(spelled) > 1:
             raise InputError(
                 f"{path} has {len(spelled)} columns that may be {ours}:"
@@ -234,5 +253,9 @@ def _own_names(
     return tuple(own)
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+def plain_name(name: str) -> str:
+    """Return a column name in lower case, without blanks, ASCII punctuation and byte-order marks.
+
+    Other signs stay, because they change what a column means: `TVL €`, `Δ APY`.
+    """
+    return IGNORED_IN_NAMES.sub("", name.lower())

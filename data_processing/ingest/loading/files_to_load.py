@@ -26,6 +26,8 @@ from data_processing.files.number_format import (
     decimal_sign,
     sign_evidence,
     with_decimal_point,
+    without_dollars,
+    without_percent,
 )
 from data_processing.files.row_batches import Batch
 from data_processing.ingest.loading.file_kinds import (
@@ -41,7 +43,13 @@ from data_processing.ingest.loading.file_kinds import (
     unknown_kind,
 )
 from data_processing.ingest.loading.same_meaning import choose_columns, require_equal_gas
-from data_processing.ingest.loading.symbols import base_symbol, parse_symbol, symbol_from_name
+from data_processing.ingest.loading.side_columns import require_known_units, require_pool_ids
+from data_processing.ingest.loading.symbols import (
+    base_symbol,
+    known_coin_in_name,
+    parse_symbol,
+    symbol_from_name,
+)
 from database.schema.merge_sql import qualified
 from database.schema.owner_tables import gas_fees_daily, pools, raw_pool_history, raw_prices
 
@@ -53,15 +61,6 @@ TARGETS: dict[Kind, Table] = {
 }
 
 TOKENS = "underlying_token_addresses"
-
-BLANKS = "[\\s\u00a0\u202f]*"
-
-UNITS = {
-    **dict.fromkeys(PERCENT, rf"{BLANKS}%$"),
-    **dict.fromkeys(DOLLARS, rf"{BLANKS}((US)?\$|USD)$"),
-}
-UNITS_BEFORE = dict.fromkeys(DOLLARS, rf"^([+-]?)(USD|(US)?\$){BLANKS}")
-"""Units that a column has in any case, if its cells repeat them."""
 
 TIME_NAME = re.compile("(^|[^a-z])(time|hour)(utc|ofday)?([^a-z]|$)")
 """As a word, in lower case: `uptime` and `hours_locked` are no times of day."""
@@ -173,10 +172,38 @@ def inspect_file(
         cells.require_type(_place(table, column), _type_of(table, column), roles[name])
     _require_whole_timestamps(table, columns)
     require_equal_gas(table, columns)
-    file_symbol = None
-    if columns.kind == "prices" and "symbol" not in columns.names:
-        file_symbol = parse_symbol(symbol) if symbol else symbol_from_name(path)
+    require_known_units(table, columns)
+    require_pool_ids(table, columns)
+    file_symbol = _symbol(table, columns, symbol) if columns.kind == "prices" else None
     return FileToLoad(table, columns, file_symbol, _decimal_signs(table, columns, decimal))
+
+
+def _symbol(table: FileTable, columns: FileColumns, option: str | None) -> str | None:
+    """Return the symbol of a price file without such a column.
+
+    Raises:
+        InputError: nothing names a symbol, or `--symbol` contradicts the file.
+    """
+    given = parse_symbol(option) if option else None
+    if "symbol" in columns.names:
+        for batch in table.batches() if given else ():
+            place, column = _columns_in_use(table, columns, batch)["symbol"]
+            for written in pc.unique(cells.to_texts(place, column).drop_null()).to_pylist():
+                if base_symbol(written) != given:
+                    raise InputError(
+                        f"{place} has {written[:30]!r}, and --symbol is {option}: leave the option"
+                        " out"
+                    )
+        return None
+    if given is None:
+        return symbol_from_name(table.path)
+    named = known_coin_in_name(table.path)
+    if named and named != given:
+        raise InputError(
+            f"the name of {table.path} says {named}, and --symbol is {option}: leave the option"
+            " out, or rename the file"
+        )
+    return given
 
 
 def _require_whole_timestamps(table: FileTable, columns: FileColumns) -> None:
@@ -305,9 +332,9 @@ def _role(kind: Kind, name: str) -> cells.Role:
 
 
 def _without_unit(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if name in UNITS_BEFORE:
-        column = pc.replace_substring_regex(column, UNITS_BEFORE[name], r"\1")
-    return pc.replace_substring_regex(column, UNITS[name], "") if name in UNITS else column
+    if name in PERCENT:
+        return without_percent(column)
+    return without_dollars(column) if name in DOLLARS else column
 
 
 def _base_symbols(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -22,11 +22,38 @@ COINS = {
     "ETH": "ETH",
     "ETHER": "ETH",
     "ETHEREUM": "ETH",
+    # Kraken's names; a fiat currency after them begins with Z
+    **dict.fromkeys(("XXBT", "XXBTZ"), "BTC"),
+    **dict.fromkeys(("XETH", "XETHZ"), "ETH"),
 }
 """Coins whose prices the jobs use, by the names that sources give them."""
 
-OTHER_COINS = {"CLASSIC", "CASH", "GOLD", "SV", "WRAPPED", "STAKED", "DOMINANCE", "GAS"}
-"""Words that make another coin or series of a name: Ethereum Classic, Bitcoin Cash."""
+OTHER_SERIES = (
+    "CLASSIC|CASH|GOLD|SV|HD|WRAPPED|STAKED|RESTAKED|STAKING|BRIDGED|PEG|POOL|LP|"
+    "FI|NFT|MEME|INU|BULL|BEAR|UP|DOWN|LONG|SHORT|LEVERAGE|LEVERAGED|INDEX|PERP|"
+    "PERPETUAL|SWAP|FUTURE|FUTURES|OPTION|OPTIONS|FUNDING|BASIS|ETF|FLOW|FLOWS|"
+    "DOMINANCE|VOLATILITY|DVOL|HASHRATE|DIFFICULTY|SUPPLY|BURN|GAS|FEE|FEES|TVL|"
+    "APY|YIELD|REWARDS|MCAP|MARKETCAP|RETURN|RETURNS"
+)
+"""Words that make another coin or series of a name: Bitcoin Cash, Rocket Pool ETH, ETH TVL."""
+
+LEVERAGED = re.compile(r"[2-9](L|S|X)(?![A-Z])")
+"""Tokens with a leverage: ETH3L, eth-2x."""
+
+FULL_NAMES = frozenset({"BITCOIN", "ETHER", "ETHEREUM"})
+
+WITH_FULL_NAMES = (
+    "PRICE|PRICES|DAILY|DAY|DAYS|HOUR|HOURLY|MIN|MAX|ALL|FULL|HISTORICAL|HISTORY|"
+    "DATA|DATASET|COIN|CRYPTO|MARKET|CHART|OHLC|OHLCV|KLINE|KLINES|CANDLE|CANDLES|"
+    "CLOSE|SPOT|EXPORT|DOWNLOAD|TIME|SERIES|FROM|UTC|NEW|OLD|COPY|CSV|TEST|"
+    "SAMPLE|COM|BINANCE|COINBASE|KRAKEN|BITSTAMP|GEMINI|BITFINEX|OKX|BYBIT|KUCOIN|"
+    "YAHOO|FINANCE|INVESTING|COINGECKO|COINMARKETCAP|CMC|COINCODEX|COINDESK|"
+    "COINMETRICS|MESSARI|CRYPTODATADOWNLOAD|KAGGLE|STOOQ|TRADINGVIEW|JAN|FEB|MAR|"
+    "APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC"
+)
+"""Words of a file name that leave a coin's full name what it is. Any other one may make another
+coin of it: Ethereum Name Service, Bitcoin Diamond.
+"""
 
 SYMBOL = "^[A-Z0-9]+$"
 
@@ -88,20 +115,46 @@ def symbol_from_name(path: Path) -> str:
     Raises:
         InputError: the name has no symbol, two symbols, or a price that is not in USD.
     """
+    if coin := known_coin_in_name(path):
+        return coin
     name = path.stem.upper()
-    # split at digits as well: eth2024 is ETH
-    parts = {*re.split("[^A-Z0-9]+", name), *re.split("[^A-Z]+", name)}
-    coins = {base_symbol(part) for part in parts} & set(COINS.values())
-    is_other = bool(parts & OTHER_COINS) or any(
-        re.fullmatch(OTHER_QUOTES, part) and part not in COINS for part in parts
-    )
-    if len(coins) == 1 and not is_other:
-        return coins.pop()
     first = re.match(r"[A-Z0-9]+([-_](USDT|USDC|USD)(?![A-Z0-9]))?", name)
     symbol = base_symbol(first[0]) if first else name
-    if not coins and first and symbol != first[0] and re.match(SYMBOL, symbol):
+    names_coin = any(base_symbol(part) in COINS.values() for part in _parts(name))
+    if not names_coin and first and symbol != first[0] and re.match(SYMBOL, symbol):
         return symbol
     raise InputError(
         f"{path} has no column symbol, and its name does not tell one symbol; say whose prices they"
         " are, e.g. --symbol ETH"
     )
+
+
+def known_coin_in_name(path: Path) -> str | None:
+    """Return the coin of the jobs in the name of a price file, None if there is not exactly one.
+
+    Args:
+        path: the file.
+    """
+    name = path.stem.upper()
+    parts = _parts(name)
+    coins = {base_symbol(part) for part in parts} & set(COINS.values())
+    is_other = (
+        any(re.fullmatch(OTHER_SERIES, part) for part in parts)
+        or LEVERAGED.search(name) is not None
+        or any(re.fullmatch(OTHER_QUOTES, part) and part not in COINS for part in parts)
+        or (bool(parts & FULL_NAMES) and any(_is_unknown(part) for part in parts))
+    )
+    return coins.pop() if len(coins) == 1 and not is_other else None
+
+
+def _parts(name: str) -> set[str]:
+    # split at digits as well: eth2024 is ETH
+    return {*re.split("[^A-Z0-9]+", name), *re.split("[^A-Z]+", name)}
+
+
+def _is_unknown(word: str) -> bool:
+    """Return whether a word of a file name may make another coin of a full name before it."""
+    # short words are languages and units of time
+    is_word = word.isalpha() and len(word) > 2
+    is_coin = base_symbol(word) in COINS.values() or re.fullmatch(DOLLARS, word)
+    return is_word and not is_coin and not re.fullmatch(WITH_FULL_NAMES, word)

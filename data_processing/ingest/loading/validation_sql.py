@@ -104,7 +104,7 @@ def validate_history(columns: Collection[str], types: ColumnTypes) -> str:
 def validate_prices(columns: Collection[str], types: ColumnTypes) -> str:
     """Return a SELECT of row_number, timestamp, symbol, document, reason and is_last.
 
-    The last row of a symbol's day is used; an earlier one with other values is refused.
+    The latest row of a symbol's day is used; an earlier one with other values is refused.
 
     Args:
         columns: text columns of the file.
@@ -114,6 +114,7 @@ def validate_prices(columns: Collection[str], types: ColumnTypes) -> str:
     # a daily price is stored at the midnight of its day
     rows = f"""
     SELECT row_number, {DAY}::timestamp AT TIME ZONE 'UTC' AS timestamp, symbol,
+        timestamp AS moment,
         jsonb_build_object('USD', jsonb_build_object({document})) AS document,
         CASE
             WHEN timestamp IS NULL THEN 'timestamp_unusable'
@@ -139,7 +140,7 @@ def validate_gas(columns: Collection[str], types: ColumnTypes) -> str:
     gwei = number("gwei") if "gwei" in columns else f"({number('wei')}) / {WEI_PER_GWEI}"
     fits = number_fits("gwei", types["actual_avg_gas_gwei"])
     rows = f"""
-    SELECT row_number, timestamp, date,
+    SELECT row_number, timestamp, timestamp AS moment, date,
         CASE WHEN {fits} THEN round(gwei, 8) END AS gwei,
         CASE
             WHEN timestamp IS NULL THEN 'timestamp_unusable'
@@ -159,8 +160,8 @@ def validate_gas(columns: Collection[str], types: ColumnTypes) -> str:
 def validate_pools(columns: Collection[str], types: ColumnTypes) -> str:
     """Return a SELECT of row_number, pool_id, timestamp, the descriptions, reason and is_last.
 
-    A pool has one row: the last of the file that can be stored. An earlier one with other values is
-    refused.
+    A pool has one row: the newest that can be stored, and of several of one time the last of the
+    file. Another one with other values is refused. Without a time, a row counts as newest.
 
     Args:
         columns: text columns of the file.
@@ -198,7 +199,10 @@ def validate_pools(columns: Collection[str], types: ColumnTypes) -> str:
             END AS reason
         FROM {INCOMING} AS i
     ) AS rows
-    WINDOW of_pool AS (PARTITION BY pool_id, reason IS NULL ORDER BY row_number DESC)"""
+    WINDOW of_pool AS (
+        PARTITION BY pool_id, reason IS NULL
+        ORDER BY timestamp DESC NULLS FIRST, row_number DESC
+    )"""
 
 
 NUMBERS = ("tvl", "apy")
@@ -211,22 +215,27 @@ def _pool_value(name: str) -> str:
 
 
 def _last_of_day(rows: str, *, key: str, value: str) -> str:
-    """Return a SELECT with is_last, in which earlier rows with other values are refused."""
+    """Return a SELECT with is_last, in which earlier rows with other values are refused.
+
+    The last row is that of the latest moment, and of several at that moment the last of the file.
+    """
     # bad rows are windows of their own, so that the last good row of a day is used
     columns = key if "timestamp" in key else f"{key}, timestamp"
+    # files of some sites begin with the newest row
+    window = f"(PARTITION BY {key}, reason IS NULL ORDER BY moment DESC, row_number DESC)"
     return f"""
     SELECT rows.*, row_number() OVER of_day = 1 AS is_last
     FROM (
-        SELECT row_number, {columns}, {value},
+        SELECT row_number, moment, {columns}, {value},
             CASE
                 WHEN reason IS NULL AND {value} IS DISTINCT FROM first_value({value}) OVER of_day
                     THEN 'another_row_of_that_day'
                 ELSE reason
             END AS reason
         FROM ({rows}) AS rows
-        WINDOW of_day AS (PARTITION BY {key}, reason IS NULL ORDER BY row_number DESC)
+        WINDOW of_day AS {window}
     ) AS rows
-    WINDOW of_day AS (PARTITION BY {key}, reason IS NULL ORDER BY row_number DESC)"""
+    WINDOW of_day AS {window}"""
 
 
 USABLE = f"SELECT * FROM {VALIDATED} WHERE reason IS NULL"
