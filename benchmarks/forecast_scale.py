@@ -25,12 +25,13 @@ from benchmarks.forecast_speed import NATIVE
 from common.errors import summarize_error
 from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
-from database.db_utils_spark import exported_snapshot, get_spark_session
+from database.connections.snapshots import exported_snapshot
+from database.db_utils_spark import get_spark_session
 from database.ledger.runs import open_run
-from forecasting.engines.choose import choose_engine
 from forecasting.engines.engine import FittedModel, Objective, without_threads
 from forecasting.engines.folds import DaySpan, refit_folds
 from forecasting.engines.lightgbm_engine import LightgbmRows, native_parameters
+from forecasting.executors.on_spark import SparkExecutor
 from forecasting.models.stacked_model import fit_stacked
 from forecasting.run.dataset import cached_dataset
 from local_runtime import jars as local_jars
@@ -114,11 +115,13 @@ def compare(spark: SparkSession, settings: Settings, as_of: dt.date) -> dict[str
         as_of=as_of,
         code_version=settings.code_version,
     )
+    executor = SparkExecutor(settings, spark)
     with recorded_fits() as fits, run_context as run, exported_snapshot(settings) as snapshot:
         started = monotonic()
-        with cached_dataset(
-            spark, settings, choose_engine(ENGINE, settings, spark), folds, run, snapshot
-        ) as (dataset, _):
+        with cached_dataset(executor, settings, executor.engine(ENGINE), folds, run, snapshot) as (
+            dataset,
+            _,
+        ):
             sample = fit_stacked(dataset, folds, settings.interval_level, run.stage)
         seconds = monotonic() - started
     native = [fit_natively(fit) for fit in fits]

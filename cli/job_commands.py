@@ -127,6 +127,7 @@ def forecast_pools(
             full_refresh=full_refresh,
             dry_run=dry_run,
             session=context.session,
+            prefers_spark=PREFERS_SPARK.get(),
         )
 
     row = run_in_context(

@@ -9,26 +9,29 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from pyspark.sql import SparkSession
 
 from config_spark import Settings
 from database.connections.engine import make_engine
-from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot
+from database.connections.snapshots import exported_snapshot
 from database.ledger.run_records import read_run
 from database.ledger.runs import Run, open_run
-from forecasting.engines.choose import choose_engine
+from database.staging import commit_run
 from forecasting.engines.folds import FoldPlan
 from forecasting.evaluation.backtest import backtest_rows
 from forecasting.evaluation.evaluate import EvaluationScores, scores_of
+from forecasting.executors.choose import open_executor
+from forecasting.executors.executor import Executor
 from forecasting.models.stacked_model import fit_stacked
 from forecasting.publishing.forecast_history import BACKTEST
 from forecasting.run.dataset import cached_dataset
-from forecasting.run.forecast_rows import evaluation_staging
+from forecasting.run.forecast_rows import evaluation_to_stage
 from forecasting.run.plan import ForecastPlan, plan_backtest
-from spark.interrupt import interruptible
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 JOB = "backtest"
 
@@ -52,7 +55,7 @@ def run_backtest(
         end: last of them; default: the newest day with data.
         engine: overrides the setting ENGINE.
         dry_run: returns the plan and writes nothing.
-        session: makes the Spark session; called only if there is work.
+        session: makes the Spark session; called only if there is work for Spark.
         keep: receives the scored evaluation rows once they are written.
 
     Returns:
@@ -83,31 +86,29 @@ def run_backtest(
             plan = plan_backtest(settings, end=end, days=days, engine=engine_name, today=today)
         run.as_of = plan.as_of
         run.plan = plan.summary() | {"scored_days": days, "refit_days": settings.refit_days}
-        with run.stage("session"):
-            spark = session()
-            run.jvm_started = True
-        with interruptible(spark):
-            rows, scores = _backtest(spark, settings, plan, days, run)
+        with open_executor(plan.executor, settings, run, session) as executor:
+            rows, scores = _backtest(executor, settings, plan, days, run)
             keep(rows)
     return read_run(database, run.run_id).to_json() | scores.to_json()
 
 
 def _backtest(
-    spark: SparkSession, settings: Settings, plan: ForecastPlan, days: int, run: Run
+    executor: Executor, settings: Settings, plan: ForecastPlan, days: int, run: Run
 ) -> tuple[pd.DataFrame, EvaluationScores]:
     """The scored rows, committed, and their scores."""
     with exported_snapshot(settings) as snapshot:
-        rows = forecast_backtest_days(spark, settings, plan.engine, plan.folds, run, snapshot)
+        rows = forecast_backtest_days(executor, settings, plan.engine, plan.folds, run, snapshot)
     # the days before only gave gate and interval a history
     scored = rows[rows["target_date"] > plan.as_of - dt.timedelta(days=days)]
     with run.stage("score"):
         scores = scores_of(make_engine(settings), scored, settings.interval_level)
-    commit_run(run, settings, [StagedFrame(*evaluation_staging(spark, scored, BACKTEST))])
+    staged = executor.staged(evaluation_to_stage(scored, BACKTEST))
+    commit_run(run, [staged], on_loaded=executor.on_loaded)
     return scored, scores
 
 
 def forecast_backtest_days(
-    spark: SparkSession, settings: Settings, engine: str, folds: FoldPlan, run: Run, snapshot: str
+    executor: Executor, settings: Settings, engine: str, folds: FoldPlan, run: Run, snapshot: str
 ) -> pd.DataFrame:
     """Fits the plan's folds and publishes every day that they forecast.
 
@@ -119,9 +120,10 @@ def forecast_backtest_days(
         Rows of `yieldspark.forecast_evaluation` for both targets, of target days with an actual
         value. The first days have no gate and no interval yet.
     """
-    with cached_dataset(
-        spark, settings, choose_engine(engine, settings, spark), folds, run, snapshot
-    ) as (dataset, _):
+    with cached_dataset(executor, settings, executor.engine(engine), folds, run, snapshot) as (
+        dataset,
+        _,
+    ):
         sample = fit_stacked(dataset, folds, settings.interval_level, run.stage)
     with run.stage("publish"):
         return backtest_rows(settings, engine, sample, folds, run)

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Sequence
-from typing import Any
-
-from pyspark.sql import SparkSession
+from typing import TYPE_CHECKING, Any
 
 from common.errors import NotEnoughHistory
 from config_spark import Settings
 from database.connections.engine import make_engine
-from database.db_utils_spark import exported_snapshot
+from database.connections.snapshots import exported_snapshot
 from database.ledger.runs import open_run
-from forecasting.engines.choose import choose_engine
 from forecasting.engines.folds import ONE_DAY, DaySpan, FoldPlan
+from forecasting.executors.choose import executor_of_engine, open_executor
 from forecasting.features.feature_names import feature_names
 from forecasting.models.stacked_model import forecast_by
 from forecasting.registry.model_archive import ModelArchive, require_features
 from forecasting.registry.versions import load_version
-from forecasting.run.as_of_day import newest_day
+from forecasting.run.as_of_day import first_read_day, newest_day, row_counts
 from forecasting.run.dataset import cached_dataset
 from forecasting.run.serving_model import decide_promotion, load_stacked_model
-from spark.interrupt import interruptible
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 JOB = "compare_models"
 
@@ -39,7 +39,7 @@ def compare_versions(
     Args:
         first: the challenger: a version's name, number or alias.
         second: the champion it is measured against.
-        session: makes the Spark session.
+        session: makes the Spark session; called only if Spark compares them.
 
     Returns:
         first, second, first_day, last_day, decision and reason as a forecast run would record
@@ -58,6 +58,8 @@ def compare_versions(
     start = _first_common_day(settings, archives, as_of)
     span = DaySpan(start, as_of + ONE_DAY)
     folds = FoldPlan(as_of, settings.horizon_days, (), (), span)
+    rows, _ = row_counts(settings, first_read_day(folds), as_of)
+    choice = executor_of_engine(settings, settings.engine, rows, prefers_spark=False)
     with open_run(
         database,
         job=JOB,
@@ -66,18 +68,16 @@ def compare_versions(
         as_of=as_of,
         code_version=settings.code_version,
     ) as run:
-        spark = session()
-        run.jvm_started = True
-        engine = choose_engine(settings.engine, settings, spark)
-        with (
-            interruptible(spark),
-            exported_snapshot(settings) as snapshot,
-            cached_dataset(spark, settings, engine, folds, run, snapshot) as (dataset, _),
-        ):
-            challenger, champion = (
-                forecast_by(dataset, load_stacked_model(engine, archive, span))
-                for archive in archives
-            )
+        with open_executor(choice, settings, run, session) as executor:
+            engine = executor.engine(settings.engine)
+            with (
+                exported_snapshot(settings) as snapshot,
+                cached_dataset(executor, settings, engine, folds, run, snapshot) as (dataset, _),
+            ):
+                challenger, champion = (
+                    forecast_by(dataset, load_stacked_model(engine, archive, span))
+                    for archive in archives
+                )
         promotion = decide_promotion(challenger, champion, settings)
     return {
         "first": archives[0].card.version,

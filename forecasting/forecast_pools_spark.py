@@ -49,6 +49,7 @@ def run_forecast(
     full_refresh: bool = False,
     dry_run: bool = False,
     session: Callable[[], SparkSession],
+    prefers_spark: bool = False,
 ) -> dict[str, Any]:
     """Forecasts the day HORIZON_DAYS after the as-of day, if anything changed since the last run.
 
@@ -58,7 +59,8 @@ def run_forecast(
         engine: overrides the setting ENGINE.
         full_refresh: forecast also if nothing has changed since the last run.
         dry_run: returns the plan and writes nothing.
-        session: makes the Spark session; called only if there is work.
+        session: makes the Spark session; called only if there is work for Spark.
+        prefers_spark: whether EXECUTOR=auto is Spark, whatever the number of rows.
 
     Returns:
         The row of the run ledger; of a dry run `job`, `status` and `plan`.
@@ -72,7 +74,14 @@ def run_forecast(
     engine_name = engine or settings.engine
     today, database = dt.datetime.now(dt.UTC).date(), make_engine(settings)
     if dry_run:
-        return _dry_run(settings, as_of, engine_name, today, full_refresh=full_refresh)
+        return _dry_run(
+            settings,
+            as_of,
+            engine_name,
+            today,
+            full_refresh=full_refresh,
+            prefers_spark=prefers_spark,
+        )
     finish: Callable[[], None] | None = None
     with open_run(
         database,
@@ -109,7 +118,7 @@ def run_forecast(
             log.info("%s", changes.summary()["reasons"][0])
         else:
             with run.stage("plan"):
-                plan = _plan(settings, day, engine_name, today)
+                plan = _plan(settings, day, engine_name, today, prefers_spark=prefers_spark)
             run.plan = plan.summary(changes) | {"updated_actuals": updated_actuals}
             finish = _execute(settings, database, plan, run, session)
     if finish:
@@ -117,11 +126,15 @@ def run_forecast(
     return read_run(database, run.run_id).to_json()
 
 
-def _plan(settings: Settings, as_of: dt.date, engine_name: str, today: dt.date) -> ForecastPlan:
+def _plan(
+    settings: Settings, as_of: dt.date, engine_name: str, today: dt.date, *, prefers_spark: bool
+) -> ForecastPlan:
     # loads pandas and MLflow, which takes longer than a run without work
     from forecasting.run.plan import plan_forecast
 
-    return plan_forecast(settings, as_of=as_of, engine=engine_name, today=today)
+    return plan_forecast(
+        settings, as_of=as_of, engine=engine_name, today=today, prefers_spark=prefers_spark
+    )
 
 
 def _execute(
@@ -132,13 +145,12 @@ def _execute(
     session: Callable[[], SparkSession],
 ) -> Callable[[], None]:
     """Execute the plan; returns the function to call when the run is closed."""
-    # loads Spark, which takes longer than a run without work
+    # loads pandas, which takes longer than a run without work
+    from forecasting.executors.choose import open_executor
     from forecasting.run.execution import execute_run
 
-    with run.stage("session"):
-        spark = session()
-        run.jvm_started = True
-    return execute_run(spark, settings, database, plan, run)
+    with open_executor(plan.executor, settings, run, session) as executor:
+        return execute_run(executor, settings, database, plan, run)
 
 
 def _dry_run(
@@ -148,9 +160,10 @@ def _dry_run(
     today: dt.date,
     *,
     full_refresh: bool,
+    prefers_spark: bool,
 ) -> dict[str, Any]:
     day = forecast_as_of_day(settings, as_of=as_of, today=today)
-    plan = _plan(settings, day, engine_name, today)
+    plan = _plan(settings, day, engine_name, today, prefers_spark=prefers_spark)
     database = make_engine(settings)
     with checked_connection(database) as connection:
         new_actuals = count_new_actuals(connection)

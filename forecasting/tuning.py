@@ -14,32 +14,34 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
 import pandas as pd
-from pyspark.sql import SparkSession
 
 from common.errors import ConfigurationError, NotEnoughHistory
 from common.quantities import duration
 from config_spark import Settings
 from database.connections.engine import make_engine
-from database.db_utils_spark import exported_snapshot
+from database.connections.snapshots import exported_snapshot
 from database.ledger.run_records import read_run
 from database.ledger.runs import Run, open_run
-from forecasting.engines.choose import choose_engine
 from forecasting.engines.engine import FeatureRows, Objective
 from forecasting.engines.folds import EXPANDING_DAYS, ONE_DAY, DaySpan, Fold, FoldPlan
 from forecasting.engines.model_parameters import TUNED, ModelParameters, model_parameters
 from forecasting.evaluation.day_bootstrap import mean_ratio_interval
 from forecasting.evaluation.error_measures import Integers
 from forecasting.evaluation.scores import category_codes
+from forecasting.executors.choose import executor_of_engine, open_executor
+from forecasting.executors.executor import Executor
 from forecasting.features.targets import Values
 from forecasting.publishing.persistence_gate import LOSS_LIMIT
-from forecasting.run.as_of_day import newest_day
+from forecasting.run.as_of_day import first_read_day, newest_day, row_counts
 from forecasting.run.dataset import cached_dataset
-from spark.interrupt import interruptible
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +86,7 @@ def tune(
         minutes: duration of the search.
         output: file of the parameters.
         engine: overrides the setting ENGINE.
-        session: makes the Spark session.
+        session: makes the Spark session; called only if Spark computes the features.
 
     Returns:
         The row of the run ledger with `tuned` (contents of the file) and `output`.
@@ -99,6 +101,8 @@ def tune(
     engine_name = engine or settings.engine
     as_of = newest_day(settings, as_of=None, complete=dt.datetime.now(dt.UTC).date() - ONE_DAY)
     folds = tuning_folds(as_of, settings.horizon_days, settings.train_days)
+    rows, _ = row_counts(settings, first_read_day(folds), as_of)
+    choice = executor_of_engine(settings, engine_name, rows, prefers_spark=False)
     with open_run(
         make_engine(settings),
         job=JOB,
@@ -107,10 +111,8 @@ def tune(
         as_of=as_of,
         code_version=settings.code_version,
     ) as run:
-        with run.stage("session"):
-            spark = session()
-            run.jvm_started = True
-        tuned = _search_metrics(spark, settings, folds, minutes, engine_name, run)
+        with open_executor(choice, settings, run, session) as executor:
+            tuned = _search_metrics(executor, settings, folds, minutes, engine_name, run)
         output.write_text(json.dumps(tuned, indent=2, default=str) + "\n", encoding="utf-8")
         run.plan = {"minutes": minutes, "output": str(output), "tuned": tuned["parameters"]}
     return read_run(make_engine(settings), run.run_id).to_json() | {
@@ -120,7 +122,7 @@ def tune(
 
 
 def _search_metrics(
-    spark: SparkSession,
+    executor: Executor,
     settings: Settings,
     folds: FoldPlan,
     minutes: float,
@@ -128,11 +130,10 @@ def _search_metrics(
     run: Run,
 ) -> dict[str, Any]:
     """Searches on the metrics of the database; returns the contents of the file."""
-    engine = choose_engine(engine_name, settings, spark)
+    engine = executor.engine(engine_name)
     with (
-        interruptible(spark),
         exported_snapshot(settings) as snapshot,
-        cached_dataset(spark, settings, engine, folds, run, snapshot) as (dataset, summary),
+        cached_dataset(executor, settings, engine, folds, run, snapshot) as (dataset, summary),
         run.stage("search"),
     ):
         result = search(dataset, folds.apy, model_parameters(settings), minutes)

@@ -22,9 +22,9 @@ class SparkSettings(BaseSettings):
     write_transport: Transport = Field("adbc", description="how Spark loads staging tables")
     executor: Literal["auto", "spark", "inprocess"] = Field(
         "auto",
-        description="what computes the metrics: Spark, or processes of this machine without a JVM"
-        " (`inprocess`); `auto` chooses by the rows to read in `run_spark_local.py`, and is Spark"
-        " in the demo, the jobs' scripts and production",
+        description="what computes the metrics, and the forecasts of the engine `lightgbm`: Spark,"
+        " or this machine without a JVM (`inprocess`); `auto` chooses by the rows to read in"
+        " `run_spark_local.py`, and is Spark in the demo, the jobs' scripts and production",
     )
     spark_master: str | None = Field(
         None, description="Spark master; unset: `local[*]`, and the platform's own in production"

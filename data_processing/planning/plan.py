@@ -21,7 +21,6 @@ from data_processing.metrics.rolling_metrics import affected_days_after
 from data_processing.planning import plan_sql
 from data_processing.planning.adopted_days import adopt_days
 from data_processing.planning.decision import ONE_DAY, decide
-from data_processing.planning.executor import choose_executor
 from data_processing.planning.plan_statistics import (
     PlanStatistics,
     read_statistics,
@@ -43,6 +42,7 @@ from database.ledger.estimates import estimate_run
 from database.schema.check import verify_tables
 from database.schema.metrics_table import last_metrics_table, require_same_metrics_table
 from database.schema.table_use import METRICS_USE
+from spark.executor_choice import choose_executor
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from typing import Any
 
-from data_processing.planning.executor import ExecutorChoice
 from data_processing.planning.last_run import ArrivalDigests, LastRun
 from data_processing.planning.plan_statistics import PlanStatistics
 from data_processing.planning.run_request import Mode, Request
 from data_processing.raw.history import out_of_range_rows
 from data_processing.raw.market_series import MarketDay
+from spark.executor_choice import ExecutorChoice
 
 
 @dataclass(frozen=True)

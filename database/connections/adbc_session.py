@@ -1,4 +1,5 @@
-"""Connections of ADBC in a Spark task, to the server and database of the driver process.
+"""Connections of ADBC, in a Spark task or in a run without a JVM, to the server and database of the
+driver process. Ctrl-C cancels their statements.
 
 Every task imports this module: it imports neither SQLAlchemy nor the settings. ADBC's DB-API module
 is not used, because it imports pyarrow.dataset and with it pandas, half a second in each process.
@@ -17,6 +18,7 @@ import adbc_driver_postgresql
 import pyarrow as pa
 from adbc_driver_manager import StatementOptions
 
+from common import interrupts
 from database.connections.session_check import ADBC, SESSION_QUERY, TaskSession, check_session
 
 CANCEL_EVERY_SECONDS = 0.1
@@ -85,6 +87,18 @@ class AdbcConnection:
 _open: WeakSet[AdbcConnection] = WeakSet()
 
 
+def cancel_statements() -> None:
+    """Cancel the running statements of this process's connections."""
+    for connection in list(_open):
+        # the connection may be closed by now, or its server unreachable
+        with suppress(adbc_driver_manager.Error):
+            connection.cancel()
+
+
+# the main thread waits inside the driver, where Python's signal handlers do not run
+interrupts.on_interrupt(cancel_statements)
+
+
 def cancel_until_ended(threads: Sequence[threading.Thread], seconds: float) -> None:
     """Cancel the statements of this process's connections until the threads that use them have
     ended.
@@ -95,10 +109,7 @@ def cancel_until_ended(threads: Sequence[threading.Thread], seconds: float) -> N
     """
     deadline = time.monotonic() + seconds
     while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
-        for connection in list(_open):
-            # the connection may be closed by now, or its server unreachable
-            with suppress(adbc_driver_manager.Error):
-                connection.cancel()
+        cancel_statements()
         for thread in threads:
             thread.join(CANCEL_EVERY_SECONDS / len(threads))
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from pyspark.sql import SparkSession
+from typing import TYPE_CHECKING
 
 from common.errors import ConfigurationError, EnvironmentNotReady
 from config_spark import Settings
 from forecasting.engines.engine import Engine
 from forecasting.engines.model_parameters import model_parameters
 
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
 ENGINES = ("synapseml", "lightgbm")
 
 
-def choose_engine(name: str, settings: Settings, spark: SparkSession) -> Engine:
+def choose_engine(name: str, settings: Settings, spark: SparkSession | None) -> Engine:
     """Returns the named engine with the parameters of the settings.
+
+    Args:
+        spark: the session; None in a run without a JVM, which has the engine `lightgbm` only.
 
     Raises:
         ConfigurationError: the name is none of ENGINES.
@@ -21,6 +27,7 @@ def choose_engine(name: str, settings: Settings, spark: SparkSession) -> Engine:
     """
     parameters = model_parameters(settings)
     if name == "synapseml":
+        assert spark is not None, "the engine is Spark's"
         from forecasting.engines.synapseml_engine import SynapsemlEngine, check_runtime
 
         check_runtime(spark)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from forecasting.engines.folds import DaySpan
 
@@ -130,12 +131,12 @@ class Engine(Protocol):
     def name(self) -> str: ...
 
     def prepare(
-        self, rows: DataFrame, features: Sequence[str], labels: Sequence[str]
+        self, rows: DataFrame | pa.Table, features: Sequence[str], labels: Sequence[str]
     ) -> FeatureRows:
         """Computes the frame once and keeps it in memory.
 
         Args:
-            rows: feature rows in Spark.
+            rows: feature rows: a frame of Spark or, for an engine without Spark, an Arrow table.
             features: columns of the model's matrix.
             labels: columns of the labels.
 
@@ -162,8 +163,8 @@ def count_labels(counts: LabelCounts, label: str, days: DaySpan) -> int:
     return sum(rows for day, rows in counts[label].items() if day in days)
 
 
-def collect(rows: DataFrame) -> pd.DataFrame:
+def collect(rows: DataFrame | pa.Table) -> pd.DataFrame:
     """Returns the rows in this process, sorted by KEY, with `date` as a UTC midnight."""
-    frame = rows.toPandas()
+    frame = rows.to_pandas() if isinstance(rows, pa.Table) else rows.toPandas()
     frame["date"] = pd.to_datetime(frame["date"])
     return frame.sort_values(list(KEY), ignore_index=True)

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pyspark.sql import DataFrame
+import pyarrow as pa
 
 from forecasting.engines.engine import (
     KEY,
@@ -30,6 +31,9 @@ from forecasting.engines.engine import (
 from forecasting.engines.folds import DaySpan
 from forecasting.engines.model_parameters import ModelParameters
 from forecasting.engines.native import lightgbm
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 # A tree of a small model has too little work to share among threads: parallel fits with few threads
 # end sooner than a sequence of fits with all. Each needs a copy of the binned rows, a byte for each
@@ -181,7 +185,7 @@ class LightgbmEngine:
     name: str = "lightgbm"
 
     def prepare(
-        self, rows: DataFrame, features: Sequence[str], labels: Sequence[str]
+        self, rows: DataFrame | pa.Table, features: Sequence[str], labels: Sequence[str]
     ) -> LightgbmRows:
         collected = collect(rows)
         matrix = collected[list(features)].to_numpy(np.float32)

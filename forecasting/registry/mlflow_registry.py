@@ -23,12 +23,20 @@ from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION
 from forecasting.registry.mlflow_tables import (
     LATER,
     has_tables,
+    is_database,
     login,
     model_name,
+    open_tables,
     registry_folder,
     registry_uri,
 )
 from forecasting.registry.model_archive import ModelArchive, ModelCard, from_files
+from forecasting.registry.stored_versions import (
+    StoredVersion,
+    local_folder,
+    stored_aliases,
+    stored_versions,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -108,11 +116,8 @@ class Registry:
         with self._translated_errors():
             if not has_tables(self._settings, make=False):
                 return []
-            aliases = self._aliases()
-            entries = self._client.search_model_versions(
-                f"name='{self.name}'", order_by=["version_number DESC"]
-            )
-            return [self._version(entry.tags, int(entry.version), aliases) for entry in entries]
+            versions, aliases = self._stored()
+            return [self._version(version.tags, version.number, aliases) for version in versions]
 
     def load(self, version: str) -> ModelArchive:
         """Loads a version.
@@ -121,6 +126,8 @@ class Registry:
             ModelRefused: the version is unknown or damaged.
         """
         with self._translated_errors():
+            if files := self._local_files(version):
+                return from_files(files, version)
             entry = self._require(version)
             with tempfile.TemporaryDirectory(prefix="yieldspark-model-") as folder:
                 path = Path(self._client.download_artifacts(entry.run_id, FOLDER, folder))
@@ -157,6 +164,30 @@ class Registry:
                     self._client.delete_registered_model_alias(self.name, CHAMPION)
                 return
             self._set_alias(CHAMPION, int(self._require(version).version))
+
+    def _stored(self) -> tuple[list[StoredVersion], dict[str, int]]:
+        """The versions, the newest first, and their numbers by alias."""
+        if is_database(self._uri):
+            with open_tables(self._settings) as connection:
+                return stored_versions(connection, self.name), stored_aliases(connection, self.name)
+        entries = self._client.search_model_versions(
+            f"name='{self.name}'", order_by=["version_number DESC"]
+        )
+        versions = [
+            StoredVersion(int(entry.version), str(entry.source), entry.tags) for entry in entries
+        ]
+        return versions, self._aliases()
+
+    def _local_files(self, version: str) -> dict[str, bytes]:
+        """The files of a version by name; none if they are not on this machine, or not known."""
+        if not is_database(self._uri) or not has_tables(self._settings, make=False):
+            return {}
+        with open_tables(self._settings) as connection:
+            stored = stored_versions(connection, self.name)
+        named = (entry for entry in stored if entry.tags.get("version") == version)
+        folders = (local_folder(entry.source) for entry in named)
+        folder = next((folder for folder in folders if folder and folder.is_dir()), None)
+        return {file.name: file.read_bytes() for file in folder.iterdir()} if folder else {}
 
     @cached_property
     def _client(self) -> MlflowClient:

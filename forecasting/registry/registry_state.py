@@ -11,9 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Connection, text
 
@@ -27,6 +25,7 @@ from forecasting.registry.mlflow_tables import (
     open_tables,
     registry_uri,
 )
+from forecasting.registry.stored_versions import local_folder
 
 _ALIASES = """
 SELECT a.alias, coalesce(t.value, CAST(a.version AS VARCHAR)) AS version
@@ -118,10 +117,9 @@ def _state(uri: str, aliases: Mapping[str, str], content: list[Any]) -> Registry
 
 def _local_files(source: str) -> list[tuple[str, int, int]]:
     """Name, size and time (ns) of the files of a version; none if they are not on this machine."""
-    address = urlsplit(source)
-    if address.scheme not in ("", "file"):
+    folder = local_folder(source)
+    if folder is None:
         return []
-    folder = Path(unquote(address.path))
     try:
         stats = [(file.name, file.stat()) for file in sorted(folder.iterdir())]
     except OSError:

@@ -12,20 +12,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pandas as pd
-from pyspark.sql import DataFrame, SparkSession
-from sqlalchemy import text
+import pyarrow as pa
+from sqlalchemy import Connection, text
 
 from config_spark import Settings
 from database.connections.snapshots import at_snapshot
-from database.db_utils_spark import read_table_spark
 from database.ledger.runs import Run
 from database.schema.merge_sql import qualified
 from database.schema.metrics_table import metrics_table
 from forecasting.engines.engine import Engine, FeatureRows
 from forecasting.engines.folds import FoldPlan
-from forecasting.features.feature_frame import feature_rows
-from forecasting.features.feature_names import LABELS, feature_names
+from forecasting.executors.executor import Executor, FeatureSource
+from forecasting.features.feature_names import MARKET_SERIES, feature_names
 from forecasting.features.labelled_features import FeatureSpec
+from forecasting.features.market_features import PRICES_SCHEMA, market_changes
 from forecasting.features.source_queries import (
     POOL_COLUMNS,
     active_pools_query,
@@ -51,7 +51,7 @@ class DatasetSummary:
 
 @contextmanager
 def cached_dataset(
-    spark: SparkSession,
+    executor: Executor,
     settings: Settings,
     engine: Engine,
     folds: FoldPlan,
@@ -73,7 +73,7 @@ def cached_dataset(
     """
     with run.stage("features"):
         dataset, summary = _prepare(
-            spark, settings, engine, folds, run, snapshot, first_day or first_read_day(folds)
+            executor, settings, engine, folds, run, snapshot, first_day or first_read_day(folds)
         )
     try:
         yield dataset, summary
@@ -95,7 +95,7 @@ def _metrics(settings: Settings) -> str:
 
 
 def _prepare(
-    spark: SparkSession,
+    executor: Executor,
     settings: Settings,
     engine: Engine,
     folds: FoldPlan,
@@ -104,16 +104,15 @@ def _prepare(
     first_day: dt.date,
 ) -> tuple[FeatureRows, DatasetSummary]:
     query = metrics_query(_metrics(settings), first_day, folds.as_of)
-    # the same statement at the same snapshot: it counts and hashes the rows that Spark reads
+    # the same statement at the same snapshot: it counts and hashes the rows that are read
     with at_snapshot(settings, snapshot) as connection:
         digest = metrics_digest(connection, first_day, folds.as_of)
+        market = (
+            _market(connection, settings, first_day, folds.as_of)
+            if settings.market_features
+            else None
+        )
     run.rows["read"] += digest.rows
-    metrics = read_table_spark(spark, settings, query, partition_by="pool_id", snapshot=snapshot)
-    market = (
-        _market(spark, settings, first_day, folds.as_of, snapshot)
-        if settings.market_features
-        else None
-    )
     spec = FeatureSpec(
         folds.first_day,
         folds.as_of,
@@ -121,13 +120,19 @@ def _prepare(
         settings.interval_level,
         settings.min_history_days,
     )
-    with feature_rows(metrics, spec, market) as rows:
-        dataset = engine.prepare(rows, feature_names(market=settings.market_features), LABELS)
-    return dataset, DatasetSummary(first_day, digest)
+    features = feature_names(market=settings.market_features)
+    source = FeatureSource(query, snapshot, spec, market, features)
+    return executor.prepare(engine, source), DatasetSummary(first_day, digest)
 
 
 def _market(
-    spark: SparkSession, settings: Settings, first_day: dt.date, last_day: dt.date, snapshot: str
-) -> DataFrame:
+    connection: Connection, settings: Settings, first_day: dt.date, last_day: dt.date
+) -> pa.Table:
+    """The features of prices: MARKET_SCHEMA."""
     query = market_query(_metrics(settings), first_day, last_day)
-    return read_table_spark(spark, settings, query, snapshot=snapshot)
+    days = connection.execute(text(query)).mappings().all()
+    prices = {"date": [day["date"] for day in days]}
+    for name in MARKET_SERIES:
+        # the owner's columns may be numeric
+        prices[name] = [None if day[name] is None else float(day[name]) for day in days]
+    return market_changes(pa.table(prices, PRICES_SCHEMA))

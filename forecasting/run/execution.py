@@ -1,4 +1,4 @@
-"""The work of a forecast run in Spark: fit or load the model, forecast, publish in one commit.
+"""The work of a forecast run: fit or load the model, forecast, publish in one commit.
 
 Reads the plan; writes `yieldspark.forecasts`, the forecast columns of the metrics table,
 `yieldspark.forecast_evaluation` and the decision on a new model version. Units: APY percent, TVL
@@ -13,20 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-from pyspark.sql import SparkSession
 from sqlalchemy import Connection, Engine
 
 from config_spark import Settings
 from database.connections.engine import checked_connection
-from database.connections.snapshots import at_snapshot
-from database.db_utils_spark import StagedFrame, commit_run, exported_snapshot
+from database.connections.snapshots import at_snapshot, exported_snapshot
 from database.ledger.check_result import CheckResult
 from database.ledger.runs import Run
 from database.schema.metrics_table import metrics_table
-from forecasting.engines.choose import choose_engine
+from database.staging import commit_run
 from forecasting.evaluation.backtest import backtest_rows
 from forecasting.evaluation.promotion_policy import CHAMPION
 from forecasting.evaluation.scores import score_table, summary_line, table_json
+from forecasting.executors.executor import Executor
 from forecasting.features.targets import Target, targets_of
 from forecasting.publishing.fallbacks import apply_fallbacks, join_targets
 from forecasting.publishing.forecast_history import (
@@ -42,7 +41,7 @@ from forecasting.publishing.publish import evaluation_rows, publish_days
 from forecasting.registry.registry_state import registry_state
 from forecasting.run.changes import record_inputs
 from forecasting.run.dataset import active_pools, cached_dataset
-from forecasting.run.forecast_rows import evaluation_staging, forecast_staging
+from forecasting.run.forecast_rows import evaluation_to_stage, forecasts_to_stage
 from forecasting.run.health_checks import forecast_explanations, model_health_checks
 from forecasting.run.plan import ForecastPlan, refit_is_due
 from forecasting.run.registration import model_checks, record_refit, register_versions
@@ -56,7 +55,6 @@ from forecasting.run.run_inputs import (
     result_settings,
 )
 from forecasting.run.serving_model import ServingModel, select_or_fit_model
-from spark.interrupt import interruptible
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +63,7 @@ SCORED_DAYS = 30
 
 
 def execute_run(
-    spark: SparkSession,
+    executor: Executor,
     settings: Settings,
     database: Engine,
     plan: ForecastPlan,
@@ -82,8 +80,7 @@ def execute_run(
         CheckFailed: a check of the staged rows failed, nothing was written.
         DatabaseError: the database does not answer or refuses a statement.
     """
-    with interruptible(spark):
-        outcome = _forecast(spark, settings, database, plan, run)
+    outcome = _forecast(executor, settings, database, plan, run)
 
     def finish() -> None:
         register_versions(settings, database, plan)
@@ -99,7 +96,7 @@ class _Outcome:
 
     Attributes:
         serving: the model of its forecasts.
-        metrics: digest of the metrics that Spark read.
+        metrics: digest of the metrics that were read.
         tables: digests of the other rows, as of the read and after the writes.
         is_history_unchanged: no other command wrote the forecast history during the run.
     """
@@ -139,12 +136,12 @@ def _inputs(settings: Settings, plan: ForecastPlan, outcome: _Outcome) -> RunInp
 
 
 def _forecast(
-    spark: SparkSession, settings: Settings, database: Engine, plan: ForecastPlan, run: Run
+    executor: Executor, settings: Settings, database: Engine, plan: ForecastPlan, run: Run
 ) -> _Outcome:
-    engine = choose_engine(plan.engine, settings, spark)
+    engine = executor.engine(plan.engine)
     with exported_snapshot(settings) as snapshot:
         with cached_dataset(
-            spark, settings, engine, plan.folds, run, snapshot, first_day=plan.first_day
+            executor, settings, engine, plan.folds, run, snapshot, first_day=plan.first_day
         ) as (dataset, summary):
             serving = select_or_fit_model(dataset, summary, plan, engine, settings, run)
         pools = active_pools(settings, plan.as_of, snapshot)
@@ -155,12 +152,10 @@ def _forecast(
         history_before = history_digest(connection, settings, plan.as_of, plan.engine)
     rows = _publish(settings, database, plan, run, serving, pools)
     metrics = metrics_table(settings.metrics_table)
-    staged = [
-        StagedFrame(
-            *forecast_staging(spark, rows.forecasts, horizon=plan.folds.horizon, metrics=metrics)
-        ),
-        StagedFrame(*evaluation_staging(spark, rows.evaluation, PRODUCTION)),
-        *(StagedFrame(*evaluation_staging(spark, past, BACKTEST)) for past in rows.backfill),
+    to_stage = [
+        forecasts_to_stage(rows.forecasts, horizon=plan.folds.horizon, metrics=metrics),
+        evaluation_to_stage(rows.evaluation, PRODUCTION),
+        *(evaluation_to_stage(past, BACKTEST) for past in rows.backfill),
     ]
     is_history_unchanged = False
 
@@ -179,7 +174,13 @@ def _forecast(
         # in the transaction: a later change of these rows by another writer is a change
         tables.update(published_digest(connection, settings, plan.as_of, plan.engine))
 
-    commit_run(run, settings, staged, before_checks=lock_history, in_transaction=record)
+    commit_run(
+        run,
+        [executor.staged(part) for part in to_stage],
+        on_loaded=executor.on_loaded,
+        before_checks=lock_history,
+        in_transaction=record,
+    )
     return _Outcome(serving, summary.metrics, tables, is_history_unchanged)
 
 

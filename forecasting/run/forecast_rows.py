@@ -1,27 +1,26 @@
-"""Staging frames of a forecast run: a Spark frame with its schema, and its merge targets.
+"""Rows that a forecast run writes, with their types and merge targets.
 
-Reads pandas rows of `fallbacks` and `publish`; writes nothing. NaN becomes null here.
+Reads pandas rows of `fallbacks` and `publish`; writes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import types as T
+import pyarrow as pa
 from sqlalchemy import Table
 
 from database.schema.merge_sql import MergeTarget, qualified
 from database.schema.own_tables import forecast_evaluation, forecasts
 from database.schema.owner_tables import FORECAST_COLUMNS
+from forecasting.executors.executor import RowsToStage
 from forecasting.publishing.forecast_history import PRODUCTION
 from forecasting.publishing.publish import DESCRIPTIVE_COLUMNS
 
-TEXT, DAY, NUMBER, COUNT = T.StringType(), T.DateType(), T.DoubleType(), T.IntegerType()
+TEXT, DAY, NUMBER, COUNT = pa.string(), pa.date32(), pa.float64(), pa.int32()
 
-FORECAST_SCHEMA: dict[str, T.DataType] = {
+FORECAST_TYPES: dict[str, pa.DataType] = {
     "pool_id": TEXT,
     "target_date": DAY,
     "horizon_days": COUNT,
@@ -40,7 +39,7 @@ FORECAST_SCHEMA: dict[str, T.DataType] = {
     "explanation": TEXT,
     "run_id": TEXT,
 }
-EVALUATION_SCHEMA: dict[str, T.DataType] = {
+EVALUATION_TYPES: dict[str, pa.DataType] = {
     **dict.fromkeys(("pool_id", "target", "engine", "source", "model_version", "run_id"), TEXT),
     **dict.fromkeys(("target_date", "as_of"), DAY),
     "horizon_days": COUNT,
@@ -59,10 +58,8 @@ EVALUATION_SCHEMA: dict[str, T.DataType] = {
 }
 
 
-def forecast_staging(
-    spark: SparkSession, rows: pd.DataFrame, *, horizon: int, metrics: Table
-) -> tuple[DataFrame, Sequence[MergeTarget]]:
-    """Returns the staging of `yieldspark.forecasts`.
+def forecasts_to_stage(rows: pd.DataFrame, *, horizon: int, metrics: Table) -> RowsToStage:
+    """Returns the rows of `yieldspark.forecasts`.
 
     Args:
         rows: the table's columns.
@@ -75,23 +72,21 @@ def forecast_staging(
         columns = dict(zip(FORECAST_COLUMNS, ("apy", "tvl"), strict=True))
         key = {"pool_id": "pool_id", "date": "target_date"}
         targets.append(MergeTarget(metrics, key, columns))
-    return _frame(spark, rows, FORECAST_SCHEMA), targets
+    return RowsToStage(rows, pa.schema(FORECAST_TYPES), targets)
 
 
-def evaluation_staging(
-    spark: SparkSession, rows: pd.DataFrame, source: str
-) -> tuple[DataFrame, Sequence[MergeTarget]]:
-    """Returns the staging of `yieldspark.forecast_evaluation`.
+def evaluation_to_stage(rows: pd.DataFrame, source: str) -> RowsToStage:
+    """Returns the rows of `yieldspark.forecast_evaluation`.
 
     Args:
         rows: rows of `evaluation_rows`.
         source: PRODUCTION or BACKTEST.
     """
-    target = _own_target(forecast_evaluation)
+    target, schema = _own_target(forecast_evaluation), pa.schema(EVALUATION_TYPES)
     if source == PRODUCTION:
         # a repeated run of a past day has no actual values: it must not erase the stored ones
         columns = {name: name for name in target.columns if name != "actual"}
-        return _frame(spark, rows, EVALUATION_SCHEMA), [replace(target, columns=columns)]
+        return RowsToStage(rows, schema, [replace(target, columns=columns)])
     key = " AND ".join(f"e.{name} = s.{name}" for name in target.key)
     # a backtest never replaces a row that was published
     not_published = f"""
@@ -101,7 +96,7 @@ NOT EXISTS (
         AND e.source = '{PRODUCTION}'
 )
 """
-    return _frame(spark, rows, EVALUATION_SCHEMA), [replace(target, rows=not_published)]
+    return RowsToStage(rows, schema, [replace(target, rows=not_published)])
 
 
 def _own_target(table: Table) -> MergeTarget:
@@ -114,12 +109,3 @@ def _own_target(table: Table) -> MergeTarget:
     # the run id is written with a new or changed row and is no change by itself: a second run on
     # the same data changes nothing
     return MergeTarget(table, keys, columns, provenance={"run_id": "run_id"})
-
-
-def _frame(spark: SparkSession, rows: pd.DataFrame, schema: dict[str, T.DataType]) -> DataFrame:
-    numbers = {name: "float64" for name, kind in schema.items() if kind == NUMBER}
-    # Arrow makes NaN null; the staging checks refuse a number that stays NaN
-    return spark.createDataFrame(
-        rows[list(schema)].astype(numbers),
-        T.StructType([T.StructField(name, kind) for name, kind in schema.items()]),
-    )

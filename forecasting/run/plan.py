@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from config_spark import Settings
 from database.connections.engine import make_engine
 from forecasting.engines.folds import FoldPlan, backtest_folds, inference_folds
+from forecasting.executors.choose import executor_of_engine
 from forecasting.publishing.forecast_history import history_days
 from forecasting.publishing.history_window import MIN_DAYS, PAST_DAYS
 from forecasting.registry.serving import ServingVersions, serving_versions
@@ -28,6 +29,7 @@ from forecasting.run.as_of_day import (
     verify_forecast_tables,
 )
 from forecasting.run.changes import Changes
+from spark.executor_choice import ExecutorChoice
 
 # days before a backtest's first scored day: their forecasts give gate and interval a history
 WARM_UP_DAYS = PAST_DAYS
@@ -46,6 +48,7 @@ class ForecastPlan:
         first_day: first day of metrics that is read.
         rows: observed pool-days from `first_day` to the as-of day.
         pools: pools with such a pool-day.
+        executor: what computes the run.
         history_days: past target days that gate and interval can learn from; 0 for a backtest.
         serving: model versions of a forecast run; None for a backtest.
     """
@@ -58,6 +61,7 @@ class ForecastPlan:
     first_day: dt.date
     rows: int
     pools: int
+    executor: ExecutorChoice
     history_days: int = 0
     serving: ServingVersions | None = None
 
@@ -90,6 +94,8 @@ class ForecastPlan:
             "first_day": self.first_day.isoformat(),
             "forecast_days": len(self.folds.forecast.days),
             "refits": len(self.folds.apy),
+            "executor": self.executor.name,
+            "executor_reason": self.executor.reason,
             **(_serving_summary(self.serving, self.history_days) if self.serving else {}),
             **(changes.summary() if changes else {}),
         }
@@ -108,7 +114,7 @@ def _serving_summary(serving: ServingVersions, history_days: int) -> dict[str, A
 
 
 def plan_forecast(
-    settings: Settings, *, as_of: dt.date, engine: str, today: dt.date
+    settings: Settings, *, as_of: dt.date, engine: str, today: dt.date, prefers_spark: bool
 ) -> ForecastPlan:
     """Plans a forecast run.
 
@@ -116,6 +122,7 @@ def plan_forecast(
         as_of: as-of day, from `forecast_as_of_day`.
         engine: name of the forecasting engine.
         today: the current UTC day; the last complete one is the day before.
+        prefers_spark: whether EXECUTOR=auto is Spark, whatever the number of rows.
     """
     database, horizon = make_engine(settings), settings.horizon_days
     days = history_days(database, engine, horizon=horizon, as_of=as_of)
@@ -135,6 +142,7 @@ def plan_forecast(
         first_day=first_day,
         rows=rows,
         pools=pools,
+        executor=executor_of_engine(settings, engine, rows, prefers_spark=prefers_spark),
         history_days=days,
         serving=serving,
     )
@@ -196,6 +204,7 @@ def plan_backtest(
         first_day=first_day,
         rows=rows,
         pools=pools,
+        executor=executor_of_engine(settings, engine, rows, prefers_spark=False),
     )
 
 
@@ -210,4 +219,7 @@ def rows_to_read(settings: Settings, options: AsOfOption) -> int:
     """Returns the number of metrics rows that a run will read; its plan needs no Spark."""
     today = dt.datetime.now(dt.UTC).date()
     as_of = forecast_as_of_day(settings, as_of=options.as_of, today=today)
-    return plan_forecast(settings, as_of=as_of, engine=settings.engine, today=today).rows
+    plan = plan_forecast(
+        settings, as_of=as_of, engine=settings.engine, today=today, prefers_spark=True
+    )
+    return plan.rows

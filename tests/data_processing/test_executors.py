@@ -25,9 +25,9 @@ from common.errors import DatabaseError, ProcessLost, RunInProgress
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.executors import in_process, partition_processes
-from data_processing.planning.executor import IN_PROCESS_ROWS, choose_executor
 from data_processing.planning.run_request import Request
 from database.connections.engine import make_engine
+from spark.executor_choice import IN_PROCESS_ROWS, choose_executor
 from tests.support import metrics_oracle
 from tests.support.fault_database import (
     DISK_IS_FULL,

@@ -20,7 +20,6 @@ from alembic import command
 from mlflow.store.db.utils import _get_alembic_config
 from mlflow.store.tracking.dbmodels.initial_models import Base as FirstTables
 from pydantic import SecretStr
-from pyspark.sql import SparkSession
 from sqlalchemy import Engine, create_engine, inspect, text
 from sqlalchemy.pool import NullPool
 
@@ -106,12 +105,11 @@ def untouched(server: Settings, tmp_path: Path) -> Iterator[Settings]:
 
 @pytest.fixture
 def weekly(database: Settings) -> Settings:
-    return database.model_copy(update=SHORT | {"refit_days": 7})
+    return database.model_copy(update=SHORT | {"refit_days": 7, "executor": "inprocess"})
 
 
 def test_refit_is_registered_loaded_and_waits_for_the_database(
     weekly: Settings,
-    spark: SparkSession,
     engine: Engine,
     tmp_path: Path,
     with_tables: str,
@@ -120,14 +118,14 @@ def test_refit_is_registered_loaded_and_waits_for_the_database(
     """20 seconds: three daily runs in a row, two of which fit a model."""
     store(engine, panel_rows(12, 130))
     with registry_of(weekly, tmp_path, with_tables) as settings:
-        row = forecast(settings, spark, as_of=day(0))
+        row = forecast(settings, as_of=day(0))
         ((version, aliases),) = versions_of(settings).items()
         assert (row["status"], aliases, made_by(settings, day(0))) == (
             "succeeded",
             (CHAMPION,),
             {version},
         )
-        row = forecast(settings, spark, as_of=day(1))
+        row = forecast(settings, as_of=day(1))
         assert not FITS & set(row["stages"])
         assert (made_by(settings, day(1)), checks_of(row)["model_registry"][0]) == (
             {version},
@@ -136,7 +134,7 @@ def test_refit_is_registered_loaded_and_waits_for_the_database(
 
         # without FORCE: no run has left a connection open
         execute(settings, f"DROP DATABASE {database_of(settings)}")
-        row = forecast(settings, spark, as_of=day(2))
+        row = forecast(settings, as_of=day(2))
         passed, message = checks_of(row)["model_registry"]
         assert (row["status"], row["rows"]["inserted"], passed) == ("succeeded", 12, False)
         assert f"run: CREATE DATABASE {database_of(settings)} OWNER {settings.db_user}" in message

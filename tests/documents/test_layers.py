@@ -28,6 +28,10 @@ MODULES_OF_A_RUN_IN_PROCESS = (
     "data_processing/executors/in_process.py",
     "data_processing/executors/partition_process.py",
     "database/staging.py",
+    "forecasting/executors/in_process.py",
+    "forecasting/features/feature_rows.py",
+    "forecasting/forecast_pools_spark.py",
+    "forecasting/run/execution.py",
 )
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from forecasting.engines.engine import Features
-from forecasting.features.feature_frame import rows_of_pools
+from forecasting.features.feature_rows import rows_of_pools
 from forecasting.features.pool_features import POOL_FEATURES
 from forecasting.monitoring.drift import (
     MIN_ROWS,

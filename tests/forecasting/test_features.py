@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -29,8 +30,9 @@ from forecasting.features.feature_names import (
     STATISTICS,
     feature_names,
 )
+from forecasting.features.feature_rows import complete_rows
 from forecasting.features.labelled_features import FeatureSpec
-from forecasting.features.market_features import add_market
+from forecasting.features.market_features import PRICES_SCHEMA, add_market, market_changes
 from forecasting.features.pool_features import MOVE_LIMIT
 from forecasting.features.source_queries import market_query, metrics_query
 from tests.support.feature_pools import spec, task_rows
@@ -68,7 +70,7 @@ def rows() -> pd.DataFrame:
 
 
 def collected(
-    metrics: DataFrame, feature_spec: FeatureSpec, market: DataFrame | None = None
+    metrics: DataFrame, feature_spec: FeatureSpec, market: pa.Table | None = None
 ) -> pd.DataFrame:
     with feature_rows(metrics, feature_spec, market) as frame:
         return frame.toPandas().sort_values(["pool_id", "date"], ignore_index=True)
@@ -137,6 +139,20 @@ def other_partitions(spark: SparkSession) -> Iterator[None]:
     for name, old in before.items():
         assert old is not None
         spark.conf.set(name, old)
+
+
+def test_rows_in_process_are_the_same_bits_as_on_spark(
+    rows: pd.DataFrame, all_days: pd.DataFrame
+) -> None:
+    sorted_rows = metric_rows(rows.sort_values(["pool_id", "date"]))
+    in_process = complete_rows(sorted_rows.to_batches(max_chunksize=41), spec(), None).to_pandas()
+    assert set(in_process.columns) == set(all_days.columns)
+    assert_same_bits(in_process, all_days, [*FLAGS, *NUMBERS, *LABELS, *FEATURES])
+    nothing = complete_rows([], spec(), market_changes(PRICES_SCHEMA.empty_table()))
+    assert (nothing.num_rows, set(nothing.column_names)) == (
+        0,
+        {*ROW_COLUMNS, *feature_names(market=True)},
+    )
 
 
 @pytest.mark.usefixtures("other_partitions")
@@ -261,10 +277,8 @@ PRICES: dict[int, dict[str, float | None]] = {
 def test_market_features_are_log_ratios_and_null_where_a_day_is_missing(
     spark: SparkSession,
 ) -> None:
-    market = spark.createDataFrame(
-        [(END - dt.timedelta(days=back), *day.values()) for back, day in PRICES.items()],
-        "date date, eth double, btc double, gas double",
-    )
+    days = [{"date": END - dt.timedelta(days=back), **prices} for back, prices in PRICES.items()]
+    market = market_changes(pa.Table.from_pylist(days, PRICES_SCHEMA))
     pools = spark_rows(
         spark, pd.concat([pool_rows(name, [1.0] * 9, [1e6] * 9) for name in ("a", "b")])
     )
@@ -283,13 +297,12 @@ def test_market_features_are_log_ratios_and_null_where_a_day_is_missing(
     assert features["eth_change_7"].notna().sum() == 4
 
 
-def test_no_market_day_is_a_row_of_nulls(spark: SparkSession) -> None:
-    market = spark.createDataFrame([], "date date, eth double, btc double, gas double")
-    days = spark.createDataFrame([(END,), (END - dt.timedelta(days=1),)], "date date")
-    assert [row.asDict() for row in add_market(days, market).orderBy("date").collect()] == [
-        {"date": END - dt.timedelta(days=1)} | dict.fromkeys(MARKET),
-        {"date": END} | dict.fromkeys(MARKET),
-    ]
+def test_a_day_without_prices_has_no_market_features() -> None:
+    market = market_changes(PRICES_SCHEMA.empty_table())
+    days = pa.table({"date": pa.array([END, END - dt.timedelta(days=1)])})
+    rows = add_market(days, market).to_pandas()
+    assert rows["date"].tolist() == days["date"].to_pylist()
+    assert rows[list(MARKET)].isna().all(axis=None)
 
 
 def rows_of_query(engine: Engine, query: str) -> list[dict[str, Any]]:

@@ -39,17 +39,21 @@ NEXT = END + dt.timedelta(days=1)
 
 @pytest.fixture
 def short(database: Settings) -> Settings:
-    return database.model_copy(update=SHORT | {"refit_days": 30})
+    return database.model_copy(update=SHORT | {"refit_days": 30, "executor": "inprocess"})
 
 
 def no_session() -> SparkSession:
     raise AssertionError("a session was started without need")
 
 
-def forecast(settings: Settings, spark: SparkSession, **options: Any) -> dict[str, Any]:
+def forecast(settings: Settings, **options: Any) -> dict[str, Any]:
     """Runs the whole job, also if nothing has changed since the last run."""
-    defaults: dict[str, Any] = {"engine": "lightgbm", "full_refresh": True}
-    return run_forecast(settings, session=lambda: spark, **(defaults | options))
+    defaults: dict[str, Any] = {
+        "engine": "lightgbm",
+        "full_refresh": True,
+        "session": no_session,
+    }
+    return run_forecast(settings, **(defaults | options))
 
 
 def table(settings: Settings, name: str) -> Any:
@@ -77,7 +81,7 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
             check_runtime(spark)
         except EnvironmentNotReady as error:
             skip_where_synapseml_cannot_run(error)
-    row = forecast(short, spark, engine=name)
+    row = forecast(short, engine=name, session=lambda: spark)
     assert (row["status"], row["as_of"], row["engine"]) == ("succeeded", END.isoformat(), name)
     assert row["rows"]["inserted"] == 12
     forecasts = table(short, "yieldspark.forecasts")
@@ -105,7 +109,7 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
         "merge",
     }
 
-    again = forecast(short, spark, engine=name)
+    again = forecast(short, engine=name, session=lambda: spark)
     assert (again["rows"]["inserted"], again["rows"]["updated"], again["rows"]["unchanged"]) == (
         0,
         0,
@@ -145,7 +149,6 @@ def assert_has_intervals_and_is_published(
 def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
     short: Settings,
     second_database: Settings,
-    spark: SparkSession,
     engine: Engine,
     panel: pd.DataFrame,
 ) -> None:
@@ -158,7 +161,7 @@ def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
         )
     past = END - dt.timedelta(days=5)
     before = table(short, "pool_daily_metrics").drop(columns=list(FORECAST_COLUMNS))
-    assert forecast(short, spark, as_of=past)["as_of"] == past.isoformat()
+    assert forecast(short, as_of=past)["as_of"] == past.isoformat()
     after = table(short, "pool_daily_metrics")
     key = ["pool_id", "date"]
     pd.testing.assert_frame_equal(
@@ -168,7 +171,8 @@ def test_an_as_of_day_in_the_past_gives_what_it_gave_when_it_was_the_newest(
     assert set(after.loc[after["forecasted_apy"].notna(), "date"]) == {past + dt.timedelta(days=1)}
 
     store(make_engine(second_database), panel[panel["date"] <= past])
-    row = forecast(second_database.model_copy(update=SHORT | {"refit_days": 30}), spark)
+    options = SHORT | {"refit_days": 30, "executor": "inprocess"}
+    row = forecast(second_database.model_copy(update=options))
     assert (row["as_of"], row["rows"]["inserted"]) == (past.isoformat(), 12)
     columns = [
         "pool_id",
@@ -210,7 +214,7 @@ def _irregular_pools() -> list[pd.DataFrame]:
 
 
 def test_pools_without_a_models_forecast_get_a_fallback(
-    short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
+    short: Settings, engine: Engine, panel: pd.DataFrame
 ) -> None:
     store(engine, pd.concat(_irregular_pools(), ignore_index=True))
     with engine.begin() as connection:
@@ -218,7 +222,7 @@ def test_pools_without_a_models_forecast_get_a_fallback(
             insert(pools),
             [{"pool_id": "closed", "is_active": False}, {"pool_id": "new", "is_active": True}],
         )
-    forecast(short, spark)
+    forecast(short)
     forecasts = table(short, "yieldspark.forecasts").set_index("pool_id")
     assert "closed" not in forecasts.index
     assert len(forecasts) == 12 + 11
@@ -267,7 +271,7 @@ def test_pools_without_a_models_forecast_get_a_fallback(
 
 
 def test_a_panel_without_tvl_that_jumps_after_a_gap_is_forecast(
-    short: Settings, spark: SparkSession, engine: Engine
+    short: Settings, engine: Engine
 ) -> None:
     """No pool has a TVL, none was observed for four days, and all APYs rise a hundredfold."""
     pools = []
@@ -275,7 +279,7 @@ def test_a_panel_without_tvl_that_jumps_after_a_gap_is_forecast(
         apy = [float(value) for value in rows["actual_apy"]]
         pools.append(pool_rows(str(name), [*apy[:-5], *[None] * 4, 100.0 * apy[-1]], [None] * 130))
     store(engine, pd.concat(pools, ignore_index=True))
-    row = forecast(short, spark)
+    row = forecast(short)
     forecasts = table(short, "yieldspark.forecasts")
     assert (row["status"], len(forecasts), set(forecasts["model_version"]) & {"none"}) == (
         "succeeded",
@@ -288,7 +292,7 @@ def test_a_panel_without_tvl_that_jumps_after_a_gap_is_forecast(
     assert np.isfinite(apy.to_numpy()).all()
     assert (apy["apy_low"] <= apy["apy"]).all()
     assert (apy["apy"] <= apy["apy_high"]).all()
-    again = forecast(short, spark)
+    again = forecast(short)
     assert (again["rows"]["updated"], again["rows"]["unchanged"], "fit_apy" in again["stages"]) == (
         0,
         12,
@@ -297,16 +301,16 @@ def test_a_panel_without_tvl_that_jumps_after_a_gap_is_forecast(
 
 
 def test_the_previous_runs_forecast_is_scored_and_a_backtest_leaves_it(
-    short: Settings, spark: SparkSession, engine: Engine, panel: pd.DataFrame
+    short: Settings, engine: Engine, panel: pd.DataFrame
 ) -> None:
     """The backtest comes after two daily runs, of which the second scores the first."""
-    forecast(short, spark, as_of=END - dt.timedelta(days=1))
+    forecast(short, as_of=END - dt.timedelta(days=1))
     published_query = (
         "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'production' AND target ="
         " 'apy' ORDER BY pool_id, target_date"
     )
     published = pd.DataFrame(execute_sql(short, published_query))
-    row = forecast(short, spark)
+    row = forecast(short)
     assert row["rows"]["inserted"] == 12
     scored = pd.DataFrame(execute_sql(short, published_query))
     first = scored[scored["target_date"] == END].reset_index(drop=True)
@@ -326,10 +330,10 @@ def test_the_previous_runs_forecast_is_scored_and_a_backtest_leaves_it(
         END.isoformat(),
         0,
     )
-    is_left_by_a_backtest(short, spark)
+    is_left_by_a_backtest(short)
 
 
-def is_left_by_a_backtest(short: Settings, spark: SparkSession) -> None:
+def is_left_by_a_backtest(short: Settings) -> None:
     """A backtest scores its days, and changes neither what was published nor its history."""
     published_query = (
         "SELECT * FROM yieldspark.forecast_evaluation WHERE source = 'production' ORDER BY target,"
@@ -345,7 +349,7 @@ def is_left_by_a_backtest(short: Settings, spark: SparkSession) -> None:
         days=10,
         end=END,
         engine="lightgbm",
-        session=lambda: spark,
+        session=no_session,
         keep=rows_of_backtest.append,
     )
     scored = result["targets"]["apy"]["all"]
@@ -391,10 +395,10 @@ def test_a_dry_backtest_prints_its_plan(short: Settings, panel: pd.DataFrame) ->
     ids=["one pool", "three days", "constant zero", "one day"],
 )
 def test_a_single_pool_with_too_few_rows_gets_a_fallback(
-    rows: pd.DataFrame, rule: str, short: Settings, spark: SparkSession, engine: Engine
+    rows: pd.DataFrame, rule: str, short: Settings, engine: Engine
 ) -> None:
     store(engine, rows)
-    row = forecast(short, spark)
+    row = forecast(short)
     forecasts = table(short, "yieldspark.forecasts")
     assert row["status"] == "succeeded"
     assert forecasts[["pool_id", "apy_fallback_reason", "model_version"]].to_numpy().tolist() == [
@@ -407,7 +411,6 @@ def test_a_single_pool_with_too_few_rows_gets_a_fallback(
 
 def test_all_reads_see_one_snapshot(
     short: Settings,
-    spark: SparkSession,
     engine: Engine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -421,9 +424,9 @@ def test_all_reads_see_one_snapshot(
 
     today = dt.datetime.now(dt.UTC).date()
     as_of = forecast_as_of_day(short, as_of=None, today=today)
-    plan = plan_forecast(short, as_of=as_of, engine="lightgbm", today=today)
+    plan = plan_forecast(short, as_of=as_of, engine="lightgbm", today=today, prefers_spark=False)
     monkeypatch.setattr("forecasting.run.execution.cached_dataset", hold_after_another_job_commits)
-    row = forecast(short, spark)
+    row = forecast(short)
     assert "late" in set(table(short, "pool_daily_metrics")["pool_id"])
     assert "late" not in set(table(short, "yieldspark.forecasts")["pool_id"])
     assert row["rows"]["read"] == plan.rows == len(panel)
@@ -484,7 +487,7 @@ def test_an_engine_that_is_not_available_fails_the_run_and_writes_nothing(
         "forecasting.engines.synapseml_engine.ESTIMATOR_CLASS", "com.example.NotThere"
     )
     with pytest.raises(EnvironmentNotReady, match="--engine lightgbm"):
-        forecast(short, spark, engine="synapseml")
+        forecast(short, engine="synapseml", session=lambda: spark)
     assert table(short, "yieldspark.forecasts").empty
     assert table(short, "yieldspark.run_ledger")["status"].tolist() == ["failed"]
 

@@ -15,21 +15,20 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from pyspark.sql import SparkSession
 
 import sample_data
 from forecasting.engines.folds import backtest_folds
 from forecasting.engines.lightgbm_engine import LightgbmEngine
 from forecasting.engines.model_parameters import ModelParameters
 from forecasting.evaluation.scores import score_table, table_json
-from forecasting.features.feature_frame import feature_rows
 from forecasting.features.feature_names import FEATURES, LABELS
+from forecasting.features.feature_rows import complete_rows
 from forecasting.features.labelled_features import FeatureSpec
 from forecasting.features.targets import targets
 from forecasting.models.stacked_model import fit_stacked
 from forecasting.publishing.past_forecasts import empty_history
 from forecasting.publishing.publish import evaluation_rows, publish_days
-from tests.support.forecast_panels import history_rows, spark_rows
+from tests.support.forecast_panels import history_rows, metric_rows
 
 LAST = dt.date(2025, 9, 29)
 WARM_UP, SCORED, REFIT = 45, 30, 25
@@ -41,15 +40,13 @@ def untimed(name: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def scores(spark: SparkSession) -> dict[str, Any]:
+def scores() -> dict[str, Any]:
     """Takes twenty seconds: full-size models of all pools of the sample."""
     folds = backtest_folds(LAST, days=WARM_UP + SCORED, horizon=1, train_days=365, refit_days=REFIT)
     spec = FeatureSpec(folds.first_day, LAST, horizon=1, level=0.8, min_history_days=4)
-    with feature_rows(
-        spark_rows(spark, history_rows(Path(sample_data.__file__).parent / "pool_history.parquet")),
-        spec,
-    ) as rows:
-        dataset = LightgbmEngine(ModelParameters(seed=1, threads=2)).prepare(rows, FEATURES, LABELS)
+    history = history_rows(Path(sample_data.__file__).parent / "pool_history.parquet")
+    rows = complete_rows(metric_rows(history).to_batches(), spec, None)
+    dataset = LightgbmEngine(ModelParameters(seed=1, threads=2)).prepare(rows, FEATURES, LABELS)
     sample = fit_stacked(dataset, folds, 0.8, untimed)
     periods = []
     for target in targets(max_apy_percent=1e6, max_tvl_usd=1e12):

@@ -17,6 +17,7 @@ from common.errors import ModelRefused, RegistryUnreachable
 from common.settings.paths import default_home
 from config_spark import Settings
 from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION
+from forecasting.registry import mlflow_tables
 from forecasting.registry.mlflow_registry import (
     EXPERIMENT,
     RegisteredVersion,
@@ -319,6 +320,21 @@ def test_damaged_tags_and_a_lost_revision_are_named(tmp_path: Path, settings: Se
         for ask in (registry.versions, lambda: upgrade_tables(own)):
             with pytest.raises(RegistryUnreachable, match=r"alembic_version is empty or missing"):
                 ask()
+
+
+def test_the_newest_revision_is_the_head_of_mlflows_migrations() -> None:
+    assert mlflow_tables._head() == mlflow_tables._scripts().get_current_head()
+
+
+def test_a_deleted_version_is_neither_listed_nor_loaded(
+    settings: Settings, registry: Registry
+) -> None:
+    registry.register(A, CHAMPION)
+    file = settings.yieldspark_home / "mlflow" / FILE
+    MlflowClient(tracking_uri=f"sqlite:///{file}").delete_model_version(registry.name, "1")
+    assert registry.versions() == []
+    with pytest.raises(ModelRefused, match=f"no model version {A.card.version}"):
+        registry.load(A.card.version)
 
 
 def test_a_file_that_is_no_registry_is_named(settings: Settings, tmp_path: Path) -> None:

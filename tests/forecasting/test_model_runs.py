@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
 from common.errors import RunInProgress
 from config_spark import Settings
+from database.connections.engine import make_engine
 from forecasting.compare_versions import compare_versions
 from forecasting.engines.folds import inference_folds
 from forecasting.evaluation.promotion_policy import (
@@ -27,17 +27,18 @@ from forecasting.evaluation.promotion_policy import (
     REFUSED,
     PromotionDecision,
 )
-from forecasting.forecast_pools_spark import run_forecast
 from forecasting.models.stacked_model import OutOfSample
 from forecasting.registry import outbox
 from forecasting.registry.mlflow_registry import Registry
 from forecasting.registry.model_archive import ModelArchive
 from forecasting.registry.serving import ServingVersions, serving_versions
 from forecasting.registry.versions import list_versions
+from forecasting.run.dataset import active_pools
 from forecasting.run.plan import ForecastPlan
 from forecasting.run.registration import model_checks, record_refit, register_versions
 from forecasting.run.serving_model import Refit, ServingModel
-from tests.forecasting.test_forecast_job import forecast, table
+from spark.executor_choice import ExecutorChoice
+from tests.forecasting.test_forecast_job import forecast, no_session, table
 from tests.support.forecast_panels import END, SHORT, panel_rows, pool_rows, store
 from tests.support.model_archives import archive
 
@@ -48,7 +49,7 @@ FITS = {"fit_tvl", "fit_apy", "validate"}
 
 @pytest.fixture
 def weekly(database: Settings) -> Settings:
-    return database.model_copy(update=SHORT | {"refit_days": 7})
+    return database.model_copy(update=SHORT | {"refit_days": 7, "executor": "inprocess"})
 
 
 def day(number: int) -> dt.date:
@@ -79,32 +80,32 @@ def closed_port() -> str:
 
 
 def test_a_model_is_fitted_served_validated_again_and_replaced_if_damaged(
-    weekly: Settings, spark: SparkSession, engine: Engine
+    weekly: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Six runs and a comparison, each on the result of the one before: 20 seconds."""
     store(engine, panel_rows(12, 130))
-    version = _first_run_fits_and_validates_a_version(weekly, spark, engine)
-    _next_run_loads_it(weekly, spark, version)
-    challenger, champion = _later_run_compares_a_new_version(weekly, spark, version)
-    _versions_are_compared_by_hand(weekly, spark, version, challenger)
-    _run_of_a_past_day_fits_its_own_version(weekly, spark)
-    _damaged_champion_is_replaced(weekly, spark, champion)
+    with monkeypatch.context() as patched:
+        version = _first_run_fits_and_validates_a_version(weekly, patched)
+    _next_run_loads_it(weekly, version)
+    challenger, champion = _later_run_compares_a_new_version(weekly, version)
+    _versions_are_compared_by_hand(weekly, version, challenger)
+    _run_of_a_past_day_fits_its_own_version(weekly)
+    _damaged_champion_is_replaced(weekly, champion)
 
 
-def _first_run_fits_and_validates_a_version(
-    weekly: Settings, spark: SparkSession, engine: Engine
-) -> str:
+def _first_run_fits_and_validates_a_version(weekly: Settings, patched: pytest.MonkeyPatch) -> str:
     """The version is fitted on data up to 45 days ago, and validated on the days since."""
 
-    def session_while_another_asks() -> SparkSession:
+    def read_while_another_asks(*arguments: Any) -> pd.DataFrame:
         with pytest.raises(
             RunInProgress, match="forecast_pools is already running: run forecast_pools_"
         ):
-            forecast(weekly, spark, as_of=day(0))
-        return spark
+            forecast(weekly, as_of=day(0))
+        return active_pools(*arguments)
 
     # the first run fits a version on data up to 45 days ago, and validates it on the days since
-    row = run_forecast(weekly, as_of=day(0), engine="lightgbm", session=session_while_another_asks)
+    patched.setattr("forecasting.run.execution.active_pools", read_while_another_asks)
+    row = forecast(weekly, as_of=day(0), full_refresh=False)
     ((version, aliases),) = versions_of(weekly).items()
     assert (row["status"], aliases, version[:8]) == (
         "succeeded",
@@ -132,12 +133,12 @@ def _first_run_fits_and_validates_a_version(
         "promoted: the challenger loses less than persistence"
     )
     assert checks_of(row)["model_serves"] == (True, f"{version} serves")
-    assert outbox.pending_versions(engine, **MODEL) == []
+    assert outbox.pending_versions(make_engine(weekly), **MODEL) == []
     return version
 
 
-def _next_run_loads_it(weekly: Settings, spark: SparkSession, version: str) -> None:
-    row = forecast(weekly, spark, as_of=day(1))
+def _next_run_loads_it(weekly: Settings, version: str) -> None:
+    row = forecast(weekly, as_of=day(1))
     assert not FITS & set(row["stages"])
     assert (made_by(weekly, day(0)), made_by(weekly, day(1)), set(checks_of(row))) == (
         {version},
@@ -146,11 +147,9 @@ def _next_run_loads_it(weekly: Settings, spark: SparkSession, version: str) -> N
     )
 
 
-def _later_run_compares_a_new_version(
-    weekly: Settings, spark: SparkSession, version: str
-) -> tuple[str, str]:
+def _later_run_compares_a_new_version(weekly: Settings, version: str) -> tuple[str, str]:
     """A week later. Returns the challenger and the champion."""
-    row = forecast(weekly, spark, as_of=day(7))
+    row = forecast(weekly, as_of=day(7))
     assert set(row["stages"]) >= FITS
     challenger, (_, decision) = (
         max(versions_of(weekly)),
@@ -182,12 +181,10 @@ def _later_run_compares_a_new_version(
     return challenger, champion
 
 
-def _versions_are_compared_by_hand(
-    weekly: Settings, spark: SparkSession, version: str, challenger: str
-) -> None:
+def _versions_are_compared_by_hand(weekly: Settings, version: str, challenger: str) -> None:
     """On the newest 45 days, which neither was fitted on."""
     compared = compare_versions(
-        weekly.model_copy(update={"engine": "lightgbm"}), version, challenger, session=lambda: spark
+        weekly.model_copy(update={"engine": "lightgbm"}), version, challenger, session=no_session
     )
     assert (
         compared["first"],
@@ -202,10 +199,10 @@ def _versions_are_compared_by_hand(
     }
 
 
-def _run_of_a_past_day_fits_its_own_version(weekly: Settings, spark: SparkSession) -> None:
+def _run_of_a_past_day_fits_its_own_version(weekly: Settings) -> None:
     """The day is before all versions. The run moves no alias."""
     before = versions_of(weekly)
-    row = forecast(weekly, spark, as_of=day(-1))
+    row = forecast(weekly, as_of=day(-1))
     after = versions_of(weekly)
     ((past, aliases),) = set(after.items()) - set(before.items())
     assert (row["status"], past[:8], aliases, made_by(weekly, day(-1))) == (
@@ -220,7 +217,7 @@ def _run_of_a_past_day_fits_its_own_version(weekly: Settings, spark: SparkSessio
     ) == (True, 2)
 
 
-def _damaged_champion_is_replaced(weekly: Settings, spark: SparkSession, champion: str) -> None:
+def _damaged_champion_is_replaced(weekly: Settings, champion: str) -> None:
     """The run reports the damaged files, and another version that passed forecasts."""
     content = Registry(weekly, **MODEL).load(champion).files()["apy-00.txt"]
     (path,) = [
@@ -229,7 +226,7 @@ def _damaged_champion_is_replaced(weekly: Settings, spark: SparkSession, champio
         if path.read_bytes() == content
     ]
     path.write_bytes(content[:-1])
-    row = forecast(weekly, spark, as_of=day(8))
+    row = forecast(weekly, as_of=day(8))
     assert row["status"] == "succeeded"
     assert checks_of(row)["model_registry"][0] is False
     assert f"model version {champion} is damaged: apy-00.txt" in checks_of(row)["model_registry"][1]
@@ -238,11 +235,11 @@ def _damaged_champion_is_replaced(weekly: Settings, spark: SparkSession, champio
 
 
 def test_a_registry_that_is_down_costs_no_forecast_and_gets_the_version_later(
-    weekly: Settings, spark: SparkSession, engine: Engine
+    weekly: Settings, engine: Engine
 ) -> None:
     store(engine, panel_rows(12, 130))
     uri = closed_port()
-    row = forecast(weekly.model_copy(update={"mlflow_tracking_uri": uri}), spark, as_of=day(9))
+    row = forecast(weekly.model_copy(update={"mlflow_tracking_uri": uri}), as_of=day(9))
     assert (row["status"], row["rows"]["inserted"]) == ("succeeded", 12)
     passed, message = checks_of(row)["model_registry"]
     assert (passed, f"the model registry at {uri} failed" in message) == (False, True)
@@ -257,7 +254,7 @@ def test_a_registry_that_is_down_costs_no_forecast_and_gets_the_version_later(
         ["decision", "serving_version"]
     ].to_numpy().tolist() == [[PROMOTED, version]]
 
-    row = forecast(weekly, spark, as_of=day(10))
+    row = forecast(weekly, as_of=day(10))
     assert (checks_of(row)["model_registry"][0], FITS & set(row["stages"])) == (True, set())
     assert (made_by(weekly, day(10)), checks_of(row)["model_serves"]) == (
         {version},
@@ -270,7 +267,7 @@ def test_a_registry_that_is_down_costs_no_forecast_and_gets_the_version_later(
 
 
 def test_where_nothing_can_be_forecast_persistence_is_published_with_the_reason(
-    weekly: Settings, spark: SparkSession, engine: Engine
+    weekly: Settings, engine: Engine
 ) -> None:
     """Random walks: the past does not predict the future."""
     random = np.random.default_rng(12)
@@ -280,7 +277,7 @@ def test_where_nothing_can_be_forecast_persistence_is_published_with_the_reason(
         for number, (apy, tvl) in enumerate(zip(*walks, strict=True))
     ]
     store(engine, pd.concat(pools, ignore_index=True))
-    row = forecast(weekly, spark, as_of=day(9))
+    row = forecast(weekly, as_of=day(9))
     (version,) = versions_of(weekly)
     assert (row["status"], versions_of(weekly)) == ("succeeded", {version: (CHALLENGER,)})
     assert table(weekly, "yieldspark.promotion")[
@@ -297,7 +294,7 @@ def test_where_nothing_can_be_forecast_persistence_is_published_with_the_reason(
     )
     assert_persistence(weekly, day(9), version)
 
-    row = forecast(weekly, spark, as_of=day(10))
+    row = forecast(weekly, as_of=day(10))
     assert FITS & set(row["stages"]) == set()
     assert_persistence(weekly, day(10), version)
     assert not checks_of(row)["model_serves"][0]
@@ -348,6 +345,7 @@ def planned(champion: ModelArchive | None, **serving: Any) -> ForecastPlan:
         first_day=NEW.card.origin,
         rows=0,
         pools=0,
+        executor=ExecutorChoice("inprocess", "for a test"),
         history_days=45,
         serving=ServingVersions(champion, champion, **flags),
     )

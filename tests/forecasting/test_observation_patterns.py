@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import SparkSession
 from sqlalchemy import Engine, text
 
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.planning.run_request import Request
 from forecasting.forecast_pools_spark import run_forecast
+from tests.forecasting.test_forecast_job import no_session
 from tests.support.forecast_panels import SHORT
 from tests.support.metrics_store import rows_of
 from tests.support.processes import PROJECT
@@ -184,18 +184,18 @@ def assert_each_has_a_value_or_a_reason(forecasts: Any) -> None:
 
 
 def test_each_pattern_of_observations_has_a_forecast_or_a_reason(
-    database: Settings, engine: Engine, spark: SparkSession
+    database: Settings, engine: Engine
 ) -> None:
     """A regular pool is forecast by the model on each day on which it is observed, and `stale` on
     the others. Over 20 s: a whole metrics job, and two forecast jobs of which one fits the models.
     """
     put_history(engine)
-    settings = database.model_copy(update=SHORT | {"refit_days": 30})
+    settings = database.model_copy(update=SHORT | {"refit_days": 30, "executor": "inprocess"})
     noon_after = dt.datetime.combine(SUNDAY + dt.timedelta(days=1), dt.time(12), dt.UTC)
-    run_metrics(settings, Request(), session=lambda _: spark, now=noon_after)
+    run_metrics(settings, Request(), now=noon_after)
     reasons = {}
     for as_of in (FRIDAY, SUNDAY):
-        row = run_forecast(settings, as_of=as_of, engine="lightgbm", session=lambda: spark)
+        row = run_forecast(settings, as_of=as_of, engine="lightgbm", session=no_session)
         assert row["status"] == "succeeded"
         forecasts = forecasts_of(engine, as_of)
         assert_each_has_a_value_or_a_reason(forecasts)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
 from common.errors import ConfigurationError, NotEnoughHistory
@@ -22,6 +21,7 @@ from forecasting.engines.folds import Fold
 from forecasting.engines.lightgbm_engine import LightgbmRows
 from forecasting.engines.model_parameters import TUNED, ModelParameters, model_parameters
 from forecasting.tuning import FOLD_DAYS, FOLDS, losses, search, tune, tuning_folds
+from tests.forecasting.test_forecast_job import no_session
 from tests.support.forecast_panels import END, panel_rows, store
 
 PRESENT = ModelParameters(seed=1, threads=2, rounds=50, min_data_in_leaf=20)
@@ -91,11 +91,12 @@ def test_the_last_fold_is_kept_out_of_the_search(monkeypatch: pytest.MonkeyPatch
 
 
 def test_tune_writes_a_file_that_the_settings_take(
-    database: Settings, spark: SparkSession, engine: Engine, tmp_path: Path
+    database: Settings, engine: Engine, tmp_path: Path
 ) -> None:
     store(engine, panel_rows(12, 240))
     output = tmp_path / "folder" / "tuned.json"
-    row = tune(database, minutes=0.01, output=output, engine="lightgbm", session=lambda: spark)
+    in_process = database.model_copy(update={"executor": "inprocess"})
+    row = tune(in_process, minutes=0.01, output=output, engine="lightgbm", session=no_session)
     assert (row["job"], row["status"]) == ("tune", "succeeded")
     content = json.loads(output.read_text())
     assert content["parameters"] == row["tuned"]["parameters"]
@@ -104,7 +105,7 @@ def test_tune_writes_a_file_that_the_settings_take(
     parameters = model_parameters(settings)
     assert {name: getattr(parameters, name) for name in TUNED} == content["parameters"]
     assert parameters.seed == database.model_seed
-    assert choose_engine("lightgbm", settings, spark).parameters == parameters  # type: ignore[attr-defined]
+    assert choose_engine("lightgbm", settings, None).parameters == parameters  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -128,8 +129,5 @@ def test_a_wrong_file_is_refused(tmp_path: Path, content: str, message: str) -> 
 def test_a_file_that_can_not_be_written_is_refused_before_the_search(
     database: Settings, tmp_path: Path
 ) -> None:
-    def no_session() -> SparkSession:
-        raise AssertionError("a session was started")
-
     with pytest.raises(ConfigurationError, match="--output"):
         tune(database, minutes=1.0, output=tmp_path, session=no_session)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from forecasting.features.feature_frame import SCHEMA, rows_of_pools
+from forecasting.features.feature_rows import SCHEMA, rows_of_pools
 from forecasting.features.labelled_features import FeatureSpec
 from forecasting.features.source_queries import LOOK_BACK_DAYS
 from tests.support.feature_oracle import PoolOracle

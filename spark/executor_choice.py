@@ -1,7 +1,7 @@
-"""Chooses what computes a metrics run: Spark, or processes of this machine without a JVM.
+"""Chooses what computes a run of a job: Spark, or this machine without a JVM.
 
 Both give the same tables, counts and checks. A pure function of settings and rows, which a plan
-states with its reason.
+states with its reason. Imports no PySpark.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def choose_executor(
 
     Args:
         settings: EXECUTOR, the transports and the environment.
-        rows_to_read: raw rows that the run reads.
+        rows_to_read: rows of the source that the run reads.
         prefers_spark: whether `auto` is Spark here, whatever the number of rows.
     """
     if settings.executor == "spark":
