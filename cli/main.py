@@ -26,6 +26,7 @@ JOB_OF_COMMAND = {
     "ingest": "ingest",
     "quarantine drop": "drop_quarantine",
     "quarantine replay": "replay_quarantine",
+    "validate": "validate",
 }
 
 

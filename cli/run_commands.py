@@ -1,13 +1,14 @@
-"""`runs list | show` and `undo`: the run ledger, and how to take a run back."""
+"""`runs list | show | diff`, `validate` and `undo`: the run ledger, and what to do with a run."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Any
 
 import typer
 
 from cli.app import RUN, app
-from cli.options import AsJson, run_in_context
+from cli.options import AsJson, day, run_in_context
 from cli.terminal import out, print_json, print_pairs, print_records, print_run, print_table
 from common.local_user import user_at_host
 from common.quantities import count, duration
@@ -114,6 +115,44 @@ def diff_run(
         if table["largest"]:
             print_records(["column", "key", "before", "after"], table["largest"])
         out.print()
+
+
+@app.command(rich_help_panel=RUN)
+def validate(
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            metavar="YYYY-MM-DD",
+            help="Last day to validate, UTC; default: the last complete day.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Validate the last 7 days: records, rolling values, source against target, and forecasts.
+
+    The exit code is 1 if a check of severity `fail` failed.
+
+    Example: python run_spark_local.py validate --as-of 2025-10-05
+    """
+    from reporting.validation.validate import validate as validate_tables
+
+    row = run_in_context(
+        lambda context: validate_tables(context.settings, context.engine, as_of=day(as_of))
+    )
+    if as_json:
+        print_json(row)
+    else:
+        print_table(
+            ["check", "result", "finding"],
+            [[check["name"], _check_result(check), check["found"]] for check in row["checks"]],
+        )
+    if row["status"] != "succeeded":
+        raise typer.Exit(1)
+
+
+def _check_result(check: dict[str, Any]) -> str:
+    return "ok" if check["passed"] else str(check["severity"])
 
 
 @app.command(rich_help_panel=RUN)

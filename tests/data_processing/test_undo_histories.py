@@ -166,13 +166,14 @@ class UndoneHistories(RuleBasedStateMachine):
         assert differences_of_tables(job_rows(self.engine), expected) == []
 
 
-def _run_machine(database: Settings, engine: Engine, *, examples: int, steps: int) -> int:
+def _run_machine(settings: Settings, connected: Engine, *, examples: int, steps: int) -> int:
     """Return how many runs were undone."""
-    machine = type(
-        "Undone", (UndoneHistories,), {"engine": engine, "database": database, "undone": 0}
-    )
+
+    class Machine(UndoneHistories):
+        engine, database = connected, settings
+
     run_state_machine_as_test(
-        machine,
+        Machine,
         settings=hypothesis_settings(
             max_examples=examples,
             stateful_step_count=steps,
@@ -181,7 +182,7 @@ def _run_machine(database: Settings, engine: Engine, *, examples: int, steps: in
             database=None,
         ),
     )
-    return int(machine.undone)
+    return Machine.undone
 
 
 def test_undone_runs_leave_no_trace(database: Settings, engine: Engine) -> None:
