@@ -1,4 +1,5 @@
-"""`db start | stop | url | psql | migrate | reset`: the embedded server, or with DB_HOST your own.
+"""`db start | stop | url | psql | migrate | grant | reset`: the embedded server, or your own with
+DB_HOST.
 
 Each command imports the parts of `database/` that it needs.
 """
@@ -9,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -78,6 +80,48 @@ def migrate_tables(as_json: AsJson = False) -> None:
                 out.print(sentence, soft_wrap=True, markup=False)
     if findings.missing or findings.problems or findings.grants:
         raise typer.Exit(1)
+
+
+class RoleKind(StrEnum):
+    owner = "owner"
+    job = "job"
+    reader = "reader"
+
+
+@db_app.command("grant")
+def grant(
+    kind: Annotated[
+        RoleKind,
+        typer.Argument(
+            help="owner migrates, job runs both jobs, reader reads.", show_default=False
+        ),
+    ],
+    role: Annotated[
+        str, typer.Argument(help="Name of an existing role.", metavar="ROLE", show_default=False)
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the statements; change nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Grant a role the rights that it lacks; run it as the owner of the tables.
+
+    Run it again after `db migrate`, for the tables of a new version.
+
+    Example: python run_spark_local.py db grant reader dashboards --dry-run
+    """
+    from database.connections.engine import make_engine
+    from database.embedded.resolve import resolve_database
+    from database.schema.grants import grant_rights
+
+    settings = resolve_database(load_command_settings())
+    result = grant_rights(make_engine(settings), role, kind.value, dry_run=dry_run)
+    if as_json:
+        print_json(result)
+        return
+    out.print(f"{role}: {result['status'].replace('_', ' ')}", markup=False)
+    for statement in result["statements"]:
+        out.print(statement, soft_wrap=True, markup=False)
 
 
 @db_app.command()

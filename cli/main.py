@@ -12,6 +12,7 @@ from cli import (
     forecast_commands,  # noqa: F401
     model_commands,  # noqa: F401
     quarantine_commands,  # noqa: F401
+    run_commands,  # noqa: F401
     suite_commands,  # noqa: F401
 )
 from cli.app import app
@@ -25,6 +26,7 @@ JOB_OF_COMMAND = {
     "ingest": "ingest",
     "quarantine drop": "drop_quarantine",
     "quarantine replay": "replay_quarantine",
+    "validate": "validate",
 }
 
 

@@ -45,7 +45,7 @@ from data_processing.planning.plan_statistics import count_rows_to_read
 from data_processing.planning.run_plan import Plan
 from data_processing.planning.run_request import Request, request_from_run
 from data_processing.raw.history import TABLE, select_rows_to_read, select_stored_rows
-from database.connections.engine import checked_connection, make_engine
+from database.connections.engine import make_engine
 from database.connections.snapshots import at_snapshot, exported_snapshot
 from database.ledger.check_result import Acceptance
 from database.ledger.run_records import read_run
@@ -55,6 +55,7 @@ from database.schema.metrics_table import metrics_table
 from database.schema.own_tables import value_staleness
 from database.schema.owner_tables import METRIC_COLUMNS
 from database.staging import commit_run, staging_name
+from database.undo.replaced_rows import copy_compared_tables, keep_differences
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -135,10 +136,10 @@ def run_metrics(
         code_version=settings.code_version,
         batch_id=settings.batch_id,
     ) as run:
-        run.acceptance = acceptance
+        run.acceptance, run.undo_days = acceptance, settings.undo_days
         plan = _plan(engine, settings, request, run, now, prefers_spark=prefers_spark)
         if plan.is_empty:
-            _commit_without_rows(engine, settings, run, plan)
+            _commit_without_rows(settings, run, plan)
         else:
             with ExitStack() as reads:
                 _commit(settings, run, plan, session, reads)
@@ -180,12 +181,14 @@ def _plan(
     return plan
 
 
-def _commit_without_rows(engine: Engine, settings: Settings, run: Run, plan: Plan) -> None:
+def _commit_without_rows(settings: Settings, run: Run, plan: Plan) -> None:
     """Commit a run without changed pools: quarantine bad rows, remove provisional days."""
-    with checked_connection(engine) as connection:
-        quarantine_unread_rows(connection, settings, run, plan)
+    with run.connection.begin():
+        copy_compared_tables(run)
+        quarantine_unread_rows(run.connection, settings, run, plan)
         if not plan.is_partial:
-            run.rows["removed"] = remove_provisional_days(connection)
+            run.rows["removed"] = remove_provisional_days(run)
+        keep_differences(run)
     if not run.rows["removed"]:
         run.nothing_to_do()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +26,16 @@ from database.schema.catalog import has_triggers
 from database.schema.merge_sql import MergeTarget
 from database.schema.own_tables import OWN_SCHEMA
 from database.transport.staged_types import double_columns, staging_types
+from database.undo.replaced_rows import (
+    COMPARED_TABLES,
+    Kind,
+    begin_change,
+    copy_compared_tables,
+    end_change,
+    forget_old_rows,
+    insert_replaced,
+    keep_differences,
+)
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +115,7 @@ def commit_run(
         run.connection.exec_driver_sql(f"SET LOCAL work_mem = '{MERGE_WORK_MEM}'")
         for staging in stagings:
             _prepare(run, staging)
+        copy_compared_tables(run)
         if before_checks:
             before_checks(run.connection)
         if checks:
@@ -113,6 +125,8 @@ def commit_run(
             counts += [merge_staged(run, target, staging.name) for target in staging.targets]
         if in_transaction:
             in_transaction(run.connection)
+        keep_differences(run)
+        forget_old_rows(run)
         # in the transaction: a failed commit leaves staging to the clean-up of the run
         for staging in stagings:
             run.connection.exec_driver_sql(f"DROP TABLE {staging.name}")
@@ -272,6 +286,24 @@ def _insert(
     return {"staged": staged, "written": written, "changed": 0, "equal": 0}
 
 
+def _written_columns(target: MergeTarget) -> list[str]:
+    return [*target.columns, *(target.provenance or {})]
+
+
+def _begin_change(run: Run, target: MergeTarget, kind: Kind) -> int | None:
+    """Begin the change of a target, unless its rows are kept by a comparison."""
+    if target.table in COMPARED_TABLES:
+        return None
+    name = merge_sql.qualified(target.table)
+    return begin_change(run, name, kind, target.key, _written_columns(target))
+
+
+def _keep(target: MergeTarget, change_id: int, source: str, is_stored: str) -> str:
+    key = [f"n.{merge_sql.quoted(name)}" for name in target.key]
+    before = [f"t.{merge_sql.quoted(name)}" for name in _written_columns(target)]
+    return insert_replaced(change_id, source, key, before, exists=is_stored)
+
+
 def merge_staged(run: Run, target: MergeTarget, staging: str) -> MergeCounts:
     """Merge the rows of the table `staging` into a target, inside the run's transaction.
 
@@ -280,11 +312,15 @@ def merge_staged(run: Run, target: MergeTarget, staging: str) -> MergeCounts:
     """
     columns = run.connection.exec_driver_sql(merge_sql.stored_types(target.table)).all()
     stored = {column.name: column.type for column in columns}
-    if _lock_if_empty(run.connection, target.table):
+    is_empty = _lock_if_empty(run.connection, target.table)
+    change_id = _begin_change(run, target, "filled" if is_empty else "written")
+    if is_empty:
         merged = _insert(run.connection, target, staging, stored)
     else:
-        merge = merge_sql.merge(target, staging, stored)
+        keep = partial(_keep, target, change_id) if change_id is not None else None
+        merge = merge_sql.merge(target, staging, stored, keep)
         merged = run.connection.exec_driver_sql(merge).one()._asdict()
+    end_change(run, change_id, merged["written"])
     staged, written, equal = merged["staged"], merged["written"], merged["equal"]
     lost, sample = staged - written - equal, list[dict[str, Any]]()
     if lost:

@@ -92,9 +92,10 @@ def run_forecast(
         code_version=settings.code_version,
         batch_id=settings.batch_id,
     ) as run:
+        run.undo_days = settings.undo_days
         # before the plan: gate and interval learn from the newest actual values
         with run.stage("evaluate"), run.connection.begin():
-            updated_actuals = update_actuals(run.connection)
+            updated_actuals = update_actuals(run.connection, run)
         with run.stage("plan"):
             run.as_of = day = forecast_as_of_day(settings, as_of=as_of, today=today)
             age = age_days(day, today)

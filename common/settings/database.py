@@ -42,6 +42,13 @@ class DatabaseSettings(BaseSettings):
             " `calculate_metrics --full-refresh`"
         ),
     )
+    undo_days: Annotated[int, Field(ge=0, le=365)] = Field(
+        7,
+        description=(
+            "days for which the rows that a run replaced are kept, so that `undo` can restore them;"
+            " 0 keeps none"
+        ),
+    )
     db_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = (
         Field("prefer", description="TLS mode, as libpq's `sslmode`")
     )

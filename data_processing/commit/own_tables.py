@@ -18,10 +18,8 @@ from data_processing.planning.run_plan import Plan
 from data_processing.planning.unread_rows import store_day_counts
 from data_processing.raw.market_series import invalidate_market_series, store_market_series
 from data_processing.raw.observed_days import (
-    DELETE_RETIRED_DAYS,
-    HAS_OBSERVED_DAYS,
     RETIRED_DAYS_IN_COVERAGE,
-    store_first_observed_days,
+    delete_retired_days,
     store_observed_days,
 )
 from data_processing.raw.pool_coverage import update_coverage
@@ -43,7 +41,7 @@ def update_own_tables(
         plan: its plan.
         staging: its staging table.
     """
-    run.rows["removed"] = _update_days(connection, run, plan, staging)
+    run.rows["removed"] = _update_days(run, plan, staging)
     # first: the resolutions compare the exact timestamps that this sets
     rejected_rows.add_raw_json(connection)
     update_resolutions(connection, settings, plan, run.run_id, staging=staging)
@@ -68,17 +66,15 @@ def quarantine_unread_rows(
         quarantine_rows_without_pool(connection, settings, run)
 
 
-def _update_days(connection: Connection, run: Run, plan: Plan, staging: str) -> int:
+def _update_days(run: Run, plan: Plan, staging: str) -> int:
     """Update coverage, observed and provisional days; return how many days lost their metrics."""
-    removed = update_coverage(connection, staging)
-    has_days = connection.exec_driver_sql(HAS_OBSERVED_DAYS).scalar_one()
-    store = store_observed_days if has_days else store_first_observed_days
-    connection.exec_driver_sql(store(staging))
+    removed = update_coverage(run, staging)
+    store_observed_days(run, staging)
     if plan.request.retire_missing:
         retired = f"SELECT count(*) FROM ({RETIRED_DAYS_IN_COVERAGE}) AS retired"
-        removed += connection.exec_driver_sql(retired).scalar_one()
-        connection.exec_driver_sql(DELETE_RETIRED_DAYS)
-    removed += update_provisional_days(connection, run, plan, staging)
+        removed += run.connection.exec_driver_sql(retired).scalar_one()
+        delete_retired_days(run)
+    removed += update_provisional_days(run, plan, staging)
     if removed:
         log.warning("%d days have lost their metrics", removed)
     return removed

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from data_processing.metrics.pool_metrics import STALENESS, VALUES
 from data_processing.planning.run_plan import Plan
@@ -52,20 +52,20 @@ def separate_provisional_days(plan: Plan, staging: str) -> list[str]:
     ]
 
 
-def update_provisional_days(connection: Connection, run: Run, plan: Plan, staging: str) -> int:
+def update_provisional_days(run: Run, plan: Plan, staging: str) -> int:
     """Write the rows and marks of days that are not over, after staging has been merged.
 
     A run of some days or pools makes its own rows final and leaves the others marked.
 
     Args:
-        connection: the run's transaction.
-        run: the open run.
+        run: the open run, in its transaction.
         plan: its plan.
         staging: its staging table.
 
     Returns:
         How many rows of earlier runs were removed.
     """
+    connection = run.connection
     final = f"SELECT pool_id, date FROM {staging} WHERE date IS NOT NULL"
     if plan.is_partial:
         connection.exec_driver_sql(f"""
@@ -75,10 +75,10 @@ def update_provisional_days(connection: Connection, run: Run, plan: Plan, stagin
             AND f.date = p.date""")
         return 0
     if plan.decision.provisional_from is None:
-        return remove_provisional_days(connection, computed_again=final)
+        return remove_provisional_days(run, computed_again=final)
     again = f"{final} UNION ALL SELECT pool_id, date FROM {STAGED_TODAY}"
     # before the merge: this run's marks replace those of earlier runs
-    removed = remove_provisional_days(connection, computed_again=again)
+    removed = remove_provisional_days(run, computed_again=again)
     metrics = metrics_table_of(connection)
     merge_staged(run, MergeTarget(metrics, KEY, {name: name for name in VALUES}), STAGED_TODAY)
     staleness = ", ".join(STALENESS)
@@ -93,14 +93,14 @@ def update_provisional_days(connection: Connection, run: Run, plan: Plan, stagin
     return removed
 
 
-def remove_provisional_days(connection: Connection, *, computed_again: str | None = None) -> int:
+def remove_provisional_days(run: Run, *, computed_again: str | None = None) -> int:
     """Remove the marks of all earlier runs, and the marked rows of the metrics table.
 
     Marks of another table than METRICS_TABLE are removed without their rows, because this run does
     not write there.
 
     Args:
-        connection: the run's transaction.
+        run: the open run, in its transaction.
         computed_again: SELECT of pool_id and date of rows that stay; None removes all.
 
     Returns:
@@ -114,15 +114,15 @@ def remove_provisional_days(connection: Connection, *, computed_again: str | Non
                 WHERE a.pool_id = p.pool_id
                     AND a.date = p.date
             )"""
-    stale = connection.execute(
+    stale = run.connection.execute(
         text(f"""
         CREATE TEMPORARY TABLE {STALE} ON COMMIT DROP AS
         SELECT pool_id, date AS from_day, date AS to_day
         FROM {PROVISIONAL} AS p
         WHERE metrics_table = :table{stays}"""),
-        {"table": metrics_table_of(connection).name},
+        {"table": metrics_table_of(run.connection).name},
     ).rowcount
     if stale:
-        retire_days(connection, STALE)
-    connection.exec_driver_sql(f"DELETE FROM {PROVISIONAL}")
+        retire_days(run, STALE)
+    run.connection.exec_driver_sql(f"DELETE FROM {PROVISIONAL}")
     return stale

@@ -1,5 +1,5 @@
-"""Builds the SQL of `yieldspark.observed_days`: the values observed on each day, unrounded, so that
-no metric depends on raw rows that may be pruned, rewritten or fetched again.
+"""Reads and writes `yieldspark.observed_days` by SQL: the values observed on each day, unrounded,
+so that no metric depends on raw rows that may be pruned, rewritten or fetched again.
 
 A row has the values of the day's last accepted snapshot. A value that no longer passes a limit
 stays stored and is not used. APY in percent, TVL in USD, days are UTC.
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from data_processing.raw.pool_coverage import REMOVED_DAYS
 from data_processing.raw.quarantine_table import HISTORY, QUARANTINE
+from database.ledger.runs import Run
 from database.schema.merge_sql import qualified
 from database.schema.own_tables import observed_days
+from database.undo.replaced_rows import begin_change, delete_rows, end_change, insert_replaced
 
 OBSERVED = qualified(observed_days)
 
@@ -18,6 +20,10 @@ RETIRED = "retired_days"
 """Temporary table of the run's transaction: pool_id and date of stored days without raw rows that
 the run removes.
 """
+
+KEY_COLUMNS, VALUE_COLUMNS = ("pool_id", "date"), ("timestamp", "snapshot", "apy", "tvl")
+
+_INSERT = f"INSERT INTO {OBSERVED} AS t ({', '.join((*KEY_COLUMNS, *VALUE_COLUMNS))})"
 
 IS_OBSERVED = "reason IS NULL AND snapshot IS NOT NULL"
 """Condition for staged days whose last snapshot is a raw row that the run has read."""
@@ -110,41 +116,46 @@ precedence. The row of a replay keeps its moment as long as the row that it repl
 """
 
 
-def store_observed_days(staging: str) -> str:
-    """Return a statement that stores the observed values of the run, for the days that differ.
+def store_observed_days(run: Run, staging: str) -> None:
+    """Store the observed values of the run, for the days that differ.
 
     A carried value is not an observation of its day.
 
     Args:
+        run: the open run, in its transaction.
         staging: the run's staging table.
     """
-    return f"""
-    INSERT INTO {OBSERVED} AS t (pool_id, date, timestamp, snapshot, apy, tvl)
-    SELECT n.*
-    FROM ({_observed_values(staging)}) AS n
-    LEFT JOIN {OBSERVED} AS t ON t.pool_id = n.pool_id AND t.date = n.date
-    WHERE t.pool_id IS NULL
-        OR (t.snapshot, t.apy, t.tvl) IS DISTINCT FROM (n.snapshot, n.apy, n.tvl)
+    key, values = KEY_COLUMNS, VALUE_COLUMNS
+    # only runs write the table, one at a time
+    if not run.connection.exec_driver_sql(f"SELECT EXISTS (SELECT FROM {OBSERVED})").scalar_one():
+        change_id = begin_change(run, OBSERVED, "filled", key, values)
+        first = f"{_INSERT} {_observed_values(staging)}"
+        end_change(run, change_id, run.connection.exec_driver_sql(first).rowcount)
+        return
+    change_id = begin_change(run, OBSERVED, "written", key, values)
+    kept = ""
+    if change_id is not None:
+        key_values, before = [f"n.{name}" for name in key], [f"old_{name}" for name in values]
+        kept = f""",
+    kept AS ({insert_replaced(change_id, "n", key_values, before, exists="is_stored")})"""
+    old_values = ", ".join(f"t.{name} AS old_{name}" for name in values)
+    changed = run.connection.exec_driver_sql(f"""
+    WITH n AS MATERIALIZED (
+        SELECT n.*, t.pool_id IS NOT NULL AS is_stored, {old_values}
+        FROM ({_observed_values(staging)}) AS n
+        LEFT JOIN {OBSERVED} AS t ON t.pool_id = n.pool_id AND t.date = n.date
+        WHERE t.pool_id IS NULL
+            OR (t.snapshot, t.apy, t.tvl) IS DISTINCT FROM (n.snapshot, n.apy, n.tvl)
+    ){kept}
+    {_INSERT}
+    SELECT pool_id, date, timestamp, snapshot, apy, tvl
+    FROM n
     ON CONFLICT (pool_id, date) DO UPDATE
     SET timestamp = excluded.timestamp,
         snapshot = excluded.snapshot,
         apy = excluded.apy,
-        tvl = excluded.tvl"""
-
-
-def store_first_observed_days(staging: str) -> str:
-    """Return the statement of `store_observed_days` for a table without rows, which is faster.
-
-    Args:
-        staging: the run's staging table.
-    """
-    return f"""
-    INSERT INTO {OBSERVED} AS t (pool_id, date, timestamp, snapshot, apy, tvl)
-    {_observed_values(staging)}"""
-
-
-HAS_OBSERVED_DAYS = f"SELECT EXISTS (SELECT FROM {OBSERVED})"
-"""Only runs write the table, one at a time."""
+        tvl = excluded.tvl""")
+    end_change(run, change_id, changed.rowcount)
 
 
 def _observed_values(staging: str) -> str:
@@ -186,11 +197,11 @@ def create_retired_days(plan_table: str, staging: str) -> str:
     )"""
 
 
-DELETE_RETIRED_DAYS = f"""
-    DELETE FROM {OBSERVED} AS s
-    USING {RETIRED} AS r
-    WHERE r.pool_id = s.pool_id
-        AND r.date = s.date"""
+def delete_retired_days(run: Run) -> None:
+    """Delete the stored days of RETIRED, in the run's transaction."""
+    is_retired = "r.pool_id = t.pool_id AND r.date = t.date"
+    delete_rows(run, OBSERVED, KEY_COLUMNS, is_retired, using=f"{RETIRED} AS r")
+
 
 RETIRED_DAYS_IN_COVERAGE = f"""
     SELECT pool_id, date, date

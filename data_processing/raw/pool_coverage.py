@@ -10,16 +10,20 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
+from database.ledger.runs import Run
 from database.schema.merge_sql import qualified, quoted
-from database.schema.metrics_table import REGCLASS, metrics_name
+from database.schema.metrics_table import metrics_name, no_value_of_other_jobs
 from database.schema.own_tables import pool_coverage, value_staleness
 from database.schema.owner_tables import METRIC_COLUMNS
+from database.undo.replaced_rows import delete_rows, update_rows
 
 STALENESS = qualified(value_staleness)
 COVERAGE = qualified(pool_coverage)
 
 STAGED_COVERAGE, REMOVED_DAYS = "staged_coverage", "removed_days"
 """Temporary tables of the run's transaction."""
+
+KEY = ("pool_id", "date")
 
 
 def coverage_changes(plan_table: str, staging: str) -> list[str]:
@@ -69,13 +73,13 @@ def coverage_changes(plan_table: str, staging: str) -> list[str]:
     ]
 
 
-def update_coverage(connection: Connection, staging: str) -> int:
+def update_coverage(run: Run, staging: str) -> int:
     """Update coverage and staleness, and remove the days of REMOVED_DAYS.
 
     The statements of `coverage_changes` have run, and the staleness of staging has been merged.
 
     Args:
-        connection: the run's transaction.
+        run: the open run, in its transaction.
         staging: has pool_id, date, apy_staleness_days and tvl_staleness_days; a pool's days
             have no gap.
 
@@ -83,76 +87,48 @@ def update_coverage(connection: Connection, staging: str) -> int:
         Number of days that are no longer covered.
     """
     removed = int(
-        connection.exec_driver_sql(
+        run.connection.exec_driver_sql(
             f"SELECT coalesce(sum(to_day - from_day + 1), 0) FROM {REMOVED_DAYS}"
         ).scalar_one()
     )
     if removed:
-        retire_days(connection, REMOVED_DAYS)
-    connection.exec_driver_sql(_delete_staleness(staging))
-    _store(connection)
+        retire_days(run, REMOVED_DAYS)
+    _delete_staleness(run, staging)
+    _store(run.connection)
     return removed
 
 
-_MADE_BY_DATABASE = f"""
-    SELECT attname::text
-    FROM pg_attribute
-    WHERE attrelid = {REGCLASS}
-        AND attnum > 0
-        AND NOT attisdropped
-        AND (
-            attidentity <> ''
-            OR attgenerated <> ''
-            OR pg_get_serial_sequence(attrelid::regclass::text, attname) IS NOT NULL
-        )"""
-"""Columns that the database fills in every row, such as the owner's serial id; they are no value of
-another job.
-"""
-
-
-def retire_days(connection: Connection, days: str) -> None:
+def retire_days(run: Run, days: str) -> None:
     """Set the metrics of days to NULL, and delete rows without values of another job.
 
     Args:
-        connection: the run's transaction.
+        run: the open run, in its transaction.
         days: a table of pool_id, from_day and to_day (inclusive).
     """
-    metrics = metrics_name(connection)
+    metrics = metrics_name(run.connection)
     nulls = ", ".join(f"{quoted(name)} = NULL" for name in METRIC_COLUMNS)
-    ours = ", ".join(
-        f"'{name}'" for name in ("pool_id", "date", "is_filtered_out", *METRIC_COLUMNS)
-    )
     same_day = "t.pool_id = d.pool_id AND t.date BETWEEN d.from_day AND d.to_day"
-    connection.exec_driver_sql(f"DELETE FROM {STALENESS} AS t USING {days} AS d WHERE {same_day}")
-    # columns that are left of the row's JSON have values of other jobs; the owner may add some
-    connection.exec_driver_sql(f"""
-    DELETE FROM {metrics} AS t
-    USING {days} AS d
-    WHERE {same_day}
-        AND t.is_filtered_out IS NOT TRUE
-        AND jsonb_strip_nulls(
-            to_jsonb(t) - ARRAY[{ours}] - ARRAY({_MADE_BY_DATABASE})
-        ) = '{{}}'""")
+    using = f"{days} AS d"
+    delete_rows(run, STALENESS, KEY, same_day, using=using)
+    is_ours = no_value_of_other_jobs(run.connection, metrics, KEY, METRIC_COLUMNS)
+    delete_rows(run, metrics, KEY, f"{same_day} AND {is_ours}", using=using)
     # the rows that stay have another job's values
-    connection.exec_driver_sql(
-        f"UPDATE {metrics} AS t SET {nulls} FROM {days} AS d WHERE {same_day}"
-    )
+    update_rows(run, metrics, KEY, METRIC_COLUMNS, nulls, same_day, using=using)
 
 
-def _delete_staleness(staging: str) -> str:
-    """Return a statement that deletes the staleness of days with two observed values."""
+def _delete_staleness(run: Run, staging: str) -> None:
+    """Delete the staleness of days with two observed values."""
     # a pool that is new has no staleness yet
-    return f"""
-    DELETE FROM {STALENESS} AS o
-    USING {STAGED_COVERAGE} AS p, {staging} AS s
-    WHERE p.old_first IS NOT NULL
-        AND o.pool_id = p.pool_id
-        AND o.date >= p.write_from
-        AND o.date < p.write_end
-        AND s.pool_id = o.pool_id
-        AND s.date = o.date
+    condition = """p.old_first IS NOT NULL
+        AND t.pool_id = p.pool_id
+        AND t.date >= p.write_from
+        AND t.date < p.write_end
+        AND s.pool_id = t.pool_id
+        AND s.date = t.date
         AND s.apy_staleness_days = 0
         AND s.tvl_staleness_days = 0"""
+    using = f"{STAGED_COVERAGE} AS p, {staging} AS s"
+    delete_rows(run, STALENESS, KEY, condition, using=using)
 
 
 def _observed_before(day: str) -> str:

@@ -36,7 +36,7 @@ from database.connections.engine import translate_errors
 from database.connections.errors import translate_jdbc_errors
 from database.ledger.check_result import Acceptance, CheckResult
 from database.ledger.run_json import ROW_COUNTS
-from database.schema.own_tables import OWN_SCHEMA, run_ledger
+from database.schema.own_tables import GOOD, OWN_SCHEMA, run_ledger
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,8 @@ class Run:
     stages: dict[str, float] = field(default_factory=dict)
     checks: list[CheckResult] = field(default_factory=list)
     acceptance: Acceptance | None = None
+    # 0: the rows that it replaces are not kept, and `undo` can't restore them
+    undo_days: int = 0
     jvm_started: bool = False
     status: str = "running"
     error: str | None = None
@@ -109,6 +111,7 @@ class Run:
             )
         }
         values["checks"] = [check.to_json() for check in self.checks]
+        values["is_undoable"] = self.undo_days > 0 and self.status in GOOD
         if finished:
             values |= {
                 # the server's clock may have gone back since the start

@@ -7,7 +7,7 @@ Staging has doubles, dates and text, as Spark writes them. The merge casts them 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Date, Integer, Numeric, Table
@@ -186,7 +186,12 @@ def stored_types(table: Table) -> str:
     """
 
 
-def merge(target: MergeTarget, staging: str, stored: Mapping[str, str] | None = None) -> str:
+def merge(
+    target: MergeTarget,
+    staging: str,
+    stored: Mapping[str, str] | None = None,
+    keep: Callable[[str, str], str] | None = None,
+) -> str:
     """Return a statement that inserts new rows, updates changed ones and leaves equal ones alone.
 
     It returns one row: `staged`; `written` (inserted or updated); `changed` (updated); and `equal`.
@@ -196,44 +201,52 @@ def merge(target: MergeTarget, staging: str, stored: Mapping[str, str] | None = 
         target: the target.
         staging: qualified name of the staging table.
         stored: types of the target's columns, from `stored_types`; None uses the definition's.
+        keep: returns an INSERT that keeps rows, from a FROM clause with the new rows as `n` and the
+            stored ones as `t`, and a condition that a row is stored; None keeps none.
     """
     table, rows = qualified(target.table), _rows_of(staging, target)
     provenance = dict(target.provenance or {})
     source = {**target.key, **target.columns, **provenance}
     names = ", ".join(quoted(name) for name in source)
     keys = ", ".join(quoted(name) for name in target.key)
-    old, new = _columns(target, "t"), _columns(target, "n")
     updates = ", ".join(
         f"{quoted(name)} = excluded.{quoted(name)}" for name in {**target.columns, **provenance}
     )
+    is_stored = f"t.{quoted(next(iter(target.key)))} IS NOT NULL"
+    old, new = _columns(target, "t"), _columns(target, "n")
+    joined = f"""
+            LEFT JOIN {table} AS t ON {_same_key(target, "t", "n")}
+            WHERE NOT ({is_stored}) OR ({old}) IS DISTINCT FROM ({new})"""
+    compared = f"({_cast(target, {**target.key, **target.columns}, rows, stored)}) AS n {joined}"
+    differing = f"SELECT {is_stored} AS is_stored FROM {compared}"
+    if keep:
+        differing = f"{keep(compared, is_stored)} RETURNING before IS NOT NULL AS is_stored"
     # The join drops equal rows before the INSERT: `ON CONFLICT .. WHERE` would lock, and so
     # rewrite, each of them. `n` is used once, so that PostgreSQL reads staging straight into the
-    # join instead of writing it to disk; a second join counts the rows, because RETURNING has no
-    # `xmax` on partitioned tables. `DO UPDATE` has no WHERE: a row that it skips could not be
-    # distinguished from a row that a trigger drops.
+    # join instead of writing it to disk; a second join finds the rows as they were before, because
+    # RETURNING has no `xmax` on partitioned tables and no old values. `DO UPDATE` has no WHERE: a
+    # row that it skips could not be distinguished from a row that a trigger drops.
     return f"""
         WITH n AS ({_cast(target, source, rows, stored)}),
         merged AS (
             INSERT INTO {table} AS t ({names})
             SELECT {", ".join(f"n.{quoted(name)}" for name in source)}
-            FROM n LEFT JOIN {table} AS t ON {_same_key(target, "t", "n")}
-            WHERE t.{quoted(next(iter(target.key)))} IS NULL OR ({old}) IS DISTINCT FROM ({new})
+            FROM n {joined}
             ON CONFLICT ({keys}) DO UPDATE SET {updates}
             RETURNING true
         ),
-        before AS (
-            SELECT
-                count(*) FILTER (WHERE ({old}) IS DISTINCT FROM ({new})) AS changed,
-                count(*) FILTER (WHERE ({old}) IS NOT DISTINCT FROM ({new})) AS equal
-            FROM ({_cast(target, {**target.key, **target.columns}, rows, stored)}) AS n
-            JOIN {table} AS t ON {_same_key(target, "t", "n")}
-        )
+        differing AS ({differing}),
+        counted AS (
+            SELECT count(*) AS rows, count(*) FILTER (WHERE is_stored) AS changed
+            FROM differing
+        ),
+        staged AS (SELECT count(*) AS rows FROM {rows})
         SELECT
-            (SELECT count(*) FROM {rows}) AS staged,
+            staged.rows AS staged,
             (SELECT count(*) FROM merged) AS written,
-            before.changed,
-            before.equal
-        FROM before
+            counted.changed,
+            staged.rows - counted.rows AS equal
+        FROM staged, counted
     """
 
 

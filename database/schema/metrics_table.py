@@ -6,9 +6,10 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
-from sqlalchemy import Connection, Engine, MetaData, Table, func, select
+from sqlalchemy import Connection, Engine, MetaData, Table, func, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
@@ -44,6 +45,56 @@ def metrics_table_of(bind: Engine | Connection) -> Table:
 def metrics_name(bind: Engine | Connection) -> str:
     """Return the name of the metrics table, quoted for SQL."""
     return qualified(metrics_table_of(bind))
+
+
+def no_value_of_other_jobs(
+    connection: Connection, table: str, key: Iterable[str], columns: Iterable[str]
+) -> str:
+    """Return an SQL condition on a row `t`: only the key and the given columns have a value.
+
+    What the database fills into every new row is no value of a job: defaults, ids and generated
+    columns.
+
+    Args:
+        connection: reads the columns of the table, to which the owner may have added some.
+        table: name of the table.
+        key: columns of its key.
+        columns: columns that may have any value.
+    """
+    ours = {*key, *columns}
+    stored = connection.execute(_OTHER_COLUMNS, {"table": table})
+    conditions = [
+        _has_no_value(f"t.{quoted(row.name)}", row.default_value)
+        for row in stored
+        if row.name not in ours and row.name != "is_filtered_out"
+    ]
+    # another job marks rows with it; false and NULL are no marks
+    return " AND ".join(["t.is_filtered_out IS NOT TRUE", *conditions])
+
+
+_OTHER_COLUMNS = text("""
+    SELECT a.attname AS name, pg_get_expr(d.adbin, d.adrelid) AS default_value
+    FROM pg_attribute AS a
+    LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    WHERE a.attrelid = CAST(:table AS regclass)
+        AND a.attnum > 0
+        AND NOT a.attisdropped
+        AND a.attidentity = ''
+        AND a.attgenerated = ''
+        -- nextval(..), now(), CURRENT_USER and the like differ from row to row; the function's
+        -- parenthesis must not be that of a text or a type
+        AND regexp_replace(
+            coalesce(pg_get_expr(d.adbin, d.adrelid), ''),
+            '''[^'']*''|::[a-z ]+[(][0-9, ]+[)]', '', 'g'
+        ) !~ '[a-z_][(]|CURRENT_|SESSION_USER'
+""")
+
+
+def _has_no_value(column: str, default: str | None) -> str:
+    if default is None:
+        return f"{column} IS NULL"
+    # as text: json has no equality
+    return f"({column} IS NULL OR {column}::text = ({default})::text)"
 
 
 def last_metrics_table(connection: Connection) -> str | None:

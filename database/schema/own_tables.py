@@ -22,7 +22,7 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
 from database.schema.owner_tables import APY, NOW, PRICE, TVL
 
@@ -71,10 +71,58 @@ run_ledger = Table(
         DateTime(timezone=True),
         comment="a run without a connection is alive until then; null for a run with a lock",
     ),
+    Column(
+        "is_undoable",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="the rows that it replaced are in replaced_rows",
+    ),
+    Column("undone_at", DateTime(timezone=True), comment="when `undo` restored these rows"),
+    Column("undone_by", Text, comment="user@host of who undid the run"),
     # every plan looks for the last good run of its job
     Index("run_ledger_job_started_at_idx", "job", "started_at"),
     # costs are recorded by the id of the batch
     Index("run_ledger_batch_id_idx", "batch_id"),
+)
+
+run_changes = Table(
+    "run_changes",
+    own_metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("run_id", Text, nullable=False),
+    Column("table_name", Text, nullable=False, comment="with its schema, quoted for SQL"),
+    Column(
+        "kind",
+        Text,
+        nullable=False,
+        comment=(
+            "written: rows were inserted or updated; deleted: rows were deleted; filled: the table"
+            " had no row before"
+        ),
+    ),
+    Column("key_columns", ARRAY(Text), nullable=False, comment="names for replaced_rows.key"),
+    Column("columns", ARRAY(Text), nullable=False, comment="names for replaced_rows.before"),
+    Column("rows", BigInteger, nullable=False),
+    Index("run_changes_run_id_idx", "run_id"),
+    comment=(
+        "the changes of tables that the runs of the last UNDO_DAYS days made, in their order;"
+        " `undo` reverses them"
+    ),
+)
+
+replaced_rows = Table(
+    "replaced_rows",
+    own_metadata,
+    Column("change_id", BigInteger, nullable=False, comment="id in run_changes"),
+    Column("key", ARRAY(Text), nullable=False, comment="values of the key, as text"),
+    Column(
+        "before",
+        ARRAY(Text),
+        comment="values before the run, as text; null: the run inserted the row",
+    ),
+    Index("replaced_rows_change_id_idx", "change_id"),
+    comment="the changed rows of run_changes; a change of kind filled has none",
 )
 
 ingest_progress = Table(

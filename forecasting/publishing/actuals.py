@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
+from database.ledger.runs import Run
+from database.schema.merge_sql import qualified
 from database.schema.metrics_table import finite, metrics_name, require_same_metrics_table
+from database.schema.own_tables import forecast_evaluation
+from database.undo.replaced_rows import begin_change, end_change, insert_replaced
 from forecasting.features.observed_values import is_observed, staleness_join
 from forecasting.publishing.history_window import PAST_DAYS
 
@@ -32,6 +36,9 @@ WHERE e.target = '{{target}}'
     AND e.actual IS DISTINCT FROM {finite("m.actual_{target}")}
 """
 
+_HISTORY = qualified(forecast_evaluation)
+_KEY = [column.name for column in forecast_evaluation.primary_key]
+
 _UPDATE = f"""
 UPDATE yieldspark.forecast_evaluation AS e
 SET actual = {finite("m.actual_{target}")}
@@ -44,11 +51,15 @@ FROM yieldspark.forecast_evaluation AS e, {_SOURCE}
 """
 
 
-def update_actuals(connection: Connection) -> int:
+def update_actuals(connection: Connection, run: Run | None = None) -> int:
     """Writes the actual values of target days that have been observed since, without a commit.
 
     Values of the newest PAST_DAYS target days are compared again, because they may have been
     corrected.
+
+    Args:
+        connection: the caller's transaction.
+        run: the open run that keeps the replaced values; None keeps none.
 
     Returns:
         The number of rows that changed.
@@ -56,10 +67,19 @@ def update_actuals(connection: Connection) -> int:
     Raises:
         ConfigurationError: the metrics were last written to another table.
     """
-    return sum(
-        int(connection.execute(text(statement), {"days": PAST_DAYS}).rowcount)
-        for statement in _statements(connection, _UPDATE)
-    )
+    updated = 0
+    sources = _statements(connection, _SOURCE)
+    for source, update in zip(sources, _statements(connection, _UPDATE), strict=True):
+        change_id = begin_change(run, _HISTORY, "written", _KEY, ["actual"]) if run else None
+        if run and change_id is not None:
+            key = [f"e.{name}" for name in _KEY]
+            kept = insert_replaced(change_id, f"{_HISTORY} AS e, {source}", key, ["e.actual"])
+            update = f"WITH kept AS ({kept}) {update}"
+        rows = connection.execute(text(update), {"days": PAST_DAYS}).rowcount
+        if run:
+            end_change(run, change_id, rows)
+        updated += rows
+    return updated
 
 
 def count_new_actuals(connection: Connection) -> int:

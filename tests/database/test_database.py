@@ -64,7 +64,9 @@ def test_the_newest_revision_is_the_head_of_the_scripts() -> None:
 def test_upgrades_a_database_of_the_first_revision(engine: Engine) -> None:
     _without(
         engine,
-        f"ALTER TABLE {OWN_SCHEMA}.run_ledger DROP COLUMN lease_expires_at",
+        f"ALTER TABLE {OWN_SCHEMA}.run_ledger DROP COLUMN lease_expires_at,"
+        " DROP COLUMN is_undoable, DROP COLUMN undone_at, DROP COLUMN undone_by",
+        f"DROP TABLE {OWN_SCHEMA}.run_changes, {OWN_SCHEMA}.replaced_rows",
         f"UPDATE {OWN_SCHEMA}.{VERSION_TABLE} SET version_num = '0011'",
     )
     assert migrate(engine) is True

@@ -18,7 +18,18 @@ from workflows.commands import cost_commands  # noqa: F401
 from workflows.commands.app import app as workflows_app
 from workflows.commands.app import failed_command
 
-ALLOWED = ("db migrate", "status", "models", "quarantine", "evaluate", "ingest", "workflows cost")
+ALLOWED = (
+    "db migrate",
+    "status",
+    "runs",
+    "undo",
+    "validate",
+    "models",
+    "quarantine",
+    "evaluate",
+    "ingest",
+    "workflows cost",
+)
 """A group of commands allows each of its commands."""
 
 WORKFLOWS = "workflows"

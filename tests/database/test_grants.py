@@ -1,0 +1,147 @@
+"""`db grant`: each of the three roles can do its work, and nothing else."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine
+from sqlalchemy.exc import ProgrammingError
+
+from common.errors import ConfigurationError, DatabaseRefused, SchemaMismatch
+from config_spark import Settings
+from database.connections.engine import make_engine
+from database.schema.grants import RoleKind, grant_rights
+from database.schema.migrate import migrate
+from database.undo.undo import undo_run
+from reporting.figures.forecasts import status
+from reporting.validation.validate import validate
+from tests.support.metrics_histories import world
+from tests.support.metrics_oracle import differences_of_tables, metrics
+from tests.support.metrics_store import execute, job_rows, run_world
+from tests.support.owner_schema import put_as_owner
+from tests.support.processes import CommandLineHere
+
+NewRole = Callable[[RoleKind], Settings]
+
+
+@pytest.fixture
+def admin(owner_tables: Settings) -> Engine:
+    execute(
+        make_engine(owner_tables),
+        "REVOKE TEMPORARY ON DATABASE " + owner_tables.db_name + " FROM PUBLIC",
+    )
+    return make_engine(owner_tables)
+
+
+@pytest.fixture
+def new_role(owner_tables: Settings, admin: Engine) -> Iterator[NewRole]:
+    """Creates a role with a login and no right, and grants it those of a kind."""
+    names: list[str] = []
+
+    def create(kind: RoleKind) -> Settings:
+        name, password = f"{kind}_{secrets.token_hex(4)}", secrets.token_hex(8)
+        execute(admin, f"CREATE ROLE {name} LOGIN PASSWORD '{password}'")
+        names.append(name)
+        assert grant_rights(admin, name, kind)["status"] == "granted"
+        assert grant_rights(admin, name, kind)["status"] == "nothing_to_do"
+        return owner_tables.model_copy(update={"db_user": name, "db_password": SecretStr(password)})
+
+    yield create
+    for name in reversed(names):
+        execute(admin, f"DROP OWNED BY {name} CASCADE")
+        execute(admin, f"DROP ROLE {name}")
+
+
+def refused(settings: Settings, *statements: str) -> None:
+    engine = make_engine(settings)
+    for statement in statements:
+        with pytest.raises(ProgrammingError, match="permission denied|must be owner"):
+            execute(engine, statement)
+
+
+def test_each_role_does_its_work_and_nothing_else(new_role: NewRole, admin: Engine) -> None:
+    owner = new_role("owner")
+    assert migrate(make_engine(owner)) is True
+    refused(
+        owner,
+        "INSERT INTO pools (pool_id) VALUES ('p')",
+        "SELECT count(*) FROM raw_defillama_pool_history",
+        "DROP TABLE pool_daily_metrics",
+        "CREATE ROLE another",
+    )
+
+    source = world(2, pools=6, days=45)
+    put_as_owner(admin, source)
+    job = new_role("job")
+    first = run_world(job, source)
+    execute(
+        admin, "UPDATE raw_defillama_pool_history SET insertion_timestamp = now() WHERE id < 20"
+    )
+    source.now += timedelta(days=1)
+    second = run_world(job, source)
+    assert (first["status"], second["mode"]) == ("succeeded", "incremental")
+    assert undo_run(make_engine(job), second["run_id"], by="tester@host")["status"] == "undone"
+    run_world(job, source, full_refresh=True)
+    assert differences_of_tables(job_rows(admin), metrics(source)) == []
+    assert validate(job, make_engine(job))["job"] == "validate"
+    refused(
+        job,
+        "UPDATE raw_defillama_pool_history SET pool_id = 'p'",
+        "DELETE FROM pools",
+        "INSERT INTO gas_fees_daily (date) VALUES ('2025-01-01')",
+        "CREATE TABLE public.own (id integer)",
+        "DROP TABLE yieldspark.run_ledger",
+        "ALTER TABLE pool_daily_metrics ADD COLUMN own integer",
+    )
+
+    reader = new_role("reader")
+    assert status(make_engine(reader))["jobs"]["calculate_metrics"]["status"] == "succeeded"
+    refused(
+        reader,
+        "DELETE FROM pool_daily_metrics",
+        "UPDATE yieldspark.run_ledger SET status = 'succeeded'",
+        "INSERT INTO yieldspark.forecasts (pool_id) VALUES ('p')",
+        "CREATE TABLE yieldspark.own (id integer)",
+        "CREATE TEMPORARY TABLE own (id integer)",
+    )
+
+
+def test_command_prints_the_statements_that_it_executes(
+    run_here: CommandLineHere, database: Settings, engine: Engine
+) -> None:
+    role = f"reader_{secrets.token_hex(4)}"
+    execute(engine, f"CREATE ROLE {role}")
+    try:
+        planned = run_here.json("db", "grant", "reader", role, "--dry-run")
+        assert planned["status"] == "planned"
+        shown = run_here("db", "grant", "reader", role).stdout
+        assert all(statement in shown for statement in planned["statements"])
+        assert run_here.json("db", "grant", "reader", role)["status"] == "nothing_to_do"
+    finally:
+        execute(engine, f"DROP OWNED BY {role}")
+        execute(engine, f"DROP ROLE {role}")
+
+
+def test_refuses_what_it_cannot_grant(new_role: NewRole, admin: Engine) -> None:
+    with pytest.raises(ConfigurationError, match="there is no role nobody_there: create it first"):
+        grant_rights(admin, "nobody_there", "job")
+    with pytest.raises(SchemaMismatch, match="the schema yieldspark is missing"):
+        new_role("job")
+    owner = new_role("owner")
+    migrate(make_engine(owner))
+    another = f"another_{secrets.token_hex(4)}"
+    execute(admin, f"CREATE ROLE {another}")
+    try:
+        with pytest.raises(DatabaseRefused, match="is no member of another_"):
+            grant_rights(make_engine(owner), another, "job")
+        # the owner of the schema may not grant rights on tables of another role
+        with pytest.raises(DatabaseRefused):
+            grant_rights(make_engine(owner), another, "reader")
+        with pytest.raises(DatabaseRefused, match="belongs to another role"):
+            grant_rights(admin, another, "owner")
+    finally:
+        execute(admin, f"DROP ROLE {another}")
