@@ -1,4 +1,4 @@
-"""The named events of the log: one table, from which docs/reference/events.md is made.
+"""The named events of the log: one table, from which docs/reference/monitoring.md is made.
 
 A job's event is a log record with the event's name and its own fields. In production each record is
 one JSON line (`common.logging_setup.JsonFormatter`). The workflow writes its events itself
