@@ -100,7 +100,7 @@ MODEL_AGE = _series(
     "model_age_days",
     "d",
     ("engine",),
-    "Days from the last day of the training data to the as-of day, of the version that forecast.",
+    "Days from the as-of day of the run that fitted the version to the as-of day of its forecasts.",
 )
 MAE_RATIO = _series(
     "mae_ratio",

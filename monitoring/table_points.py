@@ -5,7 +5,6 @@ Reads the tables that the run has written, by indexes, and changes nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -28,9 +27,6 @@ COVERAGE_DAYS = 14
 MIN_COVERAGE_DAYS = 7
 """Fewer scored days say nothing about an interval: pools move together."""
 
-VERSION = re.compile(r"(\d{8})-[0-9a-f]{8}")
-"""A model version: last day of its training data and a fingerprint."""
-
 NEWEST_OBSERVED_DAY = text("SELECT max(last_observed_day) FROM yieldspark.pool_coverage")
 
 FORECASTS = text("""
@@ -38,10 +34,18 @@ FORECASTS = text("""
         count(*) AS forecasts,
         count(*) FILTER (WHERE apy_fallback_reason IS NOT NULL) AS apy,
         count(*) FILTER (WHERE tvl_fallback_reason IS NOT NULL) AS tvl,
-        max(model_version) FILTER (WHERE model_version <> 'none') AS version
+        max(model_version) AS version
     FROM yieldspark.forecasts
     WHERE target_date > :as_of
         AND as_of = :as_of
+        AND engine = :engine
+""")
+
+# the decision on a version has the as-of day of the run that fitted it
+FITTED = text("""
+    SELECT min(as_of)
+    FROM yieldspark.promotion
+    WHERE challenger = :version
         AND engine = :engine
 """)
 
@@ -95,9 +99,10 @@ def _forecasts(connection: Connection, as_of: date, engine: str) -> Iterator[Poi
     yield Point(FORECASTS_WRITTEN, (engine,), row["forecasts"])
     for target in ("apy", "tvl"):
         yield Point(PERSISTENCE_SHARE, (engine, target), row[target] / row["forecasts"])
-    if match := VERSION.fullmatch(row["version"] or ""):
-        trained = datetime.strptime(match[1], "%Y%m%d").date()
-        yield Point(MODEL_AGE, (engine,), (as_of - trained).days)
+    values = {"version": row["version"], "engine": engine}
+    fitted = connection.execute(FITTED, values).scalar()
+    if fitted is not None:
+        yield Point(MODEL_AGE, (engine,), (as_of - fitted).days)
 
 
 def _coverage(connection: Connection, as_of: date, engine: str) -> Iterator[Point]:

@@ -18,7 +18,7 @@ INTRODUCTION = """# Monitoring: time series and log events
 A job writes the time series below when its run ends, also when it fails, by the emitter that the
 setting `MONITORING_EMITTER` names. An interrupted run and a dry run write none. A failure of the
 emitter is logged as `metrics_not_emitted`; it never fails a job, and delays it by at most 5
-seconds. [Operations on Google Cloud](../guides/cloud-operations.md) has more on runs.
+seconds. [Alerts](../guides/cloud-monitoring.md) read these series.
 """
 
 LOG = """## Log

@@ -45,23 +45,27 @@ def _unix_now() -> datetime:
     return datetime.now(UTC)
 
 
+def _let_pass(authorization: str) -> None:
+    """Let every call pass."""
+
+
 @dataclass
 class FakeMonitoring:
     """The service.
 
     Attributes:
-        descriptors: descriptors by type; a point of another type is refused. The service itself
-            would make a descriptor, which Terraform then could not create.
+        descriptors: descriptors by type, in the REST API's form. A point of another type is
+            refused; the service itself would make a descriptor.
         now: the service's clock, UTC.
-        token: bearer token that a call must have; None asks for none.
+        refusal: returns why a call is refused, from its `authorization`; None lets it pass.
         delay_seconds: time before an answer, as of a slow service.
         points: the points of each series in the order of their end times.
         calls: number of series of each call.
     """
 
-    descriptors: Mapping[str, MetricDescriptor]
+    descriptors: Mapping[str, Mapping[str, Any]]
     now: Callable[[], datetime] = _unix_now
-    token: str | None = None
+    refusal: Callable[[str], str | None] = _let_pass
     delay_seconds: float = 0.0
     points: dict[Key, list[StoredPoint]] = field(default_factory=dict)
     calls: list[int] = field(default_factory=list)
@@ -100,8 +104,8 @@ class FakeMonitoring:
         if self.delay_seconds:
             self._ended.wait(self.delay_seconds)
         metadata = dict(context.invocation_metadata())
-        if self.token and metadata.get("authorization") != f"Bearer {self.token}":
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, "no valid credentials")
+        if reason := self.refusal(str(metadata.get("authorization", ""))):
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
         if not re.fullmatch(r"projects/[^/]+", request.name):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Name {request.name!r} is no project")
         with self._lock:
@@ -171,16 +175,16 @@ def _stored(entry: TimeSeries) -> StoredPoint:
     return point.interval.end_time, float(number)
 
 
-def _differences(entry: TimeSeries, descriptor: MetricDescriptor) -> Iterable[str]:
+def _differences(entry: TimeSeries, descriptor: Mapping[str, Any]) -> Iterable[str]:
     """Yield how a series differs from its descriptor."""
-    names = {label.key for label in descriptor.labels}
+    names = {label["key"] for label in descriptor.get("labels", [])}
     if set(entry.metric.labels) != names:
         yield f"the labels are {sorted(entry.metric.labels)}, not {sorted(names)}"
-    if entry.metric_kind and entry.metric_kind != descriptor.metric_kind:
+    kind = MetricDescriptor.MetricKind.Name(entry.metric_kind)
+    if kind not in ("METRIC_KIND_UNSPECIFIED", descriptor["metricKind"]):
         yield "the kind is not the descriptor's"
     has_integer = bool(entry.points) and "int64_value" in entry.points[0].value
-    is_integer = descriptor.value_type == MetricDescriptor.ValueType.INT64
-    if has_integer != is_integer:
+    if has_integer != (descriptor["valueType"] == "INT64"):
         yield "the value type is not the descriptor's"
     if entry.resource.type != "global" or set(entry.resource.labels) != {"project_id"}:
         yield "the monitored resource must be `global` with its label project_id"

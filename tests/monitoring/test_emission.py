@@ -126,7 +126,11 @@ def test_a_token_of_the_emulator_is_sent(run_here: CommandLineHere, tmp_path: Pa
         "GOOGLE_API_ENDPOINT": "http://127.0.0.1:9",
         "GOOGLE_API_TOKEN_FILE": str(token),
     }
-    with cloud_monitoring(run_here, token="secret-token") as fake:
+
+    def refusal(authorization: str) -> str | None:
+        return None if authorization == "Bearer secret-token" else "no valid credentials"
+
+    with cloud_monitoring(run_here, refusal=refusal) as fake:
         with_token = run_here(METRICS, **emulator)
         assert value(fake, "job_duration_seconds", METRICS, "nothing_to_do") >= 0
         without = run_here(METRICS)

@@ -9,9 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from google.api.label_pb2 import LabelDescriptor
-from google.api.metric_pb2 import MetricDescriptor
-
 from docs.generate.monitoring_page import DESCRIPTORS
 from emulator.services.fake_monitoring import FakeMonitoring
 from tests.support.processes import CommandLineHere
@@ -19,20 +16,17 @@ from tests.support.processes import CommandLineHere
 PROJECT = "test-project"
 
 
-def terraform_descriptors() -> dict[str, MetricDescriptor]:
-    """Return the descriptors of terraform/metric_descriptors.json by type."""
+def terraform_descriptors() -> dict[str, dict[str, Any]]:
+    """Return the descriptors of terraform/metric_descriptors.json by type, as the API has them."""
     entries = json.loads(DESCRIPTORS.read_text(encoding="utf-8")).values()
-    return {entry["type"]: _descriptor(entry) for entry in entries}
-
-
-def _descriptor(entry: dict[str, Any]) -> MetricDescriptor:
-    return MetricDescriptor(
-        type=entry["type"],
-        metric_kind=MetricDescriptor.MetricKind.Value(entry["kind"]),
-        value_type=MetricDescriptor.ValueType.Value(entry["value_type"]),
-        unit=entry["unit"],
-        labels=[LabelDescriptor(key=label) for label in entry["labels"]],
-    )
+    return {
+        entry["type"]: {
+            "metricKind": entry["kind"],
+            "valueType": entry["value_type"],
+            "labels": [{"key": label} for label in entry["labels"]],
+        }
+        for entry in entries
+    }
 
 
 @contextmanager
