@@ -23,6 +23,7 @@ from common.settings.database import DatabaseSettings
 from common.settings.forecast import ForecastSettings
 from common.settings.local import LocalSettings
 from common.settings.models import ModelSettings
+from common.settings.monitoring import MonitoringSettings
 from common.settings.quality import QualitySettings
 from common.settings.sources import SourceSettings
 from common.settings.spark import SparkSettings
@@ -38,6 +39,7 @@ class Settings(
     ForecastSettings,
     ModelSettings,
     CloudSettings,
+    MonitoringSettings,
 ):
     """All sections. A variable has the name of its field in upper case.
 

@@ -8,7 +8,7 @@ options, runs the job in a context, and prints the job's ledger row or plan.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +28,10 @@ from cli.options import (
 from cli.output import OUTPUT
 from common.jobs import CALCULATE_METRICS, FORECAST_POOLS, JobSpec
 from common.local_user import user_at_host
+from database.ledger.run_json import failed_run
+
+if TYPE_CHECKING:
+    import sqlalchemy
 
 FullRefresh = Annotated[
     bool, typer.Option("--full-refresh", help="Recompute every day of every pool.")
@@ -98,7 +102,7 @@ def calculate_metrics(
             prefers_spark=PREFERS_SPARK.get(),
         )
 
-    row = run_in_context(work, changes=not dry_run, job=CALCULATE_METRICS, batch_id=batch)
+    row = run_in_context(emitting(work), changes=not dry_run, job=CALCULATE_METRICS, batch_id=batch)
     _print_row(row, as_json)
 
 
@@ -131,13 +135,42 @@ def forecast_pools(
         )
 
     row = run_in_context(
-        work,
+        emitting(work),
         changes=not dry_run,
         job=FORECAST_POOLS,
         engine=engine.value if engine else None,
         batch_id=batch,
     )
     _print_row(row, as_json)
+
+
+def emitting(
+    work: Callable[[JobContext], dict[str, Any]],
+) -> Callable[[JobContext], dict[str, Any]]:
+    """Return the work of a job that also writes the time series of its run, also of a failed one.
+
+    A dry run opens no run. An interrupted run writes none: its process must end within seconds.
+    """
+
+    def work_and_emit(context: JobContext) -> dict[str, Any]:
+        try:
+            row = work(context)
+        except Exception as error:
+            if failed := failed_run(error):
+                _emit(context, *failed)
+            raise
+        if "run_id" in row:
+            _emit(context, context.engine, row["run_id"])
+        return row
+
+    return work_and_emit
+
+
+def _emit(context: JobContext, engine: sqlalchemy.Engine, run_id: str) -> None:
+    # loads SQL libraries, which the run has loaded and `--help` must not
+    from monitoring.emission import emit_run
+
+    emit_run(context.settings, engine, run_id)
 
 
 def job_command(job: JobSpec) -> Callable[..., None]:

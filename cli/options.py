@@ -107,7 +107,7 @@ def load_command_settings(**overrides: Any) -> Settings:
     settings = load_settings(
         **{name: value for name, value in overrides.items() if value is not None}
     )
-    OUTPUT.get().show_logs()
+    OUTPUT.get().show_logs(as_json=settings.environment == "production")
     if settings.environment == "local":
         add_log_file(settings.yieldspark_home)
     return settings

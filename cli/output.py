@@ -26,15 +26,27 @@ from common.errors import (
     is_expected,
     summarize_error,
 )
-from common.logging_setup import LineFormatter, traceback_logger, without_traceback
+from common.events import COMMAND_FAILED, log_event
+from common.logging_setup import (
+    JsonFormatter,
+    LineFormatter,
+    traceback_logger,
+    without_traceback,
+)
 from common.plain_text import without_controls, without_credentials
+
+log = logging.getLogger(__name__)
 
 
 class Output(Protocol):
     """How a command shows its progress, its result and its failure."""
 
-    def show_logs(self) -> None:
-        """Send YieldSpark's log records to standard error."""
+    def show_logs(self, *, as_json: bool) -> None:
+        """Send YieldSpark's log records to standard error.
+
+        Args:
+            as_json: as lines of JSON, where the form is that of a platform.
+        """
 
     def print_json(self, payload: object) -> None:
         """Print one JSON document on standard output. NaN raises ValueError."""
@@ -57,7 +69,8 @@ class Output(Protocol):
 class TerminalOutput:
     """Output for a person: colours, tables, and tracebacks in the log file."""
 
-    def show_logs(self) -> None:
+    def show_logs(self, *, as_json: bool) -> None:
+        # people read a terminal, in production too
         terminal.show_logs()
 
     def print_json(self, payload: object) -> None:
@@ -94,18 +107,27 @@ class TerminalOutput:
 
 
 class BatchOutput:
-    """Output for the log of a platform: lines with time and level, one line of JSON."""
+    """Output for the log of a platform: lines with time and level, or lines of JSON in production,
+    and the result as one line of JSON.
+    """
 
     def __init__(self) -> None:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(LineFormatter())
-        handler.addFilter(_is_shown)
-        logging.basicConfig(level=logging.INFO, handlers=[handler])
+        self._is_json = False
+        self._handler = logging.StreamHandler(sys.stderr)
+        self._handler.setFormatter(LineFormatter())
+        self._handler.addFilter(_is_shown)
+        logging.getLogger().addHandler(self._handler)
+        logging.getLogger().setLevel(logging.INFO)
         # py4j logs each call to the JVM
         logging.getLogger("py4j").setLevel(logging.WARNING)
 
-    def show_logs(self) -> None:
-        """Do nothing: records are shown from the start, those of wrong settings too."""
+    def show_logs(self, *, as_json: bool) -> None:
+        """Choose the form; records are shown from the start, those of wrong settings too."""
+        self._is_json = as_json
+        if as_json:
+            self._handler.setFormatter(JsonFormatter())
+            # production has no log file that could have the traceback instead
+            self._handler.removeFilter(_is_shown)
 
     def print_json(self, payload: object) -> None:
         # one line: a platform makes an entry of its log of each
@@ -114,6 +136,9 @@ class BatchOutput:
         sys.stdout.flush()
 
     def print_run(self, row: Mapping[str, Any]) -> None:
+        if self._is_json:
+            self.print_json(row)
+            return
         sys.stdout.write(without_controls("\n".join(plain_lines(row))) + "\n")
         sys.stdout.flush()
 
@@ -130,7 +155,11 @@ class BatchOutput:
         # wrong use needs no traceback in the platform's log; the log file of a laptop has it
         has_traceback = exit_code(error) != ConfigurationError.exit_code or bool(_log_files())
         traceback_logger.error("%s", sentence, exc_info=error if has_traceback else None)
-        sys.stderr.write(f"{sentence}\n")
+        # the last line is the cause, behind the pages of a traceback
+        if self._is_json:
+            log_event(log, COMMAND_FAILED, "%s", sentence)
+        else:
+            sys.stderr.write(f"{sentence}\n")
 
 
 # The form of this process's output

@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.errors import shorten_message
+from common.events import is_in_result
 from common.jobs import JOBS
 from common.plain_text import on_one_line, without_controls
 from common.quantities import age, duration, file_size
@@ -72,6 +73,7 @@ LEAST_WIDTH = 8
 PRODUCT_LOGGERS = (
     *sorted({job.package for job in JOBS}),
     "database",
+    "monitoring",
     "reporting",
     "spark",
     "local_runtime",
@@ -95,6 +97,8 @@ def show_logs() -> None:
     # records of libraries from INFO (py4j, MLflow, urllib3) would fill the log file
     logging.getLogger().setLevel(logging.WARNING)
     handler = _StderrHandler()
+    # results and errors are printed on their own
+    handler.addFilter(lambda record: not is_in_result(record))
     for name in PRODUCT_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
         logging.getLogger(name).addHandler(handler)

@@ -37,6 +37,7 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+import queue
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -227,13 +228,40 @@ def is_expected(error: BaseException) -> bool:
     return is_of_file or isinstance(error, YieldSparkError | KeyboardInterrupt)
 
 
+_NO_FAILURES = (AttributeError, ImportError, LookupError, StopIteration, queue.Empty)
+"""Errors that code handles in its normal course, as a look-up that finds nothing."""
+
+
+def first_failure(error: BaseException) -> BaseException:
+    """Return the failure that a refused connection followed, else the error itself.
+
+    The end of a JVM or a server fails the work, and then each step of the clean-up, which raises
+    "Connection refused" in place of the first error.
+    """
+    if not _is_refused_connection(error):
+        return error
+    link: BaseException | None = error
+    while link is not None:
+        earlier = None if link.__suppress_context__ else link.__context__
+        if isinstance(earlier, Exception) and not isinstance(earlier, _NO_FAILURES):
+            first = first_failure(earlier)
+            # the libraries of a connection wrap one refusal in several errors
+            return error if _is_refused_connection(first) else first
+        link = link.__cause__
+    return error
+
+
+def _is_refused_connection(error: BaseException) -> bool:
+    return isinstance(error, ConnectionRefusedError) or "connection refused" in str(error).lower()
+
+
 def summarize_error(error: BaseException) -> str:
     """Return the cause of an error on one line.
 
     Spark wraps the cause in pages of text: the innermost `Caused by`, or the last line of a
     worker's traceback, is the cause.
     """
-    return shorten_message(without_controls(_cause(error)))
+    return shorten_message(without_controls(_cause(first_failure(error))))
 
 
 def _cause(error: BaseException) -> str:

@@ -1,17 +1,21 @@
-"""Log file of a run: `logs/yieldspark.log` has every record and traceback, stderr has messages
-only.
+"""Forms of the log: readable lines at home, JSON lines in production, and the log file of a home.
+
+`logs/yieldspark.log` has every record and traceback, stderr has messages only.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from contextlib import suppress
+from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 from common.errors import EnvironmentNotReady, describe_file_error
+from common.events import record_fields
 from common.plain_text import on_one_line, without_controls, without_credentials
 from common.private_files import private_folder, private_opener
 
@@ -42,6 +46,37 @@ class LineFormatter(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:
         return without_controls(without_credentials(super().formatException(ei)))
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one line of JSON, with the fields of the record's event.
+
+    `severity`, `message`, `time` and `stack_trace` are the names that Cloud Logging and Error
+    Reporting read (https://cloud.google.com/logging/docs/structured-logging). Passwords of URLs are
+    hidden.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "severity": record.levelname,
+            "message": record.getMessage(),
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "logger": record.name,
+            **record_fields(record),
+        }
+        if record.exc_info:
+            line["stack_trace"] = self.formatException(record.exc_info)
+        # a value that is no JSON value must not end a run
+        return without_credentials(json.dumps(_readable(line), default=str))
+
+
+def _readable(value: Any) -> Any:
+    """Return a JSON value whose texts have no control characters but tabs and line ends."""
+    if isinstance(value, str):
+        return without_controls(value)
+    if isinstance(value, dict):
+        return {str(name): _readable(inner) for name, inner in value.items()}
+    return [_readable(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 class _PrivateFile(logging.FileHandler):

@@ -1,7 +1,7 @@
 # Every Google API that the configuration or the nightly run uses.
 
 resource "google_project_service" "apis" {
-  for_each = toset([
+  for_each = toset(concat([
     "artifactregistry.googleapis.com",
     "cloudbuild.googleapis.com",
     "cloudresourcemanager.googleapis.com",
@@ -20,7 +20,7 @@ resource "google_project_service" "apis" {
     "storage.googleapis.com",
     "workflowexecutions.googleapis.com",
     "workflows.googleapis.com",
-  ])
+  ], var.billing_account == null ? [] : ["billingbudgets.googleapis.com"]))
 
   service = each.key
 

@@ -6,6 +6,9 @@ region     = "europe-west1"
 # people who may run the pipeline and the operator's commands
 operators = ["group:data-engineers@example.com"]
 
+# who gets the alerts
+alert_emails = ["data-engineers@example.com"]
+
 # an empty project has no raw rows: this fetches them before the nightly run
 ingest_schedule = "30 1 * * *"
 

@@ -200,6 +200,13 @@ locals {
       names  = ["project"]
       reason = "yieldspark-costs reads the usage of each batch"
     }
+    container_writes_series = {
+      to     = "container"
+      role   = "roles/monitoring.metricWriter"
+      on     = "project"
+      names  = ["project"]
+      reason = "Writes the time series of a run, as the worker role lets a batch. Cloud Monitoring has no smaller resource"
+    }
     operators_run_operator = {
       to     = "operators"
       role   = "yieldsparkOperator"
@@ -220,6 +227,13 @@ locals {
       on     = "project"
       names  = ["project"]
       reason = "Follows the log of a run or a command"
+    }
+    operators_read_monitoring = {
+      to     = "operators"
+      role   = "roles/monitoring.viewer"
+      on     = "project"
+      names  = ["project"]
+      reason = "Reads the dashboard and the alerts"
     }
     operators_read_releases = {
       to     = "operators"

@@ -21,6 +21,7 @@ locals {
     MAX_EXECUTORS         = var.max_executors
     BATCH_TTL_MINUTES     = var.batch_ttl_minutes
     WORKFLOW_NAME         = google_workflows_workflow.pipeline.name
+    MONITORING_EMITTER    = "cloud_monitoring"
   })
 }
 

@@ -1,6 +1,18 @@
 # What an environment sets, in alphabetical order: a second environment is a second tfvars file, for a project of its own. Rules between two
 # variables stand at the resource that needs both.
 
+variable "alert_emails" {
+  description = "Addresses that alerts are mailed to."
+  type        = set(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for address in var.alert_emails : can(regex("^[^@ ]+@[^@ ]+\\.[^@ ]+$", address))])
+    error_message = "alert_emails = ${jsonencode(var.alert_emails)}. Allowed are e-mail addresses."
+  }
+}
+
 variable "batch_cidr" {
   description = "IPv4 range of the batches' subnet: each driver and each executor takes an address."
   type        = string
@@ -36,6 +48,17 @@ variable "batch_ttl_minutes" {
   }
 }
 
+variable "billing_account" {
+  description = "Billing account of the project, for a budget of project_budget_usd; null: no budget. Whoever applies must be allowed to make budgets there."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.billing_account == null || can(regex("^[0-9A-F]{6}-[0-9A-F]{6}-[0-9A-F]{6}$", var.billing_account))
+    error_message = "billing_account = ${jsonencode(var.billing_account)}. Allowed is an id such as 012345-6789AB-CDEF01, or null."
+  }
+}
+
 variable "bucket_prefix" {
   description = "Begins the names of the three buckets, which are unique in all of Google Cloud; null means PROJECT_ID-yieldspark."
   type        = string
@@ -56,6 +79,18 @@ variable "costs_schedule" {
   validation {
     condition     = can(regex(local.cron, var.costs_schedule))
     error_message = "costs_schedule = ${jsonencode(var.costs_schedule)}. Allowed is ${local.cron_words}."
+  }
+}
+
+variable "data_age_limit_hours" {
+  description = "Objective of the data's age at the end of a run, from the end of the newest day with data; a run over it rings the alert data-age."
+  type        = number
+  default     = 26
+  nullable    = false
+
+  validation {
+    condition     = var.data_age_limit_hours > 0 && var.data_age_limit_hours <= 720
+    error_message = "data_age_limit_hours = ${var.data_age_limit_hours}. Allowed are more than 0 to 720 hours."
   }
 }
 
@@ -220,6 +255,30 @@ variable "max_executors" {
   }
 }
 
+variable "model_age_limit_days" {
+  description = "Days after its fit, over which the model of the forecasts rings the alert model-age. A fit comes every REFIT_DAYS, 7 by default."
+  type        = number
+  default     = 21
+  nullable    = false
+
+  validation {
+    condition     = var.model_age_limit_days >= 1 && var.model_age_limit_days <= 365
+    error_message = "model_age_limit_days = ${var.model_age_limit_days}. Allowed are 1 to 365 days."
+  }
+}
+
+variable "month_budget_usd" {
+  description = "Cost of a month's batches, by list prices, over which the alert cost rings."
+  type        = number
+  default     = 20
+  nullable    = false
+
+  validation {
+    condition     = var.month_budget_usd > 0
+    error_message = "month_budget_usd = ${var.month_budget_usd}. Allowed is an amount over 0."
+  }
+}
+
 variable "more_settings" {
   description = "Further settings of the product for every release, such as { TRAIN_DAYS = \"180\" }: docs/reference/settings.md lists them."
   type        = map(string)
@@ -248,6 +307,18 @@ variable "nightly_schedule" {
   }
 }
 
+variable "notification_channels" {
+  description = "Existing channels of Cloud Monitoring that alerts also go to, such as projects/PROJECT/notificationChannels/1234567890."
+  type        = set(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for channel in var.notification_channels : can(regex("^projects/[^/]+/notificationChannels/[^/]+$", channel))])
+    error_message = "notification_channels = ${jsonencode(var.notification_channels)}. Allowed are projects/PROJECT/notificationChannels/ID."
+  }
+}
+
 variable "operators" {
   description = "People who run the pipeline and the operator's commands, such as user:ann@example.com or group:data@example.com."
   type        = set(string)
@@ -260,6 +331,30 @@ variable "operators" {
   }
 }
 
+variable "persistence_share_limit" {
+  description = "Share of APY forecasts on persistence, over which the alert persistence-share rings; 0 to 1."
+  type        = number
+  default     = 0.9
+  nullable    = false
+
+  validation {
+    condition     = var.persistence_share_limit > 0 && var.persistence_share_limit < 1
+    error_message = "persistence_share_limit = ${var.persistence_share_limit}. Allowed is a share between 0 and 1."
+  }
+}
+
+variable "project_budget_usd" {
+  description = "Budget of the whole project for a month, in USD, if billing_account is set: mails at 50, 90 and 100 %."
+  type        = number
+  default     = 100
+  nullable    = false
+
+  validation {
+    condition     = var.project_budget_usd >= 1 && floor(var.project_budget_usd) == var.project_budget_usd
+    error_message = "project_budget_usd = ${var.project_budget_usd}. Allowed is a whole number from 1."
+  }
+}
+
 variable "project_id" {
   description = "The Google Cloud project, which bootstrap.sh has prepared."
   type        = string
@@ -268,6 +363,18 @@ variable "project_id" {
   validation {
     condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project_id))
     error_message = "project_id = ${jsonencode(var.project_id)}. Allowed is the project's id, 6 to 30 of a-z, 0-9 and -, not its name or number."
+  }
+}
+
+variable "quarantine_share_limit" {
+  description = "Share of a run's rows in quarantine, over which the alert quarantine-share rings; 0 to 1."
+  type        = number
+  default     = 0.05
+  nullable    = false
+
+  validation {
+    condition     = var.quarantine_share_limit > 0 && var.quarantine_share_limit < 1
+    error_message = "quarantine_share_limit = ${var.quarantine_share_limit}. Allowed is a share between 0 and 1."
   }
 }
 
@@ -302,6 +409,18 @@ variable "repository_branch" {
   validation {
     condition     = can(regex("^[A-Za-z0-9][A-Za-z0-9/_-]*$", var.repository_branch))
     error_message = "repository_branch = ${jsonencode(var.repository_branch)}. Allowed is one branch's name: letters, digits, /, _ and -."
+  }
+}
+
+variable "run_budget_usd" {
+  description = "Cost of one batch, by list prices, over which the alert cost rings."
+  type        = number
+  default     = 1
+  nullable    = false
+
+  validation {
+    condition     = var.run_budget_usd > 0
+    error_message = "run_budget_usd = ${var.run_budget_usd}. Allowed is an amount over 0."
   }
 }
 

@@ -6,9 +6,12 @@ Imports no SQL library, so that a mistyped command has its output without loadin
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.errors import DatabaseError, Interrupted, summarize_error
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 ROW_COUNTS = ("read", "quarantined", "inserted", "updated", "unchanged", "removed")
 LEDGER_KEYS = (
@@ -30,6 +33,14 @@ LEDGER_KEYS = (
 """Keys of a job's `--json` output, in this order. Scripts rely on them."""
 
 
+def failed_run(error: BaseException) -> tuple[Engine, str] | None:
+    """Return the engine and the id of the run that ended with an error; None if none was open."""
+    # on the cause if the error was translated after the run had been closed
+    found = getattr(error, "failed_run", None) or getattr(error.__cause__, "failed_run", None)
+    failed: tuple[Engine, str] | None = found
+    return failed
+
+
 def failure_payload(error: BaseException, job: str | None) -> dict[str, Any]:
     """Return the `--json` output of a command that failed.
 
@@ -40,9 +51,7 @@ def failure_payload(error: BaseException, job: str | None) -> dict[str, Any]:
     Returns:
         The ledger row of the failed run, or the same keys if no run was open.
     """
-    # on the cause if the error was translated after the run had been closed
-    failed = getattr(error, "failed_run", None) or getattr(error.__cause__, "failed_run", None)
-    if failed:
+    if failed := failed_run(error):
         # imported here: only a failed run needs a database
         from database.ledger.run_records import read_run
 

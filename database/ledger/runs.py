@@ -25,6 +25,7 @@ from common.errors import (
     RunInProgress,
     summarize_error,
 )
+from common.events import EVENT_OF_STATUS, RUN_STARTED, STAGE_ENDED, line_fields, log_event
 from common.quantities import duration
 from common.version import PRODUCT_VERSION
 from database.connections.advisory_locks import (
@@ -79,8 +80,10 @@ class Run:
         try:
             yield
         finally:
-            self.stages[name] = round(self.stages.get(name, 0.0) + time.monotonic() - started, 3)
-            log.info("%s: %s %s", self.job, name, duration(self.stages[name]))
+            seconds = round(self.stages.get(name, 0.0) + time.monotonic() - started, 3)
+            self.stages[name] = seconds
+            words = (self.job, name, duration(seconds))
+            log_event(log, STAGE_ENDED, "%s: %s %s", *words, stage=name, seconds=seconds)
 
     def nothing_to_do(self) -> None:
         """Mark the run as `nothing_to_do`: the plan is empty."""
@@ -179,7 +182,10 @@ def open_run(
         insert_run(connection, **values, code_version=code_version, batch_id=batch_id)
         # the row must be visible to `status` while the run works
         connection.commit()
-        with _closing(engine, run):
+        with line_fields(run_id=run.run_id, job=job, batch_id=batch_id), _closing(engine, run):
+            log_event(
+                log, RUN_STARTED, "%s: run %s", job, run.run_id, mode=mode, engine=engine_name
+            )
             yield run
 
 
@@ -196,6 +202,15 @@ def _closing(engine: Engine, run: Run) -> Iterator[None]:
         raise
     finally:
         _close(engine, run)
+        _log_end(run)
+
+
+def _log_end(run: Run) -> None:
+    """Log the event of the run's status, with counts, seconds and the error."""
+    seconds = round(time.monotonic() - run._started, 3)
+    fields = {"counts": run.rows, "seconds": seconds} | ({"error": run.error} if run.error else {})
+    words = (run.job, run.run_id, run.status, f": {run.error}" if run.error else "")
+    log_event(log, EVENT_OF_STATUS[run.status], "%s: run %s %s%s", *words, **fields)
 
 
 def insert_run(connection: Connection, *, run_id: str, job: str, **values: Any) -> None:

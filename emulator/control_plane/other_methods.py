@@ -12,6 +12,7 @@ from typing import Any
 import google_crc32c
 
 from emulator.control_plane.control_plane import ControlPlane, policy_name_of_bucket
+from emulator.control_plane.monitoring_rules import check_descriptor
 from emulator.control_plane.resource_store import PROJECT_NUMBER, TYPES, Document, ResourceStore
 from emulator.services.http_service import Answer, ApiError, Request
 
@@ -28,6 +29,7 @@ def add_other_methods(plane: ControlPlane) -> None:
     _add_database_users(plane)
     _add_schedule_verbs(plane)
     _add_secret_versions(plane)
+    _add_metric_descriptors(plane)
 
 
 def _add_services(plane: ControlPlane) -> None:
@@ -348,3 +350,35 @@ def _version(project: str, secret: str, number: int) -> dict[str, Any]:
         "createTime": "2026-01-01T00:00:00Z",
         "state": "ENABLED",
     }
+
+
+def _add_metric_descriptors(plane: ControlPlane) -> None:
+    """https://cloud.google.com/monitoring/api/ref_v3/rest/v3/projects.metricDescriptors"""
+    host = "monitoring.googleapis.com"
+    base = rf"/{re.escape(host)}/v3/{PROJECT}/metricDescriptors"
+    descriptors = plane.store.metric_descriptors
+
+    def create(request: Request, project: str) -> Answer:
+        plane.require_api(host)
+        body: Document = request.json()
+        check_descriptor(body)
+        # the service updates a descriptor that exists
+        descriptors[body["type"]] = body | {
+            "name": f"projects/{project}/metricDescriptors/{body['type']}"
+        }
+        return Answer(descriptors[body["type"]])
+
+    def live(name: str) -> Document:
+        plane.require_api(host)
+        if name not in descriptors:
+            raise ApiError(404, f"Could not find descriptor for metric '{name}'.")
+        return descriptors[name]
+
+    def delete(request: Request, project: str, name: str) -> Answer:
+        live(name)
+        del descriptors[name]
+        return Answer({})
+
+    plane.route("POST", base, create)
+    plane.route("GET", f"{base}/(?P<name>.+)", lambda request, project, name: Answer(live(name)))
+    plane.route("DELETE", f"{base}/(?P<name>.+)", delete)

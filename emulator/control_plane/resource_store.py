@@ -24,10 +24,13 @@ PROJECT_NUMBER = "314159265358"
 
 
 class ResourceStore:
-    """Every resource of the emulated cloud, by `host/path`."""
+    """Every resource of the emulated cloud, by `host/path`. Metric descriptors are apart, by type,
+    because their names have slashes.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.metric_descriptors: dict[str, Document] = {}
         self._resources: dict[str, Document] = {}
         self._types: dict[str, ResourceType] = {}
 
@@ -227,7 +230,7 @@ def _output(type_: ResourceType, names: Names, path: str) -> Document:
         return {"name": names["id"], "id": number, **output}
     if type_.name == "cloudbuild.triggers":
         return {"id": names["id"], "resourceName": type_.relative(path), **output}
-    if type_.answer == "sql" or type_.service == "storage":
+    if type_.answer == "sql" or type_.service in ("logging", "storage"):
         return {"name": names["id"], **output}
     return {"name": type_.relative(path), **output}
 

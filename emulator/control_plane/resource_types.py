@@ -325,4 +325,49 @@ IDENTITY_TYPES = (
     ),
 )
 
-RESOURCE_TYPES = (*COMPUTE_TYPES, *DATA_TYPES, *RUN_TYPES, *IDENTITY_TYPES)
+MONITORING = "v3/projects/{project}"
+MONITORING_REFERENCE = f"{REFERENCE}/monitoring/api/ref_v3/rest/v3"
+
+MONITORING_TYPES = (
+    ResourceType(
+        "monitoring.notificationChannels",
+        "monitoring.googleapis.com",
+        f"{MONITORING}/notificationChannels",
+        f"{MONITORING_REFERENCE}/projects.notificationChannels",
+        id_from="random",
+        id_rule=r"[-a-z0-9]{1,64}",
+        listed_as="notificationChannels",
+        filled={"enabled": True},
+    ),
+    ResourceType(
+        "monitoring.alertPolicies",
+        "monitoring.googleapis.com",
+        f"{MONITORING}/alertPolicies",
+        f"{MONITORING_REFERENCE}/projects.alertPolicies",
+        id_from="random",
+        id_rule=r"[-a-z0-9]{1,64}",
+        listed_as="alertPolicies",
+        filled={"enabled": True},
+    ),
+    ResourceType(
+        "monitoring.dashboards",
+        "monitoring.googleapis.com",
+        "v1/projects/{project}/dashboards",
+        f"{REFERENCE}/monitoring/api/ref_v3/rest/v1/projects.dashboards",
+        id_from="random",
+        id_rule=r"[-a-z0-9]{1,64}",
+        listed_as="dashboards",
+    ),
+    ResourceType(
+        "logging.metrics",
+        "logging.googleapis.com",
+        "v2/projects/{project}/metrics",
+        f"{REFERENCE}/logging/docs/reference/v2/rest/v2/projects.metrics",
+        id_rule=r"[A-Za-z0-9_.-]{1,100}",
+        listed_as="metrics",
+        # its `name` is the id alone
+        named_by_path=False,
+    ),
+)
+
+RESOURCE_TYPES = (*COMPUTE_TYPES, *DATA_TYPES, *RUN_TYPES, *IDENTITY_TYPES, *MONITORING_TYPES)

@@ -46,6 +46,7 @@ from emulator.services.fake_cloud_run import FakeCloudRun
 from emulator.services.fake_dataproc import FakeDataproc
 from emulator.services.fake_executions import FakeExecutions, UntilCancelled
 from emulator.services.fake_logging import FakeLogging
+from emulator.services.fake_monitoring import FakeMonitoring
 from emulator.services.fake_storage import FakeStorage
 from emulator.services.http_server import serving
 from emulator.services.http_service import ApiError, Request
@@ -134,6 +135,10 @@ class EmulatedCloud:
             private_folder(folder / "tokens"),
             stack,
         )
+        self.monitoring = FakeMonitoring(
+            self.plane.store.metric_descriptors, refusal=self._monitoring_refusal
+        )
+        self._monitoring_address = stack.enter_context(self.monitoring.serving())
         self.token = secrets.token_urlsafe(32)
         self.url = stack.enter_context(serving([self.plane, self.storage], token=self.token))
         stack.enter_context(polling(self.dataproc, self.cloud_run))
@@ -243,6 +248,7 @@ class EmulatedCloud:
             )
         except (ApiError, Unreachable) as error:
             return NotStarted(f"batch {batch_id} was not started: {error}")
+        driver_variables["MONITORING_ENDPOINT"] = self._monitoring_address
         job_properties = properties | {
             f"{DRIVER_VARIABLE}{name}": value for name, value in driver_variables.items()
         }
@@ -270,7 +276,8 @@ class EmulatedCloud:
             )
         except Unreachable as error:
             return NotStarted(f"execution {name} was not started: {error}")
-        environment = {**variables, **private, **start_variables}
+        emulated = {"MONITORING_ENDPOINT": self._monitoring_address}
+        environment = {**variables, **private, **emulated, **start_variables}
         return self._platform(self.identities.access_of(member)).run_container(
             CONTAINER_ENTRY, arguments, environment, name
         )
@@ -316,6 +323,18 @@ class EmulatedCloud:
         )
         settings = {"contentType": "text/plain"}
         self.storage.store.write(bucket, name, content, settings, Conditions(), {})
+
+    def _monitoring_refusal(self, authorization: str) -> str | None:
+        """Return why an identity may not write time series; None if it may."""
+        gateway = self.identities.gateway_of(authorization.removeprefix("Bearer "))
+        if gateway is None:
+            return "Request had invalid authentication credentials."
+        try:
+            self.plane.require_api("monitoring.googleapis.com")
+            gateway.require(Needed("monitoring.timeSeries.create", f"projects/{self.project}"))
+        except ApiError as error:
+            return str(error)
+        return None
 
     def _run_workflow(self, execution: str, argument: Any) -> Any:
         """Run the applied source as its account, with its variables."""

@@ -86,6 +86,12 @@ class Identities:
                 self._accesses[member] = Access(gateway, address, token, token_file)
             return self._accesses[member]
 
+    def gateway_of(self, token: str) -> Gateway | None:
+        """Return the gateway of the identity that has a token; None if none has it."""
+        with self._lock:
+            accesses = list(self._accesses.values())
+        return next((access.gateway for access in accesses if access.token == token), None)
+
     def refusals(self) -> list[Refusal]:
         """Return every permission that was required and not granted."""
         refusals: list[Refusal] = []

@@ -22,6 +22,8 @@ ENDPOINTS = {
     "compute": "compute.googleapis.com/compute/v1/",
     "dns": "dns.googleapis.com/dns/v1/",
     "iam_beta": "iam.googleapis.com/v1/",
+    "logging": "logging.googleapis.com/v2/",
+    "monitoring": "monitoring.googleapis.com/",
     "resource_manager": "cloudresourcemanager.googleapis.com/v1/",
     "secret_manager": "secretmanager.googleapis.com/v1/",
     "service_networking": "servicenetworking.googleapis.com/v1/",

@@ -79,7 +79,7 @@ class Terraform:
 
 
 def copy_configuration(folder: Path, say: Say, *, source: Path = ROOT) -> Terraform:
-    """Copy `terraform/` and pipeline.yaml, and initialise the copy with the provider.
+    """Copy `terraform/`, pipeline.yaml and the runbooks, and initialise the copy with the provider.
 
     Args:
         folder: Empty or missing.
@@ -96,6 +96,7 @@ def copy_configuration(folder: Path, say: Say, *, source: Path = ROOT) -> Terraf
     shutil.copytree(source / "terraform", copy, ignore=ignored)
     (folder / "workflows").mkdir()
     shutil.copy2(source / "workflows" / "pipeline.yaml", folder / "workflows")
+    shutil.copytree(source / "docs" / "runbooks", folder / "docs" / "runbooks")
     (copy / "backend_override.tf").write_text(LOCAL_STATE, encoding="utf-8")
     configuration = write_mirror(folder, built_provider(say))
     terraform = Terraform(copy, _environment(configuration))

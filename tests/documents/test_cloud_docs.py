@@ -26,12 +26,15 @@ PAGES = {
     for path in (
         PROJECT / "docs" / "cloud.md",
         PROJECT / "docs" / "guides" / "cloud-operations.md",
+        PROJECT / "docs" / "guides" / "cloud-monitoring.md",
+        *sorted((PROJECT / "docs" / "runbooks").glob("*.md")),
     )
 }
 TEXT = "\n".join(PAGES.values())
 BUILD = (PROJECT / "cloudbuild.yaml").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
-LINES = list(chain.from_iterable(block.splitlines() for block in BLOCKS))
+# a block inside a list is indented
+LINES = [line.strip() for line in chain.from_iterable(block.splitlines() for block in BLOCKS)]
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith(PROGRAM)])

@@ -21,6 +21,7 @@ VARIABLES = {
     "project_id": PROJECT,
     "region": REGION,
     "operators": [OPERATOR],
+    "alert_emails": ["data@example.com"],
     "repository": (
         f"projects/{PROJECT}/locations/{REGION}/connections/github/repositories/yieldspark"
     ),

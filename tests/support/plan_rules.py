@@ -1,5 +1,5 @@
 """Rules for a plan of `terraform/` beyond those of Terraform and the provider. `findings` includes
-the rules of `right_rules` and `run_rules`.
+the rules of `right_rules`, `run_rules` and `alert_rules`.
 """
 
 from __future__ import annotations
@@ -10,17 +10,21 @@ from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_network
 from itertools import chain
 
+from tests.support.alert_rules import ALERT_RULES
 from tests.support.plan_document import Plan, Resource
 from tests.support.right_rules import RIGHT_RULES
 from tests.support.run_rules import RUN_RULES
 
 API_OF_TYPE = {
     "google_artifact_registry_": "artifactregistry",
+    "google_billing_": "billingbudgets",
     "google_cloud_run_": "run",
     "google_cloud_scheduler_": "cloudscheduler",
     "google_cloudbuild_": "cloudbuild",
     "google_compute_": "compute",
     "google_dns_": "dns",
+    "google_logging_": "logging",
+    "google_monitoring_": "monitoring",
     "google_project_iam_": "cloudresourcemanager",
     "google_secret_manager_": "secretmanager",
     "google_service_account": "iam",
@@ -37,7 +41,7 @@ DATABASE_VERSIONS = {f"POSTGRES_{version}" for version in range(14, 19)}
 
 def findings(plan: Plan) -> list[str]:
     """Return a message for every fault of the plan."""
-    rules = (*RULES, *RIGHT_RULES, *RUN_RULES)
+    rules = (*RULES, *RIGHT_RULES, *RUN_RULES, *ALERT_RULES)
     return list(chain.from_iterable(rule(plan) for rule in rules))
 
 

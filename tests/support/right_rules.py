@@ -14,6 +14,8 @@ PREDEFINED_ROLES = frozenset(
         "roles/iam.serviceAccountUser",
         "roles/logging.logWriter",
         "roles/logging.viewer",
+        "roles/monitoring.metricWriter",
+        "roles/monitoring.viewer",
         "roles/run.developer",
         "roles/run.invoker",
         "roles/secretmanager.secretAccessor",
@@ -32,6 +34,8 @@ ON_THE_PROJECT = frozenset(
         "roles/dataproc.worker",
         "roles/logging.logWriter",
         "roles/logging.viewer",
+        "roles/monitoring.metricWriter",
+        "roles/monitoring.viewer",
         "roles/workflows.invoker",
     }
 )

@@ -62,6 +62,16 @@ def assert_failed(outcome: Outcome, **expected: Any) -> None:
     ]
 
 
+def assert_skipped(outcome: Outcome, message: str) -> None:
+    """Check that an execution beside another one fails without the event that rings an alert."""
+    assert outcome.state == "FAILED"
+    assert outcome.error["code"] == 409
+    assert message in outcome.error["message"]
+    (entry,) = outcome.log
+    assert (entry["severity"], entry["jsonPayload"]["event"]) == ("WARNING", "run_skipped")
+    assert entry["jsonPayload"]["message"] == outcome.error["message"]
+
+
 def nothing_started(cloud: World) -> None:
     assert cloud.dataproc.requests == []
     assert cloud.cloud_run.requests == []

@@ -12,6 +12,7 @@ import yaml
 from docs.generate.grants import IDENTITIES, read_grants
 from emulator.terraform.google_provider import obstacle
 from emulator.terraform.terraform_runs import Terraform, copy_configuration
+from tests.support.faults_of_alerts import ALERT_FAULTS
 from tests.support.faults_of_resources import RESOURCE_FAULTS
 from tests.support.faults_of_runs import RUN_FAULTS
 from tests.support.plan_document import Plan
@@ -22,7 +23,7 @@ from tests.support.terraform_inventory import INVENTORY, WHOLE_PROJECT, inventor
 
 pytestmark = pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))
 
-FAULTS = RESOURCE_FAULTS | RUN_FAULTS
+FAULTS = RESOURCE_FAULTS | RUN_FAULTS | ALERT_FAULTS
 
 
 @pytest.fixture(scope="module")

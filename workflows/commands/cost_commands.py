@@ -24,6 +24,7 @@ from workflows.commands.tables import print_entries
 from workflows.costs.bill_inputs import inputs_of
 from workflows.costs.cost import actual_cost, prices
 from workflows.costs.cost_ledger import past_runs
+from workflows.costs.cost_points import JobCost, emit_day_costs
 from workflows.costs.daily_cost import MODELLED_JOBS
 from workflows.costs.measured_inputs import with_measured
 from workflows.costs.monthly_bill import MonthlyBill, monthly_bill
@@ -79,6 +80,14 @@ class BatchCosts:
     without_usage: int
     batches: tuple[BatchSummary, ...]
 
+    def of_jobs(self) -> list[JobCost]:
+        """Return job and cost of each batch that has both."""
+        return [
+            (batch.job, batch.cost_usd)
+            for batch in self.batches
+            if batch.job is not None and batch.cost_usd is not None
+        ]
+
     def totals(self) -> dict[str, Any]:
         """Return the `--json` payload without the batches."""
         return {
@@ -121,7 +130,11 @@ def cost(
     elif batch is not None:
         show_batch(_cost_of(batch), as_json)
     else:
-        _show_sum(_cost_between(load_command_settings(), *_interval(of_day, of_month)), as_json)
+        settings, (start, end) = load_command_settings(), _interval(of_day, of_month)
+        costs = _cost_between(settings, start, end)
+        _show_sum(costs, as_json)
+        if of_day:
+            emit_day_costs(settings, costs.of_jobs(), end)
 
 
 def _cost_of(batch: str) -> BatchSummary:

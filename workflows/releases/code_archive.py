@@ -14,7 +14,7 @@ from common import jobs
 from workflows.releases.working_tree import files_of
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("common", "database", "spark")
+PACKAGES = ("common", "database", "monitoring", "spark")
 """Folders that every job needs, besides the job's own."""
 MODULES = (
     "config_spark.py",

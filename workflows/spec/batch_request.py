@@ -45,7 +45,7 @@ LOCAL_ONLY_SETTINGS = {
     ),  # part of the batch itself
     *("batch_ttl_minutes", "max_executors", "expected_rows", "platform", "workflow_name"),
     # address of Google's API and its token: the platform has its own
-    *("google_api_endpoint", "google_api_token_file"),
+    *("google_api_endpoint", "google_api_token_file", "monitoring_endpoint"),
 }
 """Settings that are not passed to the job."""
 

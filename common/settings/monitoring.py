@@ -1,0 +1,29 @@
+"""Settings of the time series that runs write."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+from pydantic_settings import BaseSettings
+
+HostAndPort = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$")]
+
+
+class MonitoringSettings(BaseSettings):
+    """Monitoring: the time series that a run writes when it ends."""
+
+    monitoring_emitter: Literal["cloud_monitoring", "log", "null"] = Field(
+        "null",
+        description=(
+            "what writes the time series of a run: Cloud Monitoring (`cloud_monitoring`), the log"
+            " (`log`), or nothing (`null`)"
+        ),
+    )
+    monitoring_endpoint: HostAndPort | None = Field(
+        None,
+        description=(
+            "HOST:PORT of a Cloud Monitoring without TLS, such as the local emulator's; unset:"
+            " Google's"
+        ),
+    )

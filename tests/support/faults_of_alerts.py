@@ -1,0 +1,49 @@
+"""Faults of the alerts that must not come back."""
+
+from __future__ import annotations
+
+from tests.support.terraform_faults import Fault
+
+MONITORING = "terraform/monitoring.tf"
+
+ALERT_FAULTS = {
+    "an alert of a series that nobody writes": Fault(
+        MONITORING,
+        '${local.metric_types["job_duration_seconds"]}',
+        "custom.googleapis.com/yieldspark/job_seconds",
+        'alerts["no-success"]: reads custom.googleapis.com/yieldspark/job_seconds',
+    ),
+    "an absence that the service refuses": Fault(
+        MONITORING, "seconds = 84600", "seconds = 93600", "an absence of 93600 s is refused"
+    ),
+    "an alert without its runbook": Fault(
+        MONITORING,
+        'file("${path.module}/../docs/runbooks/${each.key}.md")',
+        '"Call someone."',
+        'alerts["cost"]: its documentation is not its runbook',
+    ),
+    "alerts that nobody hears": Fault(
+        MONITORING,
+        "  notification_channels = local.channels\n",
+        "",
+        'alerts["data-age"]: rings in no channel',
+    ),
+    "every event of the workflow as a failure": Fault(
+        MONITORING,
+        ' AND jsonPayload.event=\\"run_failed\\""',
+        '"',
+        "google_logging_metric.run_failures: counts other entries than run_failed",
+    ),
+    "a filter for every resource": Fault(
+        MONITORING,
+        '"resource.type=\\"global\\""],',
+        "],",
+        'alerts["model-age"]: the filter does not restrict the resource',
+    ),
+    "jobs that write no series": Fault(
+        "terraform/settings.tf",
+        '"cloud_monitoring"',
+        '"null"',
+        "settings.env: no job writes time series",
+    ),
+}
