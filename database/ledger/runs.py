@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, insert, select, text, update
@@ -66,12 +67,15 @@ class Run:
     jvm_started: bool = False
     status: str = "running"
     error: str | None = None
+    record_stages: Callable[[Run], None] | None = field(default=None, repr=False)
     # not the clock, which may be set while the run works
     _started: float = field(default_factory=time.monotonic)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Measure a stage in seconds; stages of the same name are added up."""
+        """Measure a stage in seconds; stages of the same name are added up. The ledger shows it as
+        soon as it has ended.
+        """
         log.info("%s: %s ...", self.job, name)
         started = time.monotonic()
         try:
@@ -79,6 +83,9 @@ class Run:
         finally:
             self.stages[name] = round(self.stages.get(name, 0.0) + time.monotonic() - started, 3)
             log.info("%s: %s %s", self.job, name, duration(self.stages[name]))
+        # not after an error: the run is closed at once, with its stages
+        if self.record_stages:
+            self.record_stages(self)
 
     def nothing_to_do(self) -> None:
         """Mark the run as `nothing_to_do`: the plan is empty."""
@@ -171,6 +178,7 @@ def open_run(
             end=end,
             as_of=as_of,
             plan=plan,
+            record_stages=partial(_record_stages, engine),
         )
         values = {name: getattr(run, name) for name in COLUMNS_AT_START}
         insert_run(connection, **values, code_version=code_version, batch_id=batch_id)
@@ -178,6 +186,20 @@ def open_run(
         connection.commit()
         with _closing(engine, run):
             yield run
+
+
+def _record_stages(engine: Engine, run: Run) -> None:
+    """Write the stages of a running run, for `status` and the dashboard, in a short transaction."""
+    # the run's own transaction may have changed the row: waiting for it would never end
+    row = (
+        select(run_ledger.c.run_id)
+        .where(run_ledger.c.run_id == run.run_id, run_ledger.c.status == "running")
+        .with_for_update(skip_locked=True)
+    )
+    stages = update(run_ledger).where(run_ledger.c.run_id.in_(row)).values(stages=run.stages)
+    # progress is no reason to fail: a lost server ends the run at its next statement
+    with suppress(DBAPIError, DatabaseError), engine.begin() as connection:
+        connection.execute(stages)
 
 
 @contextmanager
