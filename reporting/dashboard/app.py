@@ -14,14 +14,6 @@ from reporting.dashboard.connection import database_problem
 from reporting.dashboard.page_parts import escaped
 from reporting.dashboard.pages import data, pool, quality, runs, tomorrow
 
-PAGES = (
-    st.Page(tomorrow.show, title="Tomorrow", url_path="tomorrow", default=True),
-    st.Page(pool.show, title="Pool", url_path="pool"),
-    st.Page(quality.show, title="Quality", url_path="quality"),
-    st.Page(runs.show, title="Runs", url_path="runs"),
-    st.Page(data.show, title="Data", url_path="data"),
-)
-
 ICON = Path(__file__).with_name("icon.svg")
 # Streamlit's own grey of notes has a contrast of 4.2:1, and AA needs 4.5:1
 NOTES = """
@@ -37,9 +29,17 @@ def main() -> None:
     """Show the chosen page, or why the database cannot be read."""
     st.set_page_config(page_title="YieldSpark", layout="wide", page_icon=str(ICON))
     st.html(NOTES.format(colour=colours().muted))
-    # for links of one page to another
-    st.session_state["pool_page"] = PAGES[1]
-    page = st.navigation(PAGES, position="top")
+    pool_page = st.Page(pool.show, title="Pool", url_path="pool")
+    # for links of other pages
+    st.session_state["pool_page"] = pool_page
+    pages = [
+        st.Page(tomorrow.show, title="Tomorrow", url_path="tomorrow", default=True),
+        pool_page,
+        st.Page(quality.show, title="Quality", url_path="quality"),
+        st.Page(runs.show, title="Runs", url_path="runs"),
+        st.Page(data.show, title="Data", url_path="data"),
+    ]
+    page = st.navigation(pages, position="top")
     if problem := database_problem():
         st.title("The database can't be read")
         st.error(escaped(problem), icon=":material/error:")
@@ -47,4 +47,5 @@ def main() -> None:
         page.run()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -186,13 +186,13 @@ def uncertainty_scatter(rows: pd.DataFrame) -> AnyChart:
                 "apy_width:Q",
                 title="width of the interval, points of APY (log scale)",
                 scale=alt.Scale(type="symlog", constant=0.1),
-                axis=alt.Axis(values=POWERS, labelExpr=POWER_LABELS, labelOverlap=True),
+                axis=alt.Axis(values=POWERS, labelExpr=POWER_LABELS, labelOverlap="greedy"),
             ),
             y=alt.Y(
                 "apy:Q",
                 title="forecast APY, % (log scale)",
                 scale=alt.Scale(type="symlog", constant=1),
-                axis=alt.Axis(values=POWERS, labelExpr=POWER_LABELS),
+                axis=alt.Axis(values=POWERS, labelExpr=POWER_LABELS, labelOverlap="greedy"),
             ),
             shape=alt.Shape(
                 "made_by:N",

@@ -12,11 +12,12 @@ from functools import partial
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import QueuePool
 
-from common.errors import DatabaseRefused, DatabaseUnreachable, YieldSparkError, summarize_error
+from common.errors import DatabaseUnreachable, YieldSparkError, summarize_error
 from config_spark import Settings
 from database.connections.engine import METRICS_OPTION, checked_connection, connect
 from database.connections.parameters import connection_parameters
 from database.schema.migrate import require_current
+from database.schema.own_schema import require_read_rights
 
 STATEMENT_SECONDS = 60
 """A statement that takes longer is cancelled: its page would be abandoned by then."""
@@ -89,11 +90,11 @@ def connected() -> Connected:
 def database_problem() -> str | None:
     """Return why the pages cannot read the database, with the next step; None if they can."""
     try:
+        with checked_connection(connected().engine) as connection:
+            require_read_rights(connection)
         require_current(connected().engine)
     except DatabaseUnreachable as error:
         return f"{summarize_error(error)}. Start the server, or correct DB_HOST, then reload."
-    except DatabaseRefused as error:
-        return f"{summarize_error(error)}, then reload."
     except YieldSparkError as error:
         return summarize_error(error)
     return None

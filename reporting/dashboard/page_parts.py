@@ -17,7 +17,7 @@ import streamlit as st
 from reporting.report.formatting import UNKNOWN
 
 PAGE_ROWS = 50
-TILE_WIDTH = 174
+TILE_WIDTH = 168
 """Pixels; two tiles fit into a screen of 390."""
 CACHED_RESULTS = 64
 """Results kept of each cached figure: filters of a few users."""
