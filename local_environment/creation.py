@@ -23,7 +23,10 @@ from pathlib import Path
 
 from local_environment import (
     COMPLETE_MARKER,
+    CORE_REQUIREMENTS,
+    DASHBOARD_REQUIREMENTS,
     PYTHON_PATH_VARIABLES,
+    TEST_REQUIREMENTS,
     BootstrapError,
     is_complete,
     pins,
@@ -37,6 +40,8 @@ CREATED_MARKER = "yieldspark-made-this"
 UNFINISHED = "yieldspark-installing"
 """File of an environment in which an installation has started and not ended."""
 LOG = "yieldspark-install.log"
+CORE_PATH_FILE = "yieldspark-core.pth"
+"""File of an environment on top of `.venv` that names the packages of `.venv`."""
 PIP_NETWORK_OPTIONS = {
     *("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy"),
     *("cert", "client-cert", "keyring-provider", "timeout", "retries"),
@@ -53,7 +58,7 @@ ADVICE = (
 
 
 def create_environment(folder: Path, requirements: Path) -> None:
-    """Create or repair the environment.
+    """Create or repair the environment; one on top of `.venv` also creates `.venv`.
 
     Raises:
         BootstrapError: Python is not supported, the venv module is missing, the folder cannot be
@@ -62,18 +67,35 @@ def create_environment(folder: Path, requirements: Path) -> None:
     _check_rights(folder)
     check_python()
     _treat_hang_up_as_interrupt()
+    core = folder.with_name(".venv")
     with locked(folder.parent):
-        if is_complete(folder, requirements):
-            return
         try:
-            _make_venv(folder)
-            _install(folder, requirements)
-            _write_complete_marker(folder, requirements)
+            if folder != core:
+                _complete(core, requirements.with_name(CORE_REQUIREMENTS))
+            _complete(folder, requirements, core)
         except OSError as error:
             raise BootstrapError(
                 f"environment: {error.filename or folder}: {error.strerror or error}. Make it"
                 " writable and free 2 GB of disk."
             ) from error
+
+
+def _complete(folder: Path, requirements: Path, core: Path | None = None) -> None:
+    """Create the environment, unless it is complete; on top of `core` if that is another one."""
+    if is_complete(folder, requirements):
+        return
+    _make_venv(folder)
+    if core is not None and core != folder:
+        # pip finds the packages of `.venv` by this path and installs only the others
+        (_packages(folder) / CORE_PATH_FILE).write_text(f"{_packages(core)}\n", encoding="utf-8")
+    _install(folder, requirements)
+    _write_complete_marker(folder, requirements)
+
+
+def _packages(folder: Path) -> Path:
+    """Return the folder of an environment that has its packages."""
+    version = "{}.{}".format(*sys.version_info)
+    return folder / "lib" / f"python{version}" / "site-packages"
 
 
 def check_python() -> None:
@@ -128,7 +150,8 @@ def _make_venv(folder: Path) -> None:
             f" {python_version()}. Move it away, then run again."
         )
     _clear(folder)
-    _run("making .venv", folder, [_base_python(), "-m", "venv", "--without-pip", str(folder)])
+    make = [_base_python(), "-m", "venv", "--without-pip", str(folder)]
+    _run(f"making {folder.name}", folder, make)
     _run("adding pip", folder, [str(folder / "bin" / "python"), "-m", "ensurepip", "--default-pip"])
 
 
@@ -171,13 +194,14 @@ def _install(folder: Path, requirements: Path) -> None:
     (folder / COMPLETE_MARKER).unlink(missing_ok=True)
     was_interrupted = (folder / UNFINISHED).exists()
     (folder / UNFINISHED).touch()
-    count = len(pins(requirements))
+    is_on_top = (_packages(folder) / CORE_PATH_FILE).exists()
+    count = len(_missing_pins(folder, requirements) if is_on_top else pins(requirements))
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
     install = ["install", "--require-hashes", "--progress-bar", "off", "-r", str(requirements)]
     if was_interrupted:
         # pip considers a partly unpacked package installed, and cannot remove it
         install.append("--ignore-installed")
-    step = f"installing {count} packages into .venv"
+    step = f"installing {count} packages into {folder.name}"
     _run(step, folder, [*pip, *install], pip_variables(pip))
     missing = _missing_pins(folder, requirements)
     if missing:
@@ -222,7 +246,8 @@ def _missing_pins(folder: Path, requirements: Path) -> list[str]:
     """Return pins, as name==version, that are not installed in the environment."""
     code = (
         "import importlib.metadata as m, json, sys;"
-        "paths = [p for p in sys.path if p.startswith(sys.prefix)];"
+        # without the standard library: some systems install packages of their own into it
+        "paths = [p for p in sys.path if p.endswith('site-packages')];"
         "print(json.dumps([[d.metadata['Name'], d.version] for d in m.distributions(path=paths)]))"
     )
     process = subprocess.run(
@@ -247,8 +272,10 @@ def _normalized(name: str) -> str:
 def _write_complete_marker(folder: Path, requirements: Path) -> None:
     """Write one line for each requirements file that the environment fulfils."""
     (folder / UNFINISHED).unlink(missing_ok=True)
-    # the test requirements include all others
-    fulfilled = {requirements, requirements.with_name("requirements-spark.txt")}
+    names = {requirements.name, CORE_REQUIREMENTS}
+    if requirements.name == TEST_REQUIREMENTS:
+        names.add(DASHBOARD_REQUIREMENTS)
+    fulfilled = {requirements.with_name(name) for name in names}
     lines = [f"{sha256(path)} {python_version()}\n" for path in sorted(fulfilled) if path.exists()]
     # by a rename: other processes read the file at any time
     temporary = folder / f"{COMPLETE_MARKER}.{os.getpid()}"

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, insert, select, text, update
@@ -69,12 +70,15 @@ class Run:
     jvm_started: bool = False
     status: str = "running"
     error: str | None = None
+    record_stages: Callable[[Run], None] | None = field(default=None, repr=False)
     # not the clock, which may be set while the run works
     _started: float = field(default_factory=time.monotonic)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Measure a stage in seconds; stages of the same name are added up."""
+        """Measure a stage in seconds; stages of the same name are added up. The ledger shows it as
+        soon as it has ended.
+        """
         log.info("%s: %s ...", self.job, name)
         started = time.monotonic()
         try:
@@ -82,8 +86,11 @@ class Run:
         finally:
             seconds = round(self.stages.get(name, 0.0) + time.monotonic() - started, 3)
             self.stages[name] = seconds
-            words = (self.job, name, duration(seconds))
-            log_event(log, STAGE_ENDED, "%s: %s %s", *words, stage=name, seconds=seconds)
+            values = (self.job, name, duration(seconds))
+            log_event(log, STAGE_ENDED, "%s: %s %s", *values, stage=name, seconds=seconds)
+        # not after an error: the run is closed at once, with its stages
+        if self.record_stages:
+            self.record_stages(self)
 
     def nothing_to_do(self) -> None:
         """Mark the run as `nothing_to_do`: the plan is empty."""
@@ -177,6 +184,7 @@ def open_run(
             end=end,
             as_of=as_of,
             plan=plan,
+            record_stages=partial(_record_stages, engine),
         )
         values = {name: getattr(run, name) for name in COLUMNS_AT_START}
         insert_run(connection, **values, code_version=code_version, batch_id=batch_id)
@@ -187,6 +195,20 @@ def open_run(
                 log, RUN_STARTED, "%s: run %s", job, run.run_id, mode=mode, engine=engine_name
             )
             yield run
+
+
+def _record_stages(engine: Engine, run: Run) -> None:
+    """Write the stages of a running run, for `status` and the dashboard, in a short transaction."""
+    # the run's own transaction may have changed the row: waiting for it would never end
+    row = (
+        select(run_ledger.c.run_id)
+        .where(run_ledger.c.run_id == run.run_id, run_ledger.c.status == "running")
+        .with_for_update(skip_locked=True)
+    )
+    stages = update(run_ledger).where(run_ledger.c.run_id.in_(row)).values(stages=run.stages)
+    # progress is no reason to fail: a lost server ends the run at its next statement
+    with suppress(DBAPIError, DatabaseError), engine.begin() as connection:
+        connection.execute(stages)
 
 
 @contextmanager

@@ -102,3 +102,22 @@ def require_own_rights(connection: Connection, *, to_create: bool = False) -> No
         f"role {rights.role} lacks {', '.join(right for right, _ in missing)}. As the role that"
         f" created the schema {OWN_SCHEMA} run: {' '.join(grant for _, grant in missing)}"
     )
+
+
+def require_read_rights(connection: Connection) -> None:
+    """Check that a role that only reads, as the dashboard does, may read the tables of the schema.
+
+    A missing schema is no error.
+
+    Raises:
+        DatabaseRefused: the message has the GRANT statements.
+    """
+    schema = connection.execute(SCHEMA, {"schema": OWN_SCHEMA}).one()
+    rights = connection.execute(_RIGHTS, _TABLES).one()
+    if not schema.is_there or (schema.may_use and rights.may_read):
+        return
+    raise DatabaseRefused(
+        f"role {rights.role} may not read the tables of {OWN_SCHEMA}. As the role that created the"
+        f" schema run: GRANT USAGE ON SCHEMA {OWN_SCHEMA} TO {rights.role}; GRANT SELECT ON ALL"
+        f" TABLES IN SCHEMA {OWN_SCHEMA} TO {rights.role};"
+    )

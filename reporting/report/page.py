@@ -18,7 +18,7 @@ from markupsafe import Markup
 from common.errors import ConfigurationError
 from common.files import write_atomically
 from common.version import PRODUCT_VERSION
-from reporting.report import formatting
+from reporting.report import formatting, labels
 from reporting.report.feature_labels import feature_label
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ def render(template: str, contents: dict[str, Any]) -> str:
     environment.filters.update(
         {name: getattr(formatting, name) for name in FORMATS} | {"feature": feature_label}
     )
+    environment.globals["labels"] = labels
     style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("report.css", "report.js"))
     return environment.get_template(template).render(
         contents,

@@ -48,7 +48,8 @@ class Clone:
         (self.root / "cli" / "__init__.py").touch()
         (self.root / "cli" / "main.py").write_text(MAIN)
         self.pin("requirements-spark.txt", probe="1.0")
-        self.pin("requirements-test.txt", probe="1.0", extra="1.0")
+        self.pin("requirements-dashboard.txt", probe="1.0", pages="1.0")
+        self.pin("requirements-test.txt", probe="1.0", extra="1.0", pages="1.0")
 
     @property
     def venv(self) -> Path:
@@ -163,9 +164,32 @@ def test_the_first_run_makes_the_environment_and_the_second_enters_it(
 def test_the_command_test_adds_its_packages_once(ready: Clone) -> None:
     code, output, errors = ready.run("test", "-k", "name")
     assert (code, output) == (0, f"probe 1.0 {ready.venv} test -k name\n")
-    assert errors.startswith("environment: installing 2 packages into .venv ...")
+    assert errors.startswith("environment: installing 3 packages into .venv ...")
     assert ready.run("test")[2] == ""
     assert ready.run("demo")[2] == "", "the test requirements hold all of the others"
+
+
+def test_the_dashboard_has_a_small_environment_on_top(ready: Clone) -> None:
+    before = sorted(path.name for path in ready.venv.rglob("*.dist-info"))
+    folder = ready.root / ".venv-dashboard"
+    code, output, errors = ready.run("dashboard", "--port", "9")
+    assert (code, output) == (0, f"probe 1.0 {folder} dashboard --port 9\n"), errors
+    steps = [step.rpartition(" ... ")[0] for step in errors.splitlines()]
+    assert steps[-1] == "environment: installing 1 packages into .venv-dashboard"
+    assert not list(folder.rglob("probe.py")), "the packages of .venv are not installed again"
+    assert sorted(path.name for path in ready.venv.rglob("*.dist-info")) == before
+    assert ready.run("dashboard")[2] == ""
+    # other commands do not enter it
+    assert ready.run("status") == (0, f"probe 1.0 {ready.venv} status\n", "")
+    shutil.rmtree(ready.venv)
+    code, output, errors = ready.run("dashboard")
+    assert (code, output) == (0, f"probe 1.0 {folder} dashboard\n"), errors
+    assert "installing 1 packages into .venv ..." in errors
+
+
+def test_the_dashboard_runs_in_the_environment_of_the_tests(ready: Clone) -> None:
+    ready.run("test")
+    assert ready.run("dashboard") == (0, f"probe 1.0 {ready.venv} dashboard\n", "")
 
 
 def test_changed_requirements_are_installed(outdated: Clone) -> None:

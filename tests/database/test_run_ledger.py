@@ -68,6 +68,28 @@ def test_successful_run_has_the_documented_keys(engine: Engine) -> None:
     assert last_runs(engine)["calculate_metrics"] == record
 
 
+def test_stages_of_a_running_run_are_in_the_ledger(engine: Engine) -> None:
+    with open_run(engine, job="calculate_metrics", mode="incremental") as run:
+        with run.stage("plan"):
+            assert read_run(engine, run.run_id).stages == {}
+        running = read_run(engine, run.run_id)
+        assert (running.status, list(running.stages)) == ("running", ["plan"])
+        with run.stage("load"):
+            pass
+        assert list(read_run(engine, run.run_id).stages) == ["plan", "load"]
+
+
+def test_a_stage_does_not_wait_for_the_transaction_of_its_own_run(engine: Engine) -> None:
+    with open_run(engine, job="calculate_metrics", mode="incremental") as run:
+        with run.connection.begin():
+            run.write(run.connection, finished=False)
+            with run.stage("merge"):
+                pass
+        with run.stage("after"):
+            pass
+        assert list(read_run(engine, run.run_id).stages) == ["merge", "after"]
+
+
 @pytest.mark.parametrize(
     ("raised", "status"),
     [

@@ -1,0 +1,370 @@
+"""Charts of the dashboard: Altair specifications that Streamlit's own Vega draws in the browser.
+
+Every axis has its unit, and lines differ by dashes or marks as well as by colour. Days are UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
+
+HEIGHT = 280
+POWERS = [0, 0.1, *(10**power for power in range(7))]
+"""Ticks of logarithmic axes."""
+# each by itself: the format of an axis has one prefix for all labels
+POWER_LABELS = "format(datum.value, datum.value < 1000 ? '~g' : '~s')"
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Colours of one theme; all have a contrast of 3:1 and more on its background (WCAG 1.4.11)."""
+
+    ink: str
+    accent: str
+    second: str
+    third: str
+    muted: str
+    warning: str
+    bad: str
+
+
+LIGHT = Colours("#1c2530", "#0b7a6b", "#9a4d00", "#4b4fc4", "#5b6673", "#b36b00", "#a8242c")
+DARK = Colours("#e6ebef", "#4fd0b8", "#f3c27d", "#a9b1ff", "#9aa7b3", "#f3c27d", "#ff9a98")
+
+
+def colours() -> Colours:
+    """Return the colours of the browser's theme."""
+    return DARK if st.context.theme.type == "dark" else LIGHT
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart.
+
+    Attributes:
+        column: column of the values.
+        label: text of the legend.
+        colour: name of a field of Colours.
+        dashes: lengths of dash and gap in pixels; empty for a solid line.
+        has_points: whether values are also drawn as points.
+    """
+
+    column: str
+    label: str
+    colour: str
+    dashes: tuple[int, ...] = ()
+    has_points: bool = False
+
+
+def show(chart: AnyChart, alternative: str) -> None:
+    """Show a chart in the width of the page.
+
+    Args:
+        alternative: what the chart shows, for screen readers.
+    """
+    muted = colours().muted
+    styled = chart.configure_axis(labelColor=muted, titleColor=muted)
+    styled = styled.configure_legend(labelColor=muted, titleColor=muted)
+    st.altair_chart(styled, width="stretch", alt=alternative)
+
+
+def day_axis(title: str = "day, UTC") -> alt.X:
+    """Return a horizontal axis of the column `date`."""
+    return alt.X("date:T", title=title, axis=alt.Axis(format="%-d %b %y", labelOverlap=True))
+
+
+def lines(
+    rows: pd.DataFrame,
+    drawn: Sequence[Line],
+    *,
+    unit: str,
+    band: tuple[str, str] | None = None,
+    value_format: str = ",.2f",
+    domain: tuple[float, float] | None = None,
+    reference: float | None = None,
+) -> AnyChart:
+    """Return lines by day, interrupted where a value is unknown.
+
+    Args:
+        rows: date and the columns of the lines and the band.
+        unit: title of the vertical axis.
+        band: columns of the lower and the upper end of a band.
+        domain: ends of the vertical axis; values beyond are cut off.
+        reference: value of a horizontal dashed line.
+    """
+    palette = colours()
+    scale = alt.Scale(domain=list(domain), clamp=True) if domain else alt.Scale(zero=False)
+    layers: list[alt.Chart] = []
+    if band:
+        layers.append(
+            alt.Chart(rows)
+            .mark_area(opacity=0.22, color=palette.accent)
+            .encode(
+                x=day_axis(), y=alt.Y(f"{band[0]}:Q", title=unit, scale=scale), y2=f"{band[1]}:Q"
+            )
+        )
+    if reference is not None:
+        layers.append(
+            alt.Chart(pd.DataFrame({"value": [reference]}))
+            .mark_rule(strokeDash=[2, 3], color=palette.ink)
+            .encode(y=alt.Y("value:Q", scale=scale, title=unit))
+        )
+    layers += [_line_layer(rows, line, drawn, unit, scale, value_format) for line in drawn]
+    return alt.layer(*layers).properties(height=HEIGHT)
+
+
+def _line_layer(
+    rows: pd.DataFrame,
+    line: Line,
+    drawn: Sequence[Line],
+    unit: str,
+    scale: alt.Scale,
+    value_format: str,
+) -> alt.Chart:
+    palette = colours()
+    labels = [each.label for each in drawn]
+    values = (
+        rows[["date", line.column]].rename(columns={line.column: "value"}).assign(line=line.label)
+    )
+    legend = alt.Legend(
+        title=None,
+        orient="top",
+        columns=2,
+        labelLimit=260,
+        symbolType="stroke",
+        symbolSize=400,
+        symbolStrokeWidth=2,
+    )
+    chart: alt.Chart = (
+        alt.Chart(values)
+        .mark_line(strokeWidth=1.8, point={"size": 14} if line.has_points else False)
+        .encode(
+            x=day_axis(),
+            y=alt.Y("value:Q", title=unit, scale=scale),
+            color=alt.Color(
+                "line:N",
+                scale=alt.Scale(
+                    domain=labels, range=[getattr(palette, each.colour) for each in drawn]
+                ),
+                legend=legend,
+            ),
+            strokeDash=alt.StrokeDash(
+                "line:N",
+                scale=alt.Scale(
+                    domain=labels, range=[list(each.dashes or (1, 0)) for each in drawn]
+                ),
+                legend=legend,
+            ),
+            tooltip=[
+                alt.Tooltip("date:T", title="day, UTC", format="%Y-%m-%d"),
+                alt.Tooltip("line:N", title="line"),
+                alt.Tooltip("value:Q", title=unit, format=value_format),
+            ],
+        )
+    )
+    return chart
+
+
+def uncertainty_scatter(rows: pd.DataFrame) -> AnyChart:
+    """Return the forecast APY of pools against the width of its interval.
+
+    Args:
+        rows: apy, apy_width, tvl_today, label, place, made_by (`model` or `fallback`).
+    """
+    palette = colours()
+    chart: alt.Chart = (
+        alt.Chart(rows)
+        .mark_point(filled=False, opacity=0.75, size=42, strokeWidth=1.5)
+        .encode(
+            x=alt.X(
+                "apy_width:Q",
+                title="width of the interval, points of APY (log scale)",
+                scale=alt.Scale(type="symlog", constant=0.1),
+                axis=alt.Axis(values=POWERS, labelExpr=POWER_LABELS, labelOverlap="greedy"),
+            ),
+            y=alt.Y(
+                "apy:Q",
+                title="forecast APY, % (log scale)",
+                scale=alt.Scale(type="symlog", constant=1),
+                axis=alt.Axis(values=POWERS, labelExpr=POWER_LABELS, labelOverlap="greedy"),
+            ),
+            shape=alt.Shape(
+                "made_by:N",
+                scale=alt.Scale(domain=["model", "fallback"], range=["circle", "cross"]),
+                legend=alt.Legend(title="made by", orient="top"),
+            ),
+            color=alt.Color(
+                "made_by:N",
+                scale=alt.Scale(
+                    domain=["model", "fallback"], range=[palette.accent, palette.second]
+                ),
+                legend=alt.Legend(title="made by", orient="top"),
+            ),
+            tooltip=[
+                alt.Tooltip("label:N", title="pool"),
+                alt.Tooltip("place:N", title="protocol · chain"),
+                alt.Tooltip("apy:Q", title="forecast APY, %", format=",.2f"),
+                alt.Tooltip("apy_width:Q", title="interval, points", format=",.2f"),
+                alt.Tooltip("tvl_today:Q", title="TVL today, USD", format="$,.3s"),
+            ],
+        )
+        .properties(height=340)
+    )
+    return chart
+
+
+def bars(
+    rows: pd.DataFrame,
+    *,
+    category: str,
+    value: str,
+    title: str,
+    unit: str,
+    value_format: str = ",.1f",
+) -> AnyChart:
+    """Return horizontal bars with their values, in the order of the rows."""
+    palette = colours()
+    base = alt.Chart(rows).encode(
+        y=alt.Y(f"{category}:N", sort=None, title=title, axis=alt.Axis(labelLimit=170)),
+        x=alt.X(
+            f"{value}:Q",
+            title=unit,
+            # room for the number behind the longest bar
+            scale=alt.Scale(domain=[0, 1.12 * float(rows[value].max()) or 1]),
+            axis=alt.Axis(tickCount=6),
+        ),
+        tooltip=[
+            alt.Tooltip(f"{category}:N", title=title),
+            alt.Tooltip(f"{value}:Q", title=unit, format=value_format),
+        ],
+    )
+    values = base.mark_text(align="left", dx=4, color=palette.ink).encode(
+        text=alt.Text(f"{value}:Q", format=value_format)
+    )
+    return alt.layer(base.mark_bar(color=palette.accent), values).properties(height=alt.Step(24))
+
+
+def segment_points(rows: pd.DataFrame, *, value: str, unit: str, reference: float) -> AnyChart:
+    """Return a value of each segment of pools with its interval, and a dashed reference line.
+
+    Args:
+        rows: segment (label), `value`, rows (number of forecasts); low and high may be missing.
+    """
+    palette = colours()
+    order = list(rows["segment"])
+    axis = alt.Y("segment:N", sort=order, title=None, axis=alt.Axis(labelLimit=200))
+    x_axis = alt.X(f"{value}:Q", title=unit, scale=alt.Scale(zero=False, padding=12))
+    layers: list[alt.Chart] = []
+    if "low" in rows:
+        layers.append(
+            alt.Chart(rows)
+            .mark_rule(strokeWidth=4, opacity=0.35, color=palette.accent)
+            .encode(y=axis, x=alt.X("low:Q", title=unit, scale=alt.Scale(zero=False)), x2="high:Q")
+        )
+    layers.append(
+        alt.Chart(pd.DataFrame({value: [reference]}))
+        .mark_rule(strokeDash=[4, 3], color=palette.ink)
+        .encode(x=x_axis)
+    )
+    layers.append(
+        alt.Chart(rows)
+        .mark_point(filled=True, size=60, color=palette.accent, opacity=1)
+        .encode(
+            y=axis,
+            x=x_axis,
+            tooltip=[
+                alt.Tooltip("segment:N"),
+                alt.Tooltip(f"{value}:Q", title=unit, format=",.3f"),
+                alt.Tooltip("rows:Q", title="forecasts", format=","),
+            ],
+        )
+    )
+    return alt.layer(*layers).properties(height=alt.Step(24))
+
+
+GAP_STATES: Mapping[str, tuple[str, str]] = {
+    "observed": ("muted", "circle"),
+    "carried": ("second", "square"),
+    "unknown": ("bad", "cross"),
+    "no row": ("third", "triangle-up"),
+}
+"""Colour and shape of each state of a day."""
+
+
+def gap_heat_map(rows: pd.DataFrame) -> AnyChart:
+    """Return the state of every pool and day; states differ by shape, size and colour.
+
+    Args:
+        rows: label, date, state (of GAP_STATES).
+    """
+    palette = colours()
+    states = list(GAP_STATES)
+    legend = alt.Legend(title="APY of the day", orient="top", columns=2, symbolOpacity=1)
+    chart: alt.Chart = (
+        alt.Chart(rows)
+        .mark_point(filled=True, opacity=1)
+        .encode(
+            x=day_axis(),
+            y=alt.Y("label:N", sort=None, title="pool", axis=alt.Axis(labelLimit=150)),
+            shape=alt.Shape(
+                "state:N",
+                scale=alt.Scale(domain=states, range=[shape for _, shape in GAP_STATES.values()]),
+                legend=legend,
+            ),
+            color=alt.Color(
+                "state:N",
+                scale=alt.Scale(
+                    domain=states,
+                    range=[getattr(palette, colour) for colour, _ in GAP_STATES.values()],
+                ),
+                legend=legend,
+            ),
+            size=alt.Size(
+                "state:O", scale=alt.Scale(domain=states, range=[12, 55, 70, 45]), legend=None
+            ),
+            tooltip=[
+                alt.Tooltip("label:N", title="pool"),
+                alt.Tooltip("date:T", title="day, UTC", format="%Y-%m-%d"),
+                alt.Tooltip("state:N", title="APY"),
+            ],
+        )
+        .properties(height=alt.Step(19))
+    )
+    return chart
+
+
+def stacked_rows(rows: pd.DataFrame) -> AnyChart:
+    """Return numbers of pools by day and state, stacked.
+
+    Args:
+        rows: date, state (observed, carried, unknown), pools.
+    """
+    palette = colours()
+    states = ["observed", "carried", "unknown"]
+    chart: alt.Chart = (
+        alt.Chart(rows)
+        .mark_bar(stroke=palette.ink, strokeWidth=0.3)
+        .encode(
+            x=day_axis(),
+            y=alt.Y("pools:Q", title="rows of metrics", axis=alt.Axis(format="~s")),
+            color=alt.Color(
+                "state:N",
+                scale=alt.Scale(domain=states, range=[palette.accent, palette.second, palette.bad]),
+                legend=alt.Legend(title="APY of the day", orient="top"),
+            ),
+            order=alt.Order("rank:Q"),
+            tooltip=[
+                alt.Tooltip("date:T", title="day, UTC", format="%Y-%m-%d"),
+                alt.Tooltip("state:N", title="APY"),
+                alt.Tooltip("pools:Q", title="rows", format=","),
+            ],
+        )
+        .properties(height=HEIGHT)
+    )
+    return chart

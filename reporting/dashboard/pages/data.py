@@ -1,0 +1,267 @@
+"""Page Data: freshness of the sources, gaps by pool, quarantine by reason, and rows by day."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shlex
+from dataclasses import asdict
+
+import pandas as pd
+import streamlit as st
+
+from data_processing.quarantine.queries import Selection, list_rows, remedy
+from reporting.dashboard import charts
+from reporting.dashboard.connection import DataVersion, connected, data_version
+from reporting.dashboard.page_parts import (
+    CACHED_RESULTS,
+    Pager,
+    commands,
+    escaped,
+    one_line,
+    table,
+    texts,
+    tiles,
+    utc,
+)
+from reporting.figures.data_gaps import (
+    GapKey,
+    SourceFreshness,
+    gap_calendar,
+    pools_with_gaps,
+    rows_by_day,
+    source_freshness,
+)
+from reporting.figures.data_quality import DataQuality, QuarantinedRows, data_quality
+from reporting.figures.forecast_search import like_pattern
+from reporting.report import formatting
+
+CALENDAR_POOLS = 25
+CALENDAR_DAYS = {"30 days": 30, "60 days": 60, "120 days": 120}
+ROW_DAYS = 90
+FRESH_SECONDS = 60
+"""Newest rows of the sources change between runs, when history is loaded."""
+
+
+@st.cache_data(show_spinner="Reading the state of the data", max_entries=CACHED_RESULTS, ttl=600)
+def _quality(version: DataVersion) -> DataQuality:
+    return data_quality(connected().engine)
+
+
+@st.cache_data(
+    show_spinner="Reading the newest rows", max_entries=CACHED_RESULTS, ttl=FRESH_SECONDS
+)
+def _sources(database: str) -> list[SourceFreshness]:
+    return source_freshness(connected().engine)
+
+
+@st.cache_data(show_spinner=False, max_entries=CACHED_RESULTS)
+def _rows_by_day(version: DataVersion) -> pd.DataFrame:
+    return rows_by_day(connected().engine, days=ROW_DAYS)
+
+
+@st.cache_data(show_spinner="Reading the gaps", max_entries=CACHED_RESULTS)
+def _gaps(version: DataVersion, days: int, search: str, after: GapKey | None) -> pd.DataFrame:
+    return pools_with_gaps(
+        connected().engine,
+        days=days,
+        limit=CALENDAR_POOLS + 1,
+        search=like_pattern(search),
+        after=after,
+    )
+
+
+@st.cache_data(show_spinner=False, max_entries=CACHED_RESULTS)
+def _calendar(version: DataVersion, pools: tuple[str, ...], days: int) -> pd.DataFrame:
+    return gap_calendar(connected().engine, list(pools), days=days)
+
+
+def show() -> None:
+    """Show the page."""
+    st.title("Data")
+    version = data_version()
+    health = _quality(version)
+    if not health.pool_days:
+        _show_empty(health)
+        return
+    st.caption("Days and times are UTC.")
+    _show_tiles(health)
+    _show_sources(_sources(version.database))
+    _show_rows(_rows_by_day(version))
+    _show_gaps(version)
+    _show_quarantine(health)
+
+
+def _show_empty(health: DataQuality) -> None:
+    if health.newest_raw:
+        st.info("There is raw history, and no metrics yet. Compute them:")
+        commands("calculate_metrics", "forecast_pools")
+    else:
+        st.info("The database has no history yet. Load yours, then run both jobs:")
+        commands("load FILE...", "calculate_metrics", "forecast_pools")
+        st.write("Or load the sample of 72 pools and run both jobs on it:")
+        commands("demo")
+    if health.quarantine:
+        _show_quarantine(health)
+
+
+def _show_tiles(health: DataQuality) -> None:
+    tiles(
+        [
+            ("Pools", formatting.count(health.pools), f"{health.active_pools:,} active"),
+            (
+                "Pool days, rows of metrics",
+                formatting.count(health.pool_days),
+                f"{health.first_day} to {health.last_day}",
+            ),
+            (
+                "APY observed",
+                formatting.share(health.shares["apy"].observed),
+                f"carried {formatting.share(health.shares['apy'].carried)}, unknown"
+                f" {formatting.share(health.shares['apy'].unknown)}",
+            ),
+            (
+                "Active pools not observed",
+                formatting.count(health.active_pools_not_observed),
+                f"on the newest day, {health.last_day}",
+            ),
+            (
+                "Open rows in quarantine",
+                formatting.count(sum(entry.rows for entry in health.quarantine)),
+                "by reason at the end of this page",
+            ),
+        ]
+    )
+
+
+def _show_sources(sources: list[SourceFreshness]) -> None:
+    st.header("Freshness by source")
+    now = dt.datetime.now(dt.UTC)
+    rows = pd.DataFrame([asdict(source) for source in sources])
+    rows["age"] = [
+        formatting.age((now - source.newest).total_seconds()) if source.newest else "no row"
+        for source in sources
+    ]
+    rows["newest"] = [utc(source.newest) for source in sources]
+    table(
+        texts(rows, "source", "content"),
+        {"content": "content", "newest": "newest row, UTC", "age": "age", "source": "table"},
+    )
+
+
+def _show_rows(rows: pd.DataFrame) -> None:
+    st.header("Rows by day")
+    observed = rows.assign(observed=rows["rows"] - rows["carried"] - rows["unknown"])
+    parts = []
+    for rank, state in enumerate(("observed", "carried", "unknown")):
+        part = observed[["date", state]].rename(columns={state: "pools"})
+        parts.append(part.assign(state=state, rank=rank))
+    newest = observed.iloc[-1]
+    charts.show(
+        charts.stacked_rows(pd.concat(parts)),
+        f"Rows of metrics by day. On {newest['date']}: {newest['rows']:,} rows,"
+        f" {newest['observed']:,} observed, {newest['carried']:,} carried forward,"
+        f" {newest['unknown']:,} unknown.",
+    )
+    with st.expander(f"Numbers of the last {ROW_DAYS} days"):
+        table(
+            observed[::-1],
+            {
+                "date": "day, UTC",
+                "rows": st.column_config.NumberColumn("metrics, rows", format="localized"),
+                "observed": st.column_config.NumberColumn("APY observed, rows", format="localized"),
+                "carried": st.column_config.NumberColumn("APY carried, rows", format="localized"),
+                "unknown": st.column_config.NumberColumn("APY unknown, rows", format="localized"),
+                "snapshots": st.column_config.NumberColumn(
+                    "raw snapshots read, rows", format="localized"
+                ),
+            },
+        )
+
+
+def _show_gaps(version: DataVersion) -> None:
+    st.header("Gaps by pool")
+    st.caption(
+        "Pools with the most days on which no APY was observed. Carried: the last value, for up to"
+        " MAX_FILL_DAYS days. Unknown: no value."
+    )
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        search = st.text_input(
+            "Find a pool", placeholder="symbol, protocol, chain or id", key="gap_search", width=300
+        )
+        shown = st.segmented_control(
+            "Last", list(CALENDAR_DAYS), default="60 days", key="gap_days", required=True
+        )
+    days = CALENDAR_DAYS[shown or "60 days"]
+    pager = Pager("gaps", (version, search, days))
+    found = _gaps(version, days, search, pager.after)
+    pools = found.head(CALENDAR_POOLS)
+    if pools.empty:
+        st.write("No such pool has a day without an observed APY in these days.")
+        return
+    calendar = _calendar(version, tuple(pools["pool_id"]), days)
+    named: dict[str, str] = {}
+    for row in pools.to_dict("records"):
+        label, pool_id = one_line(row["label"])[:24], str(row["pool_id"])
+        named[pool_id] = f"{label} · {pool_id[:8]} ({row['gap_days']})"
+    # the chart lists pools in the order of its rows, which is that of the page
+    parts = [calendar[calendar["pool_id"] == pool_id] for pool_id in named]
+    drawn = pd.concat(parts)
+    drawn["label"] = drawn["pool_id"].map(named)
+    charts.show(
+        charts.gap_heat_map(drawn),
+        f"Calendar of {len(pools)} pools over {days} days; behind a pool's name is its number of"
+        " days without an observed APY.",
+    )
+    last = pools.iloc[-1]
+    more = len(found) > CALENDAR_POOLS
+    pager.buttons(GapKey(int(last["gap_days"]), last["pool_id"]) if more else None)
+
+
+def _show_quarantine(health: DataQuality) -> None:
+    st.header("Quarantine")
+    if not health.quarantine:
+        st.write("No row is in quarantine.")
+        return
+    table(
+        texts(
+            pd.DataFrame([asdict(entry) for entry in health.quarantine]), "source_table", "reason"
+        ),
+        {
+            "reason": "reason",
+            "source_table": "source table",
+            "rows": st.column_config.NumberColumn("open rows", format="localized"),
+        },
+    )
+    for entry in health.quarantine[:8]:
+        with st.expander(
+            f"{escaped(entry.reason)}: {entry.rows:,} rows of {escaped(entry.source_table)}"
+        ):
+            _show_reason(entry)
+
+
+def _show_reason(entry: QuarantinedRows) -> None:
+    newest = list_rows(connected().engine, Selection(reason=entry.reason), limit=20)["rows"]
+    rows = [row for row in newest if row["source_table"] == entry.source_table]
+    if rows:
+        st.write(f"What to do: {escaped(remedy(rows[0]))}")
+    reason = _shell_word(entry.reason)
+    commands(
+        f"quarantine list --reason {reason}",
+        f"quarantine replay --reason {reason}",
+        "calculate_metrics",
+    )
+    if rows:
+        st.caption(f"The newest {len(rows)} rows")
+        table(
+            texts(pd.DataFrame(rows), "pool_id", "timestamp", "quarantined_at"),
+            {
+                "id": st.column_config.NumberColumn("id", format="%d"),
+                "pool_id": "pool id",
+                "timestamp": "snapshot, UTC",
+                "quarantined_at": "quarantined, UTC",
+            },
+        )
+
+
+def _shell_word(text: str) -> str:
+    return shlex.quote(one_line(text))
