@@ -304,8 +304,8 @@ def test_full_disk_during_merge(case: Case, spark: SparkSession) -> None:
 
 
 @pytest.fixture
-def tiny_tablespace(server: Settings, tmp_path: Path) -> Iterator[str]:
-    with full_tablespace(make_engine(server), tmp_path) as name:
+def tiny_tablespace(server: Settings) -> Iterator[str]:
+    with full_tablespace(make_engine(server)) as name:
         yield name
 
 

@@ -212,7 +212,7 @@ class Case:
     def assert_failed(self, run: JobProcess, message: str = "") -> None:
         """The run failed with a message and a ledger row, and nothing else has changed."""
         assert run.wait() == 1, run.errors
-        assert message in run.errors
+        assert message in run.errors, run.errors
         assert "Traceback" not in run.errors, run.errors
         run.assert_all_ended()
         self.assert_only_ledger_changed()

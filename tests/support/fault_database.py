@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from sqlalchemy import Connection, Engine, text
@@ -195,33 +196,32 @@ def wait_for_backend_at_gate(engine: Engine) -> int:
 
 
 @contextmanager
-def full_tablespace(engine: Engine, folder: Path) -> Iterator[str]:
+def full_tablespace(engine: Engine) -> Iterator[str]:
     """Yield a tablespace on a small disk that overflows when a staging table is loaded. Skips if
     mounting is not allowed.
     """
-    disk, name = folder / "disk", "tiny"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"no disk of one's own: {mounted.stderr.strip()}")
-    admin = engine.execution_options(isolation_level="AUTOCOMMIT")
-    try:
-        servers = Path(rows_of(admin, "SHOW data_directory")[0]["data_directory"]).stat()
-        os.chown(disk, servers.st_uid, servers.st_gid)
-        for parent in disk.parents[:3]:
-            # pytest's folders are closed to everybody else, and the server may run as another
-            # account
-            parent.chmod(0o711)
-        execute(admin, f"CREATE TABLESPACE {name} LOCATION '{disk}'")
-        yield name
-        execute(admin, f"DROP TABLESPACE {name}")
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    # outside pytest's folder, which each run of pytest closes to the server's account
+    with TemporaryDirectory(prefix="yieldspark-disk-") as folder:
+        Path(folder).chmod(0o711)
+        disk, name = Path(folder) / "disk", "tiny"
+        disk.mkdir()
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if mounted.returncode != 0:
+            pytest.skip(f"no disk of one's own: {mounted.stderr.strip()}")
+        admin = engine.execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            servers = Path(rows_of(admin, "SHOW data_directory")[0]["data_directory"]).stat()
+            os.chown(disk, servers.st_uid, servers.st_gid)
+            execute(admin, f"CREATE TABLESPACE {name} LOCATION '{disk}'")
+            yield name
+            execute(admin, f"DROP TABLESPACE {name}")
+        finally:
+            subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def backends(engine: Engine, doing: str) -> list[int]:
