@@ -365,7 +365,7 @@ run_application(app, lambda error, arguments: {{}}, arguments=[])
 @pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize(
     ("moment", "sent"),
-    [("save", "SIGINT"), ("atexit", "SIGTERM"), ("finalize", "SIGINT"), ("finalize", "SIGTERM")],
+    [("save", "SIGINT"), ("atexit", "SIGINT"), ("atexit", "SIGTERM"), ("finalize", "SIGTERM")],
 )
 def test_signal_after_the_result_changes_no_exit_code(moment: str, sent: str) -> None:
     ended = subprocess.run(
@@ -459,6 +459,7 @@ INTERRUPTED = "interrupted: uncommitted changes were rolled back, and the next r
         ("gc", signal.SIGINT),
         ("ctypes", signal.SIGTERM),
     ],
+    ids=["del", "weakref", "gc", "ctypes"],
 )
 def test_signal_in_a_callback_of_python_ends_the_command(place: str, sent: signal.Signals) -> None:
     """Where Python ignores exceptions. A command that is ended by force handles nothing."""
