@@ -20,7 +20,7 @@ from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.planning.run_request import Request
 from forecasting.forecast_pools_spark import run_forecast
 from tests.support.forecast_panels import SHORT
-from tests.support.metrics_store import rows_of
+from tests.support.metrics_store import rows_of, without_jvm
 from tests.support.processes import PROJECT
 
 FRIDAY = dt.date(2024, 6, 28)
@@ -192,7 +192,7 @@ def test_each_pattern_of_observations_has_a_forecast_or_a_reason(
     put_history(engine)
     settings = database.model_copy(update=SHORT | {"refit_days": 30})
     noon_after = dt.datetime.combine(SUNDAY + dt.timedelta(days=1), dt.time(12), dt.UTC)
-    run_metrics(settings, Request(), session=lambda _: spark, now=noon_after)
+    run_metrics(without_jvm(settings), Request(), now=noon_after)
     reasons = {}
     for as_of in (FRIDAY, SUNDAY):
         row = run_forecast(settings, as_of=as_of, engine="lightgbm", session=lambda: spark)
