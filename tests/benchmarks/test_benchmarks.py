@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
 from benchmarks import container, spikes
@@ -39,7 +38,7 @@ from benchmarks.processes import Timing
 from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from tests.support.metrics_oracle import RawRow, World
-from tests.support.metrics_store import execute, put, rows_of
+from tests.support.metrics_store import execute, put, rows_of, without_jvm
 
 FACTS = {"commit": "c", "machine": "m", "python": "3", "load_at_start": 0.0}
 
@@ -267,12 +266,10 @@ def _world_by_hand() -> World:
 
 
 @pytest.fixture
-def parity(database: Settings, engine: Engine, spark: SparkSession) -> Parity:
+def parity(database: Settings, engine: Engine) -> Parity:
     source = _world_by_hand()
     put(engine, source)
-    assert (
-        run_metrics(database, session=lambda rows: spark, now=source.now)["status"] == "succeeded"
-    )
+    assert run_metrics(without_jvm(database), now=source.now)["status"] == "succeeded"
     return compare(ComparisonData.read(engine))
 
 

@@ -270,10 +270,11 @@ def test_signal_ends_a_wait_for_a_server(run: CommandLine, engine: Engine, stage
     _ends(run, engine, WITHOUT_A_JVM[stage], signal.SIGTERM)
 
 
-@pytest.mark.usefixtures("jvm")
 def test_signal_ends_a_merge_that_waits_for_a_lock(run: CommandLine, engine: Engine) -> None:
-    """Over 20 s on two busy cores: the JVM of a whole run."""
-    _ends(run, engine, WITH_A_JVM["metrics merge"], signal.SIGINT)
+    """Without a JVM. test_command_line.py and test_metrics_script.py interrupt jobs that have
+    one.
+    """
+    _ends(run, engine, WITHOUT_A_JVM["metrics merge in process"], signal.SIGINT)
 
 
 def _works_for_long(settings: Settings) -> None:
@@ -362,8 +363,10 @@ run_application(app, lambda error, arguments: {{}}, arguments=[])
 
 
 @pytest.mark.usefixtures("processes")
-@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("moment", ["save", "atexit", "finalize"])
+@pytest.mark.parametrize(
+    ("moment", "sent"),
+    [("save", "SIGINT"), ("atexit", "SIGINT"), ("atexit", "SIGTERM"), ("finalize", "SIGTERM")],
+)
 def test_signal_after_the_result_changes_no_exit_code(moment: str, sent: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", SIGNALLED_LATE.format(moment=moment, sent=sent)],
@@ -448,8 +451,16 @@ INTERRUPTED = "interrupted: uncommitted changes were rolled back, and the next r
 
 
 @pytest.mark.usefixtures("processes")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("place", ["del", "weakref", "gc", "ctypes"])
+@pytest.mark.parametrize(
+    ("place", "sent"),
+    [
+        ("del", signal.SIGINT),
+        ("weakref", signal.SIGTERM),
+        ("gc", signal.SIGINT),
+        ("ctypes", signal.SIGTERM),
+    ],
+    ids=["del", "weakref", "gc", "ctypes"],
+)
 def test_signal_in_a_callback_of_python_ends_the_command(place: str, sent: signal.Signals) -> None:
     """Where Python ignores exceptions. A command that is ended by force handles nothing."""
     source = SIGNALLED_IN_CALLBACK.format(place=place, ignores_sigint=False)

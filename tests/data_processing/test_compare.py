@@ -15,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
 from benchmarks.old_pandas_job import old_metrics, write_old_metrics
@@ -28,7 +27,7 @@ from database.connections.engine import make_engine
 from database.schema.migrate import migrate
 from database.schema.owner_tables import METRIC_COLUMNS
 from tests.support.databases import fresh_database
-from tests.support.metrics_store import execute, rows_of
+from tests.support.metrics_store import execute, rows_of, without_jvm
 from tests.support.owner_schema import put_as_owner, role_with
 from tests.support.pandas_job_history import DAYS, history
 from tests.support.processes import CommandLineHere
@@ -45,7 +44,7 @@ class Ground:
 
 
 @pytest.fixture(scope="module")
-def ground(server: Settings, owner_template: str, spark: SparkSession) -> Iterator[Ground]:
+def ground(server: Settings, owner_template: str) -> Iterator[Ground]:
     """The owner's tables with a history, our metrics, and the pandas job's metrics in
     `old_metrics`.
     """
@@ -54,7 +53,7 @@ def ground(server: Settings, owner_template: str, spark: SparkSession) -> Iterat
         migrate(engine)
         world = history(TODAY)
         put_as_owner(engine, world)
-        run_metrics(settings, session=lambda rows: spark, now=world.now)
+        run_metrics(without_jvm(settings), now=world.now)
         rows = old_metrics(engine, today=pd.Timestamp(TODAY))
         execute(engine, "CREATE TABLE old_metrics (LIKE pool_daily_metrics INCLUDING ALL)")
         write_old_metrics(engine, "old_metrics", rows)
@@ -230,7 +229,7 @@ def test_rounding_to_hundreds_is_no_difference(ground: Ground, table: str) -> No
 
 @pytest.mark.parametrize("first", ["the pandas job", "YieldSpark"])
 def test_missing_raw_rows_explain_days_one_job_cannot_compute(
-    first: str, server: Settings, owner_template: str, spark: SparkSession
+    first: str, server: Settings, owner_template: str
 ) -> None:
     """All rows of one pool and the first days of another are deleted between the two jobs."""
     with fresh_database(server, owner_template) as settings:
@@ -242,7 +241,7 @@ def test_missing_raw_rows_explain_days_one_job_cannot_compute(
 
         def both(job: str) -> None:
             if job == "YieldSpark":
-                run_metrics(settings, session=lambda rows: spark, now=source.now)
+                run_metrics(without_jvm(settings), now=source.now)
             else:
                 rows = old_metrics(engine, today=pd.Timestamp(TODAY))
                 write_old_metrics(engine, "old_metrics", rows)
@@ -329,9 +328,7 @@ def test_rejects_comparison_before_first_run(owner_database: Settings) -> None:
 
 
 @pytest.mark.long
-def test_the_pandas_job_on_real_history(
-    database: Settings, shared_data: Path, spark: SparkSession
-) -> None:
+def test_the_pandas_job_on_real_history(database: Settings, shared_data: Path) -> None:
     """Prints the table of differences, which `-s` shows."""
     names = ("defillama_pool_history.parquet", "defillama_pools.parquet", "ETHUSDT_1d.csv")
     load_files(
@@ -339,7 +336,7 @@ def test_the_pandas_job_on_real_history(
     )
     engine = make_engine(database)
     last = datetime(2025, 10, 6, 12, tzinfo=UTC)
-    run_metrics(database, session=lambda rows: spark, now=last)
+    run_metrics(without_jvm(database), now=last)
     execute(engine, "CREATE TABLE old_metrics (LIKE pool_daily_metrics INCLUDING ALL)")
     rows = old_metrics(engine, today=pd.Timestamp(last.date()))
     write_old_metrics(engine, "old_metrics", rows)

@@ -48,7 +48,7 @@ from tests.support.fault_database import (
     wait_for_backend_at_gate,
 )
 from tests.support.fault_proxy import Direction
-from tests.support.fault_runs import until
+from tests.support.fault_runs import JobProcess, until
 from tests.support.metrics_store import execute
 from tests.support.processes import PROJECT
 
@@ -371,9 +371,9 @@ def test_speculative_task_stages_no_row_twice(case: Case, tmp_path: Path) -> Non
 # Two runs at once
 
 
-def run_two_together(case: Case) -> None:
+def assert_one_of_two_works(case: Case, *runs: JobProcess) -> None:
     """One of the runs works, and the other one reports that."""
-    worker, other = sorted((case.start(), case.start()), key=lambda run: run.wait())
+    worker, other = sorted(runs, key=lambda run: run.wait())
     case.assert_full_counts(worker.succeeded())
     assert other.wait() == 1, other.errors
     assert ALREADY_RUNNING in other.errors
@@ -388,15 +388,22 @@ def test_twenty_pairs_of_runs_started_together(
 ) -> None:
     for pair in range(20):
         with case_of(server, processed, tmp_path, ["adbc", "jdbc"][pair % 2]) as case:
-            run_two_together(case)
+            assert_one_of_two_works(case, case.start(), case.start())
 
 
 def test_two_runs_started_together(
     server: Settings, processed: ProcessedDatabase, tmp_path: Path
 ) -> None:
-    """Takes over 20 s on two busy cores: two whole runs at once."""
+    """Without a JVM, because the lock is taken before any executor starts."""
     with case_of(server, processed, tmp_path, "adbc") as case:
-        run_two_together(case)
+        fault_merged_row(case.engine, WAIT_AT_GATE)
+        with closed_gate(case.engine):
+            runs = [case.start(executor="inprocess") for _ in range(2)]
+            until(
+                lambda: any(run.process.poll() is not None for run in runs),
+                "one run has ended while the other one works",
+            )
+        assert_one_of_two_works(case, *runs)
 
 
 @long
@@ -493,8 +500,13 @@ def test_driver_killed_during_load_and_next_one_during_merge(
 ) -> None:
     case.kill_half_loaded()
     case.assert_unchanged()
-    case.assert_killed(
-        case.start(at("merge", "after", "INSERT INTO .*pool_daily_metrics"), write_transport="adbc")
-    )
+    # the merge is the same for both executors, and only Spark reads and writes by JDBC
+    adbc: dict[str, Any] = {
+        "read_transport": "adbc",
+        "write_transport": "adbc",
+        "executor": "inprocess",
+    }
+    during_merge = at("merge", "after", "INSERT INTO .*pool_daily_metrics")
+    case.assert_killed(case.start(during_merge, **adbc))
     case.assert_unchanged()
     case.assert_next_run_repairs(failed=2, spark=spark)

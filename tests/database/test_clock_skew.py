@@ -21,7 +21,13 @@ from tests.data_processing.test_metrics_plan import settled
 from tests.support.commit_runs import NEWEST, DailyRun, at
 from tests.support.metrics_oracle import RawRow
 from tests.support.metrics_plans import NOW, TODAY, add_run, planned, raw
-from tests.support.metrics_store import execute, put_into_quarantine, put_rows, rows_of
+from tests.support.metrics_store import (
+    execute,
+    put_into_quarantine,
+    put_rows,
+    rows_of,
+    without_jvm,
+)
 
 __all__ = ["settled"]
 
@@ -61,11 +67,11 @@ def no_session(_: int) -> SparkSession:
 
 @pytest.mark.parametrize("skew", [timedelta(seconds=5), 2 * HOUR])
 def test_reads_new_rows_after_the_clock_goes_back(
-    spark: SparkSession, database: Settings, engine: Engine, skew: timedelta
+    database: Settings, engine: Engine, skew: timedelta
 ) -> None:
     """After the clock goes back, the watermark is in the future."""
     put_rows(engine, [raw(n, "a", MAY_10 + timedelta(days=n)) for n in range(20)])
-    assert run_metrics(database, session=lambda _: spark, now=NOW)["status"] == "succeeded"
+    assert run_metrics(without_jvm(database), now=NOW)["status"] == "succeeded"
     assert run_metrics(database, session=no_session, now=NOW)["status"] == "nothing_to_do"
     put_rows(engine, [RawRow(100, "a", raw(0, "a", MAY_10).timestamp + HOUR, {"apy": 7.0})])
     execute(
@@ -76,7 +82,7 @@ def test_reads_new_rows_after_the_clock_goes_back(
     (foreseen,) = run_metrics(database, dry_run=True, now=NOW)["plan"]["warnings"]
     assert "the database server's clock says" in foreseen
     assert "are read again. Check the clocks" in foreseen
-    assert run_metrics(database, session=lambda _: spark, now=NOW)["rows"]["updated"] > 0
+    assert run_metrics(without_jvm(database), now=NOW)["rows"]["updated"] > 0
     stored = "SELECT actual_apy FROM pool_daily_metrics WHERE pool_id = 'a' AND date = :day"
     assert [float(row["actual_apy"]) for row in rows_of(engine, stored, day=MAY_10)] == [7.0]
     again = run_metrics(database, session=no_session, now=NOW)

@@ -13,7 +13,6 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 
 from config_spark import Settings
@@ -26,7 +25,7 @@ from database.schema.migrate import migrate
 from tests.database.test_clock_skew import MAY_10, no_session
 from tests.support.metrics_oracle import RawRow
 from tests.support.metrics_plans import NOW, raw
-from tests.support.metrics_store import put_rows, rows_of
+from tests.support.metrics_store import put_rows, rows_of, without_jvm
 
 LIBRARIES = ("lib/*/faketime/libfaketime.so.1", "local/lib/faketime/libfaketime.so.1")
 """Folders below /usr: Debian's, and that of libfaketime's `make install`."""
@@ -79,7 +78,6 @@ def stored_apy(engine: Engine) -> float:
 
 def test_reads_rows_inserted_after_a_failover(
     faketime: str,
-    spark: SparkSession,
     server: Settings,
     own_server: EmbeddedServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -91,17 +89,17 @@ def test_reads_rows_inserted_after_a_failover(
     engine = make_engine(settings)
     migrate(engine)
     put_rows(engine, [raw(n, "a", MAY_10 + timedelta(days=n)) for n in range(10)])
-    assert run_metrics(settings, session=lambda _: spark, now=NOW)["status"] == "succeeded"
+    assert run_metrics(without_jvm(settings), now=NOW)["status"] == "succeeded"
 
     with server_behind(own_server, monkeypatch, faketime, 5):
         put_apy(engine, 100, 7.0)
-        assert run_metrics(settings, session=lambda _: spark, now=NOW)["status"] == "succeeded"
+        assert run_metrics(without_jvm(settings), now=NOW)["status"] == "succeeded"
         assert stored_apy(engine) == 7.0
 
     with server_behind(own_server, monkeypatch, faketime, 7200):
         assert seconds_since_watermark(engine) < -7000
         put_apy(engine, 101, 8.0)
-        row = run_metrics(settings, session=lambda _: spark, now=NOW)
+        row = run_metrics(without_jvm(settings), now=NOW)
         assert row["status"] == "succeeded"
         (ledger_row,) = rows_of(
             engine,

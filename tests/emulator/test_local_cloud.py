@@ -18,6 +18,7 @@ import pytest
 from config_spark import Settings
 from database.connections.engine import make_engine
 from emulator.services.batch_process import LocalPlatform
+from tests.support.dataproc_cases import WorkflowsHere
 from tests.support.fault_runs import until
 from tests.support.metrics_store import execute, rows_of
 from tests.support.processes import PROJECT, environment_of
@@ -131,26 +132,15 @@ def test_commands_work_on_a_running_emulator(database: Settings, tmp_path: Path)
         (present / ".env").write_text(
             "".join(f"{name}={value}\n" for name, value in variables.items())
         )
-        released = _document(_cloud(database, present, "release", "--allow-dirty", "--json"))
-        assert [
-            row["version"] for row in _document(_cloud(database, present, "versions", "--json"))
-        ] == [released["version"]]
-        batch = _document(
-            _cloud(
-                database,
-                present,
-                "submit",
-                "calculate_metrics",
-                "--dry-run",
-                "--rows",
-                "5",
-                "--json",
-            )
-        )
+        variables_here = environment_of(database) | {"YIELDSPARK_HOME": str(present / "home")}
+        workflows = WorkflowsHere(present, variables_here)
+        released = workflows.json("release", "--allow-dirty")
+        assert [row["version"] for row in workflows.json("versions")] == [released["version"]]
+        batch = workflows.json("submit", "calculate_metrics", "--dry-run", "--rows", "5")
         assert batch["batch"]["pysparkBatch"]["mainPythonFileUri"].startswith(
             f"gs://{variables['CODE_BUCKET']}/versions/{released['version']}/"
         )
-        assert _document(_cloud(database, present, "list", "--json"))["batches"] == []
+        assert workflows.json("list")["batches"] == []
 
 
 @pytest.mark.usefixtures("processes")

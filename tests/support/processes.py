@@ -13,11 +13,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from pyspark.sql import SparkSession
+from typer import main as typer_main
 
 from cli.main import main
 from cli.terminal import PRODUCT_LOGGERS
@@ -106,6 +108,10 @@ class CommandLine:
         return json.loads(finished.stdout)
 
 
+COMMAND_OF = cache(typer_main.get_command)
+"""Builds the commands of an application once: a process does so for its one command (0.1 s)."""
+
+
 class CommandLineHere(CommandLine):
     """Runs the same commands in this process, which is a second faster; not for commands that are
     ended by a signal.
@@ -128,6 +134,7 @@ class CommandLineHere(CommandLine):
         with ExitStack() as stack:
             stack.enter_context(patch.dict(os.environ, self.environment | environment, clear=True))
             stack.enter_context(patch.object(sys, "argv", [self.program, *arguments]))
+            stack.enter_context(patch.object(typer_main, "get_command", COMMAND_OF))
             stack.enter_context(patch.object(spark_session, "get_spark_session", self._session))
             stack.enter_context(patch.object(spark_session, "stop_session", lambda _: None))
             for context in (

@@ -22,6 +22,7 @@ from forecasting.forecast_pools_spark import run_forecast
 from sample_data import SAMPLE_FILES
 from tests.support.forecast_panels import SHORT
 from tests.support.mapped_classes import QUICK_COMPILER
+from tests.support.metrics_store import without_jvm
 from tests.support.processes import PROJECT, environment_of
 from workflows.releases.code_archive import build_archive
 
@@ -81,22 +82,24 @@ def _few_pools(settings: Settings) -> None:
     )
 
 
+ONE_EXECUTOR = {"SPARK_MASTER": "local-cluster[1,1,2048]"}
 CLUSTER = {"SPARK_MASTER": "local-cluster[2,1,2048]"}
 
 
+@pytest.mark.usefixtures("jvm")
 def test_the_metrics_job_on_executors_has_its_code_from_the_zip_alone(
-    database: Settings, second_database: Settings, spark: SparkSession, tmp_path: Path
+    database: Settings, second_database: Settings, tmp_path: Path
 ) -> None:
-    """Compares the checkout in this process with the zip on a cluster of two executors; `local run`
-    in test_readme.py runs the zip in one process. Takes over 20 s: the JVMs of a driver, a worker
-    and two executors start cold.
+    """Compares the checkout in this process, without a JVM, with the zip on an executor; `local
+    run` in test_readme.py runs the zip in one process. Takes over 20 s on two busy cores: the JVMs
+    of a driver and an executor start cold.
     """
     archive = tmp_path / "yieldspark.zip"
     archive.write_bytes(build_archive())
     for settings in (database, second_database):
         _few_pools(settings)
-    run_metrics(database, session=lambda rows: spark)
-    _run_from_zip(archive, METRICS_JOB, [], second_database, **CLUSTER)
+    run_metrics(without_jvm(database))
+    _run_from_zip(archive, METRICS_JOB, [], second_database, **ONE_EXECUTOR)
     assert _results(second_database) == _results(database)
     assert _results(database)["metrics"]
 
