@@ -107,7 +107,7 @@ def test_pool_may_move_to_another_project(tmp_path: Path) -> None:
     "name",
     [
         *("ethereum-name-service", "ether-fi-usd-max", "bitcoin-diamond", "rocket-pool-eth"),
-        *("renzo-restaked-eth", "eth-2x-flexible-leverage", "ETH3L-USDT", "BTCUSDT_PERP"),
+        *("renzo-restaked-eth", "eth-2x-flexible-leverage", "ETH3L-USDT", "BINANCE_ETHUSDT.P, 1D"),
         *("eth_volatility", "btc_hashrate", "eth_tvl", "BTC-etf-flows"),
     ],
 )
@@ -201,6 +201,29 @@ def test_sources_that_have_to_be_exported_in_another_way(tmp_path: Path) -> None
     with pytest.raises(InputError, match="raw_json_data ->> 'apy' AS apy") as caught:
         inspect_path(write_file(tmp_path, "raw.csv", raw))
     assert len(str(caught.value)) - len(str(tmp_path)) <= 400
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        *("nan", "NaN", "None", "<NA>", "undefined", "N/A", "-", "\u2014"),
+        *("#N/A", "#REF!", "#NAME?", "#DIV/0!", "#NV", "#BEZUG!"),
+    ],
+)
+def test_text_for_a_missing_value_is_no_pool_and_no_symbol(tmp_path: Path, missing: str) -> None:
+    history = f"timestamp,pool,tvl,apy\n2025-03-01,{missing},1,2\n"
+    assert columns(write_file(tmp_path, "h.csv", history))["pool_id"] == [None]
+    pools = f"pool,chain,symbol\na,{missing},{missing}\n"
+    found = columns(write_file(tmp_path, "p.csv", pools))
+    assert (found["chain"], found["symbol"]) == ([None], [None])
+    prices = f"date,symbol,close\n2025-03-01,{missing},2\n"
+    assert columns(write_file(tmp_path, "c.csv", prices))["symbol"] == [None]
+
+
+@pytest.mark.parametrize("form", [POOL.upper(), f"{{{POOL.upper()}}}", POOL])
+def test_uuid_is_one_pool_in_every_form(tmp_path: Path, form: str) -> None:
+    content = f"timestamp,pool,tvl,apy\n2025-03-01,{form},1,2\n2025-03-01,{{Pool-B}},1,2\n"
+    assert columns(write_file(tmp_path, "h.csv", content))["pool_id"] == [POOL, "{Pool-B}"]
 
 
 def test_column_name_of_several_lines(tmp_path: Path) -> None:
