@@ -48,6 +48,7 @@ def test_byte_order_mark_that_another_program_kept(tmp_path: Path, mark: str) ->
         ("date,base,quote,close", "2025-03-01,ETH,BTC,2", "'BTC', and values in USD"),
         ("timestamp,pool,tvl,apy,currency", "2025-03-01,a,1,2,eur", "'eur', and values in USD"),
         ("date,value_gwei,unit", "2025-03-01,2,wei", "'wei', and gas in gwei"),
+        ("date,blockchain,value_gwei", "2025-03-01,polygon,2", "'polygon', and gas of Ethereum"),
         (
             "timestamp,tz,pool,tvl,apy",
             "2025-03-01 23:30,America/New_York,a,1,2",
@@ -67,7 +68,7 @@ def test_column_that_changes_the_meaning_of_others(
     ("header", "values"),
     [
         ("date,symbol,currency,quote,close", "2025-03-01,ETH,usd,USDT,2"),
-        ("date,value_gwei,unit", "2025-03-01,2,Gwei"),
+        ("date,value_gwei,unit,chain", "2025-03-01,2,Gwei,ethereum"),
         ("timestamp,timezone,pool,tvl,apy", "2025-03-01 00:00,Etc/UTC,a,1,2"),
         ("timestamp,utc_offset,pool,tvl,apy", "2025-03-01,0,a,1,2"),
         ("timestamp,tz,pool,tvl,apy", "2025-03-01T01:00:00+01:00,Europe/Berlin,a,1,2"),

@@ -71,8 +71,12 @@ a pool id, each of them would be a pool.
 
 UUID_IN_ANY_FORM = r"^\{?([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})\}?$"
 
-TIME_NAME = re.compile("(^|[^a-z])(time|hour)(utc|ofday)?([^a-z]|$)")
-"""As a word, in lower case: `uptime` and `hours_locked` are no times of day."""
+TIME_NAME = re.compile(
+    "(^|[^a-z])(time|hour|zeit|uhrzeit|stunde|heure|hora|ora|tijd)(utc|ofday)?([^a-z]|$)"
+)
+"""As a word, in lower case, also in languages that write the day as `date`: `uptime` and
+`hours_locked` are no times of day.
+"""
 TIME_OF_DAY = "^[0-9]{1,2}:[0-9]{2}"
 HOUR = "^[0-9]{1,2}(:[0-9]{2}.*)?$"
 
