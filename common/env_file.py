@@ -29,6 +29,12 @@ def check_env_file(names: Set[str]) -> None:
     """
     if not os.path.lexists(ENV_FILE) or Path(ENV_FILE).is_dir():
         return
+    if Path(ENV_FILE).exists() and not _is_file_or_empty_device(Path(ENV_FILE)):
+        # reading it could wait for a writer, or never end
+        raise ConfigurationError(
+            f"{ENV_FILE} is a pipe or a device: make it a file, or set the variables in the"
+            " environment"
+        )
     try:
         # editors on Windows begin a file with a byte order mark
         content = Path(ENV_FILE).read_text(encoding="utf-8-sig")
@@ -48,3 +54,8 @@ def check_env_file(names: Set[str]) -> None:
                 f"{ENV_FILE} is wrong in line {line.original.line}: write NAME=value, a closing"
                 " quotation mark where the value has an opening one, and # before a remark"
             )
+
+
+def _is_file_or_empty_device(path: Path) -> bool:
+    # containers mount /dev/null over a file to hide it
+    return path.is_file() or path.stat().st_rdev == Path(os.devnull).stat().st_rdev

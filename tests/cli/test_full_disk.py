@@ -100,6 +100,8 @@ def test_a_folder_of_logs_that_is_a_file_is_named(tmp_path: Path) -> None:
         (errno.ENOSPC, "free disk space"),
         (errno.EROFS, "make it writable"),
         (errno.EISDIR, "move it away"),
+        (errno.EAGAIN, "free memory, or raise ulimit -u"),
+        (errno.EMFILE, "raise the limit of open files"),
         (errno.EIO, "make it writable and free disk space"),
     ],
 )

@@ -123,6 +123,20 @@ def test_accepts_other_dotenv_lines_and_a_virtual_environment(tmp_path: Path) ->
     assert load_settings().db_user == "yieldspark"
 
 
+def test_rejects_dotenv_that_is_no_file(tmp_path: Path) -> None:
+    """A pipe without a writer, or an endless device, would block every command."""
+    (tmp_path / ".env").symlink_to("/dev/null")
+    assert load_settings().db_user == "yieldspark"
+    (tmp_path / ".env").unlink()
+    (tmp_path / ".env").symlink_to("/dev/zero")
+    with pytest.raises(ConfigurationError, match=r"\.env is a pipe or a device: make it a file"):
+        load_settings()
+    (tmp_path / ".env").unlink()
+    os.mkfifo(tmp_path / ".env")
+    with pytest.raises(ConfigurationError, match=r"\.env is a pipe or a device: make it a file"):
+        load_settings()
+
+
 def test_rejects_dotenv_that_is_a_broken_link(tmp_path: Path) -> None:
     (tmp_path / ".env").symlink_to(tmp_path / "gone")
     with pytest.raises(ConfigurationError, match=r"\.env can't be read: No such file"):

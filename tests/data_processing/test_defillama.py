@@ -16,6 +16,7 @@ from data_processing.ingest.defillama.prices import COINS
 from data_processing.ingest.defillama.pull import ingest, read_pool_file
 from data_processing.ingest.defillama.rows import description, instant, snapshots
 from database.ledger.run_records import last_runs
+from tests.data_processing.test_load_files import REFERENCE
 from tests.support.defillama_pulls import (
     TODAY,
     Pauses,
@@ -104,6 +105,16 @@ def test_ingest_stores_points_unchanged_and_describes_pool(
         3,
         True,
     )
+
+
+def test_ingest_under_a_foreign_key_to_pools(
+    settings: Settings, engine: Engine, llama: DefiLlamaServer, pauses: Pauses
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(REFERENCE))
+    fill(llama, "a")
+    ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())
+    assert stored(engine) == [("a", 3)]
 
 
 def test_second_ingest_inserts_new_rows_and_keeps_values(

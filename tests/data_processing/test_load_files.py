@@ -69,6 +69,21 @@ def counts(summary: dict[str, Any]) -> tuple[int, ...]:
     return tuple(entry[name] for name in names)
 
 
+REFERENCE = (
+    "ALTER TABLE raw_defillama_pool_history ADD FOREIGN KEY (pool_id) REFERENCES pools (pool_id)"
+)
+
+
+def test_history_under_a_foreign_key_to_pools(
+    database: Settings, engine: Engine, tmp_path: Path
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(REFERENCE))
+    file = write_file(tmp_path, "history.csv", HISTORY_CSV)
+    assert counts(load_files(database, [file])) == (1, 1, 0, 0, 0)
+    assert rows(engine, "SELECT pool_id FROM pools") == [("a",)]
+
+
 def test_history_rows_that_a_trigger_drops_are_not_there_already(
     database: Settings, engine: Engine, tmp_path: Path
 ) -> None:

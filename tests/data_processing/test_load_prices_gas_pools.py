@@ -134,6 +134,26 @@ def test_the_latest_row_of_a_day_counts_in_any_order(
     assert rows(engine, "SELECT chain FROM pools") == [("Base",)]
 
 
+LONGER_PERIODS = (
+    ("2025-01-06", "2025-01-13", "2025-01-20", "2025-01-27"),
+    ("2025-01-01", "2025-02-01", "2025-03-01", "2025-04-01"),
+    ("2025-01-01", "2025-01-04", "2025-01-07", "2025-01-10"),
+)
+
+
+def test_rejects_candles_of_more_than_a_day(database: Settings, tmp_path: Path) -> None:
+    """Their close is that of a later day, which features of the first day must not know."""
+    for days in LONGER_PERIODS:
+        lines = "".join(f"{day},2\n" for day in days)
+        prices = write_file(tmp_path, "ETH.csv", f"date,close\n{lines}")
+        gas = write_file(tmp_path, "gas.csv", f"date,value_gwei\n{lines}")
+        for path in (prices, gas):
+            with pytest.raises(InputError, match=r"has a row every \d+ to \d+ days, and daily"):
+                load_files(database, [path])
+    single = "date,close\n2025-01-01,2\n2025-01-05,2\n2025-01-20,2\n2025-03-01,2\n"
+    assert counts(load_files(database, [write_file(tmp_path, "ETH.csv", single)]))[1] == 4
+
+
 # gas
 
 

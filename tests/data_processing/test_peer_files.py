@@ -115,7 +115,7 @@ def test_the_time_of_day_is_never_dropped(tmp_path: Path) -> None:
     assert columns(write_file(tmp_path, "repeated.csv", repeated))["timestamp"] == [moment]
 
 
-@pytest.mark.parametrize("name", ["time_utc", "Hour", "block_time", "hour of day"])
+@pytest.mark.parametrize("name", ["time_utc", "Hour", "block_time", "hour of day", "Heure"])
 def test_time_of_day_in_a_column_of_another_name(tmp_path: Path, name: str) -> None:
     time = "23" if "our" in name else "23:01"
     content = f"date,{name},pool,tvl,apy\n2025-03-01,{time},{POOL},1000,5.25\n"

@@ -48,6 +48,7 @@ def test_byte_order_mark_that_another_program_kept(tmp_path: Path, mark: str) ->
         ("date,base,quote,close", "2025-03-01,ETH,BTC,2", "'BTC', and values in USD"),
         ("timestamp,pool,tvl,apy,currency", "2025-03-01,a,1,2,eur", "'eur', and values in USD"),
         ("date,value_gwei,unit", "2025-03-01,2,wei", "'wei', and gas in gwei"),
+        ("date,blockchain,value_gwei", "2025-03-01,polygon,2", "'polygon', and gas of Ethereum"),
         (
             "timestamp,tz,pool,tvl,apy",
             "2025-03-01 23:30,America/New_York,a,1,2",
@@ -67,7 +68,7 @@ def test_column_that_changes_the_meaning_of_others(
     ("header", "values"),
     [
         ("date,symbol,currency,quote,close", "2025-03-01,ETH,usd,USDT,2"),
-        ("date,value_gwei,unit", "2025-03-01,2,Gwei"),
+        ("date,value_gwei,unit,chain", "2025-03-01,2,Gwei,ethereum"),
         ("timestamp,timezone,pool,tvl,apy", "2025-03-01 00:00,Etc/UTC,a,1,2"),
         ("timestamp,utc_offset,pool,tvl,apy", "2025-03-01,0,a,1,2"),
         ("timestamp,tz,pool,tvl,apy", "2025-03-01T01:00:00+01:00,Europe/Berlin,a,1,2"),
@@ -107,7 +108,7 @@ def test_pool_may_move_to_another_project(tmp_path: Path) -> None:
     "name",
     [
         *("ethereum-name-service", "ether-fi-usd-max", "bitcoin-diamond", "rocket-pool-eth"),
-        *("renzo-restaked-eth", "eth-2x-flexible-leverage", "ETH3L-USDT", "BTCUSDT_PERP"),
+        *("renzo-restaked-eth", "eth-2x-flexible-leverage", "ETH3L-USDT", "BINANCE_ETHUSDT.P, 1D"),
         *("eth_volatility", "btc_hashrate", "eth_tvl", "BTC-etf-flows"),
     ],
 )
@@ -201,6 +202,29 @@ def test_sources_that_have_to_be_exported_in_another_way(tmp_path: Path) -> None
     with pytest.raises(InputError, match="raw_json_data ->> 'apy' AS apy") as caught:
         inspect_path(write_file(tmp_path, "raw.csv", raw))
     assert len(str(caught.value)) - len(str(tmp_path)) <= 400
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        *("nan", "NaN", "None", "<NA>", "undefined", "N/A", "-", "\u2014"),
+        *("#N/A", "#REF!", "#NAME?", "#DIV/0!", "#NV", "#BEZUG!"),
+    ],
+)
+def test_text_for_a_missing_value_is_no_pool_and_no_symbol(tmp_path: Path, missing: str) -> None:
+    history = f"timestamp,pool,tvl,apy\n2025-03-01,{missing},1,2\n"
+    assert columns(write_file(tmp_path, "h.csv", history))["pool_id"] == [None]
+    pools = f"pool,chain,symbol\na,{missing},{missing}\n"
+    found = columns(write_file(tmp_path, "p.csv", pools))
+    assert (found["chain"], found["symbol"]) == ([None], [None])
+    prices = f"date,symbol,close\n2025-03-01,{missing},2\n"
+    assert columns(write_file(tmp_path, "c.csv", prices))["symbol"] == [None]
+
+
+@pytest.mark.parametrize("form", [POOL.upper(), f"{{{POOL.upper()}}}", POOL])
+def test_uuid_is_one_pool_in_every_form(tmp_path: Path, form: str) -> None:
+    content = f"timestamp,pool,tvl,apy\n2025-03-01,{form},1,2\n2025-03-01,{{Pool-B}},1,2\n"
+    assert columns(write_file(tmp_path, "h.csv", content))["pool_id"] == [POOL, "{Pool-B}"]
 
 
 def test_column_name_of_several_lines(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from data_processing.ingest.defillama import sql as defillama_sql
 from data_processing.ingest.defillama.rows import NOT_IN_JSONB, Snapshots, description
 from data_processing.ingest.pool_descriptions import required_descriptions
 from data_processing.ingest.stored_rows import missing_rows_error
-from database.connections.advisory_locks import RAW_TABLES_LOCK, lock_in_transaction
 from database.schema.catalog import has_triggers
 from database.schema.merge_sql import qualified
 from database.schema.owner_tables import pools, raw_pool_history
@@ -72,7 +71,7 @@ def insert_snapshots(connection: Connection, pool_id: str, rows: Snapshots) -> i
     """Insert the snapshots that are not stored.
 
     Args:
-        connection: transaction of the pool.
+        connection: transaction of the pool, with RAW_TABLES_LOCK.
         pool_id: the pool.
         rows: its snapshots.
 
@@ -82,9 +81,6 @@ def insert_snapshots(connection: Connection, pool_id: str, rows: Snapshots) -> i
     Raises:
         CheckFailed: the table lacks some of them afterwards.
     """
-    # `load` takes it as well: it would not see these rows before they are committed, and insert
-    # them a second time
-    lock_in_transaction(connection, RAW_TABLES_LOCK)
     parameters = {"pool_id": pool_id, "timestamps": rows.timestamps, "documents": rows.documents}
     counts = connection.execute(text(defillama_sql.INSERT_SNAPSHOTS), parameters).one()
     stored = counts.inserted + counts.stored

@@ -62,8 +62,21 @@ TARGETS: dict[Kind, Table] = {
 
 TOKENS = "underlying_token_addresses"
 
-TIME_NAME = re.compile("(^|[^a-z])(time|hour)(utc|ofday)?([^a-z]|$)")
-"""As a word, in lower case: `uptime` and `hours_locked` are no times of day."""
+MISSING = (
+    "^([nN]a[nN]|None|<NA>|NaT|undefined|N/?A|n/a|[-\u2013\u2014]+|#(N/?A|NV|[A-Z/0-9]+[!?]))$"
+)
+"""Texts that pandas, JavaScript and spreadsheets write for a missing value or a failed formula. As
+a pool id, each of them would be a pool.
+"""
+
+UUID_IN_ANY_FORM = r"^\{?([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})\}?$"
+
+TIME_NAME = re.compile(
+    "(^|[^a-z])(time|hour|zeit|uhrzeit|stunde|heure|hora|ora|tijd)(utc|ofday)?([^a-z]|$)"
+)
+"""As a word, in lower case, also in languages that write the day as `date`: `uptime` and
+`hours_locked` are no times of day.
+"""
 TIME_OF_DAY = "^[0-9]{1,2}:[0-9]{2}"
 HOUR = "^[0-9]{1,2}(:[0-9]{2}.*)?$"
 
@@ -142,6 +155,11 @@ class FileToLoad:
         if name == TOKENS:
             return cells.array_literals(place, column)
         texts = cells.to_texts(place, column)
+        if _role(self.kind, name) == "text":
+            is_missing = pc.match_substring_regex(texts, MISSING)
+            texts = pc.if_else(is_missing, pa.scalar(None, pa.string()), texts)
+        if name == "pool_id":
+            return _plain_uuids(texts)
         if self.kind == "prices" and name == "symbol":
             return _base_symbols(texts)
         if name not in self.signs:
@@ -335,6 +353,12 @@ def _without_unit(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     if name in PERCENT:
         return without_percent(column)
     return without_dollars(column) if name in DOLLARS else column
+
+
+def _plain_uuids(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Write UUIDs as DefiLlama and PostgreSQL do; databases of Microsoft write {747C1D2A-..}."""
+    is_uuid = pc.match_substring_regex(column, UUID_IN_ANY_FORM)
+    return pc.if_else(is_uuid, pc.utf8_lower(pc.utf8_trim(column, characters="{}")), column)
 
 
 def _base_symbols(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -23,6 +23,9 @@ MAX_ROWS_A_DAY = 1.5
 and high are not those of the day.
 """
 
+MIN_EQUAL_GAPS = 3
+"""From this number of equal gaps on, a file without two successive days is weekly or monthly."""
+
 MAX_QUOTED_CHARACTERS = 60
 """How much of a cell an error repeats."""
 
@@ -88,7 +91,8 @@ def require_daily_rows(connection: Connection, file: FileToLoad) -> None:
         file: a file of prices or gas.
 
     Raises:
-        InputError: the file has more than MAX_ROWS_A_DAY rows a day.
+        InputError: the file has more than MAX_ROWS_A_DAY rows a day, or a row for each week, month
+            or other period of several days.
     """
     key = "timestamp, symbol" if file.kind == "prices" else "date"
     rows, days = connection.exec_driver_sql(
@@ -102,6 +106,27 @@ def require_daily_rows(connection: Connection, file: FileToLoad) -> None:
         raise InputError(
             f"{file.table.path} has {rows:,} rows for {days:,} days; daily {file.kind} are needed:"
             " aggregate it to one row for each UTC day first"
+        )
+    partition = "PARTITION BY symbol" if file.kind == "prices" else ""
+    gaps, shortest, longest = connection.exec_driver_sql(
+        f"""
+        SELECT count(*), min(gap), max(gap)
+        FROM (
+            SELECT day - lag(day) OVER ({partition} ORDER BY day) AS gap
+            FROM (
+                SELECT DISTINCT {key}, (timestamp AT TIME ZONE 'UTC')::date AS day
+                FROM {validation_sql.VALIDATED}
+                WHERE reason IS NULL
+            ) AS days
+        ) AS gaps
+        WHERE gap IS NOT NULL
+        """
+    ).one()
+    # months differ by three days; single days may be missing, or be corrected
+    if gaps >= MIN_EQUAL_GAPS and shortest > 1 and longest - shortest <= shortest // 9:
+        raise InputError(
+            f"{file.table.path} has a row every {shortest} to {longest} days, and daily {file.kind}"
+            " are needed: a value of a longer period is not that of its first day"
         )
 
 

@@ -285,10 +285,11 @@ def _merge(connection: Connection, file: FileToLoad) -> tuple[int, int, int]:
         # before the merge, which adds these pools
         count = load_sql.count_placeholders(rows, file.text_columns, required)
         undescribed = int(connection.exec_driver_sql(count).scalar_one())
-    inserted, updated = connection.exec_driver_sql(statement).one()
     if file.kind == "history":
+        # first, because history may have a foreign key to `pools`
         added = connection.exec_driver_sql(load_sql.add_unknown_pools(rows, required)).rowcount
         undescribed = added if required else 0
-        if inserted >= ANALYZE_FROM_ROWS:
-            connection.exec_driver_sql(f"ANALYZE {qualified(raw_pool_history)}")
+    inserted, updated = connection.exec_driver_sql(statement).one()
+    if file.kind == "history" and inserted >= ANALYZE_FROM_ROWS:
+        connection.exec_driver_sql(f"ANALYZE {qualified(raw_pool_history)}")
     return inserted, updated, undescribed

@@ -1,5 +1,5 @@
 """Checks the columns of a file that are not loaded but say what the loaded ones mean: currency,
-unit, time zone, and the project and chain of a pool.
+unit, time zone, the chain of gas, and the project and chain of a pool.
 
 A file whose prices are in EUR, whose times are of New York, or whose pool ids are names of tokens
 would be read as something else. Reads the whole file, if it has such columns; stores nothing.
@@ -52,6 +52,11 @@ OF_UNIT: Mapping[str, _Meaning] = {
     unit: _Meaning(frozenset({"unit", "units", "gasunit"}), unit.upper(), f"gas in {unit} is")
     for unit in ("gwei", "wei")
 }
+ON_ETHEREUM = _Meaning(
+    frozenset({"chain", "chainname", "chainid", "blockchain", "network"}),
+    "ETHEREUM([ _-]MAINNET)?|ETH|MAINNET|1",
+    "gas of Ethereum is",
+)
 IN_UTC = _Meaning(
     frozenset({"timezone", "tz", "tzname", "utcoffset", "gmtoffset", "tzoffset"}),
     r"(ETC/)?(UTC|GMT|UCT|ZULU|Z)|(UTC|GMT)?[+-]?0{1,2}(:?00)?(\.0)?",
@@ -66,7 +71,7 @@ WITH_TIME = ":|^[0-9]{8}[Tt ]?[0-9]{4,6}"
 
 
 def require_known_units(table: FileTable, columns: FileColumns) -> None:
-    """Require that columns for currency, unit and time zone say what the tables have.
+    """Require that columns for currency, unit, chain and time zone say what the tables have.
 
     Args:
         table: the file.
@@ -77,7 +82,7 @@ def require_known_units(table: FileTable, columns: FileColumns) -> None:
     """
     meanings = [QUOTED_IN_DOLLARS if columns.kind == "prices" else IN_DOLLARS]
     if columns.kind == "gas":
-        meanings = [OF_UNIT["gwei" if "gwei" in columns.names else "wei"]]
+        meanings = [OF_UNIT["gwei" if "gwei" in columns.names else "wei"], ON_ETHEREUM]
     if "timestamp" in columns.names and columns.kind != "pools":
         meanings.append(IN_UTC)
     in_use = set(columns.names.values())
