@@ -17,6 +17,7 @@ import pandas as pd
 
 from forecasting.evaluation.day_bootstrap import LEVEL, mean_ratio_interval
 from forecasting.evaluation.error_measures import Integers
+from forecasting.evaluation.model_roles import CHALLENGER, CHAMPION
 from forecasting.evaluation.scores import category_codes
 from forecasting.evaluation.segments import segments_of
 from forecasting.features.targets import Target, Values
@@ -28,7 +29,7 @@ MIN_SEGMENT_SHARE = 0.1
 PROMOTED, KEPT, REFUSED = "promoted", "kept", "refused"
 # ratio of two mean losses and the ends of its interval
 Ratio = tuple[float | None, float | None, float | None]
-CHALLENGER, CHAMPION, PERSISTENCE = "challenger", "champion", "persistence"
+PERSISTENCE = "persistence"
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from config_spark import Settings
 from database.ledger.runs import Run
-from forecasting.executors.executor import Executor
 from spark.executor_choice import ExecutorChoice, choose_executor
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from forecasting.executors.executor import Executor
 
 
 def executor_of_engine(

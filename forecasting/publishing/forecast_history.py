@@ -15,37 +15,21 @@ from sqlalchemy import Double, Engine, text
 from database.connections.engine import checked_connection
 from database.schema.own_tables import forecast_evaluation
 from forecasting.publishing.actuals import TARGETS
-from forecasting.publishing.history_window import PAST_DAYS
+from forecasting.publishing.history_days import PAST_ROWS, past_span
 from forecasting.publishing.past_forecasts import PAST_COLUMNS
 
 NUMBERS = {column.name for column in forecast_evaluation.columns if isinstance(column.type, Double)}
 
 PRODUCTION, BACKTEST = "production", "backtest"
 
-_PAST_ROWS = """
-FROM yieldspark.forecast_evaluation
-WHERE engine = :engine
-    AND horizon_days = :horizon
-    AND actual IS NOT NULL
-    AND target_date > :as_of - :days
-    AND target_date <= :as_of
-"""
-
 # sums of doubles depend on the order of the rows: this one does not depend on the database's
 _HISTORY = f"""
 SELECT pool_id, target_date, target, persistence, actual, volatility_scale,
     model_change, model_change_low, model_change_high
-{_PAST_ROWS}
+{PAST_ROWS}
 ORDER BY target, target_date, pool_id COLLATE "C"
 """
 _PAST_NAMES = {"persistence": "now", "actual": "next"}
-
-_HISTORY_DAYS = f"""
-SELECT target, count(DISTINCT target_date) AS days
-{_PAST_ROWS}
-    AND model_change IS NOT NULL
-GROUP BY target
-"""
 
 _SCORED = """
 SELECT *
@@ -83,23 +67,6 @@ FULL JOIN yieldspark.pool_coverage AS c ON c.pool_id = p.pool_id
 """
 
 
-def history_days(database: Engine, engine: str, *, horizon: int, as_of: dt.date) -> int:
-    """Counts the target days that gate and interval of `as_of` can learn from.
-
-    Args:
-        engine: name of the forecasting engine.
-        horizon: days from the as-of day to the target day.
-        as_of: last target day that counts; the PAST_DAYS days up to it do.
-
-    Returns:
-        Days with a model's forecast and an actual value, of the target that has fewer.
-    """
-    with checked_connection(database) as connection:
-        rows = connection.execute(text(_HISTORY_DAYS), _past_span(engine, horizon, as_of))
-        days = {row.target: row.days for row in rows}
-    return min(int(days.get(target, 0)) for target in TARGETS)
-
-
 def history_by_target(
     database: Engine, engine: str, *, horizon: int, as_of: dt.date
 ) -> dict[str, pd.DataFrame]:
@@ -113,7 +80,7 @@ def history_by_target(
     Returns:
         PAST_COLUMNS by target, `apy` and `tvl`.
     """
-    rows = to_past_rows(_read(database, _HISTORY, _past_span(engine, horizon, as_of)))
+    rows = to_past_rows(_read(database, _HISTORY, past_span(engine, horizon, as_of)))
     return {target: rows[rows["target"] == target] for target in TARGETS}
 
 
@@ -189,10 +156,6 @@ def describe_pools(database: Engine, rows: pd.DataFrame) -> pd.DataFrame:
     first_day = pd.to_datetime(described.pop("first_day"))
     age = (pd.to_datetime(described["as_of"]) - first_day).dt.days + 1
     return described.assign(age_days=age)
-
-
-def _past_span(engine: str, horizon: int, as_of: dt.date) -> dict[str, Any]:
-    return {"engine": engine, "horizon": horizon, "as_of": as_of, "days": PAST_DAYS}
 
 
 def _read(database: Engine, statement: str, parameters: dict[str, Any]) -> pd.DataFrame:

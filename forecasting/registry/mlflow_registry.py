@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import ModelRefused, RegistryUnreachable
 from common.google.clients import client_options, credentials
 from config_spark import Settings
-from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION
+from forecasting.evaluation.model_roles import CHALLENGER, CHAMPION
 from forecasting.registry.mlflow_tables import (
     LATER,
     has_tables,

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, Row, delete, insert, select
 
 from database.connections.engine import checked_connection
 from database.schema.own_tables import model_outbox
-from forecasting.evaluation.promotion_policy import CHAMPION
+from forecasting.evaluation.model_roles import CHAMPION
 from forecasting.registry.mlflow_registry import RegisteredVersion, Registry
 from forecasting.registry.model_archive import ModelArchive, unpack
 

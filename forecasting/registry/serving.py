@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
-from forecasting.evaluation.promotion_policy import CHAMPION
+from forecasting.evaluation.model_roles import CHAMPION
 from forecasting.features.feature_names import feature_names
 from forecasting.registry import outbox
 from forecasting.registry.mlflow_registry import RegisteredVersion, Registry, unregistered_version

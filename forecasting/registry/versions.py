@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
 from database.connections.engine import checked_connection
-from forecasting.evaluation.promotion_policy import CHAMPION
+from forecasting.evaluation.model_roles import CHAMPION
 from forecasting.features.feature_names import feature_names
 from forecasting.registry import decisions, outbox
 from forecasting.registry.mlflow_registry import RegisteredVersion, Registry, unregistered_version

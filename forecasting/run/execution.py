@@ -23,7 +23,7 @@ from database.ledger.runs import Run
 from database.schema.metrics_table import metrics_table
 from database.staging import commit_run
 from forecasting.evaluation.backtest import backtest_rows
-from forecasting.evaluation.promotion_policy import CHAMPION
+from forecasting.evaluation.model_roles import CHAMPION
 from forecasting.evaluation.scores import score_table, summary_line, table_json
 from forecasting.executors.executor import Executor
 from forecasting.features.targets import Target, targets_of

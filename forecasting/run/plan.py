@@ -14,7 +14,7 @@ from config_spark import Settings
 from database.connections.engine import make_engine
 from forecasting.engines.folds import FoldPlan, backtest_folds, inference_folds
 from forecasting.executors.choose import executor_of_engine
-from forecasting.publishing.forecast_history import history_days
+from forecasting.publishing.history_days import history_days
 from forecasting.publishing.history_window import MIN_DAYS, PAST_DAYS
 from forecasting.registry.serving import ServingVersions, serving_versions
 from forecasting.run.as_of_day import (

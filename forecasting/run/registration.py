@@ -15,7 +15,8 @@ from sqlalchemy import Connection, Engine
 from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
 from database.ledger.check_result import CheckResult
-from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION, PROMOTED, REFUSED
+from forecasting.evaluation.model_roles import CHALLENGER, CHAMPION
+from forecasting.evaluation.promotion_policy import PROMOTED, REFUSED
 from forecasting.registry import decisions, outbox
 from forecasting.registry.mlflow_registry import Registry
 from forecasting.run.plan import ForecastPlan

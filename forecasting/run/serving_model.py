@@ -19,9 +19,8 @@ from database.ledger.runs import Run
 from forecasting.engines.engine import KEY, Engine, FeatureRows, Features
 from forecasting.engines.folds import ONE_DAY, DaySpan
 from forecasting.engines.model_parameters import model_parameters
+from forecasting.evaluation.model_roles import CHALLENGER, CHAMPION
 from forecasting.evaluation.promotion_policy import (
-    CHALLENGER,
-    CHAMPION,
     KEPT,
     PROMOTED,
     PromotionDecision,

@@ -12,7 +12,8 @@ from sqlalchemy import Engine
 from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
 from database.db_utils_spark import execute_sql
-from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION, PROMOTED
+from forecasting.evaluation.model_roles import CHALLENGER, CHAMPION
+from forecasting.evaluation.promotion_policy import PROMOTED
 from forecasting.registry import outbox
 from forecasting.registry.decisions import record_decision
 from forecasting.registry.mlflow_registry import Registry

@@ -12,7 +12,8 @@ from sqlalchemy import Engine, insert
 from cli import terminal
 from config_spark import Settings
 from database.schema.own_tables import quarantine, run_ledger
-from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION, PROMOTED
+from forecasting.evaluation.model_roles import CHALLENGER, CHAMPION
+from forecasting.evaluation.promotion_policy import PROMOTED
 from forecasting.registry import outbox
 from forecasting.registry.decisions import record_decision
 from forecasting.registry.mlflow_registry import Registry

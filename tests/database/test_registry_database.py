@@ -30,7 +30,7 @@ from database.connections.advisory_locks import MLFLOW_LOCK, lock_in_transaction
 from database.connections.engine import make_engine
 from emulator.services.fake_storage import FakeStorage
 from emulator.services.http_server import serving
-from forecasting.evaluation.promotion_policy import CHAMPION
+from forecasting.evaluation.model_roles import CHAMPION
 from forecasting.registry import mlflow_tables, outbox
 from forecasting.registry.mlflow_registry import Registry
 from forecasting.registry.mlflow_tables import has_tables, login, upgrade_tables

@@ -196,8 +196,8 @@ from cli.main import main
 try:
     main()
 except SystemExit as end:
-    slow = {"mlflow", "py4j", "pyspark"} & {name.partition(".")[0] for name in sys.modules}
-    print(json.dumps([end.code, sorted(slow)]))
+    packages = {name.partition(".")[0] for name in sys.modules}
+    print(json.dumps([end.code, sorted(packages & {"mlflow", "pandas", "py4j", "pyspark"})]))
 """
 
 
@@ -208,7 +208,7 @@ def test_a_run_with_a_champion_imports_neither_spark_nor_mlflow(
     """MLflow takes three seconds to import; a run that fits a version needs it to register it."""
     store(engine, panel_rows(10, 130))
     forecast_without_jvm(short, as_of=END - dt.timedelta(days=1))
-    for options in (["--dry-run"], []):
+    for options, loaded in ((["--dry-run"], []), ([], ["pandas"])):
         done = subprocess.run(
             [sys.executable, "-c", MODULES, "forecast_pools", "--engine", "lightgbm", *options],
             cwd=PROJECT,
@@ -217,9 +217,11 @@ def test_a_run_with_a_champion_imports_neither_spark_nor_mlflow(
             text=True,
             check=False,
         )
-        assert json.loads(done.stdout.splitlines()[-1]) == [0, []], done.stderr
-    (fit, loaded) = rows_of(engine, "SELECT stages FROM yieldspark.run_ledger ORDER BY started_at")
-    assert ("fit_apy" in fit["stages"], "fit_apy" in loaded["stages"]) == (True, False)
+        assert json.loads(done.stdout.splitlines()[-1]) == [0, loaded], done.stderr
+    (fit, champion) = rows_of(
+        engine, "SELECT stages FROM yieldspark.run_ledger ORDER BY started_at"
+    )
+    assert ("fit_apy" in fit["stages"], "fit_apy" in champion["stages"]) == (True, False)
 
 
 @pytest.mark.usefixtures("processes")

@@ -16,10 +16,10 @@ from forecasting.publishing.actuals import update_actuals
 from forecasting.publishing.forecast_history import (
     describe_pools,
     history_by_target,
-    history_days,
     scored_rows,
     to_past_rows,
 )
+from forecasting.publishing.history_days import history_days
 from forecasting.publishing.history_window import PAST_DAYS
 from forecasting.publishing.past_forecasts import PAST_COLUMNS
 

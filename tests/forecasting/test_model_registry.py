@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from common.errors import ModelRefused, RegistryUnreachable
 from common.settings.paths import default_home
 from config_spark import Settings
-from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION
+from forecasting.evaluation.model_roles import CHALLENGER, CHAMPION
 from forecasting.registry import mlflow_tables
 from forecasting.registry.mlflow_registry import (
     EXPERIMENT,

@@ -19,14 +19,8 @@ from config_spark import Settings
 from database.connections.engine import make_engine
 from forecasting.compare_versions import compare_versions
 from forecasting.engines.folds import inference_folds
-from forecasting.evaluation.promotion_policy import (
-    CHALLENGER,
-    CHAMPION,
-    KEPT,
-    PROMOTED,
-    REFUSED,
-    PromotionDecision,
-)
+from forecasting.evaluation.model_roles import CHALLENGER, CHAMPION
+from forecasting.evaluation.promotion_policy import KEPT, PROMOTED, REFUSED, PromotionDecision
 from forecasting.models.stacked_model import OutOfSample
 from forecasting.registry import outbox
 from forecasting.registry.mlflow_registry import Registry

@@ -17,7 +17,8 @@ from sqlalchemy import Engine, select, text, update
 from common.errors import ModelRefused, RegistryUnreachable
 from config_spark import Settings
 from database.schema.own_tables import model_outbox
-from forecasting.evaluation.promotion_policy import CHALLENGER, CHAMPION, KEPT, PROMOTED, REFUSED
+from forecasting.evaluation.model_roles import CHALLENGER, CHAMPION
+from forecasting.evaluation.promotion_policy import KEPT, PROMOTED, REFUSED
 from forecasting.registry import decisions, outbox
 from forecasting.registry.mlflow_registry import Registry
 from forecasting.registry.model_archive import ModelArchive

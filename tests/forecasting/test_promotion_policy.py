@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forecasting.evaluation.model_roles import CHALLENGER, CHAMPION
 from forecasting.evaluation.promotion_policy import (
-    CHALLENGER,
-    CHAMPION,
     KEPT,
     PROMOTED,
     REFUSED,
