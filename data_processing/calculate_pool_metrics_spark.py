@@ -22,7 +22,7 @@ if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spa
     # a script started by its path has its own folder on the path, not the root of the checkout
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from cli.job_script import run_job_script
 from common.errors import ConfigurationError
@@ -257,12 +257,18 @@ def _compute_and_commit(
         record_counts(run, settings, counts, checks, planned)
 
     staging = staging_name(run, 0)
+
+    def prepare(connection: Connection) -> None:
+        # before anything is merged
+        copy_compared_tables(run)
+        stage_changes(connection, settings=settings, plan=plan, staging=staging)
+
     commit_run(
         run,
         [computed.staged],
         load_stage="compute_and_load",
         on_loaded=on_loaded,
-        before_checks=partial(stage_changes, settings=settings, plan=plan, staging=staging),
+        before_checks=prepare,
         checks=commit_checks(settings, plan, staging),
         in_transaction=partial(
             update_own_tables, settings=settings, run=run, plan=plan, staging=staging

@@ -30,11 +30,9 @@ from database.undo.replaced_rows import (
     COMPARED_TABLES,
     Kind,
     begin_change,
-    copy_compared_tables,
     end_change,
     forget_old_rows,
     insert_replaced,
-    keep_differences,
 )
 
 log = logging.getLogger(__name__)
@@ -115,7 +113,6 @@ def commit_run(
         run.connection.exec_driver_sql(f"SET LOCAL work_mem = '{MERGE_WORK_MEM}'")
         for staging in stagings:
             _prepare(run, staging)
-        copy_compared_tables(run)
         if before_checks:
             before_checks(run.connection)
         if checks:
@@ -125,7 +122,6 @@ def commit_run(
             counts += [merge_staged(run, target, staging.name) for target in staging.targets]
         if in_transaction:
             in_transaction(run.connection)
-        keep_differences(run)
         forget_old_rows(run)
         # in the transaction: a failed commit leaves staging to the clean-up of the run
         for staging in stagings:

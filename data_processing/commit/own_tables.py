@@ -25,6 +25,7 @@ from data_processing.raw.observed_days import (
 from data_processing.raw.pool_coverage import update_coverage
 from data_processing.raw.rows_without_pool import quarantine_rows_without_pool
 from database.ledger.runs import Run
+from database.undo.replaced_rows import keep_differences
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +33,11 @@ log = logging.getLogger(__name__)
 def update_own_tables(
     connection: Connection, *, settings: Settings, run: Run, plan: Plan, staging: str
 ) -> None:
-    """Update all own tables by the rows that the run has merged.
+    """Update all own tables by the rows that the run has merged, and keep what they replace.
 
     Args:
-        connection: the run's transaction, in which `stage_changes` has run.
+        connection: the run's transaction, in which `copy_compared_tables` and `stage_changes` have
+            run.
         settings: limits and severities of the checks.
         run: the open run; it receives the number of removed days.
         plan: its plan.
@@ -48,6 +50,7 @@ def update_own_tables(
     quarantine_unread_rows(connection, settings, run, plan)
     store_day_counts(connection, plan.day_counts, is_partial=plan.is_partial)
     _store_market(connection, plan)
+    keep_differences(run)
 
 
 def quarantine_unread_rows(

@@ -30,11 +30,10 @@ NewRole = Callable[[RoleKind], Settings]
 
 @pytest.fixture
 def admin(owner_tables: Settings) -> Engine:
-    execute(
-        make_engine(owner_tables),
-        "REVOKE TEMPORARY ON DATABASE " + owner_tables.db_name + " FROM PUBLIC",
-    )
-    return make_engine(owner_tables)
+    """The superuser, in a database where PUBLIC may not create temporary tables either."""
+    engine = make_engine(owner_tables)
+    execute(engine, f"REVOKE TEMPORARY ON DATABASE {owner_tables.db_name} FROM PUBLIC")
+    return engine
 
 
 @pytest.fixture
@@ -59,7 +58,7 @@ def new_role(owner_tables: Settings, admin: Engine) -> Iterator[NewRole]:
 def refused(settings: Settings, *statements: str) -> None:
     engine = make_engine(settings)
     for statement in statements:
-        with pytest.raises(ProgrammingError, match="permission denied|must be owner"):
+        with pytest.raises(ProgrammingError, match=r"permission denied|must be owner"):
             execute(engine, statement)
 
 
@@ -78,9 +77,8 @@ def test_each_role_does_its_work_and_nothing_else(new_role: NewRole, admin: Engi
     put_as_owner(admin, source)
     job = new_role("job")
     first = run_world(job, source)
-    execute(
-        admin, "UPDATE raw_defillama_pool_history SET insertion_timestamp = now() WHERE id < 20"
-    )
+    corrected = "UPDATE raw_defillama_pool_history SET insertion_timestamp = now() WHERE id < 20"
+    execute(admin, corrected)
     source.now += timedelta(days=1)
     second = run_world(job, source)
     assert (first["status"], second["mode"]) == ("succeeded", "incremental")
