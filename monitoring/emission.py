@@ -25,8 +25,10 @@ from monitoring.table_points import points_of_tables
 
 log = logging.getLogger(__name__)
 
-EMISSION_SECONDS = 5.0
-"""Longest delay of a job by its points: reads, import of the client, and calls together."""
+EMISSION_SECONDS = 4.5
+"""Longest wait for the points: reads, import of the client and calls together. A job is delayed by
+less than five seconds.
+"""
 
 ReadPoints = Callable[[datetime], Sequence[Point]]
 
