@@ -68,8 +68,8 @@ def emit_points(settings: Settings, read_points: ReadPoints) -> None:
     # a thread, because a name look-up or a lost server may block for minutes; a daemon, so that it
     # does not keep the process
     thread = threading.Thread(target=copy_context().run, args=(work,), daemon=True)
-    thread.start()
     try:
+        thread.start()
         thread.join(EMISSION_SECONDS)
     except KeyboardInterrupt:
         # the run is over and recorded: the command prints its result and ends

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from config_spark import Settings, load_settings
 from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.fake_monitoring import FakeMonitoring, Key, StoredPoint
+from monitoring.run_points import SCORE_CHECK
 from monitoring.series import (
     COST,
     DATA_AGE,
@@ -237,8 +238,13 @@ def test_an_old_model_and_narrow_intervals_ring(
     is_late = rows["date"] > YESTERDAY - dt.timedelta(days=LATE)
     store(engine, rows[~is_late])
     with cloud_monitoring(forecaster) as fake:
-        forecaster.json(FORECAST, "--engine", ENGINE)
+        row = forecaster.json(FORECAST, "--engine", ENGINE)
         assert value(fake, "forecasts_written", ENGINE) == 12
+        score = next(check for check in row["checks"] if check["name"] == SCORE_CHECK)
+        ratio = score["scores"]["apy"]["restricted"]["ratio"]["mae"]
+        assert value(fake, "mae_ratio", ENGINE, "apy") == ratio
+        # no published forecast has its actual value yet
+        assert fake.series(INTERVAL_COVERAGE.type) == {}
         first = rings(fake)
         assert "data-age" in first
         assert not first & {"model-age", "interval-coverage"}
