@@ -34,6 +34,7 @@ from common.logging_setup import (
     without_traceback,
 )
 from common.plain_text import without_controls, without_credentials
+from database.ledger.run_json import failed_run
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +158,8 @@ class BatchOutput:
         traceback_logger.error("%s", sentence, exc_info=error if has_traceback else None)
         # the last line is the cause, behind the pages of a traceback
         if self._is_json:
-            log_event(log, COMMAND_FAILED, "%s", sentence)
+            failed = failed_run(error)
+            log_event(log, COMMAND_FAILED, "%s", sentence, run_id=failed and failed[1])
         else:
             sys.stderr.write(f"{sentence}\n")
 

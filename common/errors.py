@@ -167,6 +167,7 @@ def shorten_message(text: str) -> str:
 
 def full_message(error: BaseException) -> str:
     """Return the message of an error on one line and in full, for the log file."""
+    error = first_failure(error)
     message = error.args[0] if isinstance(error, YieldSparkError) and error.args else str(error)
     return without_credentials(" ".join(str(message).split()))
 

@@ -89,7 +89,7 @@ COMMAND_FAILED = Event(
     "command_failed",
     "ERROR",
     "the process ends with an error; its message is the first cause",
-    ("stack_trace",),
+    ("run_id",),
     is_in_result=True,
 )
 METRICS_EMITTED = Event(

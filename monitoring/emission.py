@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
-from common.errors import summarize_error
-from common.events import METRICS_NOT_EMITTED, log_event
+from common.errors import YieldSparkError, summarize_error
+from common.events import METRICS_NOT_EMITTED, line_fields, log_event
 from config_spark import Settings
 from database.connections.engine import checked_connection
 from database.ledger.run_records import RunRecord, read_run
@@ -25,8 +25,10 @@ from monitoring.table_points import points_of_tables
 
 log = logging.getLogger(__name__)
 
-EMISSION_SECONDS = 5.0
-"""Longest delay of a job by its points: reads, import of the client, and calls together."""
+EMISSION_SECONDS = 4.5
+"""Longest wait for the points: reads, import of the client and calls together. A job is delayed by
+less than five seconds.
+"""
 
 ReadPoints = Callable[[datetime], Sequence[Point]]
 
@@ -39,7 +41,8 @@ def emit_run(settings: Settings, engine: Engine, run_id: str) -> None:
         engine: engine of the run's database.
         run_id: id of the run.
     """
-    emit_points(settings, lambda now: _points(engine, read_run(engine, run_id), now))
+    with line_fields(run_id=run_id):
+        emit_points(settings, lambda now: _points(engine, read_run(engine, run_id), now))
 
 
 def emit_points(settings: Settings, read_points: ReadPoints) -> None:
@@ -65,10 +68,15 @@ def emit_points(settings: Settings, read_points: ReadPoints) -> None:
     # a thread, because a name look-up or a lost server may block for minutes; a daemon, so that it
     # does not keep the process
     thread = threading.Thread(target=copy_context().run, args=(work,), daemon=True)
-    thread.start()
-    thread.join(EMISSION_SECONDS)
-    reason = "too slow" if thread.is_alive() else "".join(map(summarize_error, failures))
-    if reason:
+    try:
+        thread.start()
+        thread.join(EMISSION_SECONDS)
+    except KeyboardInterrupt:
+        # the run is over and recorded: the command prints its result and ends
+        failures.append(YieldSparkError("interrupted"))
+    if thread.is_alive() and not failures:
+        failures.append(YieldSparkError(f"not done within {EMISSION_SECONDS:g} s"))
+    if reason := "; ".join(map(summarize_error, failures)):
         log_event(
             log,
             METRICS_NOT_EMITTED,

@@ -78,7 +78,7 @@ def test_a_failed_run_logs_its_event_and_ends_with_the_cause(
         "ERROR",
         "command_failed",
     )
-    assert failed["error"] == last["message"]
+    assert (failed["error"], failed["run_id"]) == (last["message"], last["run_id"])
     assert any("stack_trace" in line for line in lines[:-1])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import typer
 
+from common.events import EVENTS
 from common.jobs import CALCULATE_METRICS, job_names
 from config_spark import Settings
 from docs.generate.__main__ import DOCS
@@ -56,7 +57,7 @@ def test_variables_resources_and_files_of_the_pages_exist() -> None:
     assert variables
     assert variables - DECLARED == set()
     names = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", TEXT))
-    events = (PROJECT / "workflows" / "pipeline.yaml").read_text(encoding="utf-8")
+    events = " ".join(event.name for event in EVENTS)
     assert [
         resource_name
         for resource_name in sorted(names)

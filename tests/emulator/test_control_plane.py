@@ -200,3 +200,55 @@ def test_a_workflow_that_does_not_compile_is_refused(calls: Calls) -> None:
     workflow = {"sourceContents": "main:\n  steps:\n", "serviceAccount": ACCOUNT}
     status, document = calls("POST", f"{PLACE}/workflows", workflow, workflowId="pipeline")
     assert (status, "main.yaml" in _message(document)) == (400, True)
+
+
+MONITORING = f"/monitoring.googleapis.com/v3/projects/{PROJECT}"
+TYPE = "custom.googleapis.com/yieldspark/rows"
+DESCRIPTOR = {"type": TYPE, "metricKind": "GAUGE", "valueType": "INT64", "labels": [{"key": "job"}]}
+FILTER = f'metric.type="{TYPE}" AND resource.type="global"'
+
+
+def _policy(**body: Any) -> dict[str, Any]:
+    absent = {"filter": FILTER, "duration": "84600s", **body}
+    return {
+        "displayName": "No rows",
+        "combiner": "OR",
+        "conditions": [{"displayName": "none", "conditionAbsent": absent}],
+        "documentation": {"content": "# Runbook"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("policy", "status", "message"),
+    [
+        (_policy(duration="93600s"), 400, "duration is 93600s"),
+        (_policy(duration="90s"), 400, "whole minutes"),
+        (_policy(aggregations=[{"alignmentPeriod": "90060s"}]), 400, "alignmentPeriod"),
+        (_policy(filter=f'metric.type="{TYPE}"'), 400, "must restrict"),
+        (_policy(filter=FILTER.replace("rows", "lines")), 404, "Cannot find metric"),
+        (_policy() | {"conditions": []}, 400, "1 to 6 conditions"),
+        (_policy() | {"documentation": {"content": "x" * 9000}}, 400, "documentation.content"),
+        (_policy() | {"notificationChannels": ["projects/acme/notificationChannels/1"]}, 404, "1"),
+    ],
+)
+def test_a_wrong_alert_is_refused(
+    calls: Calls, policy: dict[str, Any], status: int, message: str
+) -> None:
+    assert calls("POST", f"{MONITORING}/metricDescriptors", DESCRIPTOR)[0] == 200
+    actual, document = calls("POST", f"{MONITORING}/alertPolicies", policy)
+    assert (actual, message in _message(document)) == (status, True), document
+    assert calls("POST", f"{MONITORING}/alertPolicies", _policy())[0] == 200
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"type": "compute.googleapis.com/rows"},
+        {"metricKind": "DELTA"},
+        {"valueType": "STRING"},
+        {"labels": [{"key": "Job"}]},
+    ],
+)
+def test_a_wrong_metric_descriptor_is_refused(calls: Calls, change: dict[str, Any]) -> None:
+    assert calls("POST", f"{MONITORING}/metricDescriptors", DESCRIPTOR | change)[0] == 400
+    assert calls("GET", f"{MONITORING}/metricDescriptors/{TYPE}")[0] == 404

@@ -5,6 +5,9 @@ in thirty good days. The conditions are those of the plan (tests/support/terrafo
 from __future__ import annotations
 
 import datetime as dt
+import json
+import re
+import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from sqlalchemy import Engine
 from config_spark import Settings, load_settings
 from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.fake_monitoring import FakeMonitoring, Key, StoredPoint
+from monitoring.run_points import SCORE_CHECK
 from monitoring.series import (
     COST,
     DATA_AGE,
@@ -28,7 +32,7 @@ from tests.support import dataproc_cases, good_days
 from tests.support.alert_conditions import ALERTS, LOG_METRICS, counted_entries, ringing
 from tests.support.forecast_panels import SHORT, panel_rows, store
 from tests.support.good_days import DAYS, ENGINE, FIRST, FORECAST, LAST, METRICS, served_days
-from tests.support.metrics_store import execute
+from tests.support.metrics_store import execute, rows_of
 from tests.support.monitoring_series import cloud_monitoring, value
 from tests.support.processes import PROJECT, CommandLineHere
 from tests.support.workflow_services import Outcome, by_interpreter, world
@@ -51,6 +55,24 @@ def rings(fake: FakeMonitoring, hours: float = 1.0) -> set[str]:
 @pytest.fixture
 def settings() -> Settings:
     return load_settings(_env_file=None)
+
+
+def first_step(run: CommandLineHere, alert: str, engine: Engine) -> str:
+    """Do the first step of a runbook, which looks at the fault; returns what it shows.
+
+    Commands inside the network run in this process, a query in the database.
+    """
+    text = (RUNBOOKS / f"{alert}.md").read_text(encoding="utf-8")
+    language, block = re.findall(r"```(bash|sql)\n(.*?)```", text, re.DOTALL)[0]
+    if language == "sql":
+        return str(rows_of(engine, block.strip().removesuffix(";")))
+    shown = ""
+    for command in re.findall(r"operator -- (.+)", block):
+        if "ID" not in command:
+            finished = run(*shlex.split(command))
+            assert finished.returncode == 0, finished.stderr
+            shown += finished.stdout
+    return shown
 
 
 def test_every_alert_has_a_runbook_and_a_test() -> None:
@@ -151,14 +173,19 @@ def test_a_failed_batch_rings_and_a_skipped_delivery_does_not(tmp_path: Path) ->
 def test_old_data_and_a_job_that_stays_broken_ring(
     run_here: CommandLineHere, engine: Engine
 ) -> None:
-    """The history ends years ago; then its table is gone, and the job fails night after night."""
+    """The history ends years ago; then a column is gone, and the job fails every day."""
     put_plain_rows(engine, last_day=dt.date(2024, 6, 30))
     with cloud_monitoring(run_here) as fake:
         run_here.json(METRICS)
         assert rings(fake) == {"data-age"}
         with engine.begin() as connection:
-            connection.exec_driver_sql("DROP TABLE raw_defillama_pool_history")
+            connection.exec_driver_sql(
+                "ALTER TABLE raw_defillama_pool_history RENAME COLUMN raw_json_data TO payload"
+            )
         run_here.json(METRICS, code=1)
+        shown = json.loads(first_step(run_here, "data-age", engine))
+    assert shown["data"]["last_day"] == "2024-06-30"
+    assert "failed" in first_step(run_here, "no-success", engine)
     assert rings(fake, hours=25.0) == {"data-age"}
     assert rings(fake, hours=27.0) == {"data-age", "no-success"}
 
@@ -174,6 +201,7 @@ def test_a_source_of_broken_rows_rings(run_here: CommandLineHere, engine: Engine
     with cloud_monitoring(run_here) as fake:
         run_here(METRICS)
     assert value(fake, "quarantine_share", METRICS) > 0.05
+    assert "negative" in first_step(run_here, "quarantine-share", engine)
     assert "quarantine-share" in rings(fake)
 
 
@@ -237,8 +265,13 @@ def test_an_old_model_and_narrow_intervals_ring(
     is_late = rows["date"] > YESTERDAY - dt.timedelta(days=LATE)
     store(engine, rows[~is_late])
     with cloud_monitoring(forecaster) as fake:
-        forecaster.json(FORECAST, "--engine", ENGINE)
+        row = forecaster.json(FORECAST, "--engine", ENGINE)
         assert value(fake, "forecasts_written", ENGINE) == 12
+        score = next(check for check in row["checks"] if check["name"] == SCORE_CHECK)
+        ratio = score["scores"]["apy"]["restricted"]["ratio"]["mae"]
+        assert value(fake, "mae_ratio", ENGINE, "apy") == ratio
+        # no published forecast has its actual value yet
+        assert fake.series(INTERVAL_COVERAGE.type) == {}
         first = rings(fake)
         assert "data-age" in first
         assert not first & {"model-age", "interval-coverage"}
@@ -250,6 +283,8 @@ def test_an_old_model_and_narrow_intervals_ring(
         forecaster.json(FORECAST, "--engine", ENGINE, "--full-refresh", REFIT_DAYS="90")
     assert value(fake, "model_age_days", ENGINE) == LATE
     assert value(fake, "interval_coverage", ENGINE, "apy") < 0.1
+    assert "coverage" in first_step(forecaster, "interval-coverage", engine)
+    assert "lightgbm" in first_step(forecaster, "model-age", engine)
     assert {"model-age", "interval-coverage"} <= rings(fake)
 
 
@@ -257,5 +292,7 @@ def test_too_few_pools_for_a_model_ring(forecaster: CommandLineHere, engine: Eng
     store(engine, panel_rows(3, 20, end=YESTERDAY))
     with cloud_monitoring(forecaster) as fake:
         forecaster.json(FORECAST, "--engine", ENGINE)
+        reasons = first_step(forecaster, "persistence-share", engine)
+    assert "no_model" in reasons or "cold_start" in reasons
     assert value(fake, "persistence_share", ENGINE, "apy") == 1.0
     assert rings(fake) == {"persistence-share"}

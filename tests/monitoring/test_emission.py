@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -117,6 +119,25 @@ def test_a_slow_service_does_not_hold_up_the_run(
         finished = run_here(METRICS)
         assert finished.returncode == 0
         assert "not all written" in finished.stderr
+
+
+def test_an_interrupt_while_points_are_written_ends_the_wait(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run is over: its result is still printed."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    released = threading.Event()
+
+    def interrupt_and_wait(now: datetime) -> list[Point]:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        released.wait()
+        return []
+
+    emission.emit_points(
+        settings.model_copy(update={"monitoring_emitter": "log"}), interrupt_and_wait
+    )
+    released.set()
+    assert "not all written: interrupted" in caplog.text
 
 
 def test_a_token_of_the_emulator_is_sent(run_here: CommandLineHere, tmp_path: Path) -> None:

@@ -84,4 +84,26 @@ def _emitter(plan: Plan) -> Iterator[str]:
         yield "settings.env: no job writes time series"
 
 
-ALERT_RULES = (_kinds, _runbooks, _channels, _series, _absences, _counted_event, _emitter)
+def _dashboard(plan: Plan) -> Iterator[str]:
+    """Every series of ours has a chart, and no chart reads another one."""
+    dashboard = plan.resource("google_monitoring_dashboard", "runs")
+    charted = set(re.findall(r'metric\.type=\\"([^"\\]+)', dashboard.values["dashboard_json"]))
+    types = {
+        descriptor.values["type"]
+        for descriptor in plan.of_type("google_monitoring_metric_descriptor")
+    }
+    ours = {name for name in types if name.startswith("custom.googleapis.com/yieldspark/")}
+    for name in sorted(ours ^ charted):
+        yield f"{dashboard.address}: {name} has no chart, or no descriptor"
+
+
+ALERT_RULES = (
+    _kinds,
+    _runbooks,
+    _channels,
+    _series,
+    _absences,
+    _counted_event,
+    _emitter,
+    _dashboard,
+)

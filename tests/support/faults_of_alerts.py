@@ -40,6 +40,13 @@ ALERT_FAULTS = {
         "],",
         'alerts["model-age"]: the filter does not restrict the resource',
     ),
+    "a series without a chart": Fault(
+        MONITORING,
+        '    { title = "Interval coverage, 14 days", metric = "interval_coverage",'
+        ' group_by = ["metric.label.target"] },\n',
+        "",
+        "yieldspark/interval_coverage has no chart",
+    ),
     "jobs that write no series": Fault(
         "terraform/settings.tf",
         '"cloud_monitoring"',

@@ -17,12 +17,15 @@ from tests.support.processes import PROJECT
 needs_terraform = pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))
 
 BAD_VALUES = {
+    "alert_emails": ('["data@example"]', "e-mail addresses"),
     "batch_cidr": ("10.20.0.0/33", "10.20.0.0/24"),
+    "billing_account": ("12345", "012345-6789AB-CDEF01"),
     "costs_schedule": ("0 6 * *", "cron with five fields"),
     "database_tier": ("db-n1-standard-1", "db-custom-VCPUS-MIB"),
     "database_version": ("POSTGRES_12", "POSTGRES_14 to POSTGRES_18"),
     "engine": ("prophet", "lightgbm and synapseml"),
     "ingest_schedule": ("tonight", "cron with five fields"),
+    "notification_channels": ('["1234567890"]', "projects/PROJECT/notificationChannels/ID"),
     "nightly_schedule": ("15 24 * * *", "such as 15 2 * * *"),
     "operators": ('["bob"]', "user:ADDRESS"),
     "repository": ("github.com/acme/yields", "connections/CONNECTION/repositories/REPOSITORY"),

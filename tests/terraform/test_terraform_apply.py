@@ -101,7 +101,6 @@ WITHOUT_A_CALL = {
     ("build", "logging.logWriter"),
     ("build", "run.developer"),
     ("build", "yieldsparkWorkflowUpdater"),
-    ("container", "monitoring.metricWriter"),
     ("container", "storage.objectUser"),
     ("scheduler", "run.invoker"),
     ("user:operator", "monitoring.viewer"),

@@ -110,6 +110,7 @@ def test_the_zip_contains_the_product_and_no_trace_of_the_machine(checkout: Path
         "data_processing",
         "database",
         "forecasting",
+        "monitoring",
         "spark",
     }
     # zlib compresses differently in each version
