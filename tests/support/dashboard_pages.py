@@ -43,7 +43,7 @@ def show_page(settings: Settings, name: str, **query: str) -> AppTest:
     connection.use(settings)
     # a database is reused by other tests, which have runs of the same id
     st.cache_data.clear()
-    script = f"from reporting.dashboard.pages import {name}\n{name}.show()\n"
+    script = f"from reporting.dashboard.views import {name}\n{name}.show()\n"
     page = AppTest.from_string(script, default_timeout=SECONDS)
     for key, value in query.items():
         page.query_params[key] = value

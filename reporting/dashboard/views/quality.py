@@ -140,15 +140,18 @@ def _show_tiles(scores: Sequence[ClassAccuracy]) -> None:
     if not scores:
         return
     first = scores[0]
-    noise = (
-        f"noise {formatting.ratio(first.ratio.mae_low)} to {formatting.ratio(first.ratio.mae_high)}"
-        if first.ratio.mae_low is not None
-        else "too few days for its noise"
-    )
+    low, high = first.ratio.mae_low, first.ratio.mae_high
+    noise = "too few days for its noise"
+    if low is not None:
+        noise = f"noise {formatting.ratio(low)} to {formatting.ratio(high)}"
     pools = "large pools" if first.pool_class == "restricted" else "all pools"
     tiles(
         [
-            ("Error relative to persistence", formatting.ratio(first.forecasters[0].ratio), noise),
+            (
+                "MAE ratio",
+                formatting.ratio(first.forecasters[0].ratio),
+                f"to persistence; {noise}",
+            ),
             (
                 "Inside the interval",
                 formatting.share(first.coverage),
@@ -319,6 +322,9 @@ def _show_segments(segments: Sequence[SegmentScore], level: float) -> None:
         ),
         f"MAE relative to persistence by {SEGMENTS[by]}; the table has the numbers.",
     )
+    # None in a column of numbers would be shown as a word
+    for name in ("low", "high"):
+        rows[name] = [formatting.ratio(None if pd.isna(end) else float(end)) for end in rows[name]]
     table(
         rows,
         {
@@ -326,8 +332,8 @@ def _show_segments(segments: Sequence[SegmentScore], level: float) -> None:
             "rows": st.column_config.NumberColumn("forecasts", format="localized"),
             "pools": st.column_config.NumberColumn("pools", format="localized"),
             "mae_ratio": st.column_config.NumberColumn("MAE ratio to persistence", format="%.3f"),
-            "low": st.column_config.NumberColumn("its noise, from", format="%.3f"),
-            "high": st.column_config.NumberColumn("to", format="%.3f"),
+            "low": st.column_config.TextColumn("its noise, from", alignment="right"),
+            "high": st.column_config.TextColumn("to", alignment="right"),
             "coverage": st.column_config.NumberColumn(
                 f"inside the interval, % (nominal {100 * level:g})", format="%.1f"
             ),
