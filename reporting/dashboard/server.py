@@ -49,7 +49,7 @@ DARK = {
 SIZES = {
     "headingFontSizes": ["2rem", "1.4rem", "1.15rem", "1rem", "1rem", "1rem"],
     "metricValueFontSize": "1.6rem",
-    "paddingTop": "4.5rem",
+    "paddingTop": "3rem",
     "paddingBottom": "2rem",
 }
 
