@@ -34,8 +34,8 @@ test-fast: ## run the tests that start no other program
 demo: ## run the demo
 	$(PYTHON) run_spark_local.py
 
-images: ## make the picture of the README from the demo's report (requires chromium)
-	$(PYTHON) docs/make_images.py $(REPORT)
+images: ## make the pictures of the documentation from the demo (requires chromium)
+	$(VENV)/python -m docs.make_images $(REPORT)
 
 docs: .docs/stamp docs/assets/mermaid.min.js ## build the documentation as a site in site/
 	NO_MKDOCS_2_WARNING=1 .docs/bin/mkdocs build

@@ -25,15 +25,39 @@ MEASURES = {
 
 
 def daily_scores(rows: pd.DataFrame) -> pd.DataFrame:
+    """Computes the scores of each target day, as `scores_of_sums`, from evaluation rows of one
+    target.
+    """
+    return scores_of_sums(daily_sums(rows))
+
+
+def scores_of_sums(sums: pd.DataFrame) -> pd.DataFrame:
     """Computes the scores of each target day.
 
     Args:
-        rows: evaluation rows of one target.
+        sums: as `daily_sums` returns them, for one target.
 
     Returns:
         target_date, rows and, for each of MEASURES, its value on that day and of the RECENT_DAYS
             scored days up to it: `<name>_recent` with its bootstrap interval `<name>_low`,
             `<name>_high`; these are NaN on the first days.
+    """
+    measures: dict[str, Values] = {}
+    for name, (above, below) in MEASURES.items():
+        measures |= _measure(name, sums[above].to_numpy(float), sums[below].to_numpy(float))
+    return pd.DataFrame(
+        {"target_date": list(sums["target_date"]), "rows": sums["rows"].to_numpy(), **measures}
+    )
+
+
+def daily_sums(rows: pd.DataFrame) -> pd.DataFrame:
+    """Adds up the errors and hits of each target day.
+
+    Args:
+        rows: evaluation rows of one target.
+
+    Returns:
+        target_date in order, rows, and the sums that MEASURES names.
     """
     absolute = {
         name: np.abs(values(rows, "actual") - values(rows, name))
@@ -57,13 +81,7 @@ def daily_scores(rows: pd.DataFrame) -> pd.DataFrame:
         }
     )
     days = by_row.groupby("target_date", sort=True)
-    sums = {name: column.to_numpy(float) for name, column in days.sum().items()}
-    measures: dict[str, Values] = {}
-    for name, (above, below) in MEASURES.items():
-        measures |= _measure(name, sums[above], sums[below])
-    return pd.DataFrame(
-        {"target_date": list(days.groups), "rows": days.size().to_numpy(), **measures}
-    )
+    return days.sum().assign(rows=days.size()).reset_index()
 
 
 def _measure(name: str, above: Values, below: Values) -> dict[str, Values]:

@@ -10,8 +10,11 @@ import datetime as dt
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import Double, Engine, text
+import pyarrow as pa
+from sqlalchemy import Date, Double, Engine, text
+from sqlalchemy.types import TypeEngine
 
+from database.connections.copied_rows import copied_rows
 from database.connections.engine import checked_connection
 from database.schema.own_tables import forecast_evaluation
 from forecasting.publishing.actuals import TARGETS
@@ -32,7 +35,7 @@ ORDER BY target, target_date, pool_id COLLATE "C"
 _PAST_NAMES = {"persistence": "now", "actual": "next"}
 
 _SCORED = """
-SELECT *
+SELECT {columns}
 FROM yieldspark.forecast_evaluation
 WHERE engine = :engine
     AND horizon_days = :horizon
@@ -143,7 +146,42 @@ def scored_rows(
         The columns of `yieldspark.forecast_evaluation`.
     """
     parameters = {"engine": engine, "horizon": horizon, "last": last, "days": days}
-    return _read(database, _SCORED, parameters)
+    return _read(database, _SCORED.format(columns="*"), parameters)
+
+
+SCORING_COLUMNS = (
+    *("pool_id", "target_date", "target", "engine", "as_of", "actual", "forecast", "low", "high"),
+    *("persistence", "median_7d", "mean_reversion", "naive_low", "naive_high", "mean_abs_change"),
+    *("volatility_scale", "model_change", "tvl_usd", "apy_percent", "interval_level"),
+)
+"""Columns that the scores read."""
+
+
+def rows_to_score(
+    database: Engine, engine: str, *, horizon: int, last: dt.date | None, days: int
+) -> pd.DataFrame:
+    """Reads the same rows as `scored_rows`, but SCORING_COLUMNS only, by COPY: a million rows take
+    seconds, and a fifth of the memory.
+    """
+    types = {
+        column.name: _arrow_type(column.type)
+        for column in forecast_evaluation.columns
+        if column.name in SCORING_COLUMNS
+    }
+    table = copied_rows(
+        database,
+        _SCORED.format(columns=", ".join(SCORING_COLUMNS)),
+        {"engine": engine, "horizon": horizon, "last": last, "days": days},
+        types,
+    )
+    rows: pd.DataFrame = table.to_pandas(date_as_object=True)
+    return rows
+
+
+def _arrow_type(column: TypeEngine[Any]) -> pa.DataType:
+    if isinstance(column, Double):
+        return pa.float64()
+    return pa.date32() if isinstance(column, Date) else pa.string()
 
 
 def describe_pools(database: Engine, rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """The script that Streamlit runs for every visit and click: navigation, and the chosen page.
 
-`server` (or a test) has set the database with `connection.use` before.
+`server` (or a test) has set the database with `connection.use` before. The pages are in `views/`:
+Streamlit would list the files of a folder `pages/` in a menu of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import streamlit as st
 from reporting.dashboard.charts import colours
 from reporting.dashboard.connection import database_problem
 from reporting.dashboard.page_parts import escaped
-from reporting.dashboard.pages import data, pool, quality, runs, tomorrow
+from reporting.dashboard.views import data, pool, quality, runs, tomorrow
 
 ICON = Path(__file__).with_name("icon.svg")
 # Streamlit's own grey of notes has a contrast of 4.2:1, and AA needs 4.5:1

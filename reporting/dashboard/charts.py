@@ -259,7 +259,12 @@ def segment_points(rows: pd.DataFrame, *, value: str, unit: str, reference: floa
     palette = colours()
     order = list(rows["segment"])
     axis = alt.Y("segment:N", sort=order, title=None, axis=alt.Axis(labelLimit=200))
-    x_axis = alt.X(f"{value}:Q", title=unit, scale=alt.Scale(zero=False, padding=12))
+    x_axis = alt.X(
+        f"{value}:Q",
+        title=unit,
+        scale=alt.Scale(zero=False, padding=12),
+        axis=alt.Axis(tickCount=6),
+    )
     layers: list[alt.Chart] = []
     if "low" in rows:
         layers.append(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from reporting.dashboard import connection
 from reporting.dashboard.host_rule import HostRule
 from reporting.dashboard.index_page import IndexPage
 from reporting.dashboard.page_parts import escaped
+from reporting.dashboard.scores import keep_computed
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,8 @@ DARK = {
 SIZES = {
     "headingFontSizes": ["2rem", "1.4rem", "1.15rem", "1rem", "1rem", "1rem"],
     "metricValueFontSize": "1.6rem",
-    "paddingTop": "4.5rem",
+    "paddingTop": "3rem",
+    "paddingBottom": "2rem",
 }
 
 
@@ -68,7 +71,12 @@ def serve(settings: Settings, *, host: str, port: int) -> None:
     connection.use(settings)
     middleware = [Middleware(HostRule, host=host), Middleware(IndexPage)]
     app = App(SCRIPT, middleware=middleware, on_script_error=_show_error)
-    app.run(config=_options(host, port))
+    stop = threading.Event()
+    threading.Thread(target=keep_computed, args=(stop,), name="scores", daemon=True).start()
+    try:
+        app.run(config=_options(host, port))
+    finally:
+        stop.set()
 
 
 def is_loopback(host: str) -> bool:

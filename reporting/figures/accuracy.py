@@ -13,12 +13,50 @@ import pandas as pd
 from sqlalchemy import Engine, text
 
 from database.connections.engine import checked_connection
+from forecasting.evaluation.daily_scores import scores_of_sums
 from forecasting.evaluation.error_measures import ratio
 from forecasting.evaluation.scores import ErrorRatios, Score, score_table
-from forecasting.publishing.forecast_history import scored_rows
+from forecasting.features.pool_features import SPIKE_SCALES
+from forecasting.publishing.forecast_history import rows_to_score
 from reporting.figures.forecasts import NEWEST_FORECASTS
 
 NEWEST = f"WITH {NEWEST_FORECASTS} SELECT * FROM newest"
+
+# as `daily_sums` adds them up from rows: a step of a pool without a scale has no size, and an error
+# in a scale of zero is a spike
+DAILY_SUMS = f"""
+WITH {NEWEST_FORECASTS},
+errors AS (
+    SELECT e.target, e.target_date, e.actual, e.low, e.high, e.volatility_scale AS scale,
+        abs(e.actual - e.forecast) AS forecast,
+        abs(e.actual - e.persistence) AS persistence,
+        CASE WHEN e.target = 'tvl' THEN abs(ln(1 + e.actual) - ln(1 + e.forecast))
+            ELSE abs(e.actual - e.forecast) END AS forecast_step,
+        CASE WHEN e.target = 'tvl' THEN abs(ln(1 + e.actual) - ln(1 + e.persistence))
+            ELSE abs(e.actual - e.persistence) END AS persistence_step
+    FROM yieldspark.forecast_evaluation e
+    JOIN newest n ON n.engine = e.engine AND n.horizon_days = e.horizon_days
+    WHERE e.actual IS NOT NULL
+        AND e.target_date > n.as_of - :days
+        AND e.target_date <= n.as_of
+)
+SELECT target, target_date, count(*) AS rows,
+    sum(forecast) AS forecast,
+    sum(persistence) AS persistence,
+    coalesce(sum(CASE
+        WHEN scale > 0 THEN least(forecast_step / scale, :spike)
+        WHEN forecast_step > 0 AND scale = 0 THEN :spike
+    END), 0) AS capped_forecast,
+    coalesce(sum(CASE
+        WHEN scale > 0 THEN least(persistence_step / scale, :spike)
+        WHEN persistence_step > 0 AND scale = 0 THEN :spike
+    END), 0) AS capped_persistence,
+    count(*) FILTER (WHERE low <= actual AND actual <= high) AS inside,
+    count(*) FILTER (WHERE low IS NOT NULL AND high IS NOT NULL) AS has_interval
+FROM errors
+GROUP BY target, target_date
+ORDER BY target, target_date
+"""
 
 FORECASTERS = {"model": "model", "persistence": "persistence", "median7": "median_7d"}
 
@@ -74,7 +112,8 @@ def newest_evaluated(engine: Engine, *, days: int) -> pd.DataFrame:
         days: number of target days up to the newest as-of day.
 
     Returns:
-        Rows of `yieldspark.forecast_evaluation` with actual values; empty without forecasts.
+        SCORING_COLUMNS of the rows of `yieldspark.forecast_evaluation` with actual values; empty
+        without forecasts.
 
     Raises:
         DatabaseError: the database does not answer or refuses a statement.
@@ -83,9 +122,28 @@ def newest_evaluated(engine: Engine, *, days: int) -> pd.DataFrame:
         newest = connection.execute(text(NEWEST)).mappings().first()
     if newest is None:
         return pd.DataFrame()
-    return scored_rows(
+    return rows_to_score(
         engine, newest["engine"], horizon=newest["horizon_days"], last=newest["as_of"], days=days
     )
+
+
+def newest_by_day(engine: Engine, *, days: int) -> dict[str, pd.DataFrame]:
+    """Scores the target days of the newest forecasts' engine and horizon; adds up in the database.
+
+    Args:
+        engine: the database.
+        days: number of target days up to the newest as-of day.
+
+    Returns:
+        `daily_scores` by target, apy and tvl; empty without forecasts.
+
+    Raises:
+        DatabaseError: the database does not answer or refuses a statement.
+    """
+    with checked_connection(engine) as connection:
+        rows = connection.execute(text(DAILY_SUMS), {"days": days, "spike": SPIKE_SCALES})
+        sums = pd.DataFrame(rows.mappings().all(), columns=list(rows.keys()))
+    return {str(target): scores_of_sums(of_target) for target, of_target in sums.groupby("target")}
 
 
 def accuracy(rows: pd.DataFrame) -> list[ClassAccuracy]:

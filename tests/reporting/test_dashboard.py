@@ -21,8 +21,8 @@ from config_spark import Settings
 from database.schema.own_tables import promotion, run_ledger
 from reporting.dashboard import connection
 from reporting.dashboard.page_parts import escaped
-from reporting.dashboard.pages import runs, tomorrow
 from reporting.dashboard.server import SCRIPT, is_loopback
+from reporting.dashboard.views import runs, tomorrow
 from reporting.figures.data_gaps import GapKey, pools_with_gaps
 from reporting.figures.forecast_search import (
     ORDERS,
@@ -258,9 +258,9 @@ WHERE pool_id = 'p3' AND target = 'apy'
     assert shown["APY forecast"] == f"{float(forecast):.2f} %"
     assert shown["Scored target days"] == str(days) == str(SCORED_DAYS)
     assert float(shown["Mean absolute error"]) == pytest.approx(error, abs=0.005)
-    ratio = float(shown["Error relative to persistence"])
+    ratio = float(shown["MAE ratio"])
     assert ratio == pytest.approx(error / persistence, abs=0.0005)
-    coverage = float(shown["Actual values inside the interval"].removesuffix(" %"))
+    coverage = float(shown["Inside the interval"].removesuffix(" %"))
     assert coverage == pytest.approx(100 * float(inside), abs=0.06)
     history = table_with(page, "mean_30d", "stddev_30d")
     assert len(history) == 90
@@ -414,8 +414,8 @@ def test_data_agrees_with_sql(database: Settings, engine: Engine) -> None:
     page = show_page(database, "data")
     shown = metrics(page)
     ((rows,),) = _sql(engine, "SELECT count(*) FROM pool_daily_metrics")
-    assert shown["Pool days, rows of metrics"] == f"{rows:,}"
-    assert shown["Open rows in quarantine"] == "3"
+    assert shown["Rows of metrics"] == f"{rows:,}"
+    assert shown["In quarantine"] == "3"
     replay = "python run_spark_local.py quarantine replay --reason apy_beyond_limit"
     assert replay in shown_commands(page)
     by_day = table_with(page, "snapshots").set_index("date")

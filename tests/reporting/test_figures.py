@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import asdict, astuple
 
+import numpy as np
 import pandas as pd
 import pytest
 from sqlalchemy import Connection, Engine, insert, text
@@ -14,8 +15,15 @@ from config_spark import Settings
 from database.connections.engine import make_engine
 from database.schema.own_tables import quarantine, run_ledger
 from database.schema.owner_tables import raw_pool_history
+from forecasting.evaluation.daily_scores import daily_scores
 from forecasting.evaluation.scores import score_table
-from reporting.figures.accuracy import ClassAccuracy, accuracy, newest_evaluated
+from forecasting.publishing.forecast_history import SCORING_COLUMNS, scored_rows
+from reporting.figures.accuracy import (
+    ClassAccuracy,
+    accuracy,
+    newest_by_day,
+    newest_evaluated,
+)
 from reporting.figures.data_quality import ValueShares, data_quality
 from reporting.figures.forecasts import forecast_table, pool_series, recent_runs, status
 from reporting.figures.model_health import model_health
@@ -280,3 +288,30 @@ def test_a_database_that_is_gone_is_an_error_with_a_next_step(
     assert callable(read)
     with pytest.raises(DatabaseUnreachable, match="DB_PORT"):
         read(make_engine(database.model_copy(update={"db_port": 1})))
+
+
+def test_days_are_added_up_in_the_database_as_from_rows(engine: Engine) -> None:
+    fill(engine)
+    with engine.begin() as connection:
+        for change in (
+            "volatility_scale = 0 WHERE pool_id = 'p1'",
+            "volatility_scale = NULL WHERE pool_id = 'p2'",
+            "low = NULL WHERE pool_id = 'p3'",
+            "forecast = 1000 * forecast WHERE pool_id = 'p4'",
+            "persistence = actual, forecast = actual, volatility_scale = 0 WHERE pool_id = 'p5'",
+        ):
+            connection.execute(text(f"UPDATE yieldspark.forecast_evaluation SET {change}"))
+    rows = scored_rows(engine, "lightgbm", horizon=1, last=AS_OF, days=SCORED_DAYS)
+    summed = newest_by_day(engine, days=SCORED_DAYS)
+    for target, of_target in rows.groupby("target"):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            expected = daily_scores(of_target)
+        pd.testing.assert_frame_equal(summed[str(target)], expected, check_dtype=False)
+
+
+def test_rows_to_score_are_those_of_the_history(engine: Engine) -> None:
+    fill(engine)
+    expected = scored_rows(engine, "lightgbm", horizon=1, last=AS_OF, days=10)
+    copied = newest_evaluated(engine, days=10)
+    assert list(copied) == list(SCORING_COLUMNS)
+    pd.testing.assert_frame_equal(copied, expected[list(SCORING_COLUMNS)])

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from config_spark import Settings
 from database.schema.own_tables import promotion, run_ledger
-from reporting.dashboard import connection
+from reporting.dashboard import connection, scores
 from tests.support.report_store import UNSAFE, decision, drift, ledger_row
 
 PAGES = ("tomorrow", "pool", "quality", "runs", "data")
@@ -43,7 +43,8 @@ def show_page(settings: Settings, name: str, **query: str) -> AppTest:
     connection.use(settings)
     # a database is reused by other tests, which have runs of the same id
     st.cache_data.clear()
-    script = f"from reporting.dashboard.pages import {name}\n{name}.show()\n"
+    scores.forget()
+    script = f"from reporting.dashboard.views import {name}\n{name}.show()\n"
     page = AppTest.from_string(script, default_timeout=SECONDS)
     for key, value in query.items():
         page.query_params[key] = value

@@ -4,6 +4,7 @@ and expected yield against uncertainty.
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 from collections.abc import Mapping
 from typing import Any
@@ -128,6 +129,15 @@ def show() -> None:
         f" {escaped(day.engine)}. APY in percent, changes and intervals in points of APY, TVL in"
         " USD."
     )
+    # today is never complete, so data up to yesterday are 0 days old
+    age_days = (dt.datetime.now(dt.UTC).date() - day.as_of).days - 1
+    if age_days > 0:
+        st.warning(
+            f"The data end {age_days:,} {'day' if age_days == 1 else 'days'} before the last"
+            f" complete UTC day: these are forecasts for {day.target_date}, not for tomorrow. Load"
+            " or ingest newer history, then run both jobs again.",
+            icon=":material/schedule:",
+        )
     selection, order = _filters(_choices(version))
     summary = _summary(version, selection)
     _show_tiles(summary)

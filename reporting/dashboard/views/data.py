@@ -109,7 +109,7 @@ def _show_tiles(health: DataQuality) -> None:
         [
             ("Pools", formatting.count(health.pools), f"{health.active_pools:,} active"),
             (
-                "Pool days, rows of metrics",
+                "Rows of metrics",
                 formatting.count(health.pool_days),
                 f"{health.first_day} to {health.last_day}",
             ),
@@ -120,14 +120,14 @@ def _show_tiles(health: DataQuality) -> None:
                 f" {formatting.share(health.shares['apy'].unknown)}",
             ),
             (
-                "Active pools not observed",
+                "Not observed",
                 formatting.count(health.active_pools_not_observed),
-                f"on the newest day, {health.last_day}",
+                f"active pools, on {health.last_day}",
             ),
             (
-                "Open rows in quarantine",
+                "In quarantine",
                 formatting.count(sum(entry.rows for entry in health.quarantine)),
-                "by reason at the end of this page",
+                "open rows, by reason below",
             ),
         ]
     )

@@ -26,7 +26,7 @@ from reporting.dashboard.page_parts import (
     texts,
     tiles,
 )
-from reporting.dashboard.pages.tomorrow import with_reasons
+from reporting.dashboard.views.tomorrow import with_reasons
 from reporting.figures.forecast_search import ForecastFilter, forecast_page
 from reporting.figures.pool_history import (
     FoundPool,
@@ -79,9 +79,7 @@ def show() -> None:
     version = data_version()
     pool_id = _choose(version)
     if pool_id is None:
-        st.title("Pool")
-        st.info("No pool has metrics yet, or none matches. Load history, then run both jobs:")
-        commands("load FILE...", "calculate_metrics", "forecast_pools")
+        _show_none(is_search=bool(st.session_state["pool_search"]))
         return
     facts = _facts(version, pool_id)
     if facts is None:
@@ -106,6 +104,15 @@ def show() -> None:
         _show_past(_past(version, pool_id, target, days), target)
     _show_quarantine(pool_id)
     _show_snapshots(facts)
+
+
+def _show_none(*, is_search: bool) -> None:
+    st.title("Pool")
+    if is_search:
+        st.info("No pool with metrics matches the search.")
+        return
+    st.info("No pool has metrics yet. Load history, then run both jobs:")
+    commands("load FILE...", "calculate_metrics", "forecast_pools")
 
 
 def _choose(version: DataVersion) -> str | None:
@@ -310,14 +317,15 @@ def _show_scores(scored: pd.DataFrame, target: str) -> None:
                 f"persistence {size(persistence)}" + (" points" if target == "apy" else ""),
             ),
             (
-                "Error relative to persistence",
+                "MAE ratio",
                 formatting.ratio(error / persistence if persistence else None),
-                "MAE ratio; under 1 is better",
+                "to persistence; under 1 is better",
             ),
             (
-                "Actual values inside the interval",
+                "Inside the interval",
                 formatting.share(float(inside.mean()) if len(inside) else None),
-                f"nominal {formatting.share(float(scored['interval_level'].iloc[-1]))}",
+                f"of actual values; nominal"
+                f" {formatting.share(float(scored['interval_level'].iloc[-1]))}",
             ),
         ]
     )

@@ -6,17 +6,14 @@ The figures are those of the HTML report.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from forecasting.evaluation.daily_scores import RECENT_DAYS, daily_scores
-from forecasting.evaluation.segments import SegmentScore, segment_scores
-from forecasting.publishing.forecast_history import describe_pools
+from forecasting.evaluation.daily_scores import RECENT_DAYS
+from forecasting.evaluation.segments import SegmentScore
 from forecasting.registry.decisions import RecordedDecision
 from reporting.dashboard import charts
 from reporting.dashboard.charts import Line
@@ -33,64 +30,18 @@ from reporting.dashboard.page_parts import (
     tiles,
     utc,
 )
-from reporting.figures.accuracy import (
-    ClassAccuracy,
-    accuracy,
-    newest_evaluated,
-    published_level,
-)
-from reporting.figures.forecasts import SERIES_DAYS
-from reporting.figures.interval_reliability import IntervalReliability, interval_reliability
-from reporting.figures.largest_errors import ForecastError, largest_errors
+from reporting.dashboard.scores import Scores, scores_of
+from reporting.figures.accuracy import ClassAccuracy
+from reporting.figures.interval_reliability import IntervalReliability
+from reporting.figures.largest_errors import ForecastError
 from reporting.figures.model_health import ModelHealth, model_health
 from reporting.report import formatting, labels
 from reporting.report.feature_labels import feature_label
-from reporting.report.report import SCORED_DAYS
 from reporting.report.score_plots import RATIO_CLIP, SEGMENT_LABELS, SEGMENT_TITLES
 
 TARGETS = {"APY": "apy", "TVL": "tvl"}
 # classes of segments: those of the report, and the two that have names of the data
 SEGMENTS = {**SEGMENT_TITLES, "chain": "Chain", "project": "Protocol"}
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of the newest engine's forecasts.
-
-    Attributes:
-        scores: of the last SCORED_DAYS target days, by target and class of pools.
-        by_day: `daily_scores` by target, of SERIES_DAYS target days.
-        segments, errors, reliability: of the last SCORED_DAYS target days.
-        level: nominal coverage of the intervals, 0 to 1.
-    """
-
-    scores: list[ClassAccuracy]
-    by_day: dict[str, pd.DataFrame]
-    segments: list[SegmentScore]
-    errors: dict[str, list[ForecastError]]
-    reliability: dict[str, list[IntervalReliability]]
-    level: float
-
-
-@st.cache_data(show_spinner="Scoring the forecasts of the last 90 days", max_entries=4)
-def _scores(version: DataVersion) -> Scores | None:
-    engine = connected().engine
-    rows = newest_evaluated(engine, days=SERIES_DAYS)
-    if rows.empty:
-        return None
-    level = published_level(rows)
-    newest_day = rows["target_date"].max()
-    scored = describe_pools(
-        engine, rows[rows["target_date"] > newest_day - dt.timedelta(days=SCORED_DAYS)]
-    )
-    return Scores(
-        accuracy(scored),
-        {str(target): daily_scores(of_target) for target, of_target in rows.groupby("target")},
-        segment_scores(scored, level),
-        largest_errors(engine, scored),
-        interval_reliability(scored),
-        level,
-    )
 
 
 @st.cache_data(show_spinner=False, max_entries=4)
@@ -102,7 +53,9 @@ def show() -> None:
     """Show the page."""
     st.title("Quality of the forecasts")
     version = data_version()
-    scores, health = _scores(version), _health(version)
+    with st.spinner("Scoring the forecasts of the last 90 days", show_time=True):
+        scores = scores_of(version)
+    health = _health(version)
     if scores is None:
         st.info(
             "No forecast has been scored yet: a forecast is scored when its target day has been"
@@ -140,15 +93,18 @@ def _show_tiles(scores: Sequence[ClassAccuracy]) -> None:
     if not scores:
         return
     first = scores[0]
-    noise = (
-        f"noise {formatting.ratio(first.ratio.mae_low)} to {formatting.ratio(first.ratio.mae_high)}"
-        if first.ratio.mae_low is not None
-        else "too few days for its noise"
-    )
+    low, high = first.ratio.mae_low, first.ratio.mae_high
+    noise = "too few days for its noise"
+    if low is not None:
+        noise = f"noise {formatting.ratio(low)} to {formatting.ratio(high)}"
     pools = "large pools" if first.pool_class == "restricted" else "all pools"
     tiles(
         [
-            ("Error relative to persistence", formatting.ratio(first.forecasters[0].ratio), noise),
+            (
+                "MAE ratio",
+                formatting.ratio(first.forecasters[0].ratio),
+                f"to persistence; {noise}",
+            ),
             (
                 "Inside the interval",
                 formatting.share(first.coverage),
@@ -319,6 +275,9 @@ def _show_segments(segments: Sequence[SegmentScore], level: float) -> None:
         ),
         f"MAE relative to persistence by {SEGMENTS[by]}; the table has the numbers.",
     )
+    # None in a column of numbers would be shown as a word
+    for name in ("low", "high"):
+        rows[name] = [formatting.ratio(None if pd.isna(end) else float(end)) for end in rows[name]]
     table(
         rows,
         {
@@ -326,8 +285,8 @@ def _show_segments(segments: Sequence[SegmentScore], level: float) -> None:
             "rows": st.column_config.NumberColumn("forecasts", format="localized"),
             "pools": st.column_config.NumberColumn("pools", format="localized"),
             "mae_ratio": st.column_config.NumberColumn("MAE ratio to persistence", format="%.3f"),
-            "low": st.column_config.NumberColumn("its noise, from", format="%.3f"),
-            "high": st.column_config.NumberColumn("to", format="%.3f"),
+            "low": st.column_config.TextColumn("its noise, from", alignment="right"),
+            "high": st.column_config.TextColumn("to", alignment="right"),
             "coverage": st.column_config.NumberColumn(
                 f"inside the interval, % (nominal {100 * level:g})", format="%.1f"
             ),
