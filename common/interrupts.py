@@ -1,4 +1,5 @@
-"""Ends a command within seconds of Ctrl-C or SIGTERM, even if its main thread is inside C code.
+"""Ends a command within seconds of Ctrl-C, SIGTERM or SIGHUP, even if its main thread is inside C
+code.
 
 Python runs signal handlers in the main thread only, which may be inside libpq, a name look-up or a
 model fit for minutes. A second thread reads the signal at once (`signal.set_wakeup_fd`), calls the
@@ -31,7 +32,8 @@ from common.errors import Interrupted
 Result = TypeVar("Result")
 Action = Callable[[], object]
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, a request to end, and a closed terminal or lost login."""
 
 CANCEL_EVERY_SECONDS = 0.3
 """Time for the main thread to react by itself. A later cancellation could hit a statement of the
@@ -157,7 +159,7 @@ def end_if_interrupted(code: int) -> None:
 
 
 def ignore_signals() -> None:
-    """Ignore SIGINT and SIGTERM until the process ends; for a command whose result is final."""
+    """Ignore these signals until the process ends; for a command whose result is final."""
     # a handler in Python would not do: while the interpreter ends, it restores the default action
     # of every handled signal, and a late Ctrl-C would end a successful command with code -2
     for number in SIGNALS:
@@ -166,7 +168,7 @@ def ignore_signals() -> None:
 
 @contextmanager
 def end_on_signal(report: Action, *, end_seconds: float | None = END_SECONDS) -> Iterator[None]:
-    """Raise KeyboardInterrupt in the main thread on SIGINT or SIGTERM, and limit the time until the
+    """Raise KeyboardInterrupt in the main thread on one of SIGNALS, and limit the time until the
     process ends.
 
     The limit also holds after the block, because other threads may keep the interpreter alive. Must
@@ -185,7 +187,7 @@ def end_on_signal(report: Action, *, end_seconds: float | None = END_SECONDS) ->
     for event in (_interrupted, _handled, _raised_again):
         event.clear()
     for number in SIGNALS:
-        # a shell makes background jobs ignore Ctrl-C
+        # a shell makes background jobs ignore Ctrl-C, and `nohup` SIGHUP
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _raise)
     previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)

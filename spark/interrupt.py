@@ -47,7 +47,8 @@ def stop_if_interrupted() -> None:
 
 @contextmanager
 def interruptible(spark: SparkSession) -> Iterator[None]:
-    """Cancel Spark's jobs on SIGINT, and on SIGTERM if the program handles it, and end the block.
+    """Cancel Spark's jobs on SIGINT, and on SIGTERM and SIGHUP if the program handles them, and end
+    the block.
 
     A second signal, or one outside of a call to the JVM, ends the block at once. If there is no job
     left to cancel, the block continues until `stop_if_interrupted`, for GIVE_UP_SECONDS at most.
@@ -88,9 +89,7 @@ def interruptible(spark: SparkSession) -> Iterator[None]:
         for work in cancel, give_up:
             threading.Thread(target=work, name=f"{work.__name__}-spark", daemon=True).start()
 
-    numbers = [
-        number for number in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(number))
-    ]
+    numbers = [number for number in interrupts.SIGNALS if callable(signal.getsignal(number))]
     previous = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         with interrupts.raise_ignored_interrupts():

@@ -97,10 +97,10 @@ def open_file(path: Path) -> FileTable:
 
 def _version(path: Path) -> FileVersion:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}; check its rights") from None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _head(path: Path) -> bytes:

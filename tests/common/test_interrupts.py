@@ -470,10 +470,11 @@ def test_signal_in_a_callback_of_python_ends_the_command(place: str, sent: signa
 
 
 @pytest.mark.usefixtures("processes")
-def test_signal_in_a_callback_ends_a_background_job() -> None:
-    """A shell makes it ignore SIGINT."""
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+def test_signal_in_a_callback_ends_a_background_job(sent: signal.Signals) -> None:
+    """A shell makes it ignore SIGINT, and sends SIGHUP if the terminal is closed."""
     source = SIGNALLED_IN_CALLBACK.format(place="del", ignores_sigint=True)
-    code, output, errors = _end_of(source, signal.SIGTERM)
+    code, output, errors = _end_of(source, sent)
     assert (code, output) == (130, "waiting\nhandled\n"), errors
 
 

@@ -20,6 +20,7 @@ from data_processing.ingest.defillama import sql as defillama_sql
 from data_processing.ingest.defillama.rows import NOT_IN_JSONB, Snapshots, description
 from data_processing.ingest.pool_descriptions import required_descriptions
 from data_processing.ingest.stored_rows import missing_rows_error
+from database.connections.advisory_locks import RAW_TABLES_LOCK, lock_in_transaction
 from database.schema.catalog import has_triggers
 from database.schema.merge_sql import qualified
 from database.schema.owner_tables import pools, raw_pool_history
@@ -71,7 +72,7 @@ def insert_snapshots(connection: Connection, pool_id: str, rows: Snapshots) -> i
     """Insert the snapshots that are not stored.
 
     Args:
-        connection: transaction of the pool, with RAW_TABLES_LOCK.
+        connection: transaction of the pool, after `describe_pool`.
         pool_id: the pool.
         rows: its snapshots.
 
@@ -98,7 +99,8 @@ def insert_snapshots(connection: Connection, pool_id: str, rows: Snapshots) -> i
 
 
 def describe_pool(connection: Connection, pool_id: str, pool: dict[str, Any] | None) -> bool:
-    """Insert or update the pool's row in `pools`; texts are cut to their columns.
+    """Insert or update the pool's row in `pools`, and keep `load` from writing until the commit;
+    texts are cut to their columns.
 
     Args:
         connection: transaction of the pool.
@@ -111,6 +113,9 @@ def describe_pool(connection: Connection, pool_id: str, pool: dict[str, Any] | N
     Raises:
         CheckFailed: the table did not take the row.
     """
+    # without it, `load` would not see the pool's rows before they are committed, and insert them a
+    # second time
+    lock_in_transaction(connection, RAW_TABLES_LOCK)
     described = None
     if pool:
         described = fit_to_columns(description(pool), column_types(connection, pools))

@@ -46,7 +46,6 @@ from data_processing.ingest.defillama.rows import (
     snapshots,
 )
 from data_processing.ingest.pool_descriptions import PLACEHOLDERS_NOTE
-from database.connections.advisory_locks import RAW_TABLES_LOCK, lock_in_transaction
 from database.connections.engine import checked_connection, make_engine
 from database.ledger.check_result import CheckResult
 from database.ledger.runs import Run, open_run
@@ -329,9 +328,6 @@ def _store(
         ) from error
     with checked_connection(pull.engine) as connection:
         require_id_that_fits(connection, pool_id)
-        # `load` takes it as well: it would not see these rows before they are committed, and insert
-        # them a second time
-        lock_in_transaction(connection, RAW_TABLES_LOCK)
         # first, because history may have a foreign key to `pools`
         is_undescribed = describe_pool(connection, pool_id, pool)
         inserted = insert_snapshots(connection, pool_id, rows)

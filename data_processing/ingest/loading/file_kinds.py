@@ -217,9 +217,9 @@ def unknown_kind(path: Path, names: Sequence[str]) -> InputError:
             " apy, or SELECT data_timestamp, symbol, raw_json_data #>> '{USD,close}' AS close"
         )
     if len(names) < 2:
-        found = f"only the column {format_names(names)!r}" if names else "no column"
+        columns = f"only the column {format_names(names)!r}" if names else "no column"
         return InputError(
-            f"can't tell what {path} holds: it has {found}; if that is a line above its header,"
+            f"can't tell what {path} holds: it has {columns}; if that is a line above its header,"
             " remove it; if it is an error message of a site, fetch the file again"
         )
     return InputError(

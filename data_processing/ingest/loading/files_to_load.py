@@ -202,26 +202,26 @@ def _symbol(table: FileTable, columns: FileColumns, option: str | None) -> str |
     Raises:
         InputError: nothing names a symbol, or `--symbol` contradicts the file.
     """
-    given = parse_symbol(option) if option else None
+    coin = parse_symbol(option) if option else None
     if "symbol" in columns.names:
-        for batch in table.batches() if given else ():
+        for batch in table.batches() if coin else ():
             place, column = _columns_in_use(table, columns, batch)["symbol"]
             for written in pc.unique(cells.to_texts(place, column).drop_null()).to_pylist():
-                if base_symbol(written) != given:
+                if base_symbol(written) != coin:
                     raise InputError(
                         f"{place} has {written[:30]!r}, and --symbol is {option}: leave the option"
                         " out"
                     )
         return None
-    if given is None:
+    if coin is None:
         return symbol_from_name(table.path)
-    named = known_coin_in_name(table.path)
-    if named and named != given:
+    coin_of_name = known_coin_in_name(table.path)
+    if coin_of_name and coin_of_name != coin:
         raise InputError(
-            f"the name of {table.path} says {named}, and --symbol is {option}: leave the option"
-            " out, or rename the file"
+            f"the name of {table.path} says {coin_of_name}, and --symbol is {option}: leave the"
+            " option out, or rename the file"
         )
-    return given
+    return coin
 
 
 def _require_whole_timestamps(table: FileTable, columns: FileColumns) -> None:

@@ -167,8 +167,8 @@ def require_pool_ids(table: FileTable, columns: FileColumns) -> None:
             " on ",
             null_handling="emit_null",
         )
-        found = pa.table({**rows, "owner": owner}).group_by(list(rows))
-        counts = found.aggregate([("owner", "count_distinct"), ("owner", "min"), ("owner", "max")])
+        owners = pa.table({**rows, "owner": owner}).group_by(list(rows))
+        counts = owners.aggregate([("owner", "count_distinct"), ("owner", "min"), ("owner", "max")])
         several = counts.filter(
             pc.and_(pc.greater(counts["owner_count_distinct"], 1), pc.is_valid(counts["pool"]))
         )
