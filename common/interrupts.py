@@ -14,6 +14,7 @@ and C libraries. A KeyboardInterrupt that a handler raises there is raised again
 from __future__ import annotations
 
 import atexit
+import io
 import math
 import os
 import signal
@@ -239,6 +240,22 @@ def _raise(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
+class _StderrOf(io.TextIOBase):
+    """Standard error of one thread; what other threads write is dropped."""
+
+    def __init__(self, thread: threading.Thread, descriptor: int) -> None:
+        self._thread = thread
+        self._descriptor = descriptor
+
+    def write(self, text: str) -> int:
+        if threading.current_thread() is self._thread:
+            os.write(self._descriptor, text.encode(errors="backslashreplace"))
+        return len(text)
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+
 class _Watch:
     """The thread that reads signals from `set_wakeup_fd` and enforces the time limit."""
 
@@ -268,10 +285,11 @@ class _Watch:
         """Report, run the registered actions and exit."""
         # in a thread of its own: the main thread may hold any lock, also that of stderr
         reporter = threading.Thread(target=self._report, daemon=True)
+        # the main thread may still report its steps, and the report has to stay the last line
+        sys.stderr = _StderrOf(reporter, os.dup(STDERR))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)
         reporter.start()
         reporter.join(REPORT_SECONDS)
-        # the main thread may still report its steps, and the report has to stay the last line
-        os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)
         for action in _before_forced_exit:
             with suppress(Exception):
                 action()
