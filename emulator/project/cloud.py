@@ -138,7 +138,7 @@ class EmulatedCloud:
         self.monitoring = FakeMonitoring(
             self.plane.store.metric_descriptors, refusal=self._monitoring_refusal
         )
-        self._monitoring_address = stack.enter_context(self.monitoring.serving())
+        self._monitoring_address = stack.enter_context(self.monitoring.listening())
         self.token = secrets.token_urlsafe(32)
         self.url = stack.enter_context(serving([self.plane, self.storage], token=self.token))
         stack.enter_context(polling(self.dataproc, self.cloud_run))

@@ -81,7 +81,7 @@ class FakeMonitoring:
         }
 
     @contextmanager
-    def serving(self) -> Iterator[str]:
+    def listening(self) -> Iterator[str]:
         """Serve while the block runs; yields HOST:PORT, without TLS."""
         server = grpc.server(ThreadPoolExecutor(max_workers=4))
         handlers = {

@@ -353,6 +353,9 @@ def test_every_server_requires_a_token() -> None:
     calls = list(chain.from_iterable(_calls(path, "serving") for path in paths))
     assert len(calls) >= 3
     assert [name for name, keywords in calls if "token" not in keywords] == []
+    grpc_calls = list(chain.from_iterable(_calls(path, "FakeMonitoring") for path in paths))
+    assert [name for name, keywords in grpc_calls if "refusal" not in keywords] == []
+    assert grpc_calls
 
 
 def _calls(path: Path, function: str) -> Iterator[tuple[str, set[str | None]]]:

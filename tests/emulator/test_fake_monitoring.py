@@ -63,7 +63,7 @@ def clock() -> Clock:
 @pytest.fixture(scope="module")
 def served(clock: Clock) -> Iterator[Writer]:
     fake = FakeMonitoring(terraform_descriptors(), now=clock)
-    with fake.serving() as address:
+    with fake.listening() as address:
         channel = grpc.insecure_channel(address)
         client = MetricServiceClient(transport=MetricServiceGrpcTransport(channel=channel))
         yield Writer(fake, client)

@@ -110,7 +110,7 @@ def served_days(settings: Settings) -> Iterator[Days]:
     """Serve a fake on the clock of the days."""
     clock = [FIRST]
     fake = FakeMonitoring(terraform_descriptors(), now=lambda: clock[0])
-    with fake.serving() as address:
+    with fake.listening() as address:
         emitted = settings.model_copy(
             update={"project_id": "test-project", "monitoring_endpoint": address}
         )

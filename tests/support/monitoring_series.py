@@ -33,7 +33,7 @@ def terraform_descriptors() -> dict[str, dict[str, Any]]:
 def cloud_monitoring(run: CommandLineHere, **options: Any) -> Iterator[FakeMonitoring]:
     """Serve the fake and make the commands of `run` write to it, without a JVM."""
     fake = FakeMonitoring(terraform_descriptors(), **options)
-    with fake.serving() as address:
+    with fake.listening() as address:
         run.environment |= {
             "EXECUTOR": "inprocess",
             "MONITORING_EMITTER": "cloud_monitoring",
