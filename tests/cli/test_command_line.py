@@ -16,7 +16,7 @@ from config_spark import Settings
 from database.connections.parameters import connection_parameters
 from database.db_utils_spark import execute_sql
 from database.embedded.server import EmbeddedServer
-from tests.support.forecast_panels import SHORT, panel_rows, store
+from tests.support.forecast_panels import FEW_DAYS, SHORT, panel_rows, store
 from tests.support.processes import PROJECT, CommandLine
 from tests.support.report_store import EMPTY_STATUS
 
@@ -252,7 +252,7 @@ def test_the_demo_runs_without_any_jar(
         "JARS_DIR": str(own_server.home / "no_jars"),
         "YIELDSPARK_HOME": str(own_server.home),
         # a small model of few days, because the accuracy on the sample is not tested here
-        "TRAIN_DAYS": "30",
+        **FEW_DAYS,
         "MODEL_PARAMETERS_FILE": str(SHORT["model_parameters_file"]),
     }
     finished = run_on_spark("demo", "--json", **variables)

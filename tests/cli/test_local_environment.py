@@ -225,7 +225,7 @@ STEPS: dict[str, Callable[[Path], bool]] = {
     ("step", "name_of_signal"),
     [
         ("the folder is there", "SIGTERM"),
-        ("pip is unpacked", "SIGINT"),
+        pytest.param("pip is unpacked", "SIGINT", marks=pytest.mark.long),
         ("pip is unpacked", "SIGHUP"),
     ],
 )

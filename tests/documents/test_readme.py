@@ -20,7 +20,7 @@ from database.db_utils_spark import execute_sql
 from database.embedded.resolve import resolve_database
 from database.embedded.server import EmbeddedServer
 from tests.conftest import JARS
-from tests.support.forecast_panels import SHORT
+from tests.support.forecast_panels import FEW_DAYS, SHORT
 from tests.support.mapped_classes import QUICK_COMPILER
 from tests.support.processes import PROJECT, CommandLineHere, environment_of
 
@@ -49,7 +49,7 @@ def newcomer(processes: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "HOME": str(home),
         "XDG_DATA_HOME": "",
         "REPORT_DIR": str(reports),
-        "TRAIN_DAYS": "30",
+        **FEW_DAYS,
     }
     EmbeddedServer(data).reset()
 

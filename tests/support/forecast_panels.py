@@ -31,8 +31,8 @@ SHORT = {
 }
 """Settings of a model that learns a small panel quickly: a quarter of the rounds, larger steps."""
 
-ONE_FIT = {"TRAIN_DAYS": "30", "REFIT_DAYS": "30", "VALIDATION_DAYS": "20"}
-"""Variables of a model that is fitted once, on few days. Its rounds are the usual ones."""
+FEW_DAYS = {"TRAIN_DAYS": "30", "VALIDATION_DAYS": "20"}
+"""Variables of a model that learns from few days of the sample, and forecasts few."""
 
 MAX_CARRY = 7
 
