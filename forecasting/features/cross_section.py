@@ -120,8 +120,8 @@ def add_cross_section(rows: pa.Table) -> pa.Table:
 
 def _statistics(
     move: Numbers, tvl_move: Numbers, group: Integers, groups: int
-) -> dict[str, pa.Array]:
-    """STATISTICS of each group, float32."""
+) -> dict[str, npt.NDArray[np.float32]]:
+    """STATISTICS of each group."""
     has_move, has_tvl_move = ~np.isnan(move), ~np.isnan(tvl_move)
     count, total = _sums(_ticks(move[has_move]), group[has_move], groups)
     _, squares = _sums(_ticks(move[has_move]) ** 2, group[has_move], groups)

@@ -147,7 +147,11 @@ def test_an_interrupted_job_exits_with_130_and_leaves_nothing_behind(
         [sys.executable, str(PROJECT / "run_spark_local.py"), *command],
         cwd=run.folder,
         env=run.environment
-        | {"BACKTEST_DAYS": "5", "MODEL_PARAMETERS_FILE": str(SHORT["model_parameters_file"])},
+        | {
+            "BACKTEST_DAYS": "5",
+            "EXECUTOR": "spark",
+            "MODEL_PARAMETERS_FILE": str(SHORT["model_parameters_file"]),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

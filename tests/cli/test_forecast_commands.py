@@ -94,10 +94,10 @@ def test_a_dry_backtest_prints_its_plan(run_here: CommandLine, engine: Engine) -
 
 
 def test_a_backtest_writes_its_page_to_the_requested_folder(
-    run_on_spark: CommandLine, engine: Engine, tmp_path: Path
+    run_here: CommandLine, engine: Engine, tmp_path: Path
 ) -> None:
     store(engine, panel_rows(3, 40))
-    finished = run_on_spark(
+    finished = run_here(
         "backtest",
         "--days",
         "5",

@@ -163,6 +163,15 @@ WITHOUT_A_JVM = {
         job=METRICS,
         executor="inprocess",
     ),
+    "forecast fit in process": Stage(
+        LIGHTGBM, _panel(), "fit_tvl ...", job=FORECAST, executor="inprocess"
+    ),
+    "forecast load in process": Stage(
+        LIGHTGBM,
+        _panel(lambda made: fault_first_loader(made.engine, FOREVER)),
+        job=FORECAST,
+        executor="inprocess",
+    ),
 }
 WITH_A_JVM = {
     "jars": Stage(SYNAPSEML, _panel(_silent_proxy), job=FORECAST),
