@@ -38,7 +38,7 @@ class UndoPlan:
         runs: ledger rows of the runs, the newest first.
         changes: their changes of tables, the newest first.
         decisions: decisions of these runs on model versions, which stay.
-        previous: the last good run of the job that is left; None if there is none.
+        previous: the run that the next one continues from; None if there is none.
     """
 
     runs: Sequence[Row[Any]]
@@ -167,10 +167,17 @@ def _later_runs(connection: Connection, run: Row[Any]) -> Sequence[Row[Any]]:
 
 
 def _last_good_run(connection: Connection, job: str, undone: Sequence[str]) -> Row[Any] | None:
+    """Return the run that the next one continues from: no run of some days or pools."""
     ledger = run_ledger.c
     newest = (
         select(run_ledger)
-        .where(ledger.job == job, ledger.status.in_(GOOD), ledger.run_id.not_in(undone))
+        .where(
+            ledger.job == job,
+            ledger.status.in_(GOOD),
+            ledger.run_id.not_in(undone),
+            ledger.mode != "backfill",
+            ledger.plan["request"]["pools"].astext.is_(None),
+        )
         .order_by(ledger.started_at.desc())
         .limit(1)
     )

@@ -65,7 +65,9 @@ def undo(engine: Engine, run_id: str, **options: Any) -> dict[str, Any]:
 def test_undo_restores_every_table_and_the_next_run_equals_a_full_one(
     database: Settings, engine: Engine, source: World
 ) -> None:
-    run_world(database, source)
+    first = run_world(database, source)
+    # the next run never continues from a run of some days
+    run_world(database, source, start=NOW - timedelta(days=3), end=NOW)
     before = contents(engine)
     next_day(engine, source)
     wrong = run_world(database, source)
@@ -73,6 +75,7 @@ def test_undo_restores_every_table_and_the_next_run_equals_a_full_one(
     assert contents(engine) != before
     result = undo(engine, wrong["run_id"])
     assert (result["status"], result["runs"]) == ("undone", [wrong["run_id"]])
+    assert result["continues_from"] == first["run_id"]
     assert contents(engine) == before
     again = run_world(database, source)
     assert again["mode"] == "incremental"
