@@ -9,7 +9,7 @@ locals {
 
   failure_metric = "logging.googleapis.com/user/yieldspark-run-failures"
 
-  # Every alert, by the name of its runbook in docs/runbooks; any one of its conditions rings. A series has a point for each run: `window` is the time
+  # Every alert, by the name of its runbook in docs/runbooks; any one of its conditions fires. A series has a point for each run: `window` is the time
   # that a point counts for, and `seconds` the time that the condition must hold.
   alerts = {
     workflow-failed = {

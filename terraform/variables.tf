@@ -83,7 +83,7 @@ variable "costs_schedule" {
 }
 
 variable "data_age_limit_hours" {
-  description = "Objective of the data's age at the end of a run, from the end of the newest day with data; a run over it rings the alert data-age."
+  description = "Objective of the data's age at the end of a run, from the end of the newest day with data; a run over it fires the alert data-age."
   type        = number
   default     = 26
   nullable    = false
@@ -256,7 +256,7 @@ variable "max_executors" {
 }
 
 variable "model_age_limit_days" {
-  description = "Days after its fit, over which the model of the forecasts rings the alert model-age. A fit comes every REFIT_DAYS, 7 by default."
+  description = "Days after its fit, over which the model of the forecasts fires the alert model-age. A fit comes every REFIT_DAYS, 7 by default."
   type        = number
   default     = 21
   nullable    = false
@@ -268,7 +268,7 @@ variable "model_age_limit_days" {
 }
 
 variable "month_budget_usd" {
-  description = "Cost of a month's batches, by list prices, over which the alert cost rings."
+  description = "Cost of a month's batches, by list prices, over which the alert cost fires."
   type        = number
   default     = 20
   nullable    = false
@@ -332,7 +332,7 @@ variable "operators" {
 }
 
 variable "persistence_share_limit" {
-  description = "Share of APY forecasts on persistence, over which the alert persistence-share rings; 0 to 1."
+  description = "Share of APY forecasts on persistence, over which the alert persistence-share fires; 0 to 1."
   type        = number
   default     = 0.9
   nullable    = false
@@ -367,7 +367,7 @@ variable "project_id" {
 }
 
 variable "quarantine_share_limit" {
-  description = "Share of a run's rows in quarantine, over which the alert quarantine-share rings; 0 to 1."
+  description = "Share of a run's rows in quarantine, over which the alert quarantine-share fires; 0 to 1."
   type        = number
   default     = 0.05
   nullable    = false
@@ -413,7 +413,7 @@ variable "repository_branch" {
 }
 
 variable "run_budget_usd" {
-  description = "Cost of one batch, by list prices, over which the alert cost rings."
+  description = "Cost of one batch, by list prices, over which the alert cost fires."
   type        = number
   default     = 1
   nullable    = false

@@ -1,4 +1,4 @@
-"""Tests every alert of terraform/: it rings for a fault that is really made, and it does not ring
+"""Tests every alert of terraform/: it fires for a fault that is really made, and it does not fire
 in thirty good days. The conditions are those of the plan (tests/support/terraform_inventory.json).
 """
 
@@ -29,7 +29,7 @@ from monitoring.series import (
     Point,
 )
 from tests.support import dataproc_cases, good_days
-from tests.support.alert_conditions import ALERTS, LOG_METRICS, counted_entries, ringing
+from tests.support.alert_conditions import ALERTS, LOG_METRICS, counted_entries, firing
 from tests.support.forecast_panels import SHORT, panel_rows, store
 from tests.support.good_days import DAYS, ENGINE, FIRST, FORECAST, LAST, METRICS, served_days
 from tests.support.metrics_store import execute, rows_of
@@ -47,9 +47,9 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def rings(fake: FakeMonitoring, hours: float = 1.0) -> set[str]:
-    """Return what rings from an hour ago until some hours from now."""
-    return ringing(fake.points, now() - timedelta(hours=1), now() + timedelta(hours=hours))
+def fires(fake: FakeMonitoring, hours: float = 1.0) -> set[str]:
+    """Return what fires from an hour ago until some hours from now."""
+    return firing(fake.points, now() - timedelta(hours=1), now() + timedelta(hours=hours))
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_nothing_rings_in_thirty_good_days(settings: Settings) -> None:
             days.good_day(day)
     assert len(days.fake.points) > 20
     # the first run after the last day would come at 02:20
-    assert ringing(days.fake.points, FIRST, LAST + timedelta(hours=2)) == set()
+    assert firing(days.fake.points, FIRST, LAST + timedelta(hours=2)) == set()
 
 
 BAD_POINTS = {
@@ -116,19 +116,19 @@ def test_one_bad_point_among_good_days_rings_its_alert_alone(
         at = FIRST + timedelta(days=2, hours=12)
         days.emit([point], at)
         points = days.fake.points
-        assert ringing(points, FIRST, at + timedelta(hours=1)) == {alert}
-        assert ringing(points, FIRST, at - timedelta(minutes=1)) == set()
+        assert firing(points, FIRST, at + timedelta(hours=1)) == {alert}
+        assert firing(points, FIRST, at - timedelta(minutes=1)) == set()
 
 
 @pytest.mark.parametrize("job", [METRICS, FORECAST])
-def test_a_night_without_one_job_rings(job: str, settings: Settings) -> None:
+def test_a_day_without_one_job_fires(job: str, settings: Settings) -> None:
     """After 26 hours and not before; the other job's success does not help."""
     with served_days(settings) as days:
         for day in range(4):
             days.good_day(day, without=[job] if day == 2 else [])
-    second_night = FIRST + timedelta(days=2)
-    assert ringing(days.fake.points, FIRST, second_night + timedelta(hours=4)) == set()
-    assert ringing(days.fake.points, FIRST, second_night + timedelta(hours=6)) == {"no-success"}
+    third_day = FIRST + timedelta(days=2)
+    assert firing(days.fake.points, FIRST, third_day + timedelta(hours=4)) == set()
+    assert firing(days.fake.points, FIRST, third_day + timedelta(hours=6)) == {"no-success"}
 
 
 PLAIN_ROWS = """
@@ -159,25 +159,25 @@ def test_a_failed_batch_rings_and_a_skipped_delivery_does_not(tmp_path: Path) ->
     with world(tmp_path / "failed", by_interpreter, dataproc=BatchScript(end="FAILED")) as cloud:
         failed = cloud.run()
     assert failed.state == "FAILED"
-    assert ringing(log_points(failed), FIRST, until) == {"workflow-failed"}
+    assert firing(log_points(failed), FIRST, until) == {"workflow-failed"}
     with world(tmp_path / "good", by_interpreter) as cloud:
         cloud.start("hold")
         cloud.clock.sleep(5)
         skipped = cloud.run()
         cloud.hold.set()
     assert (skipped.state, skipped.events) == ("FAILED", ["run_skipped"])
-    assert ringing(log_points(skipped), FIRST, until) == set()
+    assert firing(log_points(skipped), FIRST, until) == set()
 
 
 @pytest.mark.usefixtures("processes")
-def test_old_data_and_a_job_that_stays_broken_ring(
+def test_old_data_and_a_job_that_stays_broken_fire(
     run_here: CommandLineHere, engine: Engine
 ) -> None:
     """The history ends years ago; then a column is gone, and the job fails every day."""
     put_plain_rows(engine, last_day=dt.date(2024, 6, 30))
     with cloud_monitoring(run_here) as fake:
         run_here.json(METRICS)
-        assert rings(fake) == {"data-age"}
+        assert fires(fake) == {"data-age"}
         with engine.begin() as connection:
             connection.exec_driver_sql(
                 "ALTER TABLE raw_defillama_pool_history RENAME COLUMN raw_json_data TO payload"
@@ -186,12 +186,12 @@ def test_old_data_and_a_job_that_stays_broken_ring(
         shown = json.loads(first_step(run_here, "data-age", engine))
     assert shown["data"]["last_day"] == "2024-06-30"
     assert "failed" in first_step(run_here, "no-success", engine)
-    assert rings(fake, hours=25.0) == {"data-age"}
-    assert rings(fake, hours=27.0) == {"data-age", "no-success"}
+    assert fires(fake, hours=25.0) == {"data-age"}
+    assert fires(fake, hours=27.0) == {"data-age", "no-success"}
 
 
 @pytest.mark.usefixtures("processes")
-def test_a_source_of_broken_rows_rings(run_here: CommandLineHere, engine: Engine) -> None:
+def test_a_source_of_broken_rows_fires(run_here: CommandLineHere, engine: Engine) -> None:
     put_plain_rows(engine, last_day=YESTERDAY)
     with engine.begin() as connection:
         connection.exec_driver_sql(
@@ -202,10 +202,10 @@ def test_a_source_of_broken_rows_rings(run_here: CommandLineHere, engine: Engine
         run_here(METRICS)
     assert value(fake, "quarantine_share", METRICS) > 0.05
     assert "negative" in first_step(run_here, "quarantine-share", engine)
-    assert "quarantine-share" in rings(fake)
+    assert "quarantine-share" in fires(fake)
 
 
-def test_a_batch_of_a_day_and_a_dear_month_ring(tmp_path: Path, run_here: CommandLineHere) -> None:
+def test_an_expensive_batch_and_month_fire(tmp_path: Path, run_here: CommandLineHere) -> None:
     long_batch = BatchScript(pending_seconds=0, running_seconds=23 * 3600, usage_delay_seconds=0)
     with (
         dataproc_cases.served(long_batch) as cloud,
@@ -221,7 +221,7 @@ def test_a_batch_of_a_day_and_a_dear_month_ring(tmp_path: Path, run_here: Comman
     month = value(fake, "month_cost_usd")
     assert value(fake, "cost_usd", METRICS) == pytest.approx(month, abs=1e-4)
     assert month > 20.0
-    assert rings(fake) == {"cost"}
+    assert fires(fake) == {"cost"}
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ NARROW_PRODUCTION = f"""
 """Past forecasts with intervals that hold nothing, on the last days before the second run."""
 
 
-def test_an_old_model_and_narrow_intervals_ring(
+def test_an_old_model_and_narrow_intervals_fire(
     forecaster: CommandLineHere, engine: Engine
 ) -> None:
     """A model is fitted, and then not for 25 days. Over 20 s on a busy machine: two runs of the
@@ -272,7 +272,7 @@ def test_an_old_model_and_narrow_intervals_ring(
         assert value(fake, "mae_ratio", ENGINE, "apy") == ratio
         # no published forecast has its actual value yet
         assert fake.series(INTERVAL_COVERAGE.type) == {}
-        first = rings(fake)
+        first = fires(fake)
         assert "data-age" in first
         assert not first & {"model-age", "interval-coverage"}
         with engine.begin() as connection:
@@ -285,14 +285,14 @@ def test_an_old_model_and_narrow_intervals_ring(
     assert value(fake, "interval_coverage", ENGINE, "apy") < 0.1
     assert "coverage" in first_step(forecaster, "interval-coverage", engine)
     assert "lightgbm" in first_step(forecaster, "model-age", engine)
-    assert {"model-age", "interval-coverage"} <= rings(fake)
+    assert {"model-age", "interval-coverage"} <= fires(fake)
 
 
-def test_too_few_pools_for_a_model_ring(forecaster: CommandLineHere, engine: Engine) -> None:
+def test_too_few_pools_for_a_model_fire(forecaster: CommandLineHere, engine: Engine) -> None:
     store(engine, panel_rows(3, 20, end=YESTERDAY))
     with cloud_monitoring(forecaster) as fake:
         forecaster.json(FORECAST, "--engine", ENGINE)
         reasons = first_step(forecaster, "persistence-share", engine)
     assert "no_model" in reasons or "cold_start" in reasons
     assert value(fake, "persistence_share", ENGINE, "apy") == 1.0
-    assert rings(fake) == {"persistence-share"}
+    assert fires(fake) == {"persistence-share"}

@@ -43,8 +43,8 @@ STEP = timedelta(minutes=5)
 """Distance of the moments at which a condition is evaluated."""
 
 
-def ringing(points: Points, since: datetime, until: datetime) -> set[str]:
-    """Return the alerts that ring at some moment of `[since, until]`."""
+def firing(points: Points, since: datetime, until: datetime) -> set[str]:
+    """Return the alerts that fire at some moment of `[since, until]`."""
     return {
         alert
         for alert, conditions in ALERTS.items()
@@ -100,7 +100,7 @@ def _is_absent(
     """Return whether some `missing` after a point has no point, and ends inside the interval."""
     ends = [*times[1:], None]
     gaps = [(start + missing, end or until + STEP) for start, end in zip(times, ends, strict=True)]
-    return any(rings < end and since <= rings <= until for rings, end in gaps)
+    return any(fires < end and since <= fires <= until for fires, end in gaps)
 
 
 def matches(text: str, key: Key) -> bool:

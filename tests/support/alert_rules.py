@@ -49,7 +49,7 @@ def _runbooks(plan: Plan) -> Iterator[str]:
 def _channels(plan: Plan) -> Iterator[str]:
     for policy in _policies(plan):
         if "local.channels" not in plan.references(policy, "notification_channels"):
-            yield f"{policy.address}: rings in no channel"
+            yield f"{policy.address}: notifies no channel"
 
 
 def _series(plan: Plan) -> Iterator[str]:

@@ -22,11 +22,11 @@ ALERT_FAULTS = {
         '"Call someone."',
         'alerts["cost"]: its documentation is not its runbook',
     ),
-    "alerts that nobody hears": Fault(
+    "alerts without a channel": Fault(
         MONITORING,
         "  notification_channels = local.channels\n",
         "",
-        'alerts["data-age"]: rings in no channel',
+        'alerts["data-age"]: notifies no channel',
     ),
     "every event of the workflow as a failure": Fault(
         MONITORING,

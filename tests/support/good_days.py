@@ -51,19 +51,19 @@ class Days:
         self.emitter.emit(points, at, 5.0)
 
     def good_day(self, day: int, without: Sequence[str] = ()) -> None:
-        """Write the points of a day: both jobs in the night, yesterday's costs in the morning.
+        """Write the points of a day: both jobs after 02:20, the costs of the day before at 06:46.
 
         Args:
             day: number of the day, from 0.
             without: jobs that do not run.
         """
-        night = FIRST + timedelta(days=day, hours=2, minutes=20 + self.random.uniform(0, 30))
+        start = FIRST + timedelta(days=day, hours=2, minutes=20 + self.random.uniform(0, 30))
         if METRICS not in without:
-            self.emit(self._metrics(), night)
+            self.emit(self._metrics(), start)
         if FORECAST not in without:
-            self.emit(self._forecast(day), night + timedelta(minutes=self.random.uniform(5, 20)))
-        morning = FIRST + timedelta(days=day, hours=6, minutes=46)
-        self.emit(self._costs(day), morning)
+            self.emit(self._forecast(day), start + timedelta(minutes=self.random.uniform(5, 20)))
+        costs_at = FIRST + timedelta(days=day, hours=6, minutes=46)
+        self.emit(self._costs(day), costs_at)
 
     def _metrics(self) -> list[Point]:
         draw = self.random.uniform

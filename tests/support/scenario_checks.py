@@ -63,7 +63,7 @@ def assert_failed(outcome: Outcome, **expected: Any) -> None:
 
 
 def assert_skipped(outcome: Outcome, message: str) -> None:
-    """Check that an execution beside another one fails without the event that rings an alert."""
+    """Check that an execution beside another one fails without the event that fires an alert."""
     assert outcome.state == "FAILED"
     assert outcome.error["code"] == 409
     assert message in outcome.error["message"]
