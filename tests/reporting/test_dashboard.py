@@ -150,9 +150,12 @@ def test_pages_have_every_row_once_and_in_order(engine: Engine, order: str) -> N
     whole = forecast_page(engine, ForecastFilter(), order)
     pools: list[str] = []
     after = None
-    while len(part := forecast_page(engine, ForecastFilter(), order, after=after, limit=9)):
+    # 42 rows are five pages: a key that finds its own row again would never end
+    for _ in range(5):
+        part = forecast_page(engine, ForecastFilter(), order, after=after, limit=9)
         pools += list(part["pool_id"])
         after = page_key(part, order)
+    assert forecast_page(engine, ForecastFilter(), order, after=after, limit=9).empty
     assert pools == list(whole["pool_id"])
     assert sorted(whole["pool_id"]) == sorted({*whole["pool_id"]})
     assert len(whole) == 42
