@@ -521,5 +521,5 @@ def test_second_signal_prints_no_traceback() -> None:
 def test_signal_ends_every_stage(
     run: CommandLine, engine: Engine, stage: str, sent: signal.Signals
 ) -> None:
-    """Minutes: 13 of the 22 stages start a JVM, for each of the two signals."""
+    """Minutes: 13 of the 24 stages start a JVM, for each of the two signals."""
     _ends(run, engine, (WITHOUT_A_JVM | WITH_A_JVM)[stage], sent)
