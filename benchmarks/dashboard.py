@@ -106,9 +106,9 @@ CLICKS: dict[str, list[tuple[str, Callable[[Page], None]]]] = {
         ("next page", _press("Next page")),
     ],
     "Data": [
-        ("search", _type("gap_search", "chain-7")),
-        ("120 days", _pick("120 days")),
         ("next page", _press("Next page")),
+        ("120 days", _pick("120 days")),
+        ("search", _type("gap_search", "chain-7")),
     ],
 }
 
