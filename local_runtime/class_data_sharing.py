@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.files import locked, take_lock
+from common.interrupts import before_forced_exit
 from config_spark import Settings
 from local_runtime.jars import find_java, pyspark_folder
 from spark.jar_sets import jars_folder
@@ -130,6 +131,8 @@ class _Recording:
         self.file = self.folder / "classes.jsa"
         self.options_before = os.environ.get(OPTIONS, "")
         self._lock = take_lock(self.folder, seconds=0)
+        # a run that does not end in time after a signal would leave 125 MB to the next recording
+        before_forced_exit(lambda: shutil.rmtree(self.folder, ignore_errors=True))
 
     def remove(self) -> None:
         """Delete the folder and release its lock."""

@@ -59,6 +59,21 @@ JobContext(settings).prepare_jvm()
 print(class_archive._recording.archive == class_archive.find_archive(settings), end="")
 class_archive.discard_class_archive()
 """
+STUCK_AFTER_A_SIGNAL = """
+import os, signal, time
+from common.interrupts import end_on_signal
+from config_spark import load_settings
+from local_runtime.class_data_sharing import use_class_archive
+
+with end_on_signal(lambda: None, end_seconds=0.1):
+    use_class_archive(load_settings())
+    print(os.environ["SPARK_SUBMIT_OPTS"], flush=True)
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        time.sleep(60)
+"""
 HANGING = SMALL_RUN + "sys.stdin.read()"
 WHEEL = (
     Path(sys.prefix)
@@ -313,6 +328,16 @@ def test_full_disk_leaves_no_archive(tmp_path: Path, jvm: Path) -> None:
     assert "no archive of Spark's classes" in errors
     assert "MiB are free" in errors
     assert runs.archive.classes is None
+    assert runs.left_behind() == []
+
+
+@pytest.mark.usefixtures("jvm")
+def test_forced_exit_leaves_no_recording(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, java_runtime.find_java())
+    process = runs.start(STUCK_AFTER_A_SIGNAL)
+    output, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert "ArchiveClassesAtExit" in output
     assert runs.left_behind() == []
 
 
