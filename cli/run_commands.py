@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -47,18 +48,20 @@ def list_runs(job: Job = None, limit: Limit = 20, as_json: AsJson = False) -> No
         return
     print_table(
         ["run", "status", "mode", "rows", "duration", "undoable"],
-        [
-            [
-                row["run_id"],
-                row["status"],
-                row["mode"],
-                {name: number for name, number in row["rows"].items() if number},
-                duration(row["seconds"]) if row["seconds"] is not None else None,
-                row["is_undoable"],
-            ]
-            for row in rows
-        ],
+        [_cells_of_run(row) for row in rows],
     )
+
+
+def _cells_of_run(row: Mapping[str, Any]) -> list[object]:
+    seconds = row["seconds"]
+    return [
+        row["run_id"],
+        row["status"],
+        row["mode"],
+        {name: number for name, number in row["rows"].items() if number},
+        duration(seconds) if seconds is not None else None,
+        row["is_undoable"],
+    ]
 
 
 @runs_app.command("show")

@@ -5,6 +5,7 @@ The values after the run are those that a later run replaced, or else those of t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,9 +48,12 @@ def diff_run(engine: Engine, run_id: str, *, largest: int) -> dict[str, Any]:
         changes = [
             Change.from_row(row) for row in connection.execute(of_run.order_by(run_changes.c.id))
         ]
+        by_table: dict[str, list[Change]] = {}
+        for change in changes:
+            by_table.setdefault(change.table, []).append(change)
         tables = [
-            _table_diff(connection, table, [c for c in changes if c.table == table], largest)
-            for table in dict.fromkeys(change.table for change in changes)
+            _table_diff(connection, table, changes_of_table, largest)
+            for table, changes_of_table in by_table.items()
         ]
     return {"run_id": run_id, "tables": tables}
 
@@ -65,7 +69,9 @@ def _table_diff(
         WHERE change_id = ANY(:ids)"""),
         {"ids": [change.id for change in written]},
     ).one()
-    rows = {kind: sum(c.rows for c in changes if c.kind == kind) for kind in ("filled", "deleted")}
+    rows = Counter[str]()
+    for change in changes:
+        rows[change.kind] += change.rows
     difference: dict[str, Any] = {
         "table": table,
         "inserted": counts.inserted + rows["filled"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, RowMapping, select
 
 from common.errors import ConfigurationError
 from database.connections.engine import checked_connection
@@ -46,7 +46,11 @@ def list_runs(engine: Engine, *, job: str | None, limit: int) -> list[dict[str, 
         newest = newest.where(run_ledger.c.job == job)
     with checked_connection(engine) as connection:
         rows = connection.execute(newest).mappings().all()
-    return [{name: row[name] for name in LISTED} for row in rows]
+    return [_listed(row) for row in rows]
+
+
+def _listed(row: RowMapping) -> dict[str, Any]:
+    return {name: row[name] for name in LISTED}
 
 
 def show_run(engine: Engine, run_id: str) -> dict[str, Any]:

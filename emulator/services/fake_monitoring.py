@@ -74,11 +74,11 @@ class FakeMonitoring:
 
     def series(self, type_: str) -> dict[tuple[str, ...], list[StoredPoint]]:
         """Return the points of a metric by the values of its labels, in their names' order."""
-        return {
-            tuple(value for _, value in labels): points
-            for (name, labels), points in self.points.items()
-            if name == type_
-        }
+        series = {}
+        for (name, labels), points in self.points.items():
+            if name == type_:
+                series[tuple(value for _, value in labels)] = points
+        return series
 
     @contextmanager
     def listening(self) -> Iterator[str]:

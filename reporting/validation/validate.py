@@ -142,9 +142,10 @@ def _source_and_target(
     query = _DAYS.format(source=_CHECKSUM.format(rows=source), target=_CHECKSUM.format(rows=target))
     rows = [dict(row) for row in connection.execute(text(query), days).mappings()]
     equal = sum(row["source_checksum"] == row["target_checksum"] for row in rows)
-    totals = [sum(row[name] for row in rows) for name in ("source_rows", "target_rows")]
+    source_rows = sum(row["source_rows"] for row in rows)
+    target_rows = sum(row["target_rows"] for row in rows)
     message = (
-        f"{totals[0]:,} pool-days in raw history, {totals[1]:,} in the metrics table; equal"
+        f"{source_rows:,} pool-days in raw history, {target_rows:,} in the metrics table; equal"
         f" checksums on {equal} of {len(rows)} days"
     )
     return CheckResult("source_and_target", True, "info", message, figures={"days": rows})

@@ -238,7 +238,8 @@ def _show_reliability(classes: Sequence[IntervalReliability], level: float) -> N
 
 def _show_segments(segments: Sequence[SegmentScore], level: float) -> None:
     st.header("By segment")
-    offered = [by for by in SEGMENTS if any(part.by == by for part in segments)]
+    scored = {part.by for part in segments}
+    offered = [by for by in SEGMENTS if by in scored]
     if not offered:
         st.write("No segment has scored forecasts.")
         return
