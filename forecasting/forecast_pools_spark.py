@@ -12,6 +12,7 @@ import datetime as dt
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -71,70 +72,92 @@ def run_forecast(
         RunInProgress: another run of the job is active.
         DatabaseError: the database does not answer or refuses a statement.
     """
-    engine_name = engine or settings.engine
-    today, database = dt.datetime.now(dt.UTC).date(), make_engine(settings)
+    request = _Request(
+        as_of=as_of,
+        engine=engine or settings.engine,
+        today=dt.datetime.now(dt.UTC).date(),
+        full_refresh=full_refresh,
+        prefers_spark=prefers_spark,
+    )
+    database = make_engine(settings)
     if dry_run:
-        return _dry_run(
-            settings,
-            as_of,
-            engine_name,
-            today,
-            full_refresh=full_refresh,
-            prefers_spark=prefers_spark,
-        )
-    finish: Callable[[], None] | None = None
+        return _dry_run(settings, database, request)
     with open_run(
         database,
         job=JOB,
         mode="as_of" if as_of else "daily",
-        engine_name=engine_name,
+        engine_name=request.engine,
         as_of=as_of,
         code_version=settings.code_version,
         batch_id=settings.batch_id,
     ) as run:
         run.undo_days = settings.undo_days
-        # before the plan: gate and interval learn from the newest actual values
-        with run.stage("evaluate"), run.connection.begin():
-            updated_actuals = update_actuals(run.connection, run)
-        with run.stage("plan"):
-            run.as_of = day = forecast_as_of_day(settings, as_of=as_of, today=today)
-            age = age_days(day, today)
-            _warn_of_age(day, age)
-            changes = find_changes(
-                settings,
-                database,
-                as_of=day,
-                engine=engine_name,
-                new_actuals=updated_actuals,
-                full_refresh=full_refresh,
-                run_id=run.run_id,
-            )
-        if changes.inputs:
-            run.plan = {
-                **day_summary(day, age, engine_name, settings.horizon_days),
-                **changes.summary(),
-                INPUTS: changes.inputs.to_json(),
-            }
-            run.nothing_to_do()
-            log.info("%s", changes.summary()["reasons"][0])
-        else:
-            with run.stage("plan"):
-                plan = _plan(settings, day, engine_name, today, prefers_spark=prefers_spark)
-            run.plan = plan.summary(changes) | {"updated_actuals": updated_actuals}
-            finish = _execute(settings, database, plan, run, session)
+        finish = _run(settings, database, request, run, session)
     if finish:
         finish()
     return read_run(database, run.run_id).to_json()
 
 
-def _plan(
-    settings: Settings, as_of: dt.date, engine_name: str, today: dt.date, *, prefers_spark: bool
-) -> ForecastPlan:
+@dataclass(frozen=True)
+class _Request:
+    """What a run is asked for; see `run_forecast`."""
+
+    as_of: dt.date | None
+    engine: str
+    today: dt.date
+    full_refresh: bool
+    prefers_spark: bool
+
+
+def _run(
+    settings: Settings,
+    database: Engine,
+    request: _Request,
+    run: Run,
+    session: Callable[[], SparkSession],
+) -> Callable[[], None] | None:
+    """Plan and execute; returns the function to call when the run is closed, if there was work."""
+    # before the plan: gate and interval learn from the newest actual values
+    with run.stage("evaluate"), run.connection.begin():
+        updated_actuals = update_actuals(run.connection, run)
+    with run.stage("plan"):
+        run.as_of = day = forecast_as_of_day(settings, as_of=request.as_of, today=request.today)
+        age = age_days(day, request.today)
+        _warn_of_age(day, age)
+        changes = find_changes(
+            settings,
+            database,
+            as_of=day,
+            engine=request.engine,
+            new_actuals=updated_actuals,
+            full_refresh=request.full_refresh,
+            run_id=run.run_id,
+        )
+    if changes.inputs:
+        run.plan = {
+            **day_summary(day, age, request.engine, settings.horizon_days),
+            **changes.summary(),
+            INPUTS: changes.inputs.to_json(),
+        }
+        run.nothing_to_do()
+        log.info("%s", changes.summary()["reasons"][0])
+        return None
+    with run.stage("plan"):
+        plan = _plan(settings, day, request)
+    run.plan = plan.summary(changes) | {"updated_actuals": updated_actuals}
+    return _execute(settings, database, plan, run, session)
+
+
+def _plan(settings: Settings, as_of: dt.date, request: _Request) -> ForecastPlan:
     # loads pandas and MLflow, which takes longer than a run without work
     from forecasting.run.plan import plan_forecast
 
     return plan_forecast(
-        settings, as_of=as_of, engine=engine_name, today=today, prefers_spark=prefers_spark
+        settings,
+        as_of=as_of,
+        engine=request.engine,
+        today=request.today,
+        prefers_spark=request.prefers_spark,
     )
 
 
@@ -154,27 +177,18 @@ def _execute(
         return execute_run(executor, settings, database, plan, run)
 
 
-def _dry_run(
-    settings: Settings,
-    as_of: dt.date | None,
-    engine_name: str,
-    today: dt.date,
-    *,
-    full_refresh: bool,
-    prefers_spark: bool,
-) -> dict[str, Any]:
-    day = forecast_as_of_day(settings, as_of=as_of, today=today)
-    plan = _plan(settings, day, engine_name, today, prefers_spark=prefers_spark)
-    database = make_engine(settings)
+def _dry_run(settings: Settings, database: Engine, request: _Request) -> dict[str, Any]:
+    day = forecast_as_of_day(settings, as_of=request.as_of, today=request.today)
+    plan = _plan(settings, day, request)
     with checked_connection(database) as connection:
         new_actuals = count_new_actuals(connection)
     changes = find_changes(
         settings,
         database,
         as_of=day,
-        engine=engine_name,
+        engine=request.engine,
         new_actuals=new_actuals,
-        full_refresh=full_refresh,
+        full_refresh=request.full_refresh,
     )
     return {"job": JOB, "status": "planned", "plan": plan.summary(changes)}
 
