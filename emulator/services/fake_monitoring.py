@@ -58,6 +58,7 @@ class FakeMonitoring:
             refused; the service itself would make a descriptor.
         now: the service's clock, UTC.
         refusal: returns why a call is refused, from its `authorization`; None lets it pass.
+        seconds_between_points: least time between two points of a series.
         delay_seconds: time before an answer, as of a slow service.
         points: the points of each series in the order of their end times.
         calls: number of series of each call.
@@ -66,6 +67,7 @@ class FakeMonitoring:
     descriptors: Mapping[str, Mapping[str, Any]]
     now: Callable[[], datetime] = _unix_now
     refusal: Callable[[str], str | None] = _let_pass
+    seconds_between_points: float = SECONDS_BETWEEN_POINTS
     delay_seconds: float = 0.0
     points: dict[Key, list[StoredPoint]] = field(default_factory=dict)
     calls: list[int] = field(default_factory=list)
@@ -157,7 +159,7 @@ class FakeMonitoring:
             yield f"the end time {end} is more than 25 hours ago, or in the future"
         if stored and end <= stored[-1][0]:
             yield "Points must be written in order"
-        elif stored and (end - stored[-1][0]).total_seconds() < SECONDS_BETWEEN_POINTS:
+        elif stored and (end - stored[-1][0]).total_seconds() < self.seconds_between_points:
             yield (
                 "One or more points were written more frequently than the maximum sampling period"
                 " configured for the metric"

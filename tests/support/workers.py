@@ -137,6 +137,11 @@ class Order:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
+        # a worker can't send lone surrogates, as of a file name in a captured message
+        report.sections = [
+            (title, text.encode(errors="backslashreplace").decode())
+            for title, text in report.sections
+        ]
         if report.failed:
             again = f"python run_spark_local.py test -n 0 --randomly-seed={self._seed}"
             report.sections.append(
