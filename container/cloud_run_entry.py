@@ -30,8 +30,8 @@ from typing import Any
 from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.exceptions import GoogleAuthError
-from google.cloud.storage import Bucket, Client  # type: ignore[import-untyped]
-from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
+from google.cloud.storage import Bucket, Client
+from google.cloud.storage.retry import DEFAULT_RETRY
 from google.oauth2.credentials import Credentials as AccessToken
 from requests import RequestException
 

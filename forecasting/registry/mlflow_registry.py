@@ -49,12 +49,12 @@ TAGS = ("version", "origin", "known", "features_hash", "interval_level", "passed
 
 def _use_product_storage_client(settings: Settings) -> None:
     """Makes MLflow read buckets by the product's client, for an emulator's address and token."""
-    from google.cloud import storage
+    from google.cloud.storage import Client
     from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
     from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
 
     # MLflow's own client knows the machine's credentials only
-    client = storage.Client(
+    client = Client(
         project=None,
         credentials=credentials(settings),
         client_options=client_options(settings, STORAGE),

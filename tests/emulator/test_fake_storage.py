@@ -24,7 +24,7 @@ import pytest
 from google.api_core import exceptions
 from google.api_core.client_options import ClientOptions
 from google.auth.credentials import AnonymousCredentials
-from google.cloud.storage import Blob, Bucket, Client  # type: ignore[import-untyped]
+from google.cloud.storage import Blob, Bucket, Client
 
 from emulator.services.fake_storage import (
     CUT_AFTER,

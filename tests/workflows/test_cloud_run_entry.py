@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 from google.auth.credentials import AnonymousCredentials
-from google.cloud.storage import Bucket, Client  # type: ignore[import-untyped]
+from google.cloud.storage import Bucket, Client
 
 from container import cloud_run_entry
 from container.cloud_run_entry import FAILED, INTERRUPTED

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
+from google.cloud.storage.retry import DEFAULT_RETRY
 
 from common.errors import CloudRefused, CloudUnavailable, ConfigurationError, ReleaseConflict
 from config_spark import Settings

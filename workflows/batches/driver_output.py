@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator
 
-from google.cloud.storage import Blob, Client  # type: ignore[import-untyped]
+from google.cloud.storage import Blob, Client
 
 from common.google.clients import client_options, credentials, translate_google_errors
 from config_spark import Settings

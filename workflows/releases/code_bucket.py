@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from google.api_core import exceptions
 from google.cloud import storage
-from google.cloud.storage.exceptions import DataCorruption  # type: ignore[import-untyped]
-from google.cloud.storage.retry import DEFAULT_RETRY  # type: ignore[import-untyped]
+from google.cloud.storage.exceptions import DataCorruption
+from google.cloud.storage.retry import DEFAULT_RETRY
 
 from common.errors import CloudUnavailable
 from common.google.clients import (
