@@ -31,7 +31,12 @@ from spark.jar_sets import JDBC, SYNAPSEML
 from spark.session import get_spark_session
 from tests.support.databases import Databases
 from tests.support.mapped_classes import mapping_options
-from tests.support.processes import CommandLine, CommandLineHere, signals_restored
+from tests.support.processes import (
+    CommandLine,
+    CommandLineHere,
+    logging_restored,
+    signals_restored,
+)
 
 pytest_plugins = (
     "tests.support.early_reports",
@@ -71,8 +76,8 @@ def _bare_environment() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _signals_restored() -> Iterator[None]:
-    with signals_restored():
+def _signals_and_loggers_restored() -> Iterator[None]:
+    with signals_restored(), logging_restored():
         yield
 
 

@@ -142,7 +142,7 @@ class CommandLineHere(CommandLine):
                 redirect_stdout(out),
                 redirect_stderr(errors),
                 signals_restored(),
-                _logging_restored(),
+                logging_restored(),
             ):
                 stack.enter_context(context)
             try:
@@ -171,7 +171,7 @@ def signals_restored() -> Iterator[None]:
 
 
 @contextmanager
-def _logging_restored() -> Iterator[None]:
+def logging_restored() -> Iterator[None]:
     """Remove handlers and levels that a command adds to the loggers."""
     loggers = [logging.getLogger(name) for name in (None, *PRODUCT_LOGGERS)]
     before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
