@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 from pydantic_settings import BaseSettings
 
-HostAndPort = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$")]
+from common.settings.text_forms import HOST_AND_PORT
+
+HostAndPort = Annotated[str, StringConstraints(pattern=HOST_AND_PORT)]
 
 
 class MonitoringSettings(BaseSettings):

@@ -10,6 +10,7 @@ SECRET_VERSION = r"^projects/[^/]+/secrets/[^/]+/versions/[^/]+$"
 MEMORY = r"^\d+[mg]$"
 URL = r"^https?://[^/]"
 ORIGIN = r"^https?://[^/]+$"
+HOST_AND_PORT = r"^[A-Za-z0-9.-]+:[0-9]{1,5}$"
 
 FORMS = {
     HOST: "a host name, an address or the folder of a socket (the port is DB_PORT)",
@@ -19,4 +20,5 @@ FORMS = {
     MEMORY: "a whole number with m or g, such as 2g",
     URL: "a web address, such as https://example.com/path",
     ORIGIN: "a web address without a path, such as https://example.com",
+    HOST_AND_PORT: "HOST:PORT, such as 127.0.0.1:8085",
 }

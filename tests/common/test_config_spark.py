@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -13,7 +15,8 @@ from pydantic import ValidationError
 import config_spark
 from common.errors import ConfigurationError
 from common.registry_address import is_in_postgresql
-from config_spark import load_settings
+from common.settings.text_forms import FORMS
+from config_spark import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +52,24 @@ def test_value_in_another_encoding_is_refused(name: str, monkeypatch: pytest.Mon
         load_settings()
     str(caught.value).encode()
     assert name != "DB_PASSWORD" or "caf" not in str(caught.value)
+
+
+def test_every_pattern_has_a_text_for_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(_patterns(Settings.model_json_schema())) == set(FORMS)
+    monkeypatch.setenv("MONITORING_ENDPOINT", "null")
+    with pytest.raises(ConfigurationError, match="MONITORING_ENDPOINT='null' is wrong: it must be"):
+        load_settings()
+
+
+def _patterns(schema: Any) -> Iterator[str]:
+    """Yield the patterns of a JSON schema."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("pattern"), str):
+            yield schema["pattern"]
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for part in schema:
+            yield from _patterns(part)
 
 
 @pytest.mark.parametrize("name", ["YIELDSPARK_HOME", "JARS_DIR"])
