@@ -5,6 +5,8 @@ databases, and hostile names.
 from __future__ import annotations
 
 import datetime as dt
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
@@ -42,6 +44,14 @@ from tests.support.dashboard_pages import (
     table_with,
 )
 from tests.support.report_store import AS_OF, SCORED_DAYS, decision, fill, ledger_row
+
+
+@pytest.fixture(autouse=True)
+def _main_module_restored() -> Iterator[None]:
+    # AppTest leaves its page as the main module, which a process of multiprocessing would run
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
 
 
 def _sql(engine: Engine, query: str, **parameters: Any) -> list[Any]:
