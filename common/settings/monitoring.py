@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from common.settings.text_forms import HOST_AND_PORT
-
-HostAndPort = Annotated[str, StringConstraints(pattern=HOST_AND_PORT)]
 
 
 class MonitoringSettings(BaseSettings):
@@ -22,7 +20,7 @@ class MonitoringSettings(BaseSettings):
             " (`log`), or nothing (`null`)"
         ),
     )
-    monitoring_endpoint: HostAndPort | None = Field(
+    monitoring_endpoint: Annotated[str | None, Field(pattern=HOST_AND_PORT)] = Field(
         None,
         description=(
             "HOST:PORT of a Cloud Monitoring without TLS, such as the local emulator's; unset:"

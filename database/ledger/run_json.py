@@ -36,8 +36,8 @@ LEDGER_KEYS = (
 def failed_run(error: BaseException) -> tuple[Engine, str] | None:
     """Return the engine and the id of the run that ended with an error; None if none was open."""
     # on the cause if the error was translated after the run had been closed
-    found = getattr(error, "failed_run", None) or getattr(error.__cause__, "failed_run", None)
-    failed: tuple[Engine, str] | None = found
+    failed: tuple[Engine, str] | None
+    failed = getattr(error, "failed_run", None) or getattr(error.__cause__, "failed_run", None)
     return failed
 
 
