@@ -130,6 +130,13 @@ locals {
       names  = local.batch_jobs
       reason = "Runs a job of the release in a container instead of a batch, and watches it"
     }
+    workflow_runs_validation = {
+      to     = "workflow"
+      role   = "yieldsparkJobRunner"
+      on     = "job"
+      names  = ["validate"]
+      reason = "Validates the tables after the jobs"
+    }
     batch_works = {
       to     = "batch"
       role   = "roles/dataproc.worker"
@@ -303,7 +310,7 @@ locals {
       to     = "build"
       role   = "roles/run.developer"
       on     = "job"
-      names  = sort(concat(local.batch_jobs, ["costs", "ingest", "operator"]))
+      names  = sort(concat(local.batch_jobs, ["costs", "ingest", "operator", "validate"]))
       reason = "Deploys the image of the Cloud Run jobs"
     }
     build_acts_as = {

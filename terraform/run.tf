@@ -1,4 +1,4 @@
-# The Cloud Run jobs. The workflow runs those of `batch_jobs` in place of a batch, people run `operator`, a schedule runs the rest.
+# The Cloud Run jobs. The workflow runs those of `batch_jobs` in place of a batch, and `validate` after them; people run `operator`, a schedule runs the rest.
 
 locals {
   # the entries of JOBS in common/jobs.py, with - in place of _ as Cloud Run's names require
@@ -10,6 +10,7 @@ locals {
     {
       operator = ["operator", "--", "status"]
       costs    = ["operator", "--", "workflows", "cost", "--day", "yesterday"]
+      validate = ["operator", "--", "validate"]
     },
     var.ingest_schedule == null ? {} : { ingest = concat(["operator", "--", "ingest"], var.ingest_arguments) },
   )
