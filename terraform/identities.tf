@@ -144,6 +144,20 @@ locals {
       names  = ["project"]
       reason = "Google requires this role for a batch's account. It may write to every bucket of the project; batch_role_without_storage grants it without storage"
     }
+    batch_logs_in = {
+      to     = "batch"
+      role   = "roles/cloudsql.instanceUser"
+      on     = "project"
+      names  = var.database_iam_login ? ["project"] : []
+      reason = "Logs in to the database by IAM, with database_iam_login. Instances have no policies of their own"
+    }
+    container_logs_in = {
+      to     = "container"
+      role   = "roles/cloudsql.instanceUser"
+      on     = "project"
+      names  = var.database_iam_login ? ["project"] : []
+      reason = "As the batches"
+    }
     batch_reads_password = {
       to     = "batch"
       role   = "roles/secretmanager.secretAccessor"

@@ -58,6 +58,16 @@ resource "google_cloud_run_v2_job" "jobs" {
           value = google_storage_bucket.code.name
         }
 
+        # the release has the database user of the batches
+        dynamic "env" {
+          for_each = var.database_iam_login ? [local.iam_users["container"]] : []
+
+          content {
+            name  = "DB_USER"
+            value = env.value
+          }
+        }
+
         # half of the memory: the container keeps its files in the other half
         env {
           name  = "SPARK_DRIVER_MEMORY"
