@@ -89,6 +89,15 @@ class Settings(
         return self
 
     @model_validator(mode="after")
+    def _require_emulator_for_another_clock(self) -> Settings:
+        if self.clock_shift_seconds and not self.google_api_endpoint:
+            raise ValueError(
+                f"CLOCK_SHIFT_SECONDS={self.clock_shift_seconds} moves the clock of a rehearsal on"
+                " the emulator, and GOOGLE_API_ENDPOINT is not set; unset CLOCK_SHIFT_SECONDS"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _require_database_in_production(self) -> Settings:
         if self.environment == "production" and not self.db_host:
             raise ValueError(

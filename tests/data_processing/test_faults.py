@@ -47,7 +47,7 @@ from tests.support.fault_database import (
     terminate,
     wait_for_backend_at_gate,
 )
-from tests.support.fault_proxy import Direction
+from emulator.services.cut_proxy import Direction
 from tests.support.fault_runs import JobProcess, until
 from tests.support.metrics_store import execute
 from tests.support.processes import PROJECT

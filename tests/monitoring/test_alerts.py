@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import Engine
 
 from config_spark import Settings, load_settings
+from emulator.services.alert_conditions import counted_entries
 from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.fake_monitoring import FakeMonitoring, Key, StoredPoint
 from monitoring.run_points import SCORE_CHECK
@@ -29,7 +30,7 @@ from monitoring.series import (
     Point,
 )
 from tests.support import dataproc_cases, good_days
-from tests.support.alert_conditions import ALERTS, LOG_METRICS, counted_entries, firing
+from tests.support.alert_conditions import ALERTS, LOG_METRICS, firing
 from tests.support.forecast_panels import SHORT, panel_rows, store
 from tests.support.good_days import DAYS, ENGINE, FIRST, FORECAST, LAST, METRICS, served_days
 from tests.support.metrics_store import execute, rows_of
@@ -148,8 +149,8 @@ def put_plain_rows(engine: Engine, last_day: dt.date) -> None:
 
 def log_points(*outcomes: Outcome) -> dict[Key, list[StoredPoint]]:
     """Return the log-based metric of executions of the workflow."""
-    (metric,) = LOG_METRICS
-    counts = [counted_entries(metric, outcome.log) for outcome in outcomes]
+    ((metric, text),) = LOG_METRICS.items()
+    counts = [counted_entries(text, outcome.log) for outcome in outcomes]
     points = [(FIRST + timedelta(minutes=number), float(n)) for number, n in enumerate(counts)]
     return {(f"logging.googleapis.com/user/{metric}", ()): points}
 

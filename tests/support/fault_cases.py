@@ -41,7 +41,7 @@ from tests.support.fault_database import (
     staging_tables,
     wait_for_backend_at_gate,
 )
-from tests.support.fault_proxy import Direction, cut_proxy
+from emulator.services.cut_proxy import Direction, cut_proxy
 from tests.support.fault_runs import JobProcess, until
 from tests.support.metrics_histories import START, world
 from tests.support.metrics_oracle import World
