@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,12 +158,12 @@ FAULTS = (
 )
 
 
-def faults_of_nights(nights: int, draw: random.Random) -> list[Fault]:
+def faults_of_nights(faults: Sequence[Fault], nights: int, draw: random.Random) -> list[Fault]:
     """Return a fault for each night: all of them in a random order, then again."""
-    faults: list[Fault] = []
-    while len(faults) < nights:
-        faults += draw.sample(FAULTS, len(FAULTS))
-    return faults[:nights]
+    chosen: list[Fault] = []
+    while len(chosen) < nights:
+        chosen += draw.sample(faults, len(faults))
+    return chosen[:nights]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from time import monotonic
 
 from benchmarks.soak import source as soak_source
@@ -39,6 +39,8 @@ class Night:
         newest_day: newest day with a good row.
         seconds: real duration.
         problems: what was not as it must be.
+        fired: alerts that fired until the next night.
+        expected: alerts that should have.
     """
 
     number: int
@@ -47,8 +49,11 @@ class Night:
     since: datetime
     rows: dict[str, int] = field(default_factory=dict)
     executions: list[Execution] = field(default_factory=list)
+    newest_day: date | None = None
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
+    fired: list[str] = field(default_factory=list)
+    expected: list[str] = field(default_factory=list)
 
 
 def night_time(source: Source, night: int, at: time) -> datetime:
@@ -57,19 +62,24 @@ def night_time(source: Source, night: int, at: time) -> datetime:
 
 
 def run_nights(
-    world: World, source: Source, seed: int, tell: Callable[[Night], None]
+    world: World,
+    source: Source,
+    faults: Sequence[Fault],
+    seed: int,
+    tell: Callable[[Night], None],
 ) -> list[Night]:
     """Run all nights of the source.
 
     Args:
         world: the project, whose database has the history.
         source: the rows.
+        faults: faults that may happen.
         seed: of the faults.
         tell: receives each night when it is over.
     """
     draw = random.Random(seed)
     nights: list[Night] = []
-    for number, fault in enumerate(faults_of_nights(source.nights, draw)):
+    for number, fault in enumerate(faults_of_nights(faults, source.nights, draw)):
         night = _run_night(world, source, number, fault, draw)
         nights.append(night)
         tell(night)
@@ -80,9 +90,7 @@ def _run_night(
     world: World, source: Source, number: int, fault: Fault, draw: random.Random
 ) -> Night:
     began = monotonic()
-    kind = draw.choices(
-        ("silent", "flooded", ""), (SILENT, FLOODED, 1 - SILENT - FLOODED)
-    )[0]
+    kind = draw.choices(("silent", "flooded", ""), (SILENT, FLOODED, 1 - SILENT - FLOODED))[0]
     night = Night(number, fault, kind, night_time(source, number, ARRIVAL))
     skew = draw.choice(SERVER_SKEWS) if fault.skews_server else 0.0
     _insert(world, source, night, skew)
@@ -110,9 +118,8 @@ def _insert(world: World, source: Source, night: Night, skew: float) -> None:
     rows = source.rows_of_night(
         night.number, silent=night.source == "silent", flooded=night.source == "flooded"
     )
-    night.rows = {
-        kind: source.inserted[kind] - before.get(kind, 0) for kind in soak_source.KINDS
-    }
+    night.rows = {kind: source.inserted[kind] - before.get(kind, 0) for kind in soak_source.KINDS}
+    night.newest_day = source.newest_day
     world.set_clock(night.since, skew)
     soak_source.insert(world.engine, rows)
     day = source.day(night.number)

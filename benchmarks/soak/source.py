@@ -122,14 +122,12 @@ class Source:
         rows += self._corrections(draw, night, newest=night - 1 if silent else night)
         broken = self.pools * FLOOD if flooded else max(1, round(self.pools * BROKEN))
         for number in range(broken):
-            at = self._at(night - silent, 23 * 3600 + number % 3599)
+            at = self._at(night - silent, 23 * 3600 + number * 0.05)
             values = BROKEN_VALUES[int(draw.integers(len(BROKEN_VALUES)))]
             rows.append(RawRow(int(draw.integers(self.pools)), at, values, "broken"))
         return self._counted(rows)
 
-    def _corrections(
-        self, draw: np.random.Generator, night: int, newest: int
-    ) -> Iterator[RawRow]:
+    def _corrections(self, draw: np.random.Generator, night: int, newest: int) -> Iterator[RawRow]:
         """Yield later snapshots of earlier days, with other values."""
         for number in range(max(1, round(self.pools * CORRECTED))):
             day = newest - int(draw.integers(CORRECTED_DAYS))
@@ -148,7 +146,7 @@ class Source:
         }
         return RawRow(pool, self._at(night, 6 * 3600 + pool % 3600), values, kind)
 
-    def _at(self, night: int, seconds: int) -> datetime:
+    def _at(self, night: int, seconds: float) -> datetime:
         return datetime.combine(self.day(night), time(), UTC) + timedelta(seconds=seconds)
 
     def _later(self, night: int, row: RawRow) -> None:

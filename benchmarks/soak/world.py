@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -33,11 +34,8 @@ SPEED_UP = 50.0
 
 SECONDS_BETWEEN = 0.1
 
-QUICK_MODEL = {
-    "TRAIN_DAYS": "60",
-    "VALIDATION_DAYS": "30",
-    "MODEL_THREADS": "2",
-}
+QUICK_MODEL = {"TRAIN_DAYS": "60", "MODEL_THREADS": "2"}
+MODEL_PARAMETERS = {"parameters": {"rounds": 50, "learning_rate": 0.2}}
 """Settings of a model that is fitted in seconds."""
 
 
@@ -66,6 +64,11 @@ class Execution:
     error: str
     skipped: bool
     ended: datetime
+
+    @property
+    def outcome(self) -> str:
+        """Return `succeeded`, `failed` or `skipped`."""
+        return "skipped" if self.skipped else self.state.lower()
 
     @property
     def failed(self) -> bool:
@@ -166,8 +169,11 @@ def soak_world(first: datetime) -> Iterator[World]:
         assert settings.db_host is not None
         proxy = stack.enter_context(cut_proxy(settings.db_host, settings.db_port))
         world = World(clock, settings, make_engine(settings), proxy, monitoring, folder)
+        parameters = folder / "model_parameters.json"
+        parameters.write_text(json.dumps(MODEL_PARAMETERS), encoding="utf-8")
         world._base = {
             **QUICK_MODEL,
+            "MODEL_PARAMETERS_FILE": str(parameters),
             **PASSIVE_THREADS,
             "EXECUTOR": "inprocess",
             "MONITORING_EMITTER": "cloud_monitoring",

@@ -142,6 +142,15 @@ PLAIN_ROWS = """
 """
 
 
+ONE_MORE_ROW = """
+    INSERT INTO raw_defillama_pool_history (pool_id, timestamp, raw_json_data)
+    SELECT
+        'pool-1',
+        CAST(:last_day AS timestamptz) + interval '1 hour',
+        '{"apy": 4, "tvlUsd": 1000000}'
+"""
+
+
 def put_plain_rows(engine: Engine, last_day: dt.date) -> None:
     """Insert 20 days of 4 pools, without a broken row."""
     execute(engine, PLAIN_ROWS, last_day=last_day)
@@ -199,11 +208,16 @@ def test_a_source_of_broken_rows_fires(run_here: CommandLineHere, engine: Engine
             "UPDATE raw_defillama_pool_history SET raw_json_data ="
             " jsonb_set(raw_json_data, '{tvlUsd}', '-1') WHERE mod(id, 4) = 0"
         )
-    with cloud_monitoring(run_here) as fake:
+    # two runs without a JVM end within five seconds
+    with cloud_monitoring(run_here, seconds_between_points=0.0) as fake:
         run_here(METRICS)
-    assert value(fake, "quarantine_share", METRICS) > 0.05
-    assert "negative" in first_step(run_here, "quarantine-share", engine)
-    assert "quarantine-share" in fires(fake)
+        assert value(fake, "quarantine_share", METRICS) > 0.05
+        assert "negative" in first_step(run_here, "quarantine-share", engine)
+        assert "quarantine-share" in fires(fake)
+        # the next run reads the same rows as its look-back
+        execute(engine, ONE_MORE_ROW, last_day=YESTERDAY)
+        assert run_here.json(METRICS)["rows"]["quarantined"] > 0
+    assert value(fake, "quarantine_share", METRICS) == 0
 
 
 def test_an_expensive_batch_and_month_fire(tmp_path: Path, run_here: CommandLineHere) -> None:
