@@ -21,6 +21,7 @@ from common.plain_text import has_lone_surrogates
 from common.settings.cloud import CloudSettings
 from common.settings.database import DatabaseSettings
 from common.settings.forecast import ForecastSettings
+from common.settings.lineage import LineageSettings
 from common.settings.local import LocalSettings
 from common.settings.models import ModelSettings
 from common.settings.monitoring import MonitoringSettings
@@ -40,6 +41,7 @@ class Settings(
     ModelSettings,
     CloudSettings,
     MonitoringSettings,
+    LineageSettings,
 ):
     """All sections. A variable has the name of its field in upper case.
 

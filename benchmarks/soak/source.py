@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -47,7 +47,7 @@ class RawRow:
 
     pool: int
     at: datetime
-    values: dict[str, object]
+    values: Mapping[str, object]
     kind: str
 
 

@@ -124,7 +124,7 @@ class World:
 
     def job_variables(self) -> Mapping[str, str]:
         """Return the variables of a job that starts now."""
-        return self._base | self.clock.variables() | self.variables
+        return {**self._base, **self.clock.variables(), **self.variables}
 
     def start(self, **argument: Any) -> str:
         """Start an execution as the schedule does; return its name."""
