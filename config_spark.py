@@ -21,6 +21,7 @@ from common.plain_text import has_lone_surrogates
 from common.settings.cloud import CloudSettings
 from common.settings.database import DatabaseSettings
 from common.settings.forecast import ForecastSettings
+from common.settings.lineage import LineageSettings
 from common.settings.local import LocalSettings
 from common.settings.models import ModelSettings
 from common.settings.monitoring import MonitoringSettings
@@ -40,6 +41,7 @@ class Settings(
     ModelSettings,
     CloudSettings,
     MonitoringSettings,
+    LineageSettings,
 ):
     """All sections. A variable has the name of its field in upper case.
 
@@ -92,6 +94,15 @@ class Settings(
     def _check_iam_login(self) -> Settings:
         if self.db_iam_auth and (refusal := _iam_refusal(self)):
             raise ValueError(refusal)
+        return self
+
+    @model_validator(mode="after")
+    def _require_emulator_for_another_clock(self) -> Settings:
+        if self.clock_shift_seconds and not self.google_api_endpoint:
+            raise ValueError(
+                f"CLOCK_SHIFT_SECONDS={self.clock_shift_seconds} moves the clock of a rehearsal on"
+                " the emulator, and GOOGLE_API_ENDPOINT is not set; unset CLOCK_SHIFT_SECONDS"
+            )
         return self
 
     @model_validator(mode="after")

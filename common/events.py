@@ -102,6 +102,13 @@ METRICS_NOT_EMITTED = Event(
     ("error",),
 )
 
+LINEAGE_NOT_EMITTED = Event(
+    "lineage_not_emitted",
+    "WARNING",
+    "a lineage event of a run was not sent, or not in time; the run itself is unchanged",
+    ("error",),
+)
+
 JOB_EVENTS = (
     RUN_STARTED,
     STAGE_ENDED,
@@ -113,6 +120,7 @@ JOB_EVENTS = (
     COMMAND_FAILED,
     METRICS_EMITTED,
     METRICS_NOT_EMITTED,
+    LINEAGE_NOT_EMITTED,
 )
 
 EVENT_OF_STATUS: Mapping[str, Event] = {

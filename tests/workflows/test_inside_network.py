@@ -15,8 +15,9 @@ from sqlalchemy import Engine
 from common.jobs import job_names
 from config_spark import Settings
 from database.db_utils_spark import execute_sql
+from emulator.services.alert_conditions import counted_entries
 from emulator.services.fake_monitoring import Key, StoredPoint
-from tests.support.alert_conditions import LOG_METRICS, counted_entries, firing
+from tests.support.alert_conditions import LOG_METRICS, firing
 from tests.support.dataproc_cases import batch_request
 from tests.support.defillama_server import DefiLlamaServer, running
 from tests.support.good_days import FIRST
@@ -145,8 +146,8 @@ BREAK_ROWS = """
 def _rings(inside: Network) -> set[str]:
     """Return the alerts that the workflow's log fires."""
     points: dict[Key, list[StoredPoint]] = {}
-    for metric in LOG_METRICS:
-        count = float(counted_entries(metric, inside.log))
+    for metric, text in LOG_METRICS.items():
+        count = float(counted_entries(text, inside.log))
         points[f"logging.googleapis.com/user/{metric}", ()] = [(FIRST, count)]
     return firing(points, FIRST, FIRST + timedelta(hours=1))
 

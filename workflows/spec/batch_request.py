@@ -44,6 +44,8 @@ LOCAL_ONLY_SETTINGS = {
         "container_image",
     ),  # part of the batch itself
     *("batch_ttl_minutes", "max_executors", "expected_rows", "platform", "workflow_name"),
+    # a clock and logs of this machine's runs
+    *("clock_shift_seconds", "spark_event_logs", "spark_event_log_days"),
     # address of Google's API and its token: the platform has its own
     *("google_api_endpoint", "google_api_token_file", "monitoring_endpoint"),
 }
