@@ -75,7 +75,7 @@ def run_forecast(
     request = _Request(
         as_of=as_of,
         engine=engine or settings.engine,
-        today=dt.datetime.now(dt.UTC).date(),
+        today=settings.now().date(),
         full_refresh=full_refresh,
         prefers_spark=prefers_spark,
     )

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import Engine
 
@@ -59,7 +59,7 @@ def emit_points(settings: Settings, read_points: ReadPoints) -> None:
 
     def work() -> None:
         try:
-            now = datetime.now(UTC)
+            now = settings.now()
             emitter = make_emitter(settings)
             emitter.emit(read_points(now), now, max(0.0, deadline - time.monotonic()))
         except Exception as error:

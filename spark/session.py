@@ -25,6 +25,7 @@ from common import interrupts
 from common.errors import ConfigurationError
 from common.private_files import make_private, private_folder
 from config_spark import Settings
+from spark.event_logs import event_log_conf
 from spark.jar_sets import JDBC, JarSet, jar_files, jars_folder
 from spark.jvm import is_jvm_running, kill_jvm, log_lost_jvm, start_jvm
 
@@ -216,5 +217,6 @@ def _local_conf(
         "spark.sql.warehouse.dir": str(settings.yieldspark_home / "spark-warehouse"),
         "spark.ui.enabled": "false",
         **authentication_conf(settings.spark_master or "local[*]"),
+        **event_log_conf(settings),
         "spark.ui.showConsoleProgress": "false",
     }

@@ -35,3 +35,13 @@ class SparkSettings(BaseSettings):
     shuffle_partitions: Annotated[int, Field(ge=1, le=10_000)] = Field(
         8, description="value of `spark.sql.shuffle.partitions`"
     )
+    spark_event_logs: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        20,
+        description=(
+            "number of Spark sessions whose event logs are kept in YIELDSPARK_HOME, for the command"
+            " `history`; 0: none; ENVIRONMENT=production writes none"
+        ),
+    )
+    spark_event_log_days: Annotated[int, Field(ge=1, le=3_650)] = Field(
+        14, description="age at which an event log is deleted; days"
+    )

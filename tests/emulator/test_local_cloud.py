@@ -101,7 +101,9 @@ def test_a_container_and_a_batch_write_the_owners_tables_and_no_password_is_show
     process = _cloud(restricted, tmp_path, "local", "run", *options, EXECUTOR="inprocess")
     output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, output + errors
-    steps = json.loads(output)["result"]["steps"]
+    result = json.loads(output)["result"]
+    assert result["validation"]["state"] == "SUCCEEDED", errors
+    steps = result["steps"]
     assert [(step["job"], step["platform"], step["state"]) for step in steps] == [
         ("calculate_metrics", "dataproc", "SUCCEEDED"),
         ("forecast_pools", "cloud_run", "SUCCEEDED"),

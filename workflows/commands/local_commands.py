@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import asdict, dataclass
+from datetime import date, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -26,6 +27,7 @@ from workflows.commands.options import FullRefresh, OnPlatform
 from workflows.commands.run_commands import (
     pipeline_argument,
     print_pipeline,
+    require_validation,
     run_pipeline,
 )
 from workflows.inside_network.container_runs import container_arguments, run_container
@@ -40,6 +42,10 @@ app.add_typer(local, name="local")
 
 SECONDS_BETWEEN = 0.5
 """Polling interval."""
+
+NEWEST_DAY = text(
+    "SELECT max((timestamp AT TIME ZONE 'UTC')::date) FROM raw_defillama_pool_history"
+)
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,7 @@ def run(
     )
     local_run = run_in_local_cloud(load_command_settings(), argument)
     print_json(local_run.payload()) if as_json else _print_run(local_run)
+    require_validation(local_run.pipeline)
 
 
 @local.command()
@@ -153,6 +160,7 @@ def run_in_local_cloud(settings: Settings, argument: dict[str, Any]) -> LocalRun
             # never into the user's own database
             if not settings.db_host:
                 _load_sample(cloud)
+                argument = _day_of_sample(cloud, argument) | argument
         with step("3/3 pipeline"):
             pipeline = run_pipeline(
                 cloud_settings,
@@ -190,6 +198,14 @@ def _load_sample(cloud: LocalCloud) -> None:
             "the sample could not be loaded: `run_spark_local.py load` ended with exit code"
             f" {process.returncode}; its error is above"
         )
+
+
+def _day_of_sample(cloud: LocalCloud, argument: dict[str, Any]) -> dict[str, str]:
+    """Return the pipeline's key of the day to validate: the sample ends long before today."""
+    with make_engine(cloud.database).connect() as connection:
+        newest: date = connection.execute(NEWEST_DAY).scalar_one()
+    last = date.fromisoformat(argument["end"]) - timedelta(days=1) if "end" in argument else newest
+    return {"validate_as_of": min(last, newest).isoformat()}
 
 
 def _print_run(local_run: LocalRun) -> None:
