@@ -47,6 +47,9 @@ changes AS (
     UNION ALL
     SELECT last_day + 1, -count(*) FROM yieldspark.pool_coverage GROUP BY 1
 ),
+totals AS (
+    SELECT date, sum(sum(pools)) OVER (ORDER BY date)::bigint AS rows FROM changes GROUP BY date
+),
 not_observed AS (
     SELECT date,
         count(*) FILTER (WHERE apy_staleness_days > 0) AS carried,
@@ -56,7 +59,9 @@ not_observed AS (
     GROUP BY date
 )
 SELECT d.date,
-    (SELECT coalesce(sum(c.pools), 0)::bigint FROM changes c WHERE c.date <= d.date) AS rows,
+    coalesce((
+        SELECT t.rows FROM totals t WHERE t.date <= d.date ORDER BY t.date DESC LIMIT 1
+    ), 0) AS rows,
     coalesce(n.carried, 0) AS carried,
     coalesce(n.unknown, 0) AS unknown,
     coalesce(r.snapshots, 0) AS snapshots
@@ -101,7 +106,10 @@ SELECT c.pool_id, d.date,
     END AS state
 FROM yieldspark.pool_coverage c
 CROSS JOIN days d
-LEFT JOIN yieldspark.value_staleness s ON s.pool_id = c.pool_id AND s.date = d.date
+LEFT JOIN yieldspark.value_staleness s ON s.pool_id = c.pool_id
+    AND s.date = d.date
+    -- repeats the condition on the pools: only these rows are read, by the primary key
+    AND s.pool_id = ANY(:pools)
 WHERE c.pool_id = ANY(:pools)
 ORDER BY c.pool_id, d.date
 """

@@ -56,14 +56,21 @@ ORDER BY (e.mode IS NOT DISTINCT FROM r.mode) DESC, e.started_at DESC
 LIMIT 1
 """
 
+# a run publishes the forecasts of one as-of day, which an index finds
 CHANGES = """
-SELECT 'forecasts published' AS change, count(*) AS rows
-FROM yieldspark.forecasts
-WHERE run_id = :run
+WITH published AS (
+    SELECT count(*) AS rows,
+        count(apy_fallback_reason) AS apy_fallbacks,
+        count(tvl_fallback_reason) AS tvl_fallbacks
+    FROM yieldspark.forecasts
+    WHERE run_id = :run
+        AND as_of = (SELECT as_of FROM yieldspark.run_ledger WHERE run_id = :run)
+)
+SELECT 'forecasts published' AS change, rows FROM published
 UNION ALL
-SELECT 'of them fallbacks', count(*)
-FROM yieldspark.forecasts
-WHERE run_id = :run AND apy_fallback_reason IS NOT NULL
+SELECT 'of them APY fallbacks', apy_fallbacks FROM published
+UNION ALL
+SELECT 'of them TVL fallbacks', tvl_fallbacks FROM published
 UNION ALL
 SELECT 'raw rows quarantined', count(*)
 FROM yieldspark.quarantine
