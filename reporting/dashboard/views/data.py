@@ -11,6 +11,7 @@ import streamlit as st
 
 from data_processing.quarantine.queries import Selection, list_rows, remedy
 from reporting.dashboard import charts
+from reporting.dashboard.charts import Line
 from reporting.dashboard.connection import DataVersion, connected, data_version
 from reporting.dashboard.page_parts import (
     CACHED_RESULTS,
@@ -151,16 +152,23 @@ def _show_sources(sources: list[SourceFreshness]) -> None:
 def _show_rows(rows: pd.DataFrame) -> None:
     st.header("Rows by day")
     observed = rows.assign(observed=rows["rows"] - rows["carried"] - rows["unknown"])
-    parts = []
-    for rank, state in enumerate(("observed", "carried", "unknown")):
-        part = observed[["date", state]].rename(columns={state: "pools"})
-        parts.append(part.assign(state=state, rank=rank))
     newest = observed.iloc[-1]
+    st.caption(
+        f"On {newest['date']}: {newest['rows']:,} rows of metrics. Their APY was observed in"
+        f" {newest['observed']:,}, carried forward in {newest['carried']:,} and is unknown in"
+        f" {newest['unknown']:,}. The metrics runs read {newest['snapshots']:,} raw snapshots."
+    )
+    drawn = [
+        Line("snapshots", "raw snapshots read", "ink", (6, 3)),
+        *(
+            Line(state, f"metrics, APY {state}", colour, points=shape)
+            for state, (colour, shape) in list(charts.GAP_STATES.items())[:3]
+        ),
+    ]
     charts.show(
-        charts.stacked_rows(pd.concat(parts)),
-        f"Rows of metrics by day. On {newest['date']}: {newest['rows']:,} rows,"
-        f" {newest['observed']:,} observed, {newest['carried']:,} carried forward,"
-        f" {newest['unknown']:,} unknown.",
+        charts.lines(observed, drawn, unit="rows", value_format=",", is_log=True),
+        f"Raw snapshots and rows of metrics by day, {len(rows)} days; the table below has the"
+        " numbers.",
     )
     with st.expander(f"Numbers of the last {ROW_DAYS} days"):
         table(

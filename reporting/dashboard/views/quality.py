@@ -159,7 +159,7 @@ def _show_days(days: pd.DataFrame, target: str, level: float) -> None:
         charts.lines(
             drawn,
             [
-                Line("capped_ratio", "day", "muted", (2, 3), has_points=True),
+                Line("capped_ratio", "day", "muted", (2, 3), points="circle"),
                 Line("capped_ratio_recent", f"last {RECENT_DAYS} days", "accent"),
             ],
             unit="error relative to persistence",
@@ -183,7 +183,7 @@ def _show_days(days: pd.DataFrame, target: str, level: float) -> None:
                 high=100 * drawn["coverage_high"],
             ),
             [
-                Line("percent", "day", "muted", (2, 3), has_points=True),
+                Line("percent", "day", "muted", (2, 3), points="circle"),
                 Line("recent", f"last {RECENT_DAYS} days", "accent"),
             ],
             unit="actual values inside the interval, %",
