@@ -12,7 +12,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-AnyChart = alt.Chart | alt.LayerChart
+AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 HEIGHT = 280
 COUNTS = [0, *(10**power for power in range(8))]

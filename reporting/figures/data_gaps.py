@@ -13,14 +13,12 @@ from sqlalchemy import Engine, text
 
 from database.connections.engine import checked_connection
 from database.schema.metrics_table import metrics_name
+from reporting.figures.data_quality import RawEnd
 
 # rows of the future, from a wrong clock, would hide that a source has stopped
 SOURCES = """
-SELECT 'raw_defillama_pool_history' AS source, 'pool snapshots' AS content,
-    max(timestamp) FILTER (WHERE timestamp <= now()) AS newest
-FROM raw_defillama_pool_history
-UNION ALL
-SELECT 'raw_coinmarketcap_ohlcv', symbol || ' price', max(data_timestamp)
+SELECT 'raw_coinmarketcap_ohlcv' AS source, symbol || ' price' AS content,
+    max(data_timestamp) AS newest
 FROM raw_coinmarketcap_ohlcv
 WHERE data_timestamp <= now() AND symbol IN ('ETH', 'BTC')
 GROUP BY symbol
@@ -136,16 +134,22 @@ class SourceFreshness:
     newest: dt.datetime | None
 
 
-def source_freshness(engine: Engine) -> list[SourceFreshness]:
+def source_freshness(engine: Engine, raw: RawEnd) -> list[SourceFreshness]:
     """Reads the newest row of every source and of the jobs' results.
+
+    Args:
+        engine: the database.
+        raw: end of the raw history.
 
     Raises:
         DatabaseError: the database does not answer or refuses a statement.
     """
     name = metrics_name(engine)
     query = SOURCES.format(metrics_text=name.replace("'", "''").replace(":", "\\:"))
+    snapshots = SourceFreshness("raw_defillama_pool_history", "pool snapshots", raw.newest)
     with checked_connection(engine) as connection:
-        return [SourceFreshness(**row) for row in connection.execute(text(query)).mappings()]
+        others = [SourceFreshness(**row) for row in connection.execute(text(query)).mappings()]
+    return [snapshots, *others]
 
 
 def rows_by_day(engine: Engine, *, days: int) -> pd.DataFrame:

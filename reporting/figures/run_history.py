@@ -17,7 +17,8 @@ from database.connections.engine import checked_connection
 
 RUN_COLUMNS = """
 run_id, job, status, mode, "start", "end", as_of, engine, code_version, started_at, finished_at,
-    plan, rows, stages, seconds, checks, cost_usd, error, batch_id,
+    plan, rows, stages, seconds, checks, cost_usd, error, batch_id, is_undoable, undone_at,
+    undone_by,
     extract(epoch FROM now() - started_at)::float8 AS age_seconds
 """
 
@@ -83,6 +84,11 @@ UNION ALL
 SELECT 'decisions on the serving model', count(*)
 FROM yieldspark.promotion
 WHERE run_id = :run
+UNION ALL
+SELECT table_name || ', rows ' || kind, sum(rows)::bigint
+FROM yieldspark.run_changes
+WHERE run_id = :run
+GROUP BY table_name, kind
 """
 
 
@@ -97,6 +103,8 @@ class LedgerRun:
         seconds: duration; None for a run that has not ended, or was killed.
         checks: as `CheckResult.to_json` writes them.
         cost_usd: None where no cloud was used, or before its bill is known.
+        is_undoable: whether the rows that it replaced are kept.
+        undone_at, undone_by: when and by whom (user@host) they were restored; None if not.
         age_seconds: time since the start, by the server's clock.
     """
 
@@ -119,6 +127,9 @@ class LedgerRun:
     cost_usd: float | None
     error: str | None
     batch_id: str | None
+    is_undoable: bool
+    undone_at: dt.datetime | None
+    undone_by: str | None
     age_seconds: float
 
 

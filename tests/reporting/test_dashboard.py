@@ -522,7 +522,11 @@ def test_a_database_of_another_version_is_a_sentence(database: Settings, engine:
         (message,) = _whole(database).error
         assert "9999" in message.value
     finally:
-        _sql(engine, "UPDATE yieldspark.alembic_version SET version_num = :own RETURNING 1", own=NEWEST_REVISION)
+        _sql(
+            engine,
+            "UPDATE yieldspark.alembic_version SET version_num = :own RETURNING 1",
+            own=NEWEST_REVISION,
+        )
 
 
 def test_a_database_without_tables_names_the_command(database: Settings, engine: Engine) -> None:
