@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from streamlit.testing.v1 import AppTest
 
 from config_spark import Settings
+from database.schema.migrate import NEWEST_REVISION
 from database.schema.own_tables import promotion, run_ledger
 from reporting.dashboard import connection
 from reporting.dashboard.page_parts import escaped
@@ -353,7 +354,7 @@ def test_runs_show_the_ledger_and_one_run(database: Settings, engine: Engine) ->
     page = show_page(database, "runs", run="forecast_pools_1")
     changes = table_with(page, "change").set_index("change")["rows"]
     assert changes["forecasts published"] == published == 8
-    assert changes["of them fallbacks"] == 1
+    assert changes["of them APY fallbacks"] == 1
 
 
 def test_a_running_run_shows_its_progress(database: Settings, engine: Engine) -> None:
@@ -521,7 +522,11 @@ def test_a_database_of_another_version_is_a_sentence(database: Settings, engine:
         (message,) = _whole(database).error
         assert "9999" in message.value
     finally:
-        _sql(engine, "UPDATE yieldspark.alembic_version SET version_num = '0012' RETURNING 1")
+        _sql(
+            engine,
+            "UPDATE yieldspark.alembic_version SET version_num = :own RETURNING 1",
+            own=NEWEST_REVISION,
+        )
 
 
 def test_a_database_without_tables_names_the_command(database: Settings, engine: Engine) -> None:

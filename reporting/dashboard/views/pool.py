@@ -203,7 +203,7 @@ def _show_history(history: pd.DataFrame, target: str) -> None:
     )
     if target == "tvl":
         st.caption("The line is interrupted where no TVL was observed.")
-        drawn = [Line("observed", "observed TVL", "ink", has_points=True)]
+        drawn = [Line("observed", "observed TVL", "ink", points="circle")]
         chart = charts.lines(rows, drawn, unit=UNITS["tvl"], value_format="$,.4s")
     else:
         st.caption(
@@ -211,7 +211,7 @@ def _show_history(history: pd.DataFrame, target: str) -> None:
             " 30-day mean plus and minus one standard deviation."
         )
         drawn = [
-            Line("observed", "observed APY", "ink", has_points=True),
+            Line("observed", "observed APY", "ink", points="circle"),
             Line("mean_7d", "mean of 7 days", "second", (6, 3)),
             Line("mean_30d", "mean of 30 days", "accent", (2, 2)),
         ]
@@ -260,7 +260,7 @@ def _show_past(past: pd.DataFrame, target: str) -> None:
         charts.lines(
             rows,
             [
-                Line("actual", "actual value", "ink", has_points=True),
+                Line("actual", "actual value", "ink", points="circle"),
                 Line("forecast", "forecast", "accent", (4, 2)),
             ],
             unit=UNITS[target],
@@ -275,7 +275,7 @@ def _show_past(past: pd.DataFrame, target: str) -> None:
         charts.lines(
             scored,
             [
-                Line("error", "forecast", "accent", has_points=True),
+                Line("error", "forecast", "accent", points="circle"),
                 Line("persistence_error", "persistence", "second", (4, 2)),
             ],
             unit=ERROR_UNITS[target],
@@ -289,7 +289,7 @@ def _show_past(past: pd.DataFrame, target: str) -> None:
         charts.show(
             charts.lines(
                 rows,
-                [Line("gate_weight", "weight of the gate", "accent", has_points=True)],
+                [Line("gate_weight", "weight of the gate", "accent", points="circle")],
                 unit="weight, 0 to 1",
                 domain=(0.0, 1.0),
             ),

@@ -6,7 +6,8 @@ The figures are those of the HTML report.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -22,15 +23,19 @@ from reporting.dashboard.page_parts import (
     commands,
     escaped,
     one_line,
+    open_pool,
     pool_label,
     pool_link,
     pool_place,
+    select_hint,
+    selectable_table,
     table,
     texts,
     tiles,
     utc,
 )
-from reporting.dashboard.scores import Scores, scores_of
+from reporting.dashboard.scores import STEPS, Scores
+from reporting.dashboard.scoring import Scoring, scoring_of
 from reporting.figures.accuracy import ClassAccuracy
 from reporting.figures.interval_reliability import IntervalReliability
 from reporting.figures.largest_errors import ForecastError
@@ -39,6 +44,7 @@ from reporting.report import formatting, labels
 from reporting.report.feature_labels import feature_label
 from reporting.report.score_plots import RATIO_CLIP, SEGMENT_LABELS, SEGMENT_TITLES
 
+REFRESH_SECONDS = 1
 TARGETS = {"APY": "apy", "TVL": "tvl"}
 # classes of segments: those of the report, and the two that have names of the data
 SEGMENTS = {**SEGMENT_TITLES, "chain": "Chain", "project": "Protocol"}
@@ -53,21 +59,34 @@ def show() -> None:
     """Show the page."""
     st.title("Quality of the forecasts")
     version = data_version()
-    with st.spinner("Scoring the forecasts of the last 90 days", show_time=True):
-        scores = scores_of(version)
-    health = _health(version)
-    if scores is None:
+    scoring = scoring_of(version)
+    if not scoring.ended.is_set():
+        st.fragment(_show_progress, run_every=REFRESH_SECONDS)(scoring)
+    elif scoring.error is not None:
+        raise scoring.error
+    elif scoring.scores is None:
         st.info(
             "No forecast has been scored yet: a forecast is scored when its target day has been"
             " observed. Load the newest history, then run both jobs:"
         )
         commands("calculate_metrics", "forecast_pools")
     else:
-        _show_accuracy(scores)
+        _show_accuracy(scoring.scores)
+        _show_errors(scoring.scores.errors)
+    health = _health(version)
     _show_drift(health)
     _show_decisions(health.decisions)
-    if scores is not None:
-        _show_errors(scores.errors)
+
+
+def _show_progress(scoring: Scoring) -> None:
+    if scoring.ended.is_set():
+        st.rerun()
+    seconds = formatting.duration(time.monotonic() - scoring.started)
+    st.progress(
+        scoring.step / len(STEPS),
+        text=f"The forecasts are being scored, once for each run: {STEPS[scoring.step]} (step"
+        f" {scoring.step + 1} of {len(STEPS)}, {seconds} so far). Drift and promotions are below.",
+    )
 
 
 def _show_accuracy(scores: Scores) -> None:
@@ -159,7 +178,7 @@ def _show_days(days: pd.DataFrame, target: str, level: float) -> None:
         charts.lines(
             drawn,
             [
-                Line("capped_ratio", "day", "muted", (2, 3), has_points=True),
+                Line("capped_ratio", "day", "muted", (2, 3), points="circle"),
                 Line("capped_ratio_recent", f"last {RECENT_DAYS} days", "accent"),
             ],
             unit="error relative to persistence",
@@ -183,7 +202,7 @@ def _show_days(days: pd.DataFrame, target: str, level: float) -> None:
                 high=100 * drawn["coverage_high"],
             ),
             [
-                Line("percent", "day", "muted", (2, 3), has_points=True),
+                Line("percent", "day", "muted", (2, 3), points="circle"),
                 Line("recent", f"last {RECENT_DAYS} days", "accent"),
             ],
             unit="actual values inside the interval, %",
@@ -341,7 +360,7 @@ def _show_decisions(decisions: Sequence[RecordedDecision]) -> None:
         }
         for decision in decisions
     )
-    table(
+    chosen = selectable_table(
         texts(rows, *[str(column) for column in rows if column != "as_of"]),
         {
             "as_of": "as-of day, UTC",
@@ -354,9 +373,39 @@ def _show_decisions(decisions: Sequence[RecordedDecision]) -> None:
             "decided_by": "decided by",
             "decided": "decided, UTC",
         },
+        key="decision_table",
     )
-    with st.expander("Numbers of the newest decision"):
-        st.json(dict(decisions[0].numbers), expanded=1)
+    select_hint("the numbers of its decision; without one, those of the newest are below")
+    decision = decisions[chosen or 0]
+    numbers = numbers_table(decision.numbers)
+    if numbers.empty:
+        st.write("This decision has no numbers: nothing was measured.")
+        return
+    with st.expander(
+        f"Numbers of the decision of {utc(decision.decided_at)} UTC:"
+        f" {escaped(decision.decision.replace('_', ' '))}"
+    ):
+        table(
+            numbers,
+            {"number": "number: losses and ratios have no unit", "value": "value"},
+        )
+
+
+def numbers_table(numbers: Mapping[str, Any]) -> pd.DataFrame:
+    """Return nested numbers as rows: number (names from the outside in) and value (text)."""
+    rows: list[tuple[str, str]] = []
+
+    def add(name: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                add(f"{name} · {key}" if name else str(key), inner)
+        elif isinstance(value, float):
+            rows.append((name, f"{value:,.4g}"))
+        else:
+            rows.append((name, str(value)))
+
+    add("", numbers)
+    return texts(pd.DataFrame(rows, columns=["number", "value"]), "number", "value")
 
 
 def _show_errors(errors: dict[str, list[ForecastError]]) -> None:
@@ -371,7 +420,7 @@ def _show_errors(errors: dict[str, list[ForecastError]]) -> None:
             continue
         st.subheader(labels.TARGETS.get(target, target.upper()))
         unit = "%" if target == "apy" else "USD"
-        table(
+        chosen = selectable_table(
             pd.DataFrame([_error_cells(entry) for entry in entries]),
             {
                 "label": st.column_config.TextColumn("pool"),
@@ -386,7 +435,12 @@ def _show_errors(errors: dict[str, list[ForecastError]]) -> None:
                 "place": "protocol · chain",
                 "link": st.column_config.LinkColumn("page", display_text="open"),
             },
+            key=f"errors_{target}",
         )
+        if chosen is None:
+            select_hint("the link to its pool")
+        else:
+            open_pool(entries[chosen].pool_id, pool_label(entries[chosen]))
 
 
 def _number(heading: str, target: str) -> Any:
