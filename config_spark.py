@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from common import libpq_variables, registry_address
 from common.env_file import ENV_FILE, check_env_file
 from common.errors import ConfigurationError
-from common.plain_text import has_lone_surrogates
+from common.plain_text import has_lone_surrogates, without_credentials
 from common.settings.cloud import CloudSettings
 from common.settings.database import DatabaseSettings
 from common.settings.forecast import ForecastSettings
@@ -66,6 +66,14 @@ class Settings(
             # the name of a folder may have any bytes
             if not _holds_path(cls.model_fields[info.field_name].annotation):
                 raise ValueError("it has bytes that are no UTF-8; set it in UTF-8")
+        return value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _refuse_login(cls, value: object) -> object:
+        # a password is no `str`
+        if isinstance(value, str) and without_credentials(value) != value:
+            raise ValueError("it holds credentials, and is shown in messages: leave them out")
         return value
 
     @model_validator(mode="after")
@@ -183,8 +191,9 @@ def _message(problem: Any) -> str:
         return message
     name = str(problem["loc"][0]).upper()
     value = repr(problem["input"])
-    # a URL in the wrong variable may have a password in any notation
-    if "PASSWORD" in name or "URI" in name or ("://" in value and "@" in value):
+    # a login in the wrong variable may have any notation
+    has_login = "@" in value or without_credentials(value) != value
+    if "PASSWORD" in name or "URI" in name or has_login:
         value = "(hidden)"
     if problem["type"] == "string_pattern_mismatch":
         message = f"it must be {FORMS[problem['ctx']['pattern']]}"
