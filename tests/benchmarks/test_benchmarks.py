@@ -139,7 +139,8 @@ def test_what_rows_take_in_the_database_counts_tables_with_their_indexes(
 
 
 @pytest.mark.parametrize(
-    ("only", "pools", "cases"), [("sql,full", 9, ("full", "sql")), ("pandas", 20_000, ("full-in-process", "pandas"))]
+    ("only", "pools", "cases"),
+    [("sql,full", 9, ("full", "sql")), ("pandas", 20_000, ("full-in-process", "pandas"))],
 )
 def test_only_names_cases(only: str, pools: int, cases: tuple[str, ...]) -> None:
     assert parse_cases(only, pools) == cases
