@@ -1,5 +1,4 @@
-"""What writes the points of a run: one interface, and the implementation
-without a service."""
+"""What writes the points of a run: the interface, and the implementation without a service."""
 
 from __future__ import annotations
 
