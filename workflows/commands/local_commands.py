@@ -15,11 +15,12 @@ import typer
 from sqlalchemy import text
 
 from cli.options import AsJson, DryRun, End, Engine, Start, load_command_settings
-from cli.terminal import out, print_json, print_pairs, say, step
+from cli.terminal import out, print_json, print_pairs, print_table, say, step
 from common.errors import YieldSparkError
 from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
 from emulator.local.local_cloud import ROOT, LocalCloud, local_cloud
+from monitoring.series import PREFIX
 from sample_data import SAMPLE_FILES
 from workflows.clients.executions import ExecutionSummary
 from workflows.commands.app import app
@@ -50,16 +51,19 @@ NEWEST_DAY = text(
 
 @dataclass(frozen=True)
 class LocalRun:
-    """A run of the pipeline in the emulator, with its release and the name of its database."""
+    """A run of the pipeline in the emulator, with its release, the name of its database, and the
+    newest point of each time series.
+    """
 
     pipeline: ExecutionSummary
     release: PublishedRelease
     database: str
+    series: list[dict[str, Any]]
 
     def payload(self) -> dict[str, Any]:
         """Return the `--json` payload."""
         own = {"release": asdict(self.release), "database": self.database}
-        return asdict(self.pipeline) | own
+        return asdict(self.pipeline) | own | {"series": self.series}
 
 
 @local.command()
@@ -168,7 +172,7 @@ def run_in_local_cloud(settings: Settings, argument: dict[str, Any]) -> LocalRun
                 seconds_between=SECONDS_BETWEEN,
                 owns_cloud=True,
             )
-        return LocalRun(pipeline, release, cloud.database.db_name)
+        return LocalRun(pipeline, release, cloud.database.db_name, cloud.monitoring.newest())
 
 
 def _migrate(settings: Settings, version: str) -> None:
@@ -210,4 +214,9 @@ def _day_of_sample(cloud: LocalCloud, argument: dict[str, Any]) -> dict[str, str
 
 def _print_run(local_run: LocalRun) -> None:
     print_pipeline(local_run.pipeline)
+    rows = [
+        [point["type"].removeprefix(PREFIX + "/"), point["labels"], point["value"]]
+        for point in local_run.series
+    ]
+    print_table(["series", "labels", "value"], rows, title="time series in Cloud Monitoring")
     print_pairs({"version": local_run.release.version, "database": local_run.database})
