@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -105,15 +106,14 @@ def expected_alerts(
     world: World, source: Source, nights: Sequence[Night], end: datetime
 ) -> list[set[str]]:
     """Return the alerts that should have fired in each night."""
-    expected: list[set[str]] = [
-        {"workflow-failed"} if any(execution.failed for execution in night.executions) else set()
-        for night in nights
-    ]
+    # those of forecasts are there since the night was over
+    expected = [set(night.expected) for night in nights]
+    for night, alerts in zip(nights, expected, strict=True):
+        if any(execution.failed for execution in night.executions):
+            alerts.add("workflow-failed")
     with world.engine.connect() as connection:
         runs = ledger_runs(connection, nights)
         for run in runs:
-            if run.job == FORECAST_POOLS.name and run.is_good:
-                expected[run.night] |= set(_of_forecasts(connection, run))
             if run.job == CALCULATE_METRICS.name and _is_flooded(connection, run):
                 expected[run.night].add("quarantine-share")
     for number in _nights_of_old_data(source, nights, runs):
@@ -160,8 +160,9 @@ def _nights_without_success(
     ends = {execution.name: execution.ended for night in nights for execution in night.executions}
     for job in (CALCULATE_METRICS.name, FORECAST_POOLS.name):
         good = [run for run in runs if run.job == job and run.is_good]
+        # without a first success, there is no absence
         times = sorted(_ended(nights[run.night], ends) for run in good)
-        for last, following in zip(times, [*times[1:], end], strict=True):
+        for last, following in pairwise([*times, end]):
             if following - last > NO_SUCCESS_LIMIT:
                 yield _night_at(nights, last + NO_SUCCESS_LIMIT)
 
@@ -198,8 +199,18 @@ COVERAGE = text("""
 """)
 
 
+def forecast_alerts(world: World, night: Night) -> list[str]:
+    """Return the alerts that the forecasts must cause after a night, before later corrections of
+    its actual values.
+    """
+    with world.engine.connect() as connection:
+        runs = [run for run in ledger_runs(connection, [night]) if run.job == FORECAST_POOLS.name]
+        # a run that was killed writes no point, and one that failed early knows no day
+        ended = [run for run in runs if run.as_of and run.status != "running"]
+        return sorted({alert for run in ended for alert in _of_forecasts(connection, run)})
+
+
 def _of_forecasts(connection: Connection, run: LedgerRun) -> Iterator[str]:
-    """Yield the alerts that the forecasts of a run must cause."""
     values = {"as_of": run.as_of, "engine": ENGINE}
     row = connection.execute(FORECASTS, values).one()
     if (row.persistence or 0.0) > PERSISTENCE_LIMIT:

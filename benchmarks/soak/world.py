@@ -87,7 +87,8 @@ class World:
         monitoring: receives the points.
         variables: further variables of the jobs, as a fault sets them.
         log: entries of the workflow.
-        execution: id of the newest execution that was started alone.
+        execution: id of the night's first execution.
+        fault_applied: the night's fault has met its run; False if that was over before.
         folder: files of the soak.
     """
 
@@ -100,6 +101,7 @@ class World:
     variables: dict[str, str] = field(default_factory=dict)
     log: list[LogEntry] = field(default_factory=list)
     execution: str = ""
+    fault_applied: bool = True
     _cloud: LocalCloud | None = None
     _executions: Executions | None = None
     _base: dict[str, str] = field(default_factory=dict)
