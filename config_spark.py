@@ -91,6 +91,12 @@ class Settings(
         return self
 
     @model_validator(mode="after")
+    def _check_iam_login(self) -> Settings:
+        if self.db_iam_auth and (refusal := _iam_refusal(self)):
+            raise ValueError(refusal)
+        return self
+
+    @model_validator(mode="after")
     def _require_emulator_for_another_clock(self) -> Settings:
         if self.clock_shift_seconds and not self.google_api_endpoint:
             raise ValueError(
@@ -107,6 +113,36 @@ class Settings(
                 " set DB_HOST, DB_USER, DB_PASSWORD and DB_NAME"
             )
         return self
+
+
+TLS_MODES = ("require", "verify-ca", "verify-full")
+
+
+def _iam_refusal(settings: Settings) -> str | None:
+    """Return why settings with DB_IAM_AUTH are refused, or None."""
+    if not settings.db_host:
+        return (
+            "DB_IAM_AUTH=true logs in to Cloud SQL, and the embedded server has no IAM login: set"
+            " DB_HOST, or unset DB_IAM_AUTH"
+        )
+    if settings.db_host.startswith("/") or settings.db_sslmode not in TLS_MODES:
+        return (
+            f"DB_IAM_AUTH=true sends an access token, and DB_HOST={settings.db_host} with"
+            f" DB_SSLMODE={settings.db_sslmode} does not require TLS: set DB_HOST to a host name"
+            f" and DB_SSLMODE to {', '.join(TLS_MODES[:-1])} or {TLS_MODES[-1]}"
+        )
+    passwords = ("db_password", "db_password_secret")
+    if given := [name.upper() for name in passwords if getattr(settings, name)]:
+        return (
+            f"DB_IAM_AUTH=true and {' and '.join(given)} are two logins: unset {given[0]}, or"
+            " DB_IAM_AUTH"
+        )
+    if "@" not in settings.db_user:
+        return (
+            f"DB_IAM_AUTH=true and DB_USER={settings.db_user} do not fit: set DB_USER to the"
+            " address of the Google account, such as yieldspark-batch@PROJECT.iam"
+        )
+    return None
 
 
 def _holds_path(annotation: object) -> bool:

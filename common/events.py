@@ -158,6 +158,13 @@ WORKFLOW_EVENTS = (
     _workflow("cancel_requested", "WARNING", "a batch is at the deadline", _OF_BATCH),
     _workflow("cancel_refused", "ERROR", "the service refused to cancel a batch", _OF_BATCH),
     _workflow(
+        "validation_failed",
+        "ERROR",
+        "a check of the validation failed, or it did not run; the jobs have committed their rows,"
+        " and the alert `validation-failed` counts these",
+        _OF_BATCH,
+    ),
+    _workflow(
         "run_succeeded", "INFO", "every job of the release succeeded", ("version", "seconds")
     ),
     _workflow(

@@ -16,9 +16,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
@@ -43,10 +44,14 @@ from emulator.services.http_service import Service
 from emulator.services.object_store import Conditions
 from emulator.workflow_engine import Transport, execute, route_to
 
+if TYPE_CHECKING:
+    from emulator.services.fake_monitoring import FakeMonitoring
+
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = ROOT / "workflows" / "pipeline.yaml"
+DESCRIPTORS = ROOT / "terraform" / "metric_descriptors.json"
 CONTAINER_ENTRY = ROOT / "container" / "cloud_run_entry.py"
 
 DATABASE = "yieldspark_cloud"
@@ -99,12 +104,14 @@ class LocalCloud:
             file that only this account can read.
         database: Settings of its database.
         dataproc: The service of its batches.
+        monitoring: Cloud Monitoring, with the points of its jobs.
     """
 
     url: str
     variables: Mapping[str, str]
     database: Settings
     dataproc: FakeDataproc
+    monitoring: FakeMonitoring
 
     def environment(self) -> dict[str, str]:
         """Return this process's environment with the variables and the database password, for
@@ -165,12 +172,24 @@ def _services(
 ) -> Iterator[LocalCloud]:
     storage = FakeStorage(folder / "storage", [CODE_BUCKET, STAGING_BUCKET])
     services: list[Service] = [storage]
-    with _new_token(folder) as (token, token_file), serving(services, port, token=token) as url:
+    with (
+        _new_token(folder) as (token, token_file),
+        serving(services, port, token=token) as url,
+        _monitoring(token, rehearsal.now) as (monitoring, monitoring_variables),
+    ):
         account = batch_account()
         platform = LocalPlatform(
-            open_folder(folder, account), url, account, token, more=rehearsal.job_variables
+            open_folder(folder, account),
+            url,
+            account,
+            token,
+            more=lambda: {**monitoring_variables, **rehearsal.job_variables()},
         )
-        variables = _variables(database, url, platform.folder) | token_variables(url, token_file)
+        variables = (
+            _variables(database, url, platform.folder)
+            | token_variables(url, token_file)
+            | monitoring_variables
+        )
         password = database.db_password.get_secret_value() if database.db_password else ""
         dataproc = FakeDataproc(
             BatchScript(pending_seconds=1, usage_delay_seconds=2),
@@ -199,7 +218,31 @@ def _services(
         ]
         services.append(FakeLogging(cloud_run.lines))
         with polling(dataproc, cloud_run):
-            yield LocalCloud(url, variables, database, dataproc)
+            yield LocalCloud(url, variables, database, dataproc, monitoring)
+
+
+@contextmanager
+def _monitoring(
+    token: str, now: Callable[[], float]
+) -> Iterator[tuple[FakeMonitoring, dict[str, str]]]:
+    """Serve Cloud Monitoring with Terraform's descriptors; yield it, and the variables that make a
+    job write to it.
+    """
+    # gRPC and Google's types take a second, which other commands do not need
+    from emulator.services.fake_monitoring import FakeMonitoring, read_descriptors
+
+    def refusal(authorization: str) -> str | None:
+        is_ours = secrets.compare_digest(authorization.encode(), f"Bearer {token}".encode())
+        return None if is_ours else "Request had invalid authentication credentials."
+
+    monitoring = FakeMonitoring(
+        read_descriptors(DESCRIPTORS),
+        now=lambda: datetime.fromtimestamp(now(), UTC),
+        refusal=refusal,
+    )
+    with monitoring.listening() as address:
+        variables = {"MONITORING_EMITTER": "cloud_monitoring", "MONITORING_ENDPOINT": address}
+        yield monitoring, variables
 
 
 @contextmanager

@@ -99,6 +99,18 @@ class FakeMonitoring:
                 series[tuple(value for _, value in labels)] = points
         return series
 
+    def newest(self) -> list[dict[str, Any]]:
+        """Return the newest point of each series: type, labels, end time and value."""
+        return [
+            {
+                "type": type_,
+                "labels": dict(labels),
+                "time": points[-1][0].isoformat(),
+                "value": points[-1][1],
+            }
+            for (type_, labels), points in sorted(self.points.items())
+        ]
+
     @contextmanager
     def listening(self) -> Iterator[str]:
         """Serve while the block runs; yields HOST:PORT, without TLS."""

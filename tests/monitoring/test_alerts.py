@@ -157,11 +157,13 @@ def put_plain_rows(engine: Engine, last_day: dt.date) -> None:
 
 
 def log_points(*outcomes: Outcome) -> dict[Key, list[StoredPoint]]:
-    """Return the log-based metric of executions of the workflow."""
-    ((metric, text),) = LOG_METRICS.items()
-    counts = [counted_entries(text, outcome.log) for outcome in outcomes]
-    points = [(FIRST + timedelta(minutes=number), float(n)) for number, n in enumerate(counts)]
-    return {(f"logging.googleapis.com/user/{metric}", ()): points}
+    """Return the log-based metrics of executions of the workflow."""
+    points: dict[Key, list[StoredPoint]] = {}
+    for metric, text in LOG_METRICS.items():
+        counts = [float(counted_entries(text, outcome.log)) for outcome in outcomes]
+        times = [FIRST + timedelta(minutes=number) for number in range(len(counts))]
+        points[f"logging.googleapis.com/user/{metric}", ()] = list(zip(times, counts, strict=True))
+    return points
 
 
 def test_a_failed_batch_rings_and_a_skipped_delivery_does_not(tmp_path: Path) -> None:
