@@ -19,9 +19,10 @@ from benchmarks.processes import PROJECT
 from benchmarks.soak.nights import Night
 from benchmarks.soak.source import Source
 from benchmarks.soak.world import ENGINE, World
-from common.jobs import CALCULATE_METRICS, FORECAST_POOLS
+from common.jobs import CALCULATE_METRICS, FORECAST_POOLS, job_names
 from database.schema.own_tables import GOOD
 from emulator.services.alert_conditions import Alerts, Points, counted_entries, firing
+from workflows.spec.release_paths import VALIDATE
 
 PLAN = PROJECT / "tests" / "support" / "terraform_inventory.json"
 """Conditions of the plan of terraform/, with the default limits; a test compares it with the plan.
@@ -30,6 +31,8 @@ PLAN = PROJECT / "tests" / "support" / "terraform_inventory.json"
 DATA_AGE_LIMIT, NO_SUCCESS_LIMIT = timedelta(hours=26), timedelta(hours=26)
 QUARANTINE_LIMIT, PERSISTENCE_LIMIT, MODEL_AGE_LIMIT = 0.05, 0.9, 21
 COVERAGE_LIMITS, COVERAGE_DAYS, MIN_COVERAGE_DAYS = (0.7, 0.9), 14, 7
+
+EXECUTION_LENGTH = 36
 
 KILLED = "the driver ended without closing the run"
 """Error in the ledger of a run whose driver was killed; such a run writes no point."""
@@ -64,8 +67,8 @@ def ledger_runs(connection: Connection, nights: Sequence[Night]) -> list[LedgerR
     night_of = {execution.name: night.number for night in nights for execution in night.executions}
     runs = []
     for row in connection.execute(RUNS).mappings():
-        # a batch's id is the job's short name and the execution
-        execution = (row["batch_id"] or "").partition("-")[2]
+        # a batch's id ends with the execution, a UUID
+        execution = (row["batch_id"] or "")[-EXECUTION_LENGTH:]
         fields = {name: row[name] for name in row if name != "batch_id"}
         if execution in night_of:
             runs.append(LedgerRun(night=night_of[execution], **fields))
@@ -82,7 +85,7 @@ def fired_alerts(world: World, nights: Sequence[Night], end: datetime) -> list[s
     """
     plan = json.loads(PLAN.read_text(encoding="utf-8"))
     alerts: Alerts = plan["alerts"]
-    points: Points = {**world.monitoring.points, **_log_points(world, plan["log_metrics"])}
+    points: Points = {**world.cloud.monitoring.points, **_log_points(world, plan["log_metrics"])}
     return [firing(alerts, points, *interval) for interval in _intervals(nights, end)]
 
 
@@ -116,6 +119,8 @@ def expected_alerts(
         for run in runs:
             if run.job == CALCULATE_METRICS.name and _is_flooded(connection, run):
                 expected[run.night].add("quarantine-share")
+            if run.job == VALIDATE and not run.is_good:
+                expected[run.night].add("validation-failed")
     for number in _nights_of_old_data(source, nights, runs):
         expected[number].add("data-age")
     for number in _nights_without_success(nights, runs, end):
@@ -142,6 +147,8 @@ def _nights_of_old_data(
     """Yield the nights with a run at whose end the newest stored day was too long over."""
     newest = source.day(-1)
     for run in runs:
+        if run.job not in job_names():
+            continue
         night = nights[run.night]
         if run.job == CALCULATE_METRICS.name and run.is_good:
             assert night.newest_day is not None, "it is set when the rows arrive"
