@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks.metrics_table import machine_facts
 from benchmarks.soak import source as soak_source
+from benchmarks.soak.alerts import forecast_alerts
 from benchmarks.soak.checks import Check, check_all
 from benchmarks.soak.faults import FAULTS
 from benchmarks.soak.nights import ARRIVAL, Night, night_time, run_nights
@@ -64,7 +65,7 @@ class Result:
                 {
                     "night": night.number,
                     "data_end_on": day,
-                    "fault": night.fault.name,
+                    "fault": night.fault_name,
                     "source": night.source,
                     "rows": night.rows,
                     "executions": [execution.outcome for execution in night.executions],
@@ -96,7 +97,12 @@ def soak(pools: int, days: int, nights: int, seed: int, faults: Sequence[str]) -
         soak_source.insert_market(world.engine, first, source.day(-1))
         soak_source.insert(world.engine, source.history())
         chosen = [fault for fault in FAULTS if fault.name in faults]
-        ended = run_nights(world, source, chosen, seed, _tell)
+
+        def finish(night: Night) -> None:
+            night.expected = forecast_alerts(world, night)
+            _tell(night)
+
+        ended = run_nights(world, source, chosen, seed, finish)
         checks = check_all(world, source, ended, night_time(source, nights, ARRIVAL))
     names = [str(source.day(night.number)) for night in ended]
     return Result(seed, ended, names, checks, monotonic() - began)
@@ -105,7 +111,7 @@ def soak(pools: int, days: int, nights: int, seed: int, faults: Sequence[str]) -
 def _tell(night: Night) -> None:
     states = ", ".join(execution.outcome for execution in night.executions)
     print(
-        f"night {night.number}: {night.fault.name}: {states} ({night.seconds:.0f} s)",
+        f"night {night.number}: {night.fault_name}: {states} ({night.seconds:.0f} s)",
         *night.problems,
         file=sys.stderr,
         flush=True,
@@ -120,7 +126,7 @@ def result_text(result: Result) -> str:
         cells = [
             night.number,
             day,
-            night.fault.name,
+            night.fault_name,
             night.source,
             *(night.rows[kind] for kind in KINDS),
             ", ".join(execution.outcome for execution in night.executions),

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -18,9 +19,10 @@ from benchmarks.processes import PROJECT
 from benchmarks.soak.nights import Night
 from benchmarks.soak.source import Source
 from benchmarks.soak.world import ENGINE, World
-from common.jobs import CALCULATE_METRICS, FORECAST_POOLS
+from common.jobs import CALCULATE_METRICS, FORECAST_POOLS, job_names
 from database.schema.own_tables import GOOD
 from emulator.services.alert_conditions import Alerts, Points, counted_entries, firing
+from workflows.spec.release_paths import VALIDATE
 
 PLAN = PROJECT / "tests" / "support" / "terraform_inventory.json"
 """Conditions of the plan of terraform/, with the default limits; a test compares it with the plan.
@@ -29,6 +31,8 @@ PLAN = PROJECT / "tests" / "support" / "terraform_inventory.json"
 DATA_AGE_LIMIT, NO_SUCCESS_LIMIT = timedelta(hours=26), timedelta(hours=26)
 QUARANTINE_LIMIT, PERSISTENCE_LIMIT, MODEL_AGE_LIMIT = 0.05, 0.9, 21
 COVERAGE_LIMITS, COVERAGE_DAYS, MIN_COVERAGE_DAYS = (0.7, 0.9), 14, 7
+
+EXECUTION_LENGTH = 36
 
 KILLED = "the driver ended without closing the run"
 """Error in the ledger of a run whose driver was killed; such a run writes no point."""
@@ -63,8 +67,8 @@ def ledger_runs(connection: Connection, nights: Sequence[Night]) -> list[LedgerR
     night_of = {execution.name: night.number for night in nights for execution in night.executions}
     runs = []
     for row in connection.execute(RUNS).mappings():
-        # a batch's id is the job's short name and the execution
-        execution = (row["batch_id"] or "").partition("-")[2]
+        # a batch's id ends with the execution, a UUID
+        execution = (row["batch_id"] or "")[-EXECUTION_LENGTH:]
         fields = {name: row[name] for name in row if name != "batch_id"}
         if execution in night_of:
             runs.append(LedgerRun(night=night_of[execution], **fields))
@@ -81,7 +85,7 @@ def fired_alerts(world: World, nights: Sequence[Night], end: datetime) -> list[s
     """
     plan = json.loads(PLAN.read_text(encoding="utf-8"))
     alerts: Alerts = plan["alerts"]
-    points: Points = {**world.monitoring.points, **_log_points(world, plan["log_metrics"])}
+    points: Points = {**world.cloud.monitoring.points, **_log_points(world, plan["log_metrics"])}
     return [firing(alerts, points, *interval) for interval in _intervals(nights, end)]
 
 
@@ -105,17 +109,18 @@ def expected_alerts(
     world: World, source: Source, nights: Sequence[Night], end: datetime
 ) -> list[set[str]]:
     """Return the alerts that should have fired in each night."""
-    expected: list[set[str]] = [
-        {"workflow-failed"} if any(execution.failed for execution in night.executions) else set()
-        for night in nights
-    ]
+    # those of forecasts are there since the night was over
+    expected = [set(night.expected) for night in nights]
+    for night, alerts in zip(nights, expected, strict=True):
+        if any(execution.failed for execution in night.executions):
+            alerts.add("workflow-failed")
     with world.engine.connect() as connection:
         runs = ledger_runs(connection, nights)
         for run in runs:
-            if run.job == FORECAST_POOLS.name and run.is_good:
-                expected[run.night] |= set(_of_forecasts(connection, run))
             if run.job == CALCULATE_METRICS.name and _is_flooded(connection, run):
                 expected[run.night].add("quarantine-share")
+            if run.job == VALIDATE and not run.is_good:
+                expected[run.night].add("validation-failed")
     for number in _nights_of_old_data(source, nights, runs):
         expected[number].add("data-age")
     for number in _nights_without_success(nights, runs, end):
@@ -142,6 +147,8 @@ def _nights_of_old_data(
     """Yield the nights with a run at whose end the newest stored day was too long over."""
     newest = source.day(-1)
     for run in runs:
+        if run.job not in job_names():
+            continue
         night = nights[run.night]
         if run.job == CALCULATE_METRICS.name and run.is_good:
             assert night.newest_day is not None, "it is set when the rows arrive"
@@ -160,8 +167,9 @@ def _nights_without_success(
     ends = {execution.name: execution.ended for night in nights for execution in night.executions}
     for job in (CALCULATE_METRICS.name, FORECAST_POOLS.name):
         good = [run for run in runs if run.job == job and run.is_good]
+        # without a first success, there is no absence
         times = sorted(_ended(nights[run.night], ends) for run in good)
-        for last, following in zip(times, [*times[1:], end], strict=True):
+        for last, following in pairwise([*times, end]):
             if following - last > NO_SUCCESS_LIMIT:
                 yield _night_at(nights, last + NO_SUCCESS_LIMIT)
 
@@ -198,8 +206,18 @@ COVERAGE = text("""
 """)
 
 
+def forecast_alerts(world: World, night: Night) -> list[str]:
+    """Return the alerts that the forecasts must cause after a night, before later corrections of
+    its actual values.
+    """
+    with world.engine.connect() as connection:
+        runs = [run for run in ledger_runs(connection, [night]) if run.job == FORECAST_POOLS.name]
+        # a run that was killed writes no point, and one that failed early knows no day
+        ended = [run for run in runs if run.as_of and run.status != "running"]
+        return sorted({alert for run in ended for alert in _of_forecasts(connection, run)})
+
+
 def _of_forecasts(connection: Connection, run: LedgerRun) -> Iterator[str]:
-    """Yield the alerts that the forecasts of a run must cause."""
     values = {"as_of": run.as_of, "engine": ENGINE}
     row = connection.execute(FORECASTS, values).one()
     if (row.persistence or 0.0) > PERSISTENCE_LIMIT:

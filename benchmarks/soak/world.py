@@ -14,19 +14,17 @@ from typing import Any
 from sqlalchemy import Engine
 
 from benchmarks.databases import temporary_server
-from benchmarks.processes import PASSIVE_THREADS, PROJECT
+from benchmarks.processes import PASSIVE_THREADS
 from benchmarks.soak.clock import SoakClock, create_database, set_server_clock
 from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
 from database.schema.migrate import migrate
 from emulator.local.local_cloud import LocalCloud, Rehearsal, local_cloud
 from emulator.services.cut_proxy import CutProxy, cut_proxy
-from emulator.services.fake_monitoring import FakeMonitoring, read_descriptors
 from workflows.clients.executions import ExecutionNotSucceeded, Executions, wait_for_execution
 from workflows.releases.release import publish
 
 DATABASE = "soak"
-DESCRIPTORS = PROJECT / "terraform" / "metric_descriptors.json"
 ENGINE = "lightgbm"
 
 SPEED_UP = 50.0
@@ -84,10 +82,10 @@ class World:
         settings: the jobs' database, without the proxy.
         engine: engine of `settings`.
         proxy: the jobs' way to the database.
-        monitoring: receives the points.
         variables: further variables of the jobs, as a fault sets them.
         log: entries of the workflow.
-        execution: id of the newest execution that was started alone.
+        execution: id of the night's first execution.
+        fault_applied: the night's fault has met its run; False if that was over before.
         folder: files of the soak.
     """
 
@@ -95,11 +93,11 @@ class World:
     settings: Settings
     engine: Engine
     proxy: CutProxy
-    monitoring: FakeMonitoring
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
     log: list[LogEntry] = field(default_factory=list)
     execution: str = ""
+    fault_applied: bool = True
     _cloud: LocalCloud | None = None
     _executions: Executions | None = None
     _base: dict[str, str] = field(default_factory=dict)
@@ -164,11 +162,9 @@ def soak_world(first: datetime) -> Iterator[World]:
         server = stack.enter_context(temporary_server())
         settings = create_database(server, DATABASE)
         clock = SoakClock(first)
-        monitoring = FakeMonitoring(read_descriptors(DESCRIPTORS), now=clock.now)
-        address = stack.enter_context(monitoring.listening())
         assert settings.db_host is not None
         proxy = stack.enter_context(cut_proxy(settings.db_host, settings.db_port))
-        world = World(clock, settings, make_engine(settings), proxy, monitoring, folder)
+        world = World(clock, settings, make_engine(settings), proxy, folder)
         parameters = folder / "model_parameters.json"
         parameters.write_text(json.dumps(MODEL_PARAMETERS), encoding="utf-8")
         world._base = {
@@ -176,8 +172,6 @@ def soak_world(first: datetime) -> Iterator[World]:
             "MODEL_PARAMETERS_FILE": str(parameters),
             **PASSIVE_THREADS,
             "EXECUTOR": "inprocess",
-            "MONITORING_EMITTER": "cloud_monitoring",
-            "MONITORING_ENDPOINT": address,
         }
         world.set_clock(first)
         migrate(world.engine)

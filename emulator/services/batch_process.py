@@ -74,15 +74,19 @@ class BatchProcess:
                 **_rights(account),
             )
         self._ends_by: float | None = None
+        self._is_over = False
 
     def poll(self) -> int | None:
         """Return the exit code; None while it runs. Kills a process that did not end after a
-        cancel, and deletes the folder of one that has ended.
+        cancel, the children of one that has ended, and deletes its folder.
         """
         code = self._process.poll()
         if code is None and self._ends_by is not None and time.monotonic() > self._ends_by:
             self._signal(signal.SIGKILL)
-        if code is not None:
+        if code is not None and not self._is_over:
+            self._is_over = True
+            # a container ends with its first process, also if that one was killed
+            self._signal(signal.SIGKILL)
             shutil.rmtree(self._folder, ignore_errors=True)
         return code
 
