@@ -15,7 +15,7 @@ import streamlit as st
 AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 HEIGHT = 280
-COUNTS = [0, *(10**power for power in range(8))]
+COUNTS = [0, 1, 3, 10, 30, *(10**power for power in range(2, 8))]
 POWERS = [0, 0.1, *(10**power for power in range(7))]
 """Ticks of logarithmic axes, of counts and of APYs."""
 # each by itself: the format of an axis has one prefix for all labels
@@ -198,7 +198,7 @@ def uncertainty_scatter(rows: pd.DataFrame) -> AnyChart:
     palette = colours()
     chart: alt.Chart = (
         alt.Chart(rows)
-        .mark_point(filled=False, opacity=0.75, size=42, strokeWidth=1.5)
+        .mark_point(filled=False, opacity=1, size=42, strokeWidth=1.5)
         .encode(
             x=alt.X(
                 "apy_width:Q",
@@ -287,7 +287,7 @@ def segment_points(rows: pd.DataFrame, *, value: str, unit: str, reference: floa
     if "low" in rows:
         layers.append(
             alt.Chart(rows)
-            .mark_rule(strokeWidth=4, opacity=0.35, color=palette.accent)
+            .mark_rule(strokeWidth=2, color=palette.accent)
             .encode(y=axis, x=alt.X("low:Q", title=unit, scale=alt.Scale(zero=False)), x2="high:Q")
         )
     layers.append(

@@ -64,6 +64,11 @@ def utc(time: dt.datetime | None) -> str:
     return f"{time.astimezone(dt.UTC):%Y-%m-%d %H:%M}" if time else UNKNOWN
 
 
+def to_second(time: object) -> str:
+    """Return the text of a time in UTC, as PostgreSQL writes it, without fraction and zone."""
+    return re.split(r"[.+]", str(time))[0] if time is not None else UNKNOWN
+
+
 def tiles(facts: Sequence[tuple[str, str, str]]) -> None:
     """Show figures side by side, below each other on a narrow screen.
 
@@ -78,8 +83,8 @@ def tiles(facts: Sequence[tuple[str, str, str]]) -> None:
 
 
 def commands(*lines: str) -> None:
-    """Show commands to copy."""
-    st.code("\n".join(f"python run_spark_local.py {line}" for line in lines), language="bash")
+    """Show commands to copy; without colours of a language, whose contrast is below AA."""
+    st.code("\n".join(f"python run_spark_local.py {line}" for line in lines), language=None)
 
 
 def shell_word(text: object) -> str:

@@ -102,20 +102,28 @@ def _run(scoring: Scoring, settings: Settings) -> None:
 
 def _computed(scoring: Scoring, settings: Settings) -> Scores | None:
     path = os.pathsep.join(filter(None, [str(CODE_ROOT), os.environ.get("PYTHONPATH")]))
-    with subprocess.Popen(
+    child = subprocess.Popen(
         [sys.executable, "-m", MODULE],
         env=os.environ | {"PYTHONPATH": path},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         # Ctrl-C of a terminal ends the server, which ends this process
         start_new_session=True,
-    ) as child:
+    )
+    with _lock:
         _children.add(child)
-        try:
-            return _result_of(child, scoring, settings)
-        finally:
-            child.kill()
+    try:
+        return _result_of(child, scoring, settings)
+    finally:
+        child.kill()
+        child.wait()
+        with _lock:
             _children.discard(child)
+        for pipe in (child.stdin, child.stdout):
+            # what a killed process did not read is still to be written
+            with suppress(BrokenPipeError):
+                if pipe:
+                    pipe.close()
 
 
 def _result_of(

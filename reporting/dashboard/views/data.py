@@ -23,6 +23,7 @@ from reporting.dashboard.page_parts import (
     table,
     texts,
     tiles,
+    to_second,
     utc,
 )
 from reporting.figures.data_gaps import (
@@ -182,11 +183,10 @@ def _show_rows(rows: pd.DataFrame) -> None:
         f" {newest['unknown']:,}. The metrics runs read {newest['snapshots']:,} raw snapshots."
     )
     drawn = [
-        Line("snapshots", "raw snapshots read", "ink", (6, 3)),
-        *(
-            Line(state, f"metrics, APY {state}", colour, points=shape)
-            for state, (colour, shape) in list(charts.GAP_STATES.items())[:3]
-        ),
+        Line("snapshots", "raw snapshots", "ink", (10, 3, 2, 3)),
+        Line("observed", "APY observed", "muted", points="circle"),
+        Line("carried", "APY carried", "second", (6, 3), points="square"),
+        Line("unknown", "APY unknown", "bad", (2, 2), points="cross"),
     ]
     charts.show(
         charts.lines(observed, drawn, unit="rows", value_format=",", is_log=True),
@@ -284,7 +284,13 @@ def _show_reason(version: DataVersion, entry: QuarantinedRows) -> None:
     if rows:
         st.caption(f"The newest {len(rows)} rows")
         table(
-            texts(pd.DataFrame(rows), "pool_id", "timestamp", "quarantined_at"),
+            texts(
+                pd.DataFrame(rows).assign(
+                    timestamp=[to_second(row["timestamp"]) for row in rows],
+                    quarantined_at=[to_second(row["quarantined_at"]) for row in rows],
+                ),
+                "pool_id",
+            ),
             {
                 "id": st.column_config.NumberColumn("id", format="%d"),
                 "pool_id": "pool id",

@@ -25,6 +25,7 @@ from reporting.dashboard.page_parts import (
     table,
     texts,
     tiles,
+    to_second,
 )
 from reporting.dashboard.views.tomorrow import with_reasons
 from reporting.figures.forecast_search import ForecastFilter, forecast_page
@@ -256,6 +257,7 @@ def _show_past(past: pd.DataFrame, target: str) -> None:
     )
     scored = rows.dropna(subset=["actual"])
     _show_scores(scored, target)
+    st.caption("The band is the interval of the forecast.")
     charts.show(
         charts.lines(
             rows,
@@ -340,8 +342,10 @@ def _show_quarantine(pool_id: str) -> None:
         return
     st.caption(f"The newest {len(listing['rows']):,} of {listing['total']:,} rows.")
     rows = pd.DataFrame(listing["rows"])
+    for name in ("timestamp", "quarantined_at"):
+        rows[name] = [to_second(time) for time in rows[name]]
     table(
-        texts(rows, "reason", "timestamp", "quarantined_at", "resolution", "source_table"),
+        texts(rows, "reason", "resolution", "source_table"),
         {
             "id": st.column_config.NumberColumn("id", format="%d"),
             "reason": "reason",

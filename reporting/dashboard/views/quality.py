@@ -7,7 +7,7 @@ The figures are those of the HTML report.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,7 +15,6 @@ import streamlit as st
 
 from forecasting.evaluation.daily_scores import RECENT_DAYS
 from forecasting.evaluation.segments import SegmentScore
-from forecasting.registry.decisions import RecordedDecision
 from reporting.dashboard import charts
 from reporting.dashboard.charts import Line
 from reporting.dashboard.connection import DataVersion, connected, data_version
@@ -30,18 +29,16 @@ from reporting.dashboard.page_parts import (
     select_hint,
     selectable_table,
     table,
-    texts,
     tiles,
-    utc,
 )
 from reporting.dashboard.scores import STEPS, Scores
 from reporting.dashboard.scoring import Scoring, scoring_of
+from reporting.dashboard.views.model_parts import show_decisions, show_drift
 from reporting.figures.accuracy import ClassAccuracy
 from reporting.figures.interval_reliability import IntervalReliability
 from reporting.figures.largest_errors import ForecastError
 from reporting.figures.model_health import ModelHealth, model_health
 from reporting.report import formatting, labels
-from reporting.report.feature_labels import feature_label
 from reporting.report.score_plots import RATIO_CLIP, SEGMENT_LABELS, SEGMENT_TITLES
 
 REFRESH_SECONDS = 1
@@ -74,8 +71,8 @@ def show() -> None:
         _show_accuracy(scoring.scores)
         _show_errors(scoring.scores.errors)
     health = _health(version)
-    _show_drift(health)
-    _show_decisions(health.decisions)
+    show_drift(health)
+    show_decisions(health.decisions)
 
 
 def _show_progress(scoring: Scoring) -> None:
@@ -312,100 +309,6 @@ def _show_segments(segments: Sequence[SegmentScore], level: float) -> None:
             ),
         },
     )
-
-
-def _show_drift(health: ModelHealth) -> None:
-    st.header("Drift")
-    if not health.drift:
-        st.write("No forecast run has recorded checks of drift.")
-        return
-    st.caption(f"The forecast run of {health.as_of}, compared with its model's training data.")
-    for check in health.drift.values():
-        if check["passed"]:
-            st.success(f"ok: {escaped(check['found'])}", icon=":material/check:")
-        else:
-            st.warning(f"check: {escaped(check['found'])}", icon=":material/warning:")
-    features = health.drift.get("feature_drift", {}).get("features") or []
-    if features:
-        rows = pd.DataFrame(features)
-        rows["feature"] = [one_line(feature_label(name)) for name in rows["feature"]]
-        table(
-            rows,
-            {
-                "feature": "features that drifted most",
-                "psi": st.column_config.NumberColumn(
-                    "PSI (population stability index)", format="%.2f"
-                ),
-                "ks": st.column_config.NumberColumn("KS distance, 0 to 1", format="%.2f"),
-            },
-        )
-
-
-def _show_decisions(decisions: Sequence[RecordedDecision]) -> None:
-    st.header("Promotions")
-    if not decisions:
-        st.write("No decision on the serving model has been recorded.")
-        return
-    rows = pd.DataFrame(
-        {
-            "decided": utc(decision.decided_at),
-            "as_of": decision.as_of,
-            "decision": decision.decision.replace("_", " "),
-            "engine": decision.engine,
-            "challenger": decision.challenger,
-            "champion": decision.champion,
-            "serving": decision.serving_version or "persistence",
-            "reason": decision.reason,
-            "decided_by": decision.decided_by,
-        }
-        for decision in decisions
-    )
-    chosen = selectable_table(
-        texts(rows, *[str(column) for column in rows if column != "as_of"]),
-        {
-            "as_of": "as-of day, UTC",
-            "decision": "decision",
-            "reason": st.column_config.TextColumn("reason", width=300),
-            "challenger": "challenger",
-            "champion": "champion before",
-            "serving": "serving version",
-            "engine": "engine",
-            "decided_by": "decided by",
-            "decided": "decided, UTC",
-        },
-        key="decision_table",
-    )
-    select_hint("the numbers of its decision; without one, those of the newest are below")
-    decision = decisions[chosen or 0]
-    numbers = numbers_table(decision.numbers)
-    if numbers.empty:
-        st.write("This decision has no numbers: nothing was measured.")
-        return
-    with st.expander(
-        f"Numbers of the decision of {utc(decision.decided_at)} UTC:"
-        f" {escaped(decision.decision.replace('_', ' '))}"
-    ):
-        table(
-            numbers,
-            {"number": "number: losses and ratios have no unit", "value": "value"},
-        )
-
-
-def numbers_table(numbers: Mapping[str, Any]) -> pd.DataFrame:
-    """Return nested numbers as rows: number (names from the outside in) and value (text)."""
-    rows: list[tuple[str, str]] = []
-
-    def add(name: str, value: Any) -> None:
-        if isinstance(value, Mapping):
-            for key, inner in value.items():
-                add(f"{name} · {key}" if name else str(key), inner)
-        elif isinstance(value, float):
-            rows.append((name, f"{value:,.4g}"))
-        else:
-            rows.append((name, str(value)))
-
-    add("", numbers)
-    return texts(pd.DataFrame(rows, columns=["number", "value"]), "number", "value")
 
 
 def _show_errors(errors: dict[str, list[ForecastError]]) -> None:

@@ -227,13 +227,13 @@ def _show_table(
             "apy_high": _percent("upper end, %"),
             "apy_change": st.column_config.NumberColumn("change, points", format="%+.2f"),
             "tvl_today": st.column_config.NumberColumn("TVL today, USD", format="compact"),
-            "tvl": st.column_config.NumberColumn("TVL forecast, USD", format="compact"),
-            "tvl_low": st.column_config.NumberColumn("TVL lower end, USD", format="compact"),
-            "tvl_high": st.column_config.NumberColumn("TVL upper end, USD", format="compact"),
             "made_by": st.column_config.TextColumn("made by"),
             "why": st.column_config.TextColumn(
                 "why: contributions in points, or the fallback's reason", width=320
             ),
+            "tvl": st.column_config.NumberColumn("TVL forecast, USD", format="compact"),
+            "tvl_low": st.column_config.NumberColumn("TVL lower end, USD", format="compact"),
+            "tvl_high": st.column_config.NumberColumn("TVL upper end, USD", format="compact"),
             "place": st.column_config.TextColumn("protocol · chain"),
             "link": st.column_config.LinkColumn("page", display_text="open"),
         },
