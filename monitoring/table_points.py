@@ -30,7 +30,7 @@ MIN_COVERAGE_DAYS = 7
 NEWEST_OBSERVED_DAY = text("SELECT max(last_observed_day) FROM yieldspark.pool_coverage")
 
 FORECASTS = text("""
-    SELECT
+    SELECT horizon_days,
         count(*) AS forecasts,
         count(*) FILTER (WHERE apy_fallback_reason IS NOT NULL) AS apy,
         count(*) FILTER (WHERE tvl_fallback_reason IS NOT NULL) AS tvl,
@@ -39,6 +39,8 @@ FORECASTS = text("""
     WHERE target_date > :as_of
         AND as_of = :as_of
         AND engine = :engine
+    GROUP BY horizon_days
+    ORDER BY horizon_days
 """)
 
 # the decision on a version has the as-of day of the run that fitted it
@@ -50,7 +52,7 @@ FITTED = text("""
 """)
 
 COVERAGE = text("""
-    SELECT target, avg((actual BETWEEN low AND high)::int) AS coverage
+    SELECT target, horizon_days, avg((actual BETWEEN low AND high)::int) AS coverage
     FROM yieldspark.forecast_evaluation
     WHERE target_date > :first
         AND target_date <= :as_of
@@ -59,9 +61,9 @@ COVERAGE = text("""
         AND actual IS NOT NULL
         AND low IS NOT NULL
         AND high IS NOT NULL
-    GROUP BY target
+    GROUP BY target, horizon_days
     HAVING count(DISTINCT target_date) >= :days
-    ORDER BY target
+    ORDER BY horizon_days, target
 """)
 
 
@@ -93,16 +95,17 @@ def _data_age(job: str, newest: date | None, now: datetime) -> Iterator[Point]:
 
 
 def _forecasts(connection: Connection, as_of: date, engine: str) -> Iterator[Point]:
-    row = connection.execute(FORECASTS, {"as_of": as_of, "engine": engine}).mappings().one()
-    if not row["forecasts"]:
-        return
-    yield Point(FORECASTS_WRITTEN, (engine,), row["forecasts"])
-    for target in ("apy", "tvl"):
-        yield Point(PERSISTENCE_SHARE, (engine, target), row[target] / row["forecasts"])
-    values = {"version": row["version"], "engine": engine}
-    fitted = connection.execute(FITTED, values).scalar()
-    if fitted is not None:
-        yield Point(MODEL_AGE, (engine,), (as_of - fitted).days)
+    rows = connection.execute(FORECASTS, {"as_of": as_of, "engine": engine}).mappings().all()
+    for row in rows:
+        horizon = str(row["horizon_days"])
+        yield Point(FORECASTS_WRITTEN, (engine, horizon), row["forecasts"])
+        for target in ("apy", "tvl"):
+            share = row[target] / row["forecasts"]
+            yield Point(PERSISTENCE_SHARE, (engine, target, horizon), share)
+        values = {"version": row["version"], "engine": engine}
+        fitted = connection.execute(FITTED, values).scalar()
+        if fitted is not None:
+            yield Point(MODEL_AGE, (engine, horizon), (as_of - fitted).days)
 
 
 def _coverage(connection: Connection, as_of: date, engine: str) -> Iterator[Point]:
@@ -113,4 +116,5 @@ def _coverage(connection: Connection, as_of: date, engine: str) -> Iterator[Poin
         "days": MIN_COVERAGE_DAYS,
     }
     for row in connection.execute(COVERAGE, values):
-        yield Point(INTERVAL_COVERAGE, (engine, row.target), float(row.coverage))
+        labels = (engine, row.target, str(row.horizon_days))
+        yield Point(INTERVAL_COVERAGE, labels, float(row.coverage))
