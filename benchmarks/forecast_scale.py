@@ -23,6 +23,7 @@ from pyspark.sql import SparkSession
 
 from benchmarks.forecast_speed import NATIVE
 from common.errors import summarize_error
+from common.horizons import NEXT_DAY
 from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
 from database.connections.snapshots import exported_snapshot
@@ -104,9 +105,7 @@ def compare(spark: SparkSession, settings: Settings, as_of: dt.date) -> dict[str
         status, seconds (the product's), stages and rows, as in a ledger row; `rows` has the number
         of models, and of identical ones.
     """
-    folds = refit_folds(
-        as_of, horizon=settings.horizon_days, train_days=settings.train_days, validation_days=0
-    )
+    folds = refit_folds(as_of, horizon=NEXT_DAY, train_days=settings.train_days, validation_days=0)
     run_context = open_run(
         make_engine(settings),
         job=JOB,

@@ -9,7 +9,7 @@ import typer
 
 from cli.app import MODELS, RUN, app
 from cli.context import JobContext
-from cli.options import AsJson, DryRun, Engine, LastDay, day, run_in_context
+from cli.options import AsJson, DryRun, Engine, Horizon, LastDay, day, run_in_context
 from cli.terminal import out, print_json, print_pairs, print_records, print_run, print_table
 
 if TYPE_CHECKING:
@@ -21,7 +21,11 @@ Days = Annotated[int, typer.Option(min=1, max=730, help="Number of target days t
 
 @app.command(rich_help_panel=RUN)
 def evaluate(
-    days: Days = 30, end: LastDay = None, engine: Engine = None, as_json: AsJson = False
+    days: Days = 30,
+    end: LastDay = None,
+    engine: Engine = None,
+    horizon: Horizon = None,
+    as_json: AsJson = False,
 ) -> None:
     """Score past forecasts against actual values and persistence.
 
@@ -32,7 +36,11 @@ def evaluate(
         from forecasting.evaluation.evaluate import evaluate as score
 
         return score(
-            context.settings, days=days, end=day(end), engine=engine.value if engine else None
+            context.settings,
+            days=days,
+            end=day(end),
+            engine=engine.value if engine else None,
+            horizon=horizon,
         )
 
     _show(run_in_context(work), as_json)
@@ -50,10 +58,7 @@ def backtest(
         int | None,
         typer.Option(min=1, max=90, help="Days between model fits; default: REFIT_DAYS."),
     ] = None,
-    horizon: Annotated[
-        int | None,
-        typer.Option(min=1, max=7, help="Forecast horizon in days; default: HORIZON_DAYS."),
-    ] = None,
+    horizon: Horizon = None,
     end: LastDay = None,
     engine: Engine = None,
     html: Annotated[
@@ -81,6 +86,7 @@ def backtest(
             context.settings,
             days=length,
             end=day(end),
+            horizon=horizon,
             dry_run=dry_run,
             session=context.session,
             keep=scored.append,
@@ -92,7 +98,6 @@ def backtest(
     options: dict[str, Any] = {
         "engine": engine.value if engine else None,
         "refit_days": refit,
-        "horizon_days": horizon,
     }
     _show(run_in_context(work, changes=not dry_run, **options), as_json)
 
@@ -145,13 +150,17 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    print_run(
-        {
-            name: value
-            for name, value in document.items()
-            if name not in ("targets", "groups", "report")
-        }
-    )
+    not_of_run = ("targets", "groups", "further_horizons", "report")
+    print_run({name: value for name, value in document.items() if name not in not_of_run})
+    further = document.get("further_horizons", [])
+    _print_scores(document, "the next day: " if further else "")
+    for of_horizon in further:
+        _print_scores(of_horizon, f"{of_horizon['horizon_days']} days ahead: ")
+    if "report" in document:
+        out.print(str(document["report"]), soft_wrap=True)
+
+
+def _print_scores(scores: dict[str, Any], horizon: str) -> None:
     columns = [
         "target",
         "pools",
@@ -165,20 +174,18 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
         "pinball ratio",
     ]
     rows = []
-    for target, models in document.get("targets", {}).items():
-        rows += [_score_row(target, name, scores) for name, scores in models.items()]
+    for target, models in scores.get("targets", {}).items():
+        rows += [_score_row(target, name, entry) for name, entry in models.items()]
     if rows:
         title = (
-            "errors relative to persistence (under 1 is better); the MAE ratio with its interval"
-            " over days;\nrestricted: TVL over 1 M USD and APY under 100 %"
+            f"{horizon}errors relative to persistence (under 1 is better); the MAE ratio with its"
+            " interval over days;\nrestricted: TVL over 1 M USD and APY under 100 %"
         )
         print_table(columns, rows, title=title)
-    if document.get("groups"):
+    if scores.get("groups"):
         ratios = {"MAE ratio": "mae_ratio", "median ratio": "median_ae_ratio"}
         keys = {key: key for key in ("target", "by", "group", "rows")}
-        print_records(keys | ratios | {"coverage": "coverage"}, document["groups"])
-    if "report" in document:
-        out.print(str(document["report"]), soft_wrap=True)
+        print_records(keys | ratios | {"coverage": "coverage"}, scores["groups"])
 
 
 def _score_row(target: str, name: str, scores: dict[str, Any]) -> list[object]:

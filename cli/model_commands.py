@@ -19,6 +19,7 @@ from cli.terminal import (
     print_records,
     print_table,
 )
+from common.horizons import LONGEST_HORIZON_DAYS, NEXT_DAY
 from common.quantities import count
 
 models_app = typer.Typer(
@@ -36,17 +37,17 @@ Version = Annotated[
 ]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Reason, recorded with your user name.")]
 Horizon = Annotated[
-    int | None,
-    typer.Option(
-        min=1, max=7, help="Forecast horizon of the model in days; default: HORIZON_DAYS."
-    ),
+    int,
+    typer.Option(min=1, max=LONGEST_HORIZON_DAYS, help="Forecast horizon of the model; days."),
 ]
 
 MAX_GROUPS, MAX_FEATURES = 12, 10
 
 
 @models_app.command("list")
-def list_versions(engine: Engine = None, horizon: Horizon = None, as_json: AsJson = False) -> None:
+def list_versions(
+    engine: Engine = None, horizon: Horizon = NEXT_DAY, as_json: AsJson = False
+) -> None:
     """List model versions, newest first; the champion makes the forecasts.
 
     Example: python run_spark_local.py models list --engine lightgbm
@@ -55,9 +56,8 @@ def list_versions(engine: Engine = None, horizon: Horizon = None, as_json: AsJso
 
     today = dt.datetime.now(dt.UTC).date()
     model_versions = _run_for_model(
-        lambda context: versions.list_versions(context.settings, context.engine),
+        lambda context: versions.list_versions(context.settings, context.engine, horizon=horizon),
         engine,
-        horizon,
         changes=False,
     )
     rows = [versions.version_summary(version, today) for version in model_versions]
@@ -82,7 +82,7 @@ def list_versions(engine: Engine = None, horizon: Horizon = None, as_json: AsJso
 
 @models_app.command()
 def show(
-    version: Version, engine: Engine = None, horizon: Horizon = None, as_json: AsJson = False
+    version: Version, engine: Engine = None, horizon: Horizon = NEXT_DAY, as_json: AsJson = False
 ) -> None:
     """Show a model version: training data, validation, feature importance and decisions.
 
@@ -91,9 +91,8 @@ def show(
     from forecasting.registry.versions import show_version
 
     document = _run_for_model(
-        lambda context: show_version(context.settings, context.engine, version),
+        lambda context: show_version(context.settings, context.engine, version, horizon=horizon),
         engine,
-        horizon,
         changes=False,
     )
     if as_json:
@@ -118,7 +117,7 @@ def promote(
     version: Version,
     reason: Reason,
     engine: Engine = None,
-    horizon: Horizon = None,
+    horizon: Horizon = NEXT_DAY,
     as_json: AsJson = False,
 ) -> None:
     """Make a version the champion from the next run on, whatever its validation says.
@@ -129,9 +128,10 @@ def promote(
 
     _print_decision(
         _run_for_model(
-            lambda context: versions.promote(context.settings, context.engine, version, reason),
+            lambda context: versions.promote(
+                context.settings, context.engine, version, reason, horizon=horizon
+            ),
             engine,
-            horizon,
         ),
         as_json,
     )
@@ -149,7 +149,7 @@ def rollback(
     ] = None,
     reason: Reason = "rolled back by hand",
     engine: Engine = None,
-    horizon: Horizon = None,
+    horizon: Horizon = NEXT_DAY,
     as_json: AsJson = False,
 ) -> None:
     """Make the previous champion, or a given version, the champion again.
@@ -160,9 +160,10 @@ def rollback(
 
     _print_decision(
         _run_for_model(
-            lambda context: versions.roll_back(context.settings, context.engine, version, reason),
+            lambda context: versions.roll_back(
+                context.settings, context.engine, version, reason, horizon=horizon
+            ),
             engine,
-            horizon,
         ),
         as_json,
     )
@@ -173,7 +174,7 @@ def compare(
     first: Version,
     second: Version,
     engine: Engine = None,
-    horizon: Horizon = None,
+    horizon: Horizon = NEXT_DAY,
     as_json: AsJson = False,
 ) -> None:
     """Compare two versions on days that neither was trained on.
@@ -185,9 +186,11 @@ def compare(
         from forecasting.compare_versions import compare_versions
 
         context.require_engine()
-        return compare_versions(context.settings, first, second, session=context.session)
+        return compare_versions(
+            context.settings, first, second, horizon=horizon, session=context.session
+        )
 
-    document = _run_for_model(work, engine, horizon)
+    document = _run_for_model(work, engine)
     if as_json:
         print_json(document)
         return
@@ -195,12 +198,8 @@ def compare(
     _print_numbers(document["numbers"])
 
 
-def _run_for_model(
-    work: Any, engine: EngineName | None, horizon: int | None, *, changes: bool = True
-) -> Any:
-    return run_in_context(
-        work, changes=changes, engine=engine.value if engine else None, horizon_days=horizon
-    )
+def _run_for_model(work: Any, engine: EngineName | None, *, changes: bool = True) -> Any:
+    return run_in_context(work, changes=changes, engine=engine.value if engine else None)
 
 
 def _print_decision(row: dict[str, Any], as_json: bool) -> None:

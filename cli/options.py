@@ -12,6 +12,7 @@ import typer
 from cli.context import JobContext
 from cli.output import OUTPUT
 from common.errors import Interrupted, summarize_error
+from common.horizons import LONGEST_HORIZON_DAYS
 from common.jobs import JobSpec
 from common.logging_setup import add_log_file
 
@@ -50,6 +51,14 @@ BatchId = Annotated[
 Engine = Annotated[
     EngineName | None,
     typer.Option(help="SynapseML (LightGBM on Spark), or native LightGBM in one process."),
+]
+Horizon = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=LONGEST_HORIZON_DAYS,
+        help="Only forecasts of this many days ahead; default: each of HORIZONS.",
+    ),
 ]
 Decimal = Annotated[
     str | None,

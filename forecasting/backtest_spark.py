@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -21,14 +22,14 @@ from database.ledger.runs import Run, open_run
 from database.staging import commit_run
 from forecasting.engines.folds import FoldPlan
 from forecasting.evaluation.backtest import backtest_rows
-from forecasting.evaluation.evaluate import EvaluationScores, scores_of
+from forecasting.evaluation.evaluate import EvaluationScores, scores_json, scores_of
 from forecasting.executors.choose import open_executor
 from forecasting.executors.executor import Executor
 from forecasting.models.stacked_model import fit_stacked
 from forecasting.publishing.forecast_history import BACKTEST
 from forecasting.run.dataset import cached_dataset
 from forecasting.run.forecast_rows import evaluation_to_stage
-from forecasting.run.plan import ForecastPlan, plan_backtest
+from forecasting.run.plan import RunPlan, plan_backtest
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -42,6 +43,7 @@ def run_backtest(
     days: int,
     end: dt.date | None = None,
     engine: str | None = None,
+    horizon: int | None = None,
     dry_run: bool = False,
     session: Callable[[], SparkSession],
     keep: Callable[[pd.DataFrame], None] = lambda rows: None,
@@ -54,13 +56,15 @@ def run_backtest(
         days: number of target days that are scored.
         end: last of them; default: the newest day with data.
         engine: overrides the setting ENGINE.
+        horizon: days from an as-of day to its target day; default: each of HORIZONS.
         dry_run: returns the plan and writes nothing.
         session: makes the Spark session; called only if there is work for Spark.
-        keep: receives the scored evaluation rows once they are written.
+        keep: receives the scored evaluation rows of all horizons once they are written.
 
     Returns:
         The row of the run ledger with `targets` (scores by target, of large pools and of all) and
-        `groups` (by segment); of a dry run `job`, `status` and `plan`.
+        `groups` (by segment) of the shortest horizon, and `further_horizons`, if there are any;
+        of a dry run `job`, `status` and `plan`.
 
     Raises:
         NotEnoughHistory: no metrics exist, or none of the last day.
@@ -69,10 +73,17 @@ def run_backtest(
         DatabaseError: the database does not answer or refuses a statement.
     """
     engine_name = engine or settings.engine
-    today = dt.datetime.now(dt.UTC).date()
+    make_plan = partial(
+        plan_backtest,
+        settings,
+        end=end,
+        days=days,
+        engine=engine_name,
+        horizons=(horizon,) if horizon else settings.horizons,
+        today=dt.datetime.now(dt.UTC).date(),
+    )
     if dry_run:
-        plan = plan_backtest(settings, end=end, days=days, engine=engine_name, today=today)
-        return {"job": JOB, "status": "planned", "plan": plan.summary()}
+        return {"job": JOB, "status": "planned", "plan": make_plan().summary()}
     database = make_engine(settings)
     with open_run(
         database,
@@ -83,28 +94,35 @@ def run_backtest(
         code_version=settings.code_version,
     ) as run:
         with run.stage("plan"):
-            plan = plan_backtest(settings, end=end, days=days, engine=engine_name, today=today)
+            plan = make_plan()
         run.as_of = plan.as_of
         run.plan = plan.summary() | {"scored_days": days, "refit_days": settings.refit_days}
         with open_executor(plan.executor, settings, run, session) as executor:
             rows, scores = _backtest(executor, settings, plan, days, run)
             keep(rows)
-    return read_run(database, run.run_id).to_json() | scores.to_json()
+    return read_run(database, run.run_id).to_json() | scores_json(scores)
 
 
 def _backtest(
-    executor: Executor, settings: Settings, plan: ForecastPlan, days: int, run: Run
-) -> tuple[pd.DataFrame, EvaluationScores]:
-    """The scored rows, committed, and their scores."""
+    executor: Executor, settings: Settings, plan: RunPlan, days: int, run: Run
+) -> tuple[pd.DataFrame, dict[int, EvaluationScores]]:
+    """The scored rows of all horizons, committed, and their scores by horizon."""
+    rows, scores = [], {}
     with exported_snapshot(settings) as snapshot:
-        rows = forecast_backtest_days(executor, settings, plan.engine, plan.folds, run, snapshot)
-    # the days before only gave gate and interval a history
-    scored = rows[rows["target_date"] > plan.as_of - dt.timedelta(days=days)]
+        for part in plan.horizons:
+            forecasts = forecast_backtest_days(
+                executor, settings, plan.engine, part.folds, run, snapshot
+            )
+            # the days before only gave gate and interval a history
+            first = plan.as_of - dt.timedelta(days=days - 1)
+            rows.append(forecasts[forecasts["target_date"] >= first])
     with run.stage("score"):
-        scores = scores_of(make_engine(settings), scored, settings.interval_level)
-    staged = executor.staged(evaluation_to_stage(scored, BACKTEST))
+        for part, scored in zip(plan.horizons, rows, strict=True):
+            scores[part.horizon] = scores_of(make_engine(settings), scored, settings.interval_level)
+    all_rows = pd.concat(rows, ignore_index=True)
+    staged = executor.staged(evaluation_to_stage(all_rows, BACKTEST))
     commit_run(run, [staged], on_loaded=executor.on_loaded)
-    return scored, scores
+    return all_rows, scores
 
 
 def forecast_backtest_days(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from common.errors import NotEnoughHistory
+from common.horizons import NEXT_DAY
 from config_spark import Settings
 from database.connections.engine import make_engine
 from database.connections.snapshots import exported_snapshot
@@ -32,13 +33,19 @@ JOB = "compare_models"
 
 
 def compare_versions(
-    settings: Settings, first: str, second: str, *, session: Callable[[], SparkSession]
+    settings: Settings,
+    first: str,
+    second: str,
+    *,
+    horizon: int = NEXT_DAY,
+    session: Callable[[], SparkSession],
 ) -> dict[str, Any]:
     """Compares two model versions on days that neither was fitted on.
 
     Args:
         first: the challenger: a version's name, number or alias.
         second: the champion it is measured against.
+        horizon: days from the as-of day to the target day, of both.
         session: makes the Spark session; called only if Spark compares them.
 
     Returns:
@@ -51,13 +58,15 @@ def compare_versions(
         NotEnoughHistory: every day with metrics was used to fit one of the versions.
     """
     database = make_engine(settings)
-    archives = [load_version(settings, database, name)[1] for name in (first, second)]
+    archives = [
+        load_version(settings, database, name, horizon=horizon)[1] for name in (first, second)
+    ]
     for archive in archives:
         require_features(archive.card, feature_names(market=settings.market_features))
     as_of = newest_day(settings, as_of=None, complete=dt.datetime.now(dt.UTC).date() - ONE_DAY)
     start = _first_common_day(settings, archives, as_of)
     span = DaySpan(start, as_of + ONE_DAY)
-    folds = FoldPlan(as_of, settings.horizon_days, (), (), span)
+    folds = FoldPlan(as_of, horizon, (), (), span)
     rows, _ = row_counts(settings, first_read_day(folds), as_of)
     choice = executor_of_engine(settings, settings.engine, rows, prefers_spark=False)
     with open_run(

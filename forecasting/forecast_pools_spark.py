@@ -1,4 +1,4 @@
-"""The forecast job: next day's APY and TVL of every active pool, with intervals.
+"""The forecast job: APY and TVL of every active pool on the next day and on the days of HORIZONS.
 
 Reads the metrics table, the staleness of its values, `pools`, the forecast history and the model
 registry. Writes `yieldspark.forecasts`, the forecast columns of the metrics table at (pool, D + 1),
@@ -21,6 +21,7 @@ if __name__ == "__main__" and (Path(__file__).resolve().parents[1] / "config_spa
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cli.job_script import run_job_script
+from common.horizons import NEXT_DAY
 from common.jobs import FORECAST_POOLS
 from config_spark import Settings
 from database.connections.engine import checked_connection, make_engine
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from database.ledger.runs import Run
-    from forecasting.run.plan import ForecastPlan
+    from forecasting.run.plan import RunPlan
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def run_forecast(
     session: Callable[[], SparkSession],
     prefers_spark: bool = False,
 ) -> dict[str, Any]:
-    """Forecasts the day HORIZON_DAYS after the as-of day, if anything changed since the last run.
+    """Forecasts the days HORIZONS after the as-of day, if anything changed since the last run.
 
     Args:
         as_of: last day whose values may be used; default: the last complete UTC day, or the newest
@@ -135,7 +136,7 @@ def _run(
         )
     if changes.inputs:
         run.plan = {
-            **day_summary(day, age, request.engine, settings.horizon_days),
+            **day_summary(day, age, request.engine, NEXT_DAY),
             **changes.summary(),
             INPUTS: changes.inputs.to_json(),
         }
@@ -148,7 +149,7 @@ def _run(
     return _execute(settings, database, plan, run, session)
 
 
-def _plan(settings: Settings, as_of: dt.date, request: _Request) -> ForecastPlan:
+def _plan(settings: Settings, as_of: dt.date, request: _Request) -> RunPlan:
     # loads pandas and MLflow, which takes longer than a run without work
     from forecasting.run.plan import plan_forecast
 
@@ -164,7 +165,7 @@ def _plan(settings: Settings, as_of: dt.date, request: _Request) -> ForecastPlan
 def _execute(
     settings: Settings,
     database: Engine,
-    plan: ForecastPlan,
+    plan: RunPlan,
     run: Run,
     session: Callable[[], SparkSession],
 ) -> Callable[[], None]:

@@ -21,6 +21,7 @@ import optuna
 import pandas as pd
 
 from common.errors import ConfigurationError, NotEnoughHistory
+from common.horizons import NEXT_DAY
 from common.quantities import duration
 from config_spark import Settings
 from database.connections.engine import make_engine
@@ -80,7 +81,9 @@ def tune(
     engine: str | None = None,
     session: Callable[[], SparkSession],
 ) -> dict[str, Any]:
-    """Searches for `minutes` and writes the best parameters.
+    """Searches for `minutes` and writes the best parameters for next-day forecasts.
+
+    The models of all horizons have the same parameters.
 
     Args:
         minutes: duration of the search.
@@ -100,7 +103,7 @@ def tune(
     _require_writable(output)
     engine_name = engine or settings.engine
     as_of = newest_day(settings, as_of=None, complete=dt.datetime.now(dt.UTC).date() - ONE_DAY)
-    folds = tuning_folds(as_of, settings.horizon_days, settings.train_days)
+    folds = tuning_folds(as_of, NEXT_DAY, settings.train_days)
     rows, _ = row_counts(settings, first_read_day(folds), as_of)
     choice = executor_of_engine(settings, engine_name, rows, prefers_spark=False)
     with open_run(

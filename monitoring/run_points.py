@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from common.horizons import NEXT_DAY, at_horizon
 from database.ledger.run_records import RunRecord
 from monitoring.series import (
     JOB_DURATION,
@@ -45,11 +46,14 @@ def _durations(record: RunRecord) -> Iterator[Point]:
 
 
 def _error_ratios(record: RunRecord) -> Iterator[Point]:
-    check: Mapping[str, Any] = next(
-        (check for check in record.checks if check["name"] == SCORE_CHECK), {}
-    )
-    for target, classes in check.get("scores", {}).items():
-        scores = next((classes[name] for name in SCORED_CLASSES if classes[name]["rows"]), None)
-        ratio = scores["ratio"]["mae"] if scores else None
-        if ratio is not None:
-            yield Point(MAE_RATIO, (str(record.engine), target), ratio)
+    # a run of an earlier version has a plan without further horizons
+    plan = record.plan or {}
+    further = [part["horizon_days"] for part in plan.get("further_horizons", [])]
+    checks = {check["name"]: check for check in record.checks}
+    for horizon in (NEXT_DAY, *further):
+        check: Mapping[str, Any] = checks.get(at_horizon(SCORE_CHECK, horizon), {})
+        for target, classes in check.get("scores", {}).items():
+            scores = next((classes[name] for name in SCORED_CLASSES if classes[name]["rows"]), None)
+            ratio = scores["ratio"]["mae"] if scores else None
+            if ratio is not None:
+                yield Point(MAE_RATIO, (str(record.engine), target, str(horizon)), ratio)

@@ -15,6 +15,9 @@ PREFIX = "custom.googleapis.com/yieldspark"
 (https://cloud.google.com/monitoring/custom-metrics).
 """
 
+HORIZON = "horizon_days"
+"""Label of series of forecasts: days from the as-of day to the target day, each of HORIZONS."""
+
 ValueType = Literal["DOUBLE", "INT64"]
 
 
@@ -89,31 +92,35 @@ QUARANTINE_SHARE = _series(
     " writes nothing has no point.",
 )
 FORECASTS_WRITTEN = _series(
-    "forecasts_written", "1", ("engine",), "Pools with a forecast from the as-of day.", "INT64"
+    "forecasts_written",
+    "1",
+    ("engine", HORIZON),
+    "Pools with a forecast from the as-of day.",
+    "INT64",
 )
 PERSISTENCE_SHARE = _series(
     "persistence_share",
     "1",
-    ("engine", "target"),
+    ("engine", "target", HORIZON),
     "Share of these forecasts that publish persistence in place of the model's value.",
 )
 MODEL_AGE = _series(
     "model_age_days",
     "d",
-    ("engine",),
+    ("engine", HORIZON),
     "Days from the as-of day of the run that fitted the version to the as-of day of its forecasts.",
 )
 MAE_RATIO = _series(
     "mae_ratio",
     "1",
-    ("engine", "target"),
+    ("engine", "target", HORIZON),
     "Mean absolute error over 30 target days relative to persistence (under 1 is better), of pools"
     " with a TVL over 1 M USD and an APY under 100 %, or of all pools where there are none.",
 )
 INTERVAL_COVERAGE = _series(
     "interval_coverage",
     "1",
-    ("engine", "target"),
+    ("engine", "target", HORIZON),
     "Share of actual values inside the published interval over the last 14 target days; no point"
     " with fewer than 7 such days.",
 )

@@ -41,7 +41,7 @@ NEWLY_QUARANTINED = text("""
 """)
 
 FORECASTS = text("""
-    SELECT
+    SELECT horizon_days,
         count(*) AS forecasts,
         count(*) FILTER (WHERE apy_fallback_reason IS NOT NULL) AS apy,
         count(*) FILTER (WHERE tvl_fallback_reason IS NOT NULL) AS tvl,
@@ -50,6 +50,8 @@ FORECASTS = text("""
     WHERE target_date > :as_of
         AND as_of = :as_of
         AND engine = :engine
+    GROUP BY horizon_days
+    ORDER BY horizon_days
 """)
 
 # the decision on a version has the as-of day of the run that fitted it
@@ -61,7 +63,7 @@ FITTED = text("""
 """)
 
 COVERAGE = text("""
-    SELECT target, avg((actual BETWEEN low AND high)::int) AS coverage
+    SELECT target, horizon_days, avg((actual BETWEEN low AND high)::int) AS coverage
     FROM yieldspark.forecast_evaluation
     WHERE target_date > :first
         AND target_date <= :as_of
@@ -70,9 +72,9 @@ COVERAGE = text("""
         AND actual IS NOT NULL
         AND low IS NOT NULL
         AND high IS NOT NULL
-    GROUP BY target
+    GROUP BY target, horizon_days
     HAVING count(DISTINCT target_date) >= :days
-    ORDER BY target
+    ORDER BY horizon_days, target
 """)
 
 
@@ -112,16 +114,17 @@ def _quarantine_share(connection: Connection, record: RunRecord) -> Iterator[Poi
 
 
 def _forecasts(connection: Connection, as_of: date, engine: str) -> Iterator[Point]:
-    row = connection.execute(FORECASTS, {"as_of": as_of, "engine": engine}).mappings().one()
-    if not row["forecasts"]:
-        return
-    yield Point(FORECASTS_WRITTEN, (engine,), row["forecasts"])
-    for target in ("apy", "tvl"):
-        yield Point(PERSISTENCE_SHARE, (engine, target), row[target] / row["forecasts"])
-    values = {"version": row["version"], "engine": engine}
-    fitted = connection.execute(FITTED, values).scalar()
-    if fitted is not None:
-        yield Point(MODEL_AGE, (engine,), (as_of - fitted).days)
+    rows = connection.execute(FORECASTS, {"as_of": as_of, "engine": engine}).mappings().all()
+    for row in rows:
+        horizon = str(row["horizon_days"])
+        yield Point(FORECASTS_WRITTEN, (engine, horizon), row["forecasts"])
+        for target in ("apy", "tvl"):
+            share = row[target] / row["forecasts"]
+            yield Point(PERSISTENCE_SHARE, (engine, target, horizon), share)
+        values = {"version": row["version"], "engine": engine}
+        fitted = connection.execute(FITTED, values).scalar()
+        if fitted is not None:
+            yield Point(MODEL_AGE, (engine, horizon), (as_of - fitted).days)
 
 
 def _coverage(connection: Connection, as_of: date, engine: str) -> Iterator[Point]:
@@ -132,4 +135,5 @@ def _coverage(connection: Connection, as_of: date, engine: str) -> Iterator[Poin
         "days": MIN_COVERAGE_DAYS,
     }
     for row in connection.execute(COVERAGE, values):
-        yield Point(INTERVAL_COVERAGE, (engine, row.target), float(row.coverage))
+        labels = (engine, row.target, str(row.horizon_days))
+        yield Point(INTERVAL_COVERAGE, labels, float(row.coverage))

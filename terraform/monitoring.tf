@@ -84,12 +84,15 @@ locals {
       title = "YieldSpark: the forecast intervals are too narrow or too wide"
       conditions = {
         "coverage of 14 days under 70 %" = {
-          metric     = "interval_coverage"
+          metric = "interval_coverage"
+          # 14 target days of a longer horizon overlap: too few for an alert
+          labels     = { horizon_days = "1" }
           comparison = "COMPARISON_LT"
           value      = 0.7
         }
         "coverage of 14 days over 90 %" = {
           metric     = "interval_coverage"
+          labels     = { horizon_days = "1" }
           comparison = "COMPARISON_GT"
           value      = 0.9
         }
@@ -111,7 +114,7 @@ locals {
         "persistence_share of APY over ${var.persistence_share_limit}" = {
           metric = "persistence_share"
           # TVL is nearly a random walk: its forecasts are persistence on good days too
-          labels     = { target = "apy" }
+          labels     = { target = "apy", horizon_days = "1" }
           comparison = "COMPARISON_GT"
           value      = var.persistence_share_limit
         }
@@ -141,11 +144,11 @@ locals {
     { title = "Stages (s)", metric = "stage_seconds", group_by = ["metric.label.job", "metric.label.stage"] },
     { title = "Rows", metric = "rows", group_by = ["metric.label.job", "metric.label.kind"] },
     { title = "Quarantine share", metric = "quarantine_share", group_by = ["metric.label.job"] },
-    { title = "Forecasts written", metric = "forecasts_written", group_by = ["metric.label.engine"] },
-    { title = "Share of persistence", metric = "persistence_share", group_by = ["metric.label.target"] },
-    { title = "Error relative to persistence", metric = "mae_ratio", group_by = ["metric.label.target"] },
-    { title = "Interval coverage, 14 days", metric = "interval_coverage", group_by = ["metric.label.target"] },
-    { title = "Model age (days)", metric = "model_age_days", group_by = ["metric.label.engine"] },
+    { title = "Forecasts written", metric = "forecasts_written", group_by = ["metric.label.engine", "metric.label.horizon_days"] },
+    { title = "Share of persistence", metric = "persistence_share", group_by = ["metric.label.target", "metric.label.horizon_days"] },
+    { title = "Error relative to persistence", metric = "mae_ratio", group_by = ["metric.label.target", "metric.label.horizon_days"] },
+    { title = "Interval coverage, 14 days", metric = "interval_coverage", group_by = ["metric.label.target", "metric.label.horizon_days"] },
+    { title = "Model age (days)", metric = "model_age_days", group_by = ["metric.label.engine", "metric.label.horizon_days"] },
     { title = "Cost of a run (USD)", metric = "cost_usd", group_by = ["metric.label.job"] },
     { title = "Cost of the month (USD)", metric = "month_cost_usd", group_by = [] },
   ]

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings
 
+from common.horizons import NEXT_DAY
+from common.settings.horizons import Horizons
 from common.settings.numbers import Share
 
 Engine = Literal["synapseml", "lightgbm"]
@@ -27,8 +29,12 @@ class ForecastSettings(BaseSettings):
     market_features: bool = Field(
         False, description="add changes of ETH, BTC and gas prices as features"
     )
-    horizon_days: Annotated[int, Field(ge=1, le=7)] = Field(
-        1, description="days from the as-of day to the target day"
+    horizons: Horizons = Field(
+        (NEXT_DAY,),
+        description=(
+            "days from the as-of day to the target days, each with its own models, separated by"
+            " commas; 1 to 30, and 1 must be among them"
+        ),
     )
     backtest_days: Annotated[int, Field(ge=5, le=365)] = Field(
         60, description="number of target days that `backtest` scores; days"

@@ -55,6 +55,8 @@ def _default(name: str, field: FieldInfo) -> str:
         return COMPUTED_DEFAULTS[name]
     if field.default is None or field.default == "":
         return "unset"
+    if isinstance(field.default, tuple):
+        return f"`{','.join(map(str, field.default))}`"
     return f"`{_number(field.default)}`"
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 from sqlalchemy import Engine
 
+from common.horizons import at_horizon
 from config_spark import Settings
 from database.connections.engine import make_engine
 from database.ledger.check_result import CheckResult
@@ -35,7 +37,12 @@ JOB = "evaluate"
 
 
 def evaluate(
-    settings: Settings, *, days: int, end: dt.date | None = None, engine: str | None = None
+    settings: Settings,
+    *,
+    days: int,
+    end: dt.date | None = None,
+    engine: str | None = None,
+    horizon: int | None = None,
 ) -> dict[str, Any]:
     """Updates actual values and scores the forecasts of the last target days.
 
@@ -44,16 +51,19 @@ def evaluate(
         end: last of them; default: the newest target day with an actual value.
         engine: forecasting engine whose forecasts are scored; default: the one that has forecasts
             in these days, or the setting ENGINE if both have.
+        horizon: days from an as-of day to its target day; default: each of HORIZONS.
 
     Returns:
         The row of the run ledger (`updated`: actual values that were added or corrected) with
-        `targets` and `groups` as `backtest` has them.
+        `targets`, `groups` and `further_horizons` as `backtest` has them.
 
     Raises:
         RunInProgress: another run of the job is active.
         DatabaseError: the database does not answer or refuses a statement.
     """
-    database, horizon = make_engine(settings), settings.horizon_days
+    database = make_engine(settings)
+    horizons = (horizon,) if horizon else settings.horizons
+    shortest = horizons[0]
     with open_run(
         database,
         job=JOB,
@@ -66,7 +76,7 @@ def evaluate(
             run.rows["updated"] = update_actuals(run.connection)
         with run.stage("score"):
             name = engine or engine_to_score(
-                database, settings.engine, horizon=horizon, end=end, days=days
+                database, settings.engine, horizon=shortest, end=end, days=days
             )
             if name not in (engine, settings.engine):
                 log.info(
@@ -75,19 +85,22 @@ def evaluate(
                     settings.engine,
                 )
             run.engine = name
-            run.as_of = end or newest_scored_day(database, name, horizon=horizon)
-            rows = scored_rows(database, name, horizon=horizon, last=run.as_of, days=days)
-            scores = scores_of(database, rows, settings.interval_level)
-        run.checks.append(
+            run.as_of = end or newest_scored_day(database, name, horizon=shortest)
+            scores = {}
+            for days_ahead in horizons:
+                rows = scored_rows(database, name, horizon=days_ahead, last=run.as_of, days=days)
+                scores[days_ahead] = scores_of(database, rows, settings.interval_level)
+        run.checks += [
             CheckResult(
-                "scores",
+                at_horizon("scores", days_ahead),
                 True,
                 "info",
-                summary_line(scores.targets),
-                figures={"scores": table_json(scores.targets)},
+                summary_line(of_horizon.targets),
+                figures={"scores": table_json(of_horizon.targets)},
             )
-        )
-    return read_run(database, run.run_id).to_json() | scores.to_json()
+            for days_ahead, of_horizon in scores.items()
+        ]
+    return read_run(database, run.run_id).to_json() | scores_json(scores)
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,21 @@ class EvaluationScores:
             "targets": table_json(self.targets),
             "groups": [asdict(segment) for segment in self.segments],
         }
+
+
+def scores_json(scores: Mapping[int, EvaluationScores]) -> dict[str, Any]:
+    """Returns scores as `evaluate` and `backtest` print them.
+
+    Args:
+        scores: by horizon, the shortest first; at least one.
+
+    Returns:
+        Those of the shortest horizon; `further_horizons` has those of the others, each with its
+        `horizon_days`, if there are any.
+    """
+    first, *others = scores.items()
+    further = [{"horizon_days": horizon, **of_horizon.to_json()} for horizon, of_horizon in others]
+    return first[1].to_json() | ({"further_horizons": further} if further else {})
 
 
 def scores_of(database: Engine, rows: pd.DataFrame, level: float) -> EvaluationScores:

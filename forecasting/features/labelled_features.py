@@ -43,7 +43,7 @@ def labelled_features(history: PoolHistory, spec: FeatureSpec) -> dict[str, Days
         Arrays of shape (pools, days) for FLAGS, NUMBERS, LABELS and POOL_FEATURES. APY in percent,
         TVL in USD, `apy_label` and `tvl_label` in scales, `apy_asinh_label` in asinh space.
     """
-    features = pool_features(history, spec.level)
+    features = pool_features(history, spec.level, spec.horizon)
     is_new = np.cumsum(history.apy_observed | history.tvl_observed, axis=1) < spec.min_history_days
     features |= {name: np.where(is_new, np.nan, features[name]) for name in SCALES}
     apy_next = _next(history.apy, history.apy_observed, spec.horizon)

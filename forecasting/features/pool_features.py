@@ -11,6 +11,7 @@ from itertools import product
 
 import numpy as np
 
+from common.horizons import NEXT_DAY
 from forecasting.features import rolling_windows as rolling
 from forecasting.features.pool_history import Observed, PoolHistory
 from forecasting.features.rolling_windows import Days
@@ -84,11 +85,12 @@ BASELINES = tuple(
 LEVELS = ("apy_lowest_30",)
 
 
-def pool_features(history: PoolHistory, level: float) -> dict[str, Days]:
+def pool_features(history: PoolHistory, level: float, horizon: int = NEXT_DAY) -> dict[str, Days]:
     """Computes SCALES, BASELINES, LEVELS and POOL_FEATURES.
 
     Args:
         level: nominal coverage of the naive interval, 0 to 1.
+        horizon: days that the baselines forecast ahead; nothing else depends on it.
 
     Returns:
         Arrays of shape (pools, days) by name; NaN where a value is unknown.
@@ -102,18 +104,22 @@ def pool_features(history: PoolHistory, level: float) -> dict[str, Days]:
     features |= _tvl_features(log_tvl, tvl_moves, tvl_scale)
     features |= {"flow_gap": _in_scales(scale, _flow(history) - apy)}
     features |= _calendar(history)
-    features |= _baselines("apy", apy, moves, scale, level)
+    ahead = _moves(apy, history.apy_observed, horizon)
+    features |= _baselines("apy", apy, ahead, scale, level, horizon)
     features |= {"apy_mean_abs_change": rolling.mean(np.abs(moves), 90)}
-    logarithmic = _baselines("tvl", log_tvl, tvl_moves, tvl_scale, level)
+    ahead = _moves(log_tvl, history.tvl_observed, horizon)
+    logarithmic = _baselines("tvl", log_tvl, ahead, tvl_scale, level, horizon)
     features |= {name: np.expm1(values) for name, values in logarithmic.items()}
     changes = _moves(history.tvl, history.tvl_observed)
     return features | {"tvl_mean_abs_change": rolling.mean(np.abs(changes), 90)}
 
 
-def _moves(level: Days, observed: Observed) -> Days:
-    """One-day moves between observed days; a carried value's move of zero is no information."""
+def _moves(level: Days, observed: Observed, days: int = 1) -> Days:
+    """Moves of some days between observed days; a carried value's move of zero is no
+    information.
+    """
     observed_level = np.where(observed, level, np.nan)
-    moves: Days = observed_level - rolling.lag(observed_level, 1)
+    moves: Days = observed_level - rolling.lag(observed_level, days)
     return moves
 
 
@@ -211,8 +217,9 @@ def _slopes(apy: Days, moves: Days, scale: Days) -> dict[str, Days]:
     return slopes
 
 
-def _slope(unit: Days, cause: Days) -> Days:
-    before = rolling.lag(cause, 1)
+def _slope(unit: Days, cause: Days, days: int = 1) -> Days:
+    """Slope of moves of some days on the cause at their start."""
+    before = rolling.lag(cause, days)
     has_both = ~np.isnan(unit) & ~np.isnan(before)
     products, squares = (
         rolling.total(np.where(has_both, values, np.nan), SLOPE_DAYS)
@@ -263,11 +270,14 @@ def _calendar(history: PoolHistory) -> dict[str, Days]:
 
 
 def _baselines(
-    name: str, level: Days, moves: Days, scale: Days, coverage: float
+    name: str, level: Days, moves: Days, scale: Days, coverage: float, horizon: int
 ) -> dict[str, Days]:
-    """Baselines in level: 7-day median, shrunk mean reversion and the naive interval."""
+    """Baselines in level: 7-day median, shrunk mean reversion and the naive interval.
+
+    `moves` are those of `horizon` days.
+    """
     gap = rolling.mean(level, 30) - level
-    slope = np.clip(_slope(moves / scale, gap / scale), 0.0, 1.0)
+    slope = np.clip(_slope(moves / scale, gap / scale, horizon), 0.0, 1.0)
     tail = (1.0 - coverage) / 2.0
     is_enough = rolling.count(moves, NAIVE_DAYS) >= MIN_NAIVE_MOVES
     # outer quantiles of the pool's last moves around today's value

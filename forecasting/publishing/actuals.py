@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
+from common.horizons import NEXT_DAY
 from database.ledger.runs import Run
 from database.schema.merge_sql import qualified
 from database.schema.metrics_table import finite, metrics_name, require_same_metrics_table
@@ -23,8 +24,18 @@ DAY_IS_OVER = (
     "m.date < (SELECT coalesce(min(p.date), 'infinity') FROM yieldspark.provisional_days AS p)"
 )
 
+# The newest target day of the next-day forecasts: the same for all horizons, so that rows of a long
+# one do not shorten the window of the others. Without next-day forecasts (a backtest of another
+# horizon alone), the newest target day of all.
+_NEWEST_TARGET_DAY = f"""
+SELECT coalesce(
+    (SELECT max(target_date) FROM yieldspark.forecast_evaluation WHERE horizon_days = {NEXT_DAY}),
+    (SELECT max(target_date) FROM yieldspark.forecast_evaluation)
+) AS day
+"""
+
 _SOURCE = f"""
-(SELECT max(target_date) AS day FROM yieldspark.forecast_evaluation) AS newest,
+({_NEWEST_TARGET_DAY}) AS newest,
     {{metrics}} AS m
     {staleness_join()}
 WHERE e.target = '{{target}}'

@@ -51,7 +51,7 @@ class ServingVersions:
 
 
 def serving_versions(
-    settings: Settings, database: Engine, *, engine: str, as_of: dt.date
+    settings: Settings, database: Engine, *, engine: str, horizon: int, as_of: dt.date
 ) -> ServingVersions:
     """Selects and loads the versions that a run of this as-of day uses.
 
@@ -59,9 +59,10 @@ def serving_versions(
 
     Args:
         engine: name of the forecasting engine.
+        horizon: days from the as-of day to the target day.
         as_of: the as-of day.
     """
-    model: dict[str, Any] = {"engine": engine, "horizon": settings.horizon_days}
+    model: dict[str, Any] = {"engine": engine, "horizon": horizon}
     registry = Registry(settings, **model)
     problems: list[str] = []
     versions, archives, is_outbox_intact = _pending(database, model, problems)

@@ -119,11 +119,16 @@ def first_read_day(folds: FoldPlan) -> dt.date:
     return folds.first_day - dt.timedelta(days=LOOK_BACK_DAYS)
 
 
-def training_folds(settings: Settings, as_of: dt.date) -> FoldPlan:
-    """Returns the folds of a run that fits a version."""
+def training_folds(settings: Settings, as_of: dt.date, horizon: int) -> FoldPlan:
+    """Returns the folds of a run that fits a version.
+
+    Args:
+        as_of: as-of day of the run.
+        horizon: days from the as-of day to the target day.
+    """
     return refit_folds(
         as_of,
-        horizon=settings.horizon_days,
+        horizon=horizon,
         train_days=settings.train_days,
         validation_days=settings.validation_days,
     )

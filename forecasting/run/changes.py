@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, select, update
 
+from common.horizons import NEXT_DAY
 from common.jobs import FORECAST_POOLS
 from config_spark import Settings
 from database.connections.engine import checked_connection
@@ -97,7 +98,7 @@ def find_changes(
         return Changes(reasons, last["run_id"])
     # before the registry: a version that leaves the outbox in between is seen there
     with checked_connection(database) as connection:
-        waiting = pending_versions(connection, engine=engine, horizon=settings.horizon_days)
+        waiting = pending_versions(connection, engine=engine, horizons=settings.horizons)
     if waiting:
         reason = "model versions or decisions wait for the registry"
         return Changes((reason,), last["run_id"])
@@ -190,9 +191,11 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 
 def _changed_rows(before: Mapping[str, Any], current: RunInputs) -> tuple[str, ...]:
     """What differs in registry and tables."""
-    reasons = []
-    if current.registry != before["registry"]:
-        reasons.append(_registry_change(before["registry"], current.registry))
+    reasons = [
+        _registry_change(int(horizon), before["registry"][horizon], state)
+        for horizon, state in current.registry.items()
+        if state != before["registry"][horizon]
+    ]
     buckets = current.metrics.keys() | before["metrics"].keys()
     changed = [
         bucket for bucket in buckets if current.metrics.get(bucket) != before["metrics"].get(bucket)
@@ -207,8 +210,9 @@ def _changed_rows(before: Mapping[str, Any], current: RunInputs) -> tuple[str, .
     return tuple(reasons)
 
 
-def _registry_change(before: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+def _registry_change(horizon: int, before: Mapping[str, Any], current: Mapping[str, Any]) -> str:
     old, new = (state["aliases"].get("champion") for state in (before, current))
+    of_horizon = "" if horizon == NEXT_DAY else f" at {horizon} days"
     if old != new:
-        return f"the champion changed from {old} to {new}"
-    return "versions or aliases of the model registry changed"
+        return f"the champion{of_horizon} changed from {old} to {new}"
+    return f"versions or aliases of the model registry{of_horizon} changed"

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from sqlalchemy import Table
 
+from common.horizons import NEXT_DAY
 from database.schema.merge_sql import MergeTarget, qualified
 from database.schema.own_tables import forecast_evaluation, forecasts
 from database.schema.owner_tables import FORECAST_COLUMNS
@@ -58,21 +59,18 @@ EVALUATION_TYPES: dict[str, pa.DataType] = {
 }
 
 
-def forecasts_to_stage(rows: pd.DataFrame, *, horizon: int, metrics: Table) -> RowsToStage:
+def forecasts_to_stage(rows: pd.DataFrame, *, metrics: Table) -> RowsToStage:
     """Returns the rows of `yieldspark.forecasts`.
 
     Args:
-        rows: the table's columns.
-        horizon: days from the as-of day to the target day. Rows one day ahead go to the forecast
-            columns of the metrics table too.
+        rows: the table's columns. Rows one day ahead go to the forecast columns of the metrics
+            table too.
         metrics: the metrics table.
     """
-    targets = [_own_target(forecasts)]
-    if horizon == 1:
-        columns = dict(zip(FORECAST_COLUMNS, ("apy", "tvl"), strict=True))
-        key = {"pool_id": "pool_id", "date": "target_date"}
-        targets.append(MergeTarget(metrics, key, columns))
-    return RowsToStage(rows, pa.schema(FORECAST_TYPES), targets)
+    columns = dict(zip(FORECAST_COLUMNS, ("apy", "tvl"), strict=True))
+    key = {"pool_id": "pool_id", "date": "target_date"}
+    next_day = MergeTarget(metrics, key, columns, rows=f"s.horizon_days = {NEXT_DAY}")
+    return RowsToStage(rows, pa.schema(FORECAST_TYPES), [_own_target(forecasts), next_day])
 
 
 def evaluation_to_stage(rows: pd.DataFrame, source: str) -> RowsToStage:

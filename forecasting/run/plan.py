@@ -7,9 +7,11 @@ tables. Writes nothing and starts no Spark session.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from common.horizons import NEXT_DAY
 from config_spark import Settings
 from database.connections.engine import make_engine
 from forecasting.engines.folds import FoldPlan, backtest_folds, inference_folds
@@ -36,8 +38,8 @@ WARM_UP_DAYS = PAST_DAYS
 
 
 @dataclass(frozen=True)
-class ForecastPlan:
-    """A run as data.
+class HorizonPlan:
+    """The part of a run that forecasts one horizon; that of a backtest has no model versions.
 
     Attributes:
         as_of: last UTC day whose values are used.
@@ -66,6 +68,11 @@ class ForecastPlan:
     serving: ServingVersions | None = None
 
     @property
+    def horizon(self) -> int:
+        """Days from the as-of day to the target day."""
+        return self.folds.horizon
+
+    @property
     def backfills_history(self) -> bool:
         """Whether a refit's validation days extend a forecast history that is too short."""
         return self.refits and self.history_days < MIN_DAYS
@@ -77,18 +84,13 @@ class ForecastPlan:
             return None
         newest = self.serving.newest_as_of
         version = f"the newest model version is of {newest}" if newest else "no model version"
-        return f"a refit is due: {version}"
+        of_horizon = "" if self.horizon == NEXT_DAY else f" at {self.horizon} days"
+        return f"a refit is due{of_horizon}: {version}"
 
-    def summary(self, changes: Changes | None = None) -> dict[str, Any]:
-        """Returns the plan as `--dry-run` and `--json` print it.
-
-        Args:
-            changes: why a forecast run has work.
-        """
-        if changes and self.refit_reason:
-            changes = replace(changes, reasons=(*changes.reasons, self.refit_reason))
+    def summary(self) -> dict[str, Any]:
+        """Returns the plan as `--dry-run` and `--json` print it."""
         return {
-            **day_summary(self.as_of, self.age_days, self.engine, self.folds.horizon),
+            **day_summary(self.as_of, self.age_days, self.engine, self.horizon),
             "pools": self.pools,
             "rows": self.rows,
             "first_day": self.first_day.isoformat(),
@@ -97,7 +99,6 @@ class ForecastPlan:
             "executor": self.executor.name,
             "executor_reason": self.executor.reason,
             **(_serving_summary(self.serving, self.history_days) if self.serving else {}),
-            **(changes.summary() if changes else {}),
         }
 
 
@@ -113,10 +114,62 @@ def _serving_summary(serving: ServingVersions, history_days: int) -> dict[str, A
     }
 
 
+@dataclass(frozen=True)
+class RunPlan:
+    """A forecast run or a backtest as data.
+
+    Attributes:
+        horizons: the plans of its horizons, the shortest first; at least one. They share as-of
+            day, engine and executor.
+    """
+
+    horizons: tuple[HorizonPlan, ...]
+
+    @property
+    def as_of(self) -> dt.date:
+        """Last UTC day whose values are used."""
+        return self.horizons[0].as_of
+
+    @property
+    def engine(self) -> str:
+        """Name of the forecasting engine."""
+        return self.horizons[0].engine
+
+    @property
+    def executor(self) -> ExecutorChoice:
+        """What computes the run."""
+        return self.horizons[0].executor
+
+    @property
+    def rows(self) -> int:
+        """Observed pool-days of the horizon that reads the most."""
+        return max(plan.rows for plan in self.horizons)
+
+    def summary(self, changes: Changes | None = None) -> dict[str, Any]:
+        """Returns the plan as `--dry-run` and `--json` print it.
+
+        Args:
+            changes: why a forecast run has work.
+
+        Returns:
+            The shortest horizon's plan; `further_horizons` has those of the others, if there are
+            any.
+        """
+        reasons = [plan.refit_reason for plan in self.horizons if plan.refit_reason]
+        if changes and reasons:
+            changes = replace(changes, reasons=(*changes.reasons, *reasons))
+        first, *others = (plan.summary() for plan in self.horizons)
+        return {
+            **first,
+            **({"further_horizons": others} if others else {}),
+            **(changes.summary() if changes else {}),
+        }
+
+
 def plan_forecast(
     settings: Settings, *, as_of: dt.date, engine: str, today: dt.date, prefers_spark: bool
-) -> ForecastPlan:
-    """Plans a forecast run.
+) -> RunPlan:
+    """Plans a forecast run of all HORIZONS.
 
     Args:
         as_of: as-of day, from `forecast_as_of_day`.
@@ -124,28 +177,39 @@ def plan_forecast(
         today: the current UTC day; the last complete one is the day before.
         prefers_spark: whether EXECUTOR=auto is Spark, whatever the number of rows.
     """
-    database, horizon = make_engine(settings), settings.horizon_days
-    days = history_days(database, engine, horizon=horizon, as_of=as_of)
-    serving = serving_versions(settings, database, engine=engine, as_of=as_of)
-    fitting = training_folds(settings, as_of)
-    refits = refit_is_due(serving.newest_as_of, as_of, days, settings.refit_days)
-    # exponential means never forget: a run that fits nothing reads as far back as one that does,
-    # so both see the same features
-    first_day = first_read_day(fitting)
-    rows, pools = row_counts(settings, first_day, as_of)
-    return ForecastPlan(
-        as_of=as_of,
-        age_days=age_days(as_of, today),
-        engine=engine,
-        folds=fitting if refits else inference_folds(as_of, horizon=horizon),
-        refits=refits,
-        first_day=first_day,
-        rows=rows,
-        pools=pools,
-        executor=executor_of_engine(settings, engine, rows, prefers_spark=prefers_spark),
-        history_days=days,
-        serving=serving,
-    )
+    database = make_engine(settings)
+    plans = []
+    for horizon in settings.horizons:
+        days = history_days(database, engine, horizon=horizon, as_of=as_of)
+        serving = serving_versions(settings, database, engine=engine, horizon=horizon, as_of=as_of)
+        fitting = training_folds(settings, as_of, horizon)
+        refits = refit_is_due(serving.newest_as_of, as_of, days, settings.refit_days)
+        # exponential means never forget: a run that fits nothing reads as far back as one that
+        # does, so both see the same features
+        first_day = first_read_day(fitting)
+        rows, pools = row_counts(settings, first_day, as_of)
+        plans.append(
+            HorizonPlan(
+                as_of=as_of,
+                age_days=age_days(as_of, today),
+                engine=engine,
+                folds=fitting if refits else inference_folds(as_of, horizon=horizon),
+                refits=refits,
+                first_day=first_day,
+                rows=rows,
+                pools=pools,
+                executor=executor_of_engine(settings, engine, rows, prefers_spark=prefers_spark),
+                history_days=days,
+                serving=serving,
+            )
+        )
+    return _with_one_executor(plans)
+
+
+def _with_one_executor(plans: Sequence[HorizonPlan]) -> RunPlan:
+    """The run of these horizons; the one that reads the most chooses the executor of all."""
+    executor = max(plans, key=lambda plan: plan.rows).executor
+    return RunPlan(tuple(replace(plan, executor=executor) for plan in plans))
 
 
 def refit_is_due(
@@ -167,14 +231,21 @@ def refit_is_due(
 
 
 def plan_backtest(
-    settings: Settings, *, end: dt.date | None, days: int, engine: str, today: dt.date
-) -> ForecastPlan:
+    settings: Settings,
+    *,
+    end: dt.date | None,
+    days: int,
+    engine: str,
+    horizons: Sequence[int],
+    today: dt.date,
+) -> RunPlan:
     """Plans a backtest of `days` target days and of WARM_UP_DAYS days before them.
 
     Args:
         end: last target day; default: the newest day with an observed value.
         days: number of target days that are scored.
         engine: name of the forecasting engine.
+        horizons: days from an as-of day to its target day, the shortest first.
         today: the current UTC day; the last complete one is the day before.
 
     Raises:
@@ -186,26 +257,31 @@ def plan_backtest(
     require_over(end, complete)
     verify_forecast_tables(settings)
     newest = newest_day(settings, as_of=end, complete=complete)
-    folds = backtest_folds(
-        newest,
-        days=days + WARM_UP_DAYS,
-        horizon=settings.horizon_days,
-        train_days=settings.train_days,
-        refit_days=settings.refit_days,
-    )
-    first_day = first_read_day(folds)
-    rows, pools = row_counts(settings, first_day, newest)
-    return ForecastPlan(
-        as_of=newest,
-        age_days=age_days(newest, today),
-        engine=engine,
-        folds=folds,
-        refits=True,
-        first_day=first_day,
-        rows=rows,
-        pools=pools,
-        executor=executor_of_engine(settings, engine, rows, prefers_spark=False),
-    )
+    plans = []
+    for horizon in horizons:
+        folds = backtest_folds(
+            newest,
+            days=days + WARM_UP_DAYS,
+            horizon=horizon,
+            train_days=settings.train_days,
+            refit_days=settings.refit_days,
+        )
+        first_day = first_read_day(folds)
+        rows, pools = row_counts(settings, first_day, newest)
+        plans.append(
+            HorizonPlan(
+                as_of=newest,
+                age_days=age_days(newest, today),
+                engine=engine,
+                folds=folds,
+                refits=True,
+                first_day=first_day,
+                rows=rows,
+                pools=pools,
+                executor=executor_of_engine(settings, engine, rows, prefers_spark=False),
+            )
+        )
+    return _with_one_executor(plans)
 
 
 class AsOfOption(Protocol):

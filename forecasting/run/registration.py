@@ -19,13 +19,13 @@ from forecasting.evaluation.model_roles import CHALLENGER, CHAMPION
 from forecasting.evaluation.promotion_policy import PROMOTED, REFUSED
 from forecasting.registry import decisions, outbox
 from forecasting.registry.mlflow_registry import Registry
-from forecasting.run.plan import ForecastPlan
+from forecasting.run.plan import HorizonPlan
 from forecasting.run.serving_model import ServingModel
 
 log = logging.getLogger(__name__)
 
 
-def model_checks(plan: ForecastPlan, serving: ServingModel) -> list[CheckResult]:
+def model_checks(plan: HorizonPlan, serving: ServingModel) -> list[CheckResult]:
     """Returns checks of registry and versions, the decision on a refit and what is published.
 
     The checks are `model_registry`, `model_decision` and `model_serves`; all are warnings.
@@ -60,7 +60,7 @@ def _result(name: str, passed: bool, message: str, **figures: Any) -> CheckResul
 
 
 def record_refit(
-    connection: Connection, *, plan: ForecastPlan, serving: ServingModel, run_id: str
+    connection: Connection, *, plan: HorizonPlan, serving: ServingModel, run_id: str
 ) -> None:
     """Records a new version and the decision on it, inside the run's transaction.
 
@@ -95,11 +95,11 @@ def record_refit(
     )
 
 
-def register_versions(settings: Settings, database: Engine, plan: ForecastPlan) -> None:
+def register_versions(settings: Settings, database: Engine, plan: HorizonPlan) -> None:
     """Registers the versions of the outbox, after the commit; those of earlier runs too."""
-    registry = Registry(settings, engine=plan.engine, horizon=plan.folds.horizon)
+    registry = Registry(settings, engine=plan.engine, horizon=plan.horizon)
     try:
-        outbox.register_pending(database, registry, engine=plan.engine, horizon=plan.folds.horizon)
+        outbox.register_pending(database, registry, engine=plan.engine, horizon=plan.horizon)
     except (RegistryUnreachable, ModelRefused) as error:
         # the forecasts are committed: the next command or run registers the version
         log.warning("%s", error)

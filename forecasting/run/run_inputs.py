@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +20,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, func, select, text
 
+from common.horizons import NEXT_DAY
 from common.settings.forecast import ForecastSettings
 from common.settings.models import ModelSettings
 from config_spark import Settings
@@ -29,7 +30,7 @@ from database.schema.own_tables import model_outbox
 from forecasting.engines.model_parameters import model_parameters
 from forecasting.features.source_queries import active_pools_query, market_query, metrics_query
 from forecasting.publishing.history_window import PAST_DAYS
-from forecasting.registry.registry_state import registry_state
+from forecasting.registry.registry_state import RegistryState, registry_state
 from forecasting.run.as_of_day import first_read_day, training_folds
 
 CODE = Path(__file__).parents[2]
@@ -131,20 +132,20 @@ def other_digest(
 def published_digest(
     connection: Connection, settings: Settings, as_of: dt.date, engine: str
 ) -> dict[str, str]:
-    """Digests what the runs of an engine have written: `history` and `forecasts`.
+    """Digests what the runs of an engine have written: `history` and `forecasts`, of all HORIZONS.
 
     Args:
-        as_of: as-of day of the run; `forecasts` are those of its target day.
+        as_of: as-of day of the run; `forecasts` are those of its target days.
         engine: name of the forecasting engine, for the history.
     """
-    horizon = settings.horizon_days
-    target = {"target": as_of + dt.timedelta(days=horizon)}
     columns = _FORECAST_COLUMNS.format(metrics=metrics_name(connection))
-    forecasts = [
-        _digest(connection, _FORECASTS, target | {"horizon": horizon}),
+    forecasts = []
+    for horizon in settings.horizons:
+        target = {"target": as_of + dt.timedelta(days=horizon)}
+        forecasts.append(_digest(connection, _FORECASTS, target | {"horizon": horizon}))
         # only forecasts of the next day are published there too
-        *([_digest(connection, columns, target)] if horizon == 1 else []),
-    ]
+        if horizon == NEXT_DAY:
+            forecasts.append(_digest(connection, columns, target))
     return {
         "history": history_digest(connection, settings, as_of, engine),
         "forecasts": " ".join(forecasts),
@@ -152,26 +153,24 @@ def published_digest(
 
 
 def history_digest(connection: Connection, settings: Settings, as_of: dt.date, engine: str) -> str:
-    """Digests the forecast history of an engine that a run at `as_of` reads."""
-    span = {
-        "engine": engine,
-        "horizon": settings.horizon_days,
-        "as_of": as_of,
-        "days": PAST_DAYS,
-    }
-    return _digest(connection, _HISTORY, span)
+    """Digests the forecast history of an engine that a run at `as_of` reads, of all HORIZONS."""
+    spans = (
+        {"engine": engine, "horizon": horizon, "as_of": as_of, "days": PAST_DAYS}
+        for horizon in settings.horizons
+    )
+    return " ".join(_digest(connection, _HISTORY, span) for span in spans)
 
 
 def _digest(connection: Connection, query: str, parameters: Mapping[str, Any]) -> str:
     return str(connection.execute(text(_DIGEST.format(query=query)), parameters).scalar_one())
 
 
-def pending_versions(connection: Connection, *, engine: str, horizon: int) -> int:
+def pending_versions(connection: Connection, *, engine: str, horizons: Sequence[int]) -> int:
     """Returns the number of versions and decisions that wait for the registry."""
     waiting = (
         select(func.count())
         .select_from(model_outbox)
-        .where(model_outbox.c.engine == engine, model_outbox.c.horizon_days == horizon)
+        .where(model_outbox.c.engine == engine, model_outbox.c.horizon_days.in_(horizons))
     )
     return int(connection.execute(waiting).scalar_one())
 
@@ -231,10 +230,10 @@ class RunInputs:
         engine: name of the forecasting engine.
         settings: `result_settings`.
         code: `code_versions`.
-        metrics: buckets of `MetricsDigest`.
+        metrics: buckets of `MetricsDigest`, of the horizon that reads the most days.
         tables: `other_digest` before and `published_digest` after the run's commit.
-        registry: `RegistryState` as JSON.
-        refit_is_due: the next run of the same as-of day fits a version.
+        registry: `RegistryState` as JSON, by horizon.
+        refit_is_due: the next run of the same as-of day fits a version of a horizon.
     """
 
     as_of: str
@@ -243,7 +242,7 @@ class RunInputs:
     code: Mapping[str, str]
     metrics: Mapping[str, str]
     tables: Mapping[str, str]
-    registry: Mapping[str, Any]
+    registry: Mapping[str, Mapping[str, Any]]
     refit_is_due: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -263,7 +262,7 @@ def read_inputs(
     Raises:
         DatabaseError: the database does not answer or refuses a statement.
     """
-    first_day = first_read_day(training_folds(settings, as_of))
+    first_day = first_day_of_inputs(settings, as_of)
     # one snapshot: a commit between two digests must not be in one of them only
     with checked_connection(
         database.execution_options(isolation_level="REPEATABLE READ")
@@ -272,7 +271,7 @@ def read_inputs(
         tables = other_digest(connection, settings, first_day, as_of) | published_digest(
             connection, settings, as_of, engine
         )
-    registry = registry_state(settings, engine=engine, horizon=settings.horizon_days)
+    registry = read_registry(settings, engine)
     if registry is None:
         return None
     return RunInputs(
@@ -282,5 +281,27 @@ def read_inputs(
         code=code_versions(settings),
         metrics=metrics.buckets,
         tables=tables,
-        registry=registry.to_json(),
+        registry={str(horizon): state.to_json() for horizon, state in registry.items()},
     )
+
+
+def first_day_of_inputs(settings: Settings, as_of: dt.date) -> dt.date:
+    """Returns the first day of metrics that a run at `as_of` reads for any of HORIZONS."""
+    return min(
+        first_read_day(training_folds(settings, as_of, horizon)) for horizon in settings.horizons
+    )
+
+
+def read_registry(settings: Settings, engine: str) -> dict[int, RegistryState] | None:
+    """Returns the state of the registry by horizon; None if it does not answer.
+
+    Args:
+        engine: name of the forecasting engine.
+    """
+    states: dict[int, RegistryState] = {}
+    for horizon in settings.horizons:
+        state = registry_state(settings, engine=engine, horizon=horizon)
+        if state is None:
+            return None
+        states[horizon] = state
+    return states

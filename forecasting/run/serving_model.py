@@ -40,7 +40,7 @@ from forecasting.monitoring.drift import reference_distribution
 from forecasting.monitoring.feature_reference import Reference
 from forecasting.registry.model_archive import ModelArchive, ModelCard
 from forecasting.run.dataset import DatasetSummary
-from forecasting.run.plan import ForecastPlan
+from forecasting.run.plan import HorizonPlan
 
 MONITORED_COLUMNS = ("apy", "apy_observed", "apy_scale")
 # more training rows do not change the estimate of their distribution
@@ -86,7 +86,7 @@ class ServingModel:
 def select_or_fit_model(
     dataset: FeatureRows,
     summary: DatasetSummary,
-    plan: ForecastPlan,
+    plan: HorizonPlan,
     engine: Engine,
     settings: Settings,
     run: Run,
@@ -126,7 +126,7 @@ def select_or_fit_model(
 def _fit(
     dataset: FeatureRows,
     summary: DatasetSummary,
-    plan: ForecastPlan,
+    plan: HorizonPlan,
     engine: Engine,
     settings: Settings,
     run: Run,
@@ -195,7 +195,7 @@ def modelled_rows(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
 def _archive(
     model: StackedModel,
     summary: DatasetSummary,
-    plan: ForecastPlan,
+    plan: HorizonPlan,
     settings: Settings,
     promotion: PromotionDecision,
     engine: str,
@@ -209,7 +209,7 @@ def _archive(
     card = ModelCard(
         version=model.version,
         engine=engine,
-        horizon_days=plan.folds.horizon,
+        horizon_days=plan.horizon,
         interval_level=settings.interval_level,
         origin=plan.folds.apy[0].origin,
         known=plan.as_of,

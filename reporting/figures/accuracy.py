@@ -104,12 +104,13 @@ class ClassAccuracy:
     forecasters: tuple[ForecasterErrors, ...]
 
 
-def newest_evaluated(engine: Engine, *, days: int) -> pd.DataFrame:
+def newest_evaluated(engine: Engine, *, days: int, horizon: int | None = None) -> pd.DataFrame:
     """Reads evaluation rows of the newest forecasts' engine and horizon.
 
     Args:
         engine: the database.
         days: number of target days up to the newest as-of day.
+        horizon: days from the as-of day to the target day; default: the shortest.
 
     Returns:
         SCORING_COLUMNS of the rows of `yieldspark.forecast_evaluation` with actual values; empty
@@ -123,7 +124,11 @@ def newest_evaluated(engine: Engine, *, days: int) -> pd.DataFrame:
     if newest is None:
         return pd.DataFrame()
     return rows_to_score(
-        engine, newest["engine"], horizon=newest["horizon_days"], last=newest["as_of"], days=days
+        engine,
+        newest["engine"],
+        horizon=horizon or newest["horizon_days"],
+        last=newest["as_of"],
+        days=days,
     )
 
 

@@ -23,17 +23,35 @@ LARGEST_POOLS = 6
 SERIES_DAYS = 90
 RECENT_RUNS = 10
 
-# the newest as-of day's forecasts at their shortest horizon: one row, or none
-NEWEST_FORECASTS = """
-newest AS (
+_SHORTEST = """
     SELECT as_of, target_date, horizon_days, engine
     FROM yieldspark.forecasts
     ORDER BY as_of DESC, horizon_days, run_id DESC
     LIMIT 1
+"""
+# the newest as-of day's forecasts at their shortest horizon: one row, or none
+NEWEST_FORECASTS = f"""
+newest AS ({_SHORTEST})"""
+# the same run's forecasts at another horizon
+NEWEST_AT_HORIZON = f"""
+shortest AS ({_SHORTEST}),
+newest AS (
+    SELECT as_of, as_of + :horizon AS target_date, CAST(:horizon AS integer) AS horizon_days, engine
+    FROM shortest
 )"""
 
-FORECAST_ROWS = f"""
+FURTHER_HORIZONS = f"""
 WITH {NEWEST_FORECASTS}
+SELECT DISTINCT f.horizon_days
+FROM yieldspark.forecasts f
+JOIN newest n ON n.as_of = f.as_of AND n.engine = f.engine
+WHERE f.target_date > n.target_date
+    AND f.horizon_days > n.horizon_days
+ORDER BY 1
+"""
+
+FORECAST_ROWS = """
+WITH {newest}
 SELECT f.pool_id, p.name, p.symbol, p.protocol, p.chain, f.as_of, f.target_date, f.horizon_days,
     m.actual_apy::float8 AS apy_today,
     f.apy::float8 AS apy,
@@ -48,7 +66,7 @@ SELECT f.pool_id, p.name, p.symbol, p.protocol, p.chain, f.as_of, f.target_date,
 FROM yieldspark.forecasts f
 JOIN newest n ON n.as_of = f.as_of AND n.horizon_days = f.horizon_days
 LEFT JOIN pools p ON p.pool_id = f.pool_id
-LEFT JOIN {{metrics}} m ON m.pool_id = f.pool_id AND m.date = f.as_of
+LEFT JOIN {metrics} m ON m.pool_id = f.pool_id AND m.date = f.as_of
 ORDER BY m.actual_tvl DESC NULLS LAST, f.tvl DESC NULLS LAST, f.pool_id
 """
 
@@ -169,11 +187,22 @@ class PoolSeries:
     days: tuple[PoolDay, ...]
 
 
-def forecast_table(engine: Engine) -> list[PoolForecast]:
+def further_horizons(engine: Engine) -> list[int]:
+    """Returns the horizons of the newest forecasts but the shortest one, in days.
+
+    Raises:
+        DatabaseError: the database does not answer or refuses a statement.
+    """
+    with checked_connection(engine) as connection:
+        return list(connection.execute(text(FURTHER_HORIZONS)).scalars())
+
+
+def forecast_table(engine: Engine, horizon: int | None = None) -> list[PoolForecast]:
     """Reads the newest forecasts, one row for each pool.
 
     Args:
         engine: the database.
+        horizon: days from the as-of day to the target day; default: the shortest.
 
     Returns:
         By TVL of the as-of day, the largest first and unknown TVL last.
@@ -181,9 +210,11 @@ def forecast_table(engine: Engine) -> list[PoolForecast]:
     Raises:
         DatabaseError: the database does not answer or refuses a statement.
     """
-    rows = text(FORECAST_ROWS.format(metrics=metrics_name(engine)))
+    newest = NEWEST_AT_HORIZON if horizon else NEWEST_FORECASTS
+    rows = text(FORECAST_ROWS.format(newest=newest, metrics=metrics_name(engine)))
+    parameters = {"horizon": horizon} if horizon else {}
     with checked_connection(engine) as connection:
-        return [PoolForecast(**row) for row in connection.execute(rows).mappings()]
+        return [PoolForecast(**row) for row in connection.execute(rows, parameters).mappings()]
 
 
 def pool_series(

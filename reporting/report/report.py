@@ -16,12 +16,13 @@ from typing import Any
 from markupsafe import Markup
 from sqlalchemy import Engine
 
-from reporting.figures.accuracy import newest_evaluated
+from reporting.figures.accuracy import accuracy, newest_evaluated
 from reporting.figures.data_quality import data_quality, raw_end
 from reporting.figures.forecasts import (
     SERIES_DAYS,
     PoolForecast,
     forecast_table,
+    further_horizons,
     pool_series,
     recent_runs,
 )
@@ -64,10 +65,23 @@ def _contents(engine: Engine, now: dt.datetime) -> dict[str, Any]:
         **evaluation_parts(
             engine, newest_evaluated(engine, days=SERIES_DAYS), scored_days=SCORED_DAYS
         ),
+        "further": [_further(engine, horizon) for horizon in further_horizons(engine)],
         "model_health": model_health(engine),
         "health": data_quality(engine),
         "raw": raw_end(engine),
         "runs": recent_runs(engine),
+    }
+
+
+def _further(engine: Engine, horizon: int) -> dict[str, Any]:
+    """The forecasts of a further horizon and their accuracy."""
+    rows = newest_evaluated(engine, days=SCORED_DAYS, horizon=horizon)
+    forecasts = forecast_table(engine, horizon)
+    return {
+        "horizon_days": horizon,
+        "target_date": forecasts[0].target_date,
+        "forecasts": forecasts,
+        "scores": accuracy(rows),
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from common.errors import NotEnoughHistory
+from common.horizons import NEXT_DAY
 from config_spark import Settings
 from data_processing.planning.last_run import last_good_run
 from data_processing.planning.plan import JOB as METRICS_JOB
@@ -40,7 +41,7 @@ def validate(settings: Settings, engine: Engine, *, as_of: date | None = None) -
     """Validate the last VALIDATED_DAYS days.
 
     Args:
-        settings: limits, and the horizon of the forecasts.
+        settings: limits, and the horizons of the forecasts.
         engine: the database.
         as_of: last day to validate; default: the last complete UTC day.
 
@@ -152,7 +153,8 @@ def _source_and_target(
 
 
 _ERRORS = """
-SELECT target, pool_id, target_date::text AS target_date, forecast, actual, persistence,
+SELECT target, horizon_days, pool_id, target_date::text AS target_date, forecast, actual,
+    persistence,
     abs(forecast - actual) AS error,
     abs(persistence - actual) AS error_of_persistence
 FROM yieldspark.forecast_evaluation
@@ -162,21 +164,25 @@ WHERE source = 'production'
 """
 
 _MEAN_ERRORS = f"""
-SELECT target, count(*) AS forecasts, avg(error) AS mae,
+SELECT target, horizon_days, count(*) AS forecasts, avg(error) AS mae,
     avg(error_of_persistence) AS mae_of_persistence
 FROM ({_ERRORS}) AS errors
-GROUP BY target
-ORDER BY target
+GROUP BY target, horizon_days
+ORDER BY horizon_days, target
 """
 
 _WORST_ERRORS = f"""
 SELECT *
 FROM (
-    SELECT *, row_number() OVER (PARTITION BY target ORDER BY error DESC, pool_id) AS rank
+    SELECT *,
+        row_number() OVER (
+            PARTITION BY target, horizon_days
+            ORDER BY error DESC, pool_id, target_date
+        ) AS rank
     FROM ({_ERRORS}) AS errors
 ) AS ranked
 WHERE rank <= {SAMPLE_ROWS}
-ORDER BY target, rank
+ORDER BY horizon_days, target, rank
 """
 
 
@@ -186,11 +192,15 @@ def _forecast_errors(connection: Connection, days: dict[str, date]) -> CheckResu
     worst = [dict(row) for row in connection.execute(text(_WORST_ERRORS), days).mappings()]
     message = (
         "; ".join(
-            f"{row['target']}: mean absolute error {row['mae']:.4g} of {row['forecasts']:,}"
-            f" forecasts, persistence {row['mae_of_persistence']:.4g}"
+            f"{row['target']}{_ahead(row['horizon_days'])}: mean absolute error {row['mae']:.4g}"
+            f" of {row['forecasts']:,} forecasts, persistence {row['mae_of_persistence']:.4g}"
             for row in means
         )
         or "no published forecast of these days has an actual value"
     )
     figures = {"means": means, "worst": worst}
     return CheckResult("forecast_errors", True, "info", message, figures=figures)
+
+
+def _ahead(horizon: int) -> str:
+    return "" if horizon == NEXT_DAY else f" {horizon} days ahead"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from common.horizons import NEXT_DAY, at_horizon
 from config_spark import Settings
 from data_processing.checks.row_checks import raw_row_checks
 from data_processing.planning.last_run import LastRun
@@ -66,7 +67,7 @@ def validation_checks(
     """Return the checks.
 
     Args:
-        settings: limits, and the horizon of the forecasts.
+        settings: limits, and the horizons of the forecasts.
         metrics: quoted name of the metrics table.
         source: `source_query` of the same days.
         as_of: last day to validate.
@@ -74,7 +75,6 @@ def validation_checks(
     first = as_of - (VALIDATED_DAYS - 1) * ONE_DAY
     days = {"first": first, "last": as_of}
     target = target_query(metrics)
-    forecast = days | {"target": as_of + settings.horizon_days * ONE_DAY}
     return [
         ValidationCheck(
             "recent_records", "fail", "days without a record", _days_without_record(target), days
@@ -100,16 +100,23 @@ def validation_checks(
             _different_values(source, target),
             days,
         ),
-        ValidationCheck(
-            "forecasts_for_today",
-            "fail",
-            "active pools without a forecast for the day after the as-of day",
-            _pools_without_forecast(target),
-            forecast | {"horizon": settings.horizon_days},
-            settings.max_missing_pools_share,
-            f"SELECT count(*) FROM ({_active_pools(target)}) AS active",
-        ),
+        *(_forecast_check(settings, target, days, horizon) for horizon in settings.horizons),
     ]
+
+
+def _forecast_check(
+    settings: Settings, target: str, days: dict[str, date], horizon: int
+) -> ValidationCheck:
+    ahead = "the day" if horizon == NEXT_DAY else f"{horizon} days"
+    return ValidationCheck(
+        at_horizon("forecasts_for_today", horizon),
+        "fail",
+        f"active pools without a forecast for {ahead} after the as-of day",
+        _pools_without_forecast(target),
+        days | {"target": days["last"] + horizon * ONE_DAY, "horizon": horizon},
+        settings.max_missing_pools_share,
+        f"SELECT count(*) FROM ({_active_pools(target)}) AS active",
+    )
 
 
 def target_query(metrics: str) -> str:

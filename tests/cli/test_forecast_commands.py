@@ -115,7 +115,7 @@ def test_a_backtest_writes_its_page_to_the_requested_folder(
     ("arguments", "message"),
     [
         (["--days", "3"], "greater than or equal to 5"),
-        (["--horizon", "8"], "less than or equal to 7"),
+        (["--horizon", "31"], "less than or equal to 30"),
         (["--end", "2999-01-01"], "is not over"),
     ],
 )

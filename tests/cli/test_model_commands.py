@@ -58,7 +58,9 @@ def registered(database: Settings, run_here: CommandLine, engine: Engine) -> Set
 
 def champion(settings: Settings, engine: Engine) -> str | None:
     """Return the version that a run of that day would load."""
-    serving = serving_versions(settings, engine, engine="lightgbm", as_of=day(70)).champion
+    serving = serving_versions(
+        settings, engine, engine="lightgbm", horizon=1, as_of=day(70)
+    ).champion
     return serving.card.version if serving else None
 
 

@@ -290,7 +290,7 @@ def test_another_engine_makes_a_run(unchanged: Settings) -> None:
         ("train_days", 61, "train_days 60 -> 61"),
         ("interval_level", 0.9, "interval_level 0.8 -> 0.9"),
         ("market_features", True, "market_features False -> True"),
-        ("horizon_days", 2, "horizon_days 1 -> 2"),
+        ("horizons", (1, 7), "horizons 1 -> 1,7"),
         ("refit_days", 3, "refit_days 7 -> 3"),
         ("max_apy_percent", 5.0, "max_apy_percent 1000000.0 -> 5.0"),
         ("max_tvl_usd", 5.0, "max_tvl_usd 1000000000000.0 -> 5.0"),

@@ -28,7 +28,7 @@ from forecasting.registry.model_archive import ModelArchive
 from forecasting.registry.serving import ServingVersions, serving_versions
 from forecasting.registry.versions import list_versions
 from forecasting.run.dataset import active_pools
-from forecasting.run.plan import ForecastPlan
+from forecasting.run.plan import HorizonPlan
 from forecasting.run.registration import model_checks, record_refit, register_versions
 from forecasting.run.serving_model import Refit, ServingModel
 from spark.executor_choice import ExecutorChoice
@@ -327,10 +327,10 @@ def assert_persistence(settings: Settings, as_of: dt.date, version: str) -> None
 OLD, NEW = archive("old", known=50), archive("new", known=57)
 
 
-def planned(champion: ModelArchive | None, **serving: Any) -> ForecastPlan:
+def planned(champion: ModelArchive | None, **serving: Any) -> HorizonPlan:
     flags = {"is_reached": True, "is_past": False} | serving
     folds = inference_folds(NEW.card.known, horizon=1)
-    return ForecastPlan(
+    return HorizonPlan(
         as_of=NEW.card.known,
         age_days=0,
         engine="lightgbm",
@@ -436,7 +436,7 @@ def test_a_run_that_ends_between_commit_and_registry_is_completed_by_the_next(
     expected = NEW.card.version if serves else None
     assert registry.versions()[0].aliases == (CHAMPION,)
     assert champions() == [name for name in [expected] if name]
-    serving = serving_versions(database, engine, engine="lightgbm", as_of=NEW.card.known)
+    serving = serving_versions(database, engine, engine="lightgbm", horizon=1, as_of=NEW.card.known)
     assert (serving.champion.card.version if serving.champion else None) == expected
     register_versions(database, engine, planned(None))
     assert [

@@ -51,7 +51,7 @@ def put(engine: Engine, archive_of_version: ModelArchive, alias: str | None) -> 
 
 
 def on(settings: Settings, engine: Engine, number: int = 50) -> ServingVersions:
-    return serving_versions(settings, engine, engine="lightgbm", as_of=day(number))
+    return serving_versions(settings, engine, engine="lightgbm", horizon=1, as_of=day(number))
 
 
 def names(serving: ServingVersions) -> tuple[str | None, str | None]:

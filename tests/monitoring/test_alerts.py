@@ -92,8 +92,8 @@ def test_nothing_rings_in_thirty_good_days(settings: Settings) -> None:
 BAD_POINTS = {
     "data-age": Point(DATA_AGE, (METRICS,), 26.2 * good_days.HOUR),
     "quarantine-share": Point(QUARANTINE_SHARE, (METRICS,), 0.06),
-    "persistence-share": Point(PERSISTENCE_SHARE, (ENGINE, "apy"), 0.95),
-    "model-age": Point(MODEL_AGE, (ENGINE,), 22),
+    "persistence-share": Point(PERSISTENCE_SHARE, (ENGINE, "apy", "1"), 0.95),
+    "model-age": Point(MODEL_AGE, (ENGINE, "1"), 22),
 }
 """A bad point of each alert that has one condition."""
 
@@ -104,8 +104,8 @@ BAD_POINTS = {
         *BAD_POINTS.items(),
         ("cost", Point(COST, (METRICS,), 1.5)),
         ("cost", Point(MONTH_COST, (), 21.0)),
-        ("interval-coverage", Point(INTERVAL_COVERAGE, (ENGINE, "apy"), 0.65)),
-        ("interval-coverage", Point(INTERVAL_COVERAGE, (ENGINE, "tvl"), 0.95)),
+        ("interval-coverage", Point(INTERVAL_COVERAGE, (ENGINE, "apy", "1"), 0.65)),
+        ("interval-coverage", Point(INTERVAL_COVERAGE, (ENGINE, "tvl", "1"), 0.95)),
     ],
 )
 def test_one_bad_point_among_good_days_rings_its_alert_alone(
@@ -282,10 +282,10 @@ def test_an_old_model_and_narrow_intervals_fire(
     # two runs without a JVM end within five seconds
     with cloud_monitoring(forecaster, seconds_between_points=0.0) as fake:
         row = forecaster.json(FORECAST, "--engine", ENGINE)
-        assert value(fake, "forecasts_written", ENGINE) == 12
+        assert value(fake, "forecasts_written", ENGINE, "1") == 12
         score = next(check for check in row["checks"] if check["name"] == SCORE_CHECK)
         ratio = score["scores"]["apy"]["restricted"]["ratio"]["mae"]
-        assert value(fake, "mae_ratio", ENGINE, "apy") == ratio
+        assert value(fake, "mae_ratio", ENGINE, "apy", "1") == ratio
         # no published forecast has its actual value yet
         assert fake.series(INTERVAL_COVERAGE.type) == {}
         first = fires(fake)
@@ -297,8 +297,8 @@ def test_an_old_model_and_narrow_intervals_fire(
             connection.exec_driver_sql("DELETE FROM pool_daily_metrics WHERE actual_apy IS NULL")
         store(engine, rows[is_late])
         forecaster.json(FORECAST, "--engine", ENGINE, "--full-refresh", REFIT_DAYS="90")
-    assert value(fake, "model_age_days", ENGINE) == LATE
-    assert value(fake, "interval_coverage", ENGINE, "apy") < 0.1
+    assert value(fake, "model_age_days", ENGINE, "1") == LATE
+    assert value(fake, "interval_coverage", ENGINE, "apy", "1") < 0.1
     assert "coverage" in first_step(forecaster, "interval-coverage", engine)
     assert "lightgbm" in first_step(forecaster, "model-age", engine)
     assert {"model-age", "interval-coverage"} <= fires(fake)
@@ -310,5 +310,5 @@ def test_too_few_pools_for_a_model_fire(forecaster: CommandLineHere, engine: Eng
         forecaster.json(FORECAST, "--engine", ENGINE)
         reasons = first_step(forecaster, "persistence-share", engine)
     assert "no_model" in reasons or "cold_start" in reasons
-    assert value(fake, "persistence_share", ENGINE, "apy") == 1.0
+    assert value(fake, "persistence_share", ENGINE, "apy", "1") == 1.0
     assert fires(fake) == {"persistence-share"}

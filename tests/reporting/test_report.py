@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from itertools import chain
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from sqlalchemy import Engine, insert, text
 
@@ -22,7 +23,15 @@ from reporting.report import formatting
 from reporting.report.backtest_page import write_backtest
 from reporting.report.pool_plot import apy_plot
 from reporting.report.report import REPORT_NAME, write_report
-from tests.support.report_store import AS_OF, UNSAFE, decision, drift, fill, ledger_row
+from tests.support.report_store import (
+    AS_OF,
+    UNSAFE,
+    add_horizon,
+    decision,
+    drift,
+    fill,
+    ledger_row,
+)
 
 VOID = {"meta", "input", "br", "link", "img", "hr", "path", "use", "circle"}
 REFERENCES = ("src", "href", "xlink:href", "action", "data", "poster", "srcset")
@@ -107,6 +116,35 @@ def test_the_report_has_a_row_for_each_forecast_and_a_plot_for_the_largest(
         "stale",
     ):
         assert fragment in page.text
+
+
+def test_further_horizons_follow_those_of_the_next_day(engine: Engine, tmp_path: Path) -> None:
+    fill(engine, pool_count=9)
+    _, alone = _report_page(engine, tmp_path)
+    add_horizon(engine, 7)
+    _, both = _report_page(engine, tmp_path)
+    assert "Forecasts for Mon 6 Oct 2025" in both.text
+    assert "Forecasts for Sun 12 Oct 2025, 7 days ahead" in both.text
+    assert "Accuracy 7 days ahead" in both.text
+    assert (alone.forecast_rows, both.forecast_rows) == (9, 18)
+    assert "ahead" not in alone.text
+    # no plot, tile or score of the next day has rows of the other horizon
+    assert both.values("d") == alone.values("d")
+    ids = both.values("id")
+    assert len(ids) == len(set(ids))
+
+
+def test_a_backtest_of_two_horizons_has_the_accuracy_of_both(
+    engine: Engine, tmp_path: Path
+) -> None:
+    fill(engine)
+    _, alone = _report_page(engine, tmp_path, _backtest)
+    add_horizon(engine, 7)
+    with engine.connect() as connection:
+        rows = pd.read_sql("SELECT * FROM yieldspark.forecast_evaluation", connection)
+    page = Page(write_backtest(engine, rows, tmp_path).read_text("utf-8"))
+    assert "Accuracy 7 days ahead" in page.text
+    assert page.values("d") == alone.values("d")
 
 
 @BOTH_PAGES

@@ -9,7 +9,7 @@ import datetime as dt
 import random
 from typing import Any
 
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine, insert, text
 
 from database.schema.own_tables import (
     forecast_evaluation,
@@ -222,3 +222,30 @@ def _forecast(pool_id: str, apy: float, tvl: float, *, rule: str | None) -> dict
         "explanation": None if rule else EXPLANATION,
         "run_id": "forecast_pools_1",
     }
+
+
+def add_horizon(engine: Engine, horizon: int) -> None:
+    """Copies the forecasts of the next day and their history to another horizon; its models are
+    `far`.
+    """
+    copies = (
+        (forecasts, "as_of + :horizon", "as_of"),
+        (forecast_evaluation, "target_date", "target_date - :horizon"),
+    )
+    with engine.begin() as connection:
+        for table, target_date, as_of in copies:
+            changed = {
+                "horizon_days": ":horizon",
+                "target_date": target_date,
+                "as_of": as_of,
+                "model_version": "'far'",
+            }
+            names = [column.name for column in table.columns]
+            values = ", ".join(changed.get(name, name) for name in names)
+            statement = f"""
+                INSERT INTO yieldspark.{table.name} ({", ".join(names)})
+                SELECT {values}
+                FROM yieldspark.{table.name}
+                WHERE horizon_days = 1
+            """
+            connection.execute(text(statement), {"horizon": horizon})
