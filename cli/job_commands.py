@@ -132,7 +132,7 @@ def forecast_pools(
             as_of=day(as_of),
             full_refresh=full_refresh,
             dry_run=dry_run,
-            session=context.session,
+            session=context.forecast_session,
             prefers_spark=PREFERS_SPARK.get(),
         )
 

@@ -29,8 +29,10 @@ class SparkSettings(BaseSettings):
     spark_master: str | None = Field(
         None, description="Spark master; unset: `local[*]`, and the platform's own in production"
     )
-    spark_driver_memory: Annotated[str, Field(pattern=MEMORY)] = Field(
-        "2g", description="memory of the local Spark driver"
+    spark_driver_memory: Annotated[str, Field(pattern=MEMORY)] | None = Field(
+        None,
+        description="memory of the local Spark driver; unset: 2 GiB, and 800 bytes for each row of"
+        " a forecast",
     )
     shuffle_partitions: Annotated[int, Field(ge=1, le=10_000)] = Field(
         8, description="value of `spark.sql.shuffle.partitions`"
