@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +30,8 @@ from benchmarks.soak.world import soak_world
 
 MARKET_DAYS = 5
 """Days of prices and gas before the first day of the pools."""
+
+TERMINATED = 128 + signal.SIGTERM
 
 HEADER = ("night", "data end on", "fault", "source", *KINDS, "executions", "alerts", "s")
 
@@ -162,7 +165,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--faults has {', '.join(unknown)}; allowed: {', '.join(names)}")
     seed = random.randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed}", file=sys.stderr, flush=True)
-    result = soak(options.pools, options.days, options.nights, seed, faults)
+    # the default of SIGTERM ends the process without the servers that it has started
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        result = soak(options.pools, options.days, options.nights, seed, faults)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if options.json:
         print(json.dumps(result.payload(), indent=1))
     else:
