@@ -26,7 +26,7 @@ STYLE = """
 }}
 a:focus-visible, button:focus-visible, summary:focus-visible,
 [data-testid="stDataFrameResizable"]:focus-within {{
-    outline: 2px solid {colours.accent}; outline-offset: 1px;
+    outline: 2px solid {colours.accent} !important; outline-offset: 1px;
 }}
 [data-testid="stElementToolbarButton"]:has(button[aria-label="Download as CSV"]) {{
     display: none;

@@ -66,7 +66,7 @@ def utc(time: dt.datetime | None) -> str:
 
 def to_second(time: object) -> str:
     """Return the text of a time in UTC, as PostgreSQL writes it, without fraction and zone."""
-    return re.split(r"[.+]", str(time))[0] if time is not None else UNKNOWN
+    return UNKNOWN if time is None else re.sub(r"(\.\d+)?\+00\b", "", str(time))
 
 
 def tiles(facts: Sequence[tuple[str, str, str]]) -> None:
