@@ -125,6 +125,26 @@ def test_a_correction_is_used_while_the_day_is_updated(engine: Engine) -> None:
     assert actuals(engine) == {("new", "apy"): 2.0, ("old", "apy"): 1.0, ("late", "apy"): 2.0}
 
 
+def test_a_longer_horizon_does_not_shorten_the_days_of_corrections(engine: Engine) -> None:
+    """Its newest target day is days after that of the next-day forecasts."""
+    oldest = NEWEST - (PAST_DAYS - 1) * DAY
+    put(
+        engine,
+        row("new"),
+        row("corrected", oldest, actual=1.0),
+        row("far", NEWEST + 6 * DAY, horizon_days=7, as_of=NEWEST - DAY),
+        row("far and corrected", oldest, horizon_days=7, as_of=oldest - 7 * DAY, actual=1.0),
+        row("far and too old", oldest - DAY, horizon_days=7, as_of=oldest - 8 * DAY, actual=1.0),
+    )
+    for pool_id in ("corrected", "far and corrected"):
+        observe(engine, pool_id, oldest, 2.0)
+    observe(engine, "far and too old", oldest - DAY, 2.0)
+    assert take_in(engine) == 2
+    assert actuals(engine)["corrected", "apy"] == 2.0
+    assert actuals(engine)["far and corrected", "apy"] == 2.0
+    assert actuals(engine)["far and too old", "apy"] == 1.0
+
+
 def test_gate_and_interval_learn_from_earlier_days_only(engine: Engine) -> None:
     put(
         engine,
