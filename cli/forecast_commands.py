@@ -178,7 +178,7 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
         keys = {key: key for key in ("target", "by", "group", "rows")}
         print_records(keys | ratios | {"coverage": "coverage"}, document["groups"])
     if "report" in document:
-        out.print(str(document["report"]), soft_wrap=True)
+        out.print(str(document["report"]), markup=False, soft_wrap=True)
 
 
 def _score_row(target: str, name: str, scores: dict[str, Any]) -> list[object]:

@@ -16,11 +16,15 @@ from reporting.dashboard.page_parts import escaped
 from reporting.dashboard.views import data, pool, quality, runs, tomorrow
 
 ICON = Path(__file__).with_name("icon.svg")
-# Streamlit's own grey of notes has a contrast of 4.2:1, and AA needs 4.5:1
-NOTES = """
+# Streamlit's own grey of notes has a contrast of 4.2:1, and AA needs 4.5:1.
+# Its CSV of a table leaves formulas as they are, which a spreadsheet runs: `csv_of` does not.
+STYLE = """
 <style>
 [data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p {{
     color: {colour}; opacity: 1;
+}}
+[data-testid="stElementToolbarButton"]:has(button[aria-label="Download as CSV"]) {{
+    display: none;
 }}
 </style>
 """
@@ -29,7 +33,7 @@ NOTES = """
 def main() -> None:
     """Show the chosen page, or why the database cannot be read."""
     st.set_page_config(page_title="YieldSpark", layout="wide", page_icon=str(ICON))
-    st.html(NOTES.format(colour=colours().muted))
+    st.html(STYLE.format(colour=colours().muted))
     pool_page = st.Page(pool.show, title="Pool", url_path="pool")
     # for links of other pages
     st.session_state["pool_page"] = pool_page
