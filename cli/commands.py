@@ -25,6 +25,7 @@ from cli.options import (
     run_in_context,
 )
 from cli.terminal import (
+    Lines,
     out,
     print_json,
     print_pairs,
@@ -189,7 +190,10 @@ def report(as_json: AsJson = False) -> None:
     path = run_in_context(
         lambda context: write_report(context.engine, context.settings.report_dir), changes=False
     )
-    print_json({"report": path}) if as_json else out.print(str(path), soft_wrap=True)
+    if as_json:
+        print_json({"report": path})
+    else:
+        out.print(str(path), markup=False, soft_wrap=True)
 
 
 @app.command(rich_help_panel=MACHINE)
@@ -214,5 +218,5 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def _finding(result: DoctorResult) -> str:
-    return f"{result.found}\nFix: {result.fix}" if result.fix else result.found
+def _finding(result: DoctorResult) -> Lines:
+    return Lines([result.found, *([f"Fix: {result.fix}"] if result.fix else [])])

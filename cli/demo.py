@@ -86,7 +86,7 @@ def print_demo(summary: Mapping[str, Any]) -> None:
             f" {count(len(pools), 'largest pool')}"
         )
         print_table(columns, [_forecast_cells(pool) for pool in pools], title=title)
-    out.print(f"\nThe report: {summary['report']}", soft_wrap=True)
+    out.print(f"\nThe report: {summary['report']}", markup=False, soft_wrap=True)
     out.print(TRY_NEXT, markup=False, soft_wrap=True)
 
 

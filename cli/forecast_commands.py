@@ -160,7 +160,7 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
     for of_horizon in further:
         _print_scores(of_horizon, f"{of_horizon['horizon_days']} days ahead: ")
     if "report" in document:
-        out.print(str(document["report"]), soft_wrap=True)
+        out.print(str(document["report"]), markup=False, soft_wrap=True)
 
 
 def _print_scores(scores: dict[str, Any], horizon: str) -> None:

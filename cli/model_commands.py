@@ -20,6 +20,7 @@ from cli.terminal import (
     print_table,
 )
 from common.horizons import LONGEST_HORIZON_DAYS, NEXT_DAY
+from common.plain_text import on_one_line
 from common.quantities import count
 
 models_app = typer.Typer(
@@ -210,10 +211,11 @@ def _print_recorded(decision: dict[str, Any]) -> None:
     """Print a recorded decision as one line and its reason; as a table it has too many columns."""
     serving = decision["serving_version"] or "persistence"
     line = f"{format_cell(decision['decided_at'])} {decision['decision'].replace('_', ' ')} by"
-    out.print(Text(f"{line} {decision['decided_by']}: {serving} serves", style="bold"))
+    who = on_one_line(decision["decided_by"])
+    out.print(Text(f"{line} {who}: {serving} serves", style="bold"))
     if decision["champion"] and decision["champion"] != decision["serving_version"]:
         out.print(Text(f"  before: {decision['champion']}"))
-    out.print(Text(f"  {decision['reason']}"))
+    out.print(Text(f"  {on_one_line(decision['reason'])}"))
 
 
 def _print_numbers(numbers: dict[str, Any]) -> None:

@@ -33,7 +33,7 @@ from common.logging_setup import (
     traceback_logger,
     without_traceback,
 )
-from common.plain_text import without_controls, without_credentials
+from common.plain_text import on_one_line, without_controls, without_credentials
 from database.ledger.run_json import failed_run
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ class BatchOutput:
         if self._is_json:
             self.print_json(row)
             return
-        sys.stdout.write(without_controls("\n".join(plain_lines(row))) + "\n")
+        sys.stdout.write("\n".join(map(on_one_line, plain_lines(row))) + "\n")
         sys.stdout.flush()
 
     def print_usage_error(self, error: TyperException) -> None:

@@ -137,7 +137,7 @@ def print_pairs(pairs: Mapping[str, object]) -> None:
     grid.add_column(overflow="fold")
     for name, value in pairs.items():
         label, text = format_field(name, value)
-        grid.add_row(Text(label, style="dim"), Text(text))
+        grid.add_row(Text(on_one_line(label), style="dim"), Text(on_one_line(text)))
     out.print(grid)
 
 
@@ -150,13 +150,13 @@ def print_table(
     wrapped and single words end in `…`, but for the first column: it has the id that the next
     command may need.
     """
-    texts = [list(map(format_cell, row)) for row in rows]
+    texts = [list(map(_cell_text, row)) for row in rows]
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     widths = _column_widths(columns, texts, out.width)
     for number, (heading, width) in enumerate(zip(columns, widths, strict=True)):
         is_word = not any(" " in row[number] for row in texts)
         table.add_column(
-            heading,
+            on_one_line(heading),
             justify="right" if _is_numeric(texts, number) else "left",
             width=width,
             no_wrap=is_word,
@@ -165,6 +165,16 @@ def print_table(
     for row in texts:
         table.add_row(*map(Text, row))
     out.print(table)
+
+
+class Lines(list[str]):
+    """Several lines of one cell."""
+
+
+def _cell_text(value: object) -> str:
+    # a line end in a name would begin another row
+    lines = value if isinstance(value, Lines) else [format_cell(value)]
+    return "\n".join(map(on_one_line, lines))
 
 
 # a number, also with a currency, a magnitude or a percent sign, or the dash of an unknown one
@@ -265,7 +275,7 @@ def _format_float(value: float) -> str:
 
 def say(line: str) -> None:
     """Print a line of progress on standard error."""
-    err.print(f"  {shorten_message(line)}", style="dim", markup=False, soft_wrap=True)
+    err.print(f"  {on_one_line(shorten_message(line))}", style="dim", markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import pandas as pd
 import streamlit as st
 
+from common.plain_text import REPLACEMENT, without_controls
 from reporting.report.formatting import UNKNOWN
 
 PAGE_ROWS = 50
@@ -24,7 +25,6 @@ CACHED_RESULTS = 64
 """Results kept of each cached figure: filters of a few users."""
 
 _MARKDOWN_SIGNS = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&\"'=^@/])")
-_NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
 
 
 def escaped(text: object) -> str:
@@ -34,7 +34,7 @@ def escaped(text: object) -> str:
 
 def one_line(text: object) -> str:
     """Return text of the data without line breaks and signs that have no shape."""
-    return " ".join(_NOT_PRINTED.sub(" ", str(text)).split())
+    return " ".join(without_controls(str(text)).replace(REPLACEMENT, " ").split())
 
 
 def pool_label(pool: Any) -> str:

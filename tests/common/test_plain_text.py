@@ -15,19 +15,9 @@ from cli.terminal import PlainConsole
 from common.errors import InputError, full_message, summarize_error
 from common.logging_setup import LineFormatter
 from common.plain_text import REPLACEMENT, on_one_line, without_controls, without_credentials
+from tests.support.hostile_values import INVISIBLE, TERMINAL, UNSTORABLE
 
-HOSTILE = [
-    "\x1b]0;title\x07",
-    "\x1b[2J",
-    "\x9b31m",
-    "\x9d8;;http://x\x9c",
-    "a\rb",
-    "\x00\x08\x7f",
-    "\u202egnp.exe",
-    "\u2066hidden\u2069",
-    "one\u2028two",
-    "half \ud800",
-]
+HOSTILE = [*TERMINAL, *INVISIBLE, *UNSTORABLE, "one\u2028two"]
 
 
 @pytest.mark.parametrize("text", HOSTILE)

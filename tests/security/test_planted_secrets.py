@@ -252,10 +252,10 @@ class Searched:
         self.found += found_in(output.encode(), where=f"the output of {' '.join(arguments)}")
         return output
 
-    def search(self, engine: Engine, but: frozenset[Path] = frozenset()) -> None:
+    def search(self, engine: Engine) -> None:
         """Search the files of the command's folder, and the tables."""
-        files = {self.run.folder / ".env", self.run.folder / "planted"}
-        self.found += found_in_files(self.run.folder, but=files | but)
+        planted = frozenset({self.run.folder / ".env", self.run.folder / "planted"})
+        self.found += found_in_files(self.run.folder, but=planted)
         self.found += found_in_tables(engine)
 
 
@@ -324,8 +324,8 @@ def test_failures_leave_no_secret_anywhere(
         assert server.requests, "the proxy is asked"
     searched.found += found_in_requests(server.requests)
     with recording_server(401) as server:
-        address = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{server.port}"}
-        searched("models", "list", code=1, **address)
+        registry = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{server.port}"}
+        searched("models", "list", code=1, **registry)
         assert server.requests, "the registry is asked"
     searched.found += found_in_requests(server.requests)
     searched.search(engine)
@@ -356,8 +356,8 @@ def test_a_password_of_secret_manager_and_a_release_leave_no_secret_anywhere(
             "DB_PASSWORD_SECRET": name,
             "GOOGLE_API_ENDPOINT": url,
         }
-        searched("db", "migrate", **from_manager)
-        searched("status", **from_manager)
+        searched("db", "migrate", code=0, **from_manager)
+        searched("status", code=0, **from_manager)
         missing = from_manager | {"DB_PASSWORD_SECRET": name.replace("/1", "/2")}
         searched("status", code=1, **missing)
         workflows = WorkflowsHere(tmp_path, cloud_variables(url))
@@ -419,7 +419,7 @@ def test_settings_connections_and_errors_have_no_secret_in_their_repr(planted: S
 
 EVENTS = "-Xshare:auto -Dspark.eventLog.enabled=true -Dspark.eventLog.dir=file://{}"
 
-ON_SPARK = (
+ON_SPARK: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
     (("calculate_metrics", "--full-refresh"), {"READ_TRANSPORT": "jdbc"}),
     (("calculate_metrics", "--full-refresh"), {"READ_TRANSPORT": "adbc"}),
     (("calculate_metrics", "--full-refresh", "--json"), {"WRITE_TRANSPORT": "jdbc"}),

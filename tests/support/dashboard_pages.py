@@ -14,23 +14,22 @@ from config_spark import Settings
 from database.schema.own_tables import promotion, run_ledger
 from reporting.dashboard import connection, scoring
 from reporting.dashboard.scores import compute_scores
+from tests.support.hostile_values import FORMATS, FORMULAS, LOG_LINES, MARKUP, TERMINAL
 from tests.support.report_store import UNSAFE, decision, drift, ledger_row
 
 PAGES = ("tomorrow", "pool", "quality", "runs", "data")
 SECONDS = 60.0
 
 HOSTILE_NAMES = (
-    UNSAFE,
-    "<img src=x onerror=alert(1)>",
-    "[click](javascript:alert(1))",
-    "![x](http://evil.test/x.png)",
-    ":red[red] :material/bolt: $\\frac{1}{2}$ **bold** `code` | a | b |",
-    '=HYPERLINK("http://evil.test","x")',
-    "line\nbreak\t\u202etrebrob\u202c \x07bell",
-    "' onmouseover='alert(1)",
-    "{{ 7*7 }} ${7*7} %s %(x)s",
+    *MARKUP[:2],
+    *MARKUP[5:8],
+    FORMULAS[0],
+    LOG_LINES[0],
+    TERMINAL[6],
+    MARKUP[3],
+    FORMATS[1],
 )
-"""Names that are code, markup or formulas somewhere."""
+"""Names that are code, markup or formulas in a page."""
 
 
 def show_page(settings: Settings, name: str, **query: str) -> AppTest:

@@ -19,12 +19,13 @@ from database.schema.own_tables import (
     value_staleness,
 )
 from database.schema.owner_tables import pool_daily_metrics, pools
+from tests.support.hostile_values import MARKUP
 
 AS_OF = dt.date(2025, 10, 5)
 TOMORROW = dt.date(2025, 10, 6)
 DAYS = 100
 SCORED_DAYS = 30
-UNSAFE = "<script>alert('x')</script> & \"$\\frac{1}{2}$\""
+UNSAFE = MARKUP[0]
 """A pool's name that is a script in HTML and in mathematics of TeX."""
 
 EXPLANATION = [

@@ -4,6 +4,7 @@ and expected yield against uncertainty.
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
 import io
 from collections.abc import Mapping
@@ -306,14 +307,15 @@ def csv_of(rows: pd.DataFrame) -> bytes:
     safe = rows.copy()
     for column in safe.select_dtypes("object").columns:
         safe[column] = [
-            f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA_SIGNS else value
+            f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_SIGNS) else value
             for value in safe[column]
         ]
-    return safe.to_csv(index=False).encode()
+    # also a single carriage return ends a row where it is not in quotation marks
+    return safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC).encode()
 
 
-# OWASP, CSV injection
-_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+# OWASP, CSV injection: spreadsheets take the wide signs for the others
+_FORMULA_SIGNS = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n")
 
 
 def _show_scatter(version: DataVersion, selection: ForecastFilter, forecasts: int) -> None:
