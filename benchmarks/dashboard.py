@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 from playwright.sync_api import Page
@@ -126,8 +127,9 @@ def measure(dashboard: DashboardProcess) -> Iterator[Timing]:
     Yields:
         Timings, in this order.
     """
-    started, cpu = time.monotonic(), dashboard.cpu_seconds()
-    with browser() as chrome, opened(chrome, dashboard.url) as (page, _):
+    with browser() as chrome, ExitStack() as windows:
+        started, cpu = time.monotonic(), dashboard.cpu_seconds()
+        page, _ = windows.enter_context(opened(chrome, dashboard.url))
         yield _timing(dashboard, "Tomorrow", "first", started, cpu, FIRST_PAGE_SECONDS)
         page.set_default_timeout(CLICK_TIMEOUT_MS)
         for name in PAGES:

@@ -107,6 +107,9 @@ def make_dashboard_images(folder: Path) -> None:
                 if image.first:
                     heading = page.get_by_role("heading", name=image.first)
                     heading.evaluate("element => element.scrollIntoView({block: 'start'})")
+                if image.path == "quality":
+                    # the server computes the scores in the background
+                    page.locator(".st-key-segments").wait_for()
                 wait_until_idle(page)
                 # charts are drawn after Streamlit's own part
                 page.wait_for_timeout(2000)

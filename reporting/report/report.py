@@ -68,7 +68,7 @@ def _contents(engine: Engine, now: dt.datetime) -> dict[str, Any]:
         "further": [_further(engine, horizon) for horizon in further_horizons(engine)],
         "model_health": model_health(engine),
         "health": data_quality(engine),
-        "raw": raw_end(engine),
+        "raw_end": raw_end(engine),
         "runs": recent_runs(engine),
     }
 

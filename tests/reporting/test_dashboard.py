@@ -1,30 +1,22 @@
-"""The dashboard's pages: numbers against SQL written here, filters, paging, empty and unreadable
-databases, and hostile names.
-"""
+"""The dashboard's pages: numbers against SQL written here, filters, paging, and hostile names."""
 
 from __future__ import annotations
 
 import datetime as dt
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from io import BytesIO
 from typing import Any
 
 import pandas as pd
 import pytest
-import streamlit as st
-from pydantic import SecretStr
 from sqlalchemy import Engine, insert, text
-from sqlalchemy.exc import DBAPIError
-from streamlit.testing.v1 import AppTest
 
 from config_spark import Settings
-from database.schema.migrate import NEWEST_REVISION
 from database.schema.own_tables import promotion, run_ledger
-from reporting.dashboard import charts, connection, server
+from reporting.dashboard import charts, server
 from reporting.dashboard.page_parts import escaped, to_second
-from reporting.dashboard.server import SCRIPT, is_loopback
 from reporting.dashboard.views import runs, tomorrow
 from reporting.dashboard.views.model_parts import numbers_table
 from reporting.figures.data_gaps import GapKey, pools_with_gaps
@@ -561,22 +553,6 @@ def test_lines_and_states_differ_without_their_colour() -> None:
     assert len({*shapes}) == len(shapes)
 
 
-@pytest.mark.parametrize(
-    ("name", "command"),
-    [
-        ("tomorrow", "forecast_pools"),
-        ("pool", "calculate_metrics"),
-        ("quality", "forecast_pools"),
-        ("runs", "calculate_metrics"),
-        ("data", "load FILE..."),
-    ],
-)
-def test_a_page_of_an_empty_database_says_what_to_run(
-    database: Settings, name: str, command: str
-) -> None:
-    assert f"python run_spark_local.py {command}" in shown_commands(show_page(database, name))
-
-
 @pytest.mark.parametrize("name", PAGES)
 def test_hostile_names_are_shown_and_never_markup(
     database: Settings, engine: Engine, name: str
@@ -597,106 +573,3 @@ def test_escaped_text_has_no_sign_of_markdown() -> None:
         for position, sign in enumerate(shown):
             if sign in "<[*`$:_|":
                 assert shown[position - 1] == "\\", (shown, sign)
-
-
-def _whole(settings: Settings) -> AppTest:
-    connection.use(settings)
-    st.cache_data.clear()
-    return AppTest.from_file(str(SCRIPT), default_timeout=60).run()
-
-
-def test_the_script_shows_the_first_page(database: Settings, engine: Engine) -> None:
-    fill(engine)
-    page = _whole(database)
-    assert not page.exception
-    assert page.title[0].value.startswith("Forecasts for")
-
-
-def test_an_unreachable_database_is_a_sentence(database: Settings) -> None:
-    page = _whole(database.model_copy(update={"db_host": "127.0.0.1", "db_port": 9}))
-    assert not page.exception
-    assert page.title[0].value == "The database can't be read"
-    (message,) = page.error
-    assert "127\\.0\\.0\\.1" in message.value
-    assert "DB\\_HOST" in message.value
-    assert "Traceback" not in message.value
-
-
-def test_a_database_of_another_version_is_a_sentence(database: Settings, engine: Engine) -> None:
-    _sql(engine, "UPDATE yieldspark.alembic_version SET version_num = '9999' RETURNING 1")
-    try:
-        (message,) = _whole(database).error
-        assert "9999" in message.value
-    finally:
-        _sql(
-            engine,
-            "UPDATE yieldspark.alembic_version SET version_num = :own RETURNING 1",
-            own=NEWEST_REVISION,
-        )
-
-
-def test_a_database_without_tables_names_the_command(database: Settings, engine: Engine) -> None:
-    _sql(engine, "DROP SCHEMA yieldspark CASCADE; SELECT 1")
-    (message,) = _whole(database).error
-    assert "db migrate" in message.value
-
-
-READER = """
-CREATE ROLE dashboard_reader LOGIN PASSWORD 'only-for-this-test';
-GRANT USAGE ON SCHEMA public, yieldspark TO dashboard_reader;
-GRANT SELECT ON ALL TABLES IN SCHEMA public, yieldspark TO dashboard_reader;
-"""
-
-
-def test_a_role_that_may_only_read_is_enough(database: Settings, engine: Engine) -> None:
-    fill(engine)
-    reader = database.model_copy(
-        update={"db_user": "dashboard_reader", "db_password": SecretStr("only-for-this-test")}
-    )
-    try:
-        _sql(engine, f"{READER} SELECT 1")
-        assert not _whole(reader).error
-        for name in PAGES:
-            assert show_page(reader, name).title
-        _sql(engine, "REVOKE SELECT ON yieldspark.run_ledger FROM dashboard_reader; SELECT 1")
-        (message,) = _whole(reader).error
-        assert "GRANT SELECT ON ALL TABLES IN SCHEMA yieldspark" in message.value
-        assert "INSERT" not in message.value, "a reader needs no right to write"
-    finally:
-        connection.use(database)
-        _sql(engine, "DROP OWNED BY dashboard_reader; DROP ROLE dashboard_reader; SELECT 1")
-
-
-def test_the_pages_cannot_write(database: Settings, engine: Engine) -> None:
-    fill(engine, pool_count=1)
-    connection.use(database)
-    with pytest.raises(DBAPIError, match="read-only"), connection.connected().engine.begin() as one:
-        one.execute(text("DELETE FROM yieldspark.forecasts"))
-
-
-def test_figures_are_read_again_after_a_run(database: Settings, engine: Engine) -> None:
-    fill(engine)
-    connection.use(database)
-    before = connection.data_version()
-    with engine.begin() as session:
-        session.execute(
-            insert(run_ledger),
-            ledger_row("r2", "forecast_pools", "succeeded", finished_at=dt.datetime.now(dt.UTC)),
-        )
-    assert connection.data_version() == replace(before, run_id="r2")
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [
-        ("127.0.0.1", True),
-        ("127.9.9.9", True),
-        ("::1", True),
-        ("localhost", True),
-        ("0.0.0.0", False),
-        ("10.0.0.7", False),
-        ("dashboard.example.com", False),
-    ],
-)
-def test_loopback_is_recognized(host: str, expected: bool) -> None:
-    assert is_loopback(host) is expected

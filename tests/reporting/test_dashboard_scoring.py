@@ -76,7 +76,7 @@ def test_the_process_computes_the_scores_and_a_killed_one_is_named(
         os.kill(process.pid, signal.SIGKILL)
         return process
 
-    monkeypatch.setattr(scoring.subprocess, "Popen", killed)
+    monkeypatch.setattr(subprocess, "Popen", killed)
     scoring._kept.clear()
     lost = scoring_of(version)
     assert lost.ended.wait(SECONDS)

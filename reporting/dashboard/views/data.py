@@ -283,14 +283,11 @@ def _show_reason(version: DataVersion, entry: QuarantinedRows) -> None:
     )
     if rows:
         st.caption(f"The newest {len(rows)} rows")
+        shown = pd.DataFrame(rows)
+        for name in ("timestamp", "quarantined_at"):
+            shown[name] = [to_second(time) for time in shown[name]]
         table(
-            texts(
-                pd.DataFrame(rows).assign(
-                    timestamp=[to_second(row["timestamp"]) for row in rows],
-                    quarantined_at=[to_second(row["quarantined_at"]) for row in rows],
-                ),
-                "pool_id",
-            ),
+            texts(shown, "pool_id"),
             {
                 "id": st.column_config.NumberColumn("id", format="%d"),
                 "pool_id": "pool id",

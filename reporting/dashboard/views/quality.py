@@ -41,7 +41,7 @@ from reporting.figures.model_health import ModelHealth, model_health
 from reporting.report import formatting, labels
 from reporting.report.score_plots import RATIO_CLIP, SEGMENT_LABELS, SEGMENT_TITLES
 
-REFRESH_SECONDS = 1
+REFRESH_SECONDS = 3
 TARGETS = {"APY": "apy", "TVL": "tvl"}
 # classes of segments: those of the report, and the two that have names of the data
 SEGMENTS = {**SEGMENT_TITLES, "chain": "Chain", "project": "Protocol"}
