@@ -176,6 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__)
     parser.add_argument("--data", type=Path, default=SHARED_DATA)
     parser.add_argument("--seeds", type=int, default=2, help="random panels of each size")
+    parser.add_argument("--only", default="", help="panels whose name contains this text")
     options = parser.parse_args(arguments)
     files = history_files(options.data)
     history, pools = read_history(files[0]), pq.read_table(files[1]).to_pandas()
@@ -184,6 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("| panel | " + " | ".join(f"weight {weight:g}" for weight in WEIGHTS) + " |")
     print("|---" * (len(WEIGHTS) + 1) + "|")
     for panel in small_panels(history, pools, options.seeds):
+        if options.only not in panel.name:
+            continue
         sums = errors_of_panel(panel, history, public).values()
         ratios = " | ".join(f"{loss / persistence:.3f}" for loss, persistence in sums)
         print(f"| {panel.name} | {ratios} |", flush=True)
