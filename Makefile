@@ -40,8 +40,9 @@ images: ## make the pictures of the documentation from the demo (requires chromi
 docs: .docs/stamp docs/assets/mermaid.min.js ## build the documentation as a site in site/
 	NO_MKDOCS_2_WARNING=1 .docs/bin/mkdocs build
 
-audit: .audit/stamp ## look up published advisories of all pins
-	$(VENV)/python -m docs.audit .audit/bin/pip-audit
+audit: .audit/stamp .docs/stamp ## check licences and published advisories of all pins
+	@$(VENV)/python -m docs.licences .venv .docs .audit; licences=$$?; \
+	$(VENV)/python -m docs.audit .audit/bin/pip-audit && exit $$licences
 
 sbom: .audit/stamp ## write sbom.cdx.json, and print the licences of all dependencies
 	$(VENV)/python -m docs.sbom .audit/bin/cyclonedx-py sbom.cdx.json

@@ -17,10 +17,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from common import libpq_variables, registry_address
 from common.env_file import ENV_FILE, check_env_file
 from common.errors import ConfigurationError
-from common.plain_text import has_lone_surrogates
+from common.plain_text import has_lone_surrogates, without_credentials
 from common.settings.cloud import CloudSettings
 from common.settings.database import DatabaseSettings
 from common.settings.forecast import ForecastSettings
+from common.settings.lineage import LineageSettings
 from common.settings.local import LocalSettings
 from common.settings.models import ModelSettings
 from common.settings.monitoring import MonitoringSettings
@@ -40,6 +41,7 @@ class Settings(
     ModelSettings,
     CloudSettings,
     MonitoringSettings,
+    LineageSettings,
 ):
     """All sections. A variable has the name of its field in upper case.
 
@@ -66,6 +68,14 @@ class Settings(
                 raise ValueError("it has bytes that are no UTF-8; set it in UTF-8")
         return value
 
+    @field_validator("*", mode="after")
+    @classmethod
+    def _refuse_login(cls, value: object) -> object:
+        # a password is no `str`
+        if isinstance(value, str) and without_credentials(value) != value:
+            raise ValueError("it holds credentials, and is shown in messages: leave them out")
+        return value
+
     @model_validator(mode="after")
     def _check_registry_database(self) -> Settings:
         uri = self.mlflow_tracking_uri
@@ -89,6 +99,21 @@ class Settings(
         return self
 
     @model_validator(mode="after")
+    def _check_iam_login(self) -> Settings:
+        if self.db_iam_auth and (refusal := _iam_refusal(self)):
+            raise ValueError(refusal)
+        return self
+
+    @model_validator(mode="after")
+    def _require_emulator_for_another_clock(self) -> Settings:
+        if self.clock_shift_seconds and not self.google_api_endpoint:
+            raise ValueError(
+                f"CLOCK_SHIFT_SECONDS={self.clock_shift_seconds} moves the clock of a rehearsal on"
+                " the emulator, and GOOGLE_API_ENDPOINT is not set; unset CLOCK_SHIFT_SECONDS"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _require_database_in_production(self) -> Settings:
         if self.environment == "production" and not self.db_host:
             raise ValueError(
@@ -96,6 +121,36 @@ class Settings(
                 " set DB_HOST, DB_USER, DB_PASSWORD and DB_NAME"
             )
         return self
+
+
+TLS_MODES = ("require", "verify-ca", "verify-full")
+
+
+def _iam_refusal(settings: Settings) -> str | None:
+    """Return why settings with DB_IAM_AUTH are refused, or None."""
+    if not settings.db_host:
+        return (
+            "DB_IAM_AUTH=true logs in to Cloud SQL, and the embedded server has no IAM login: set"
+            " DB_HOST, or unset DB_IAM_AUTH"
+        )
+    if settings.db_host.startswith("/") or settings.db_sslmode not in TLS_MODES:
+        return (
+            f"DB_IAM_AUTH=true sends an access token, and DB_HOST={settings.db_host} with"
+            f" DB_SSLMODE={settings.db_sslmode} does not require TLS: set DB_HOST to a host name"
+            f" and DB_SSLMODE to {', '.join(TLS_MODES[:-1])} or {TLS_MODES[-1]}"
+        )
+    passwords = ("db_password", "db_password_secret")
+    if given := [name.upper() for name in passwords if getattr(settings, name)]:
+        return (
+            f"DB_IAM_AUTH=true and {' and '.join(given)} are two logins: unset {given[0]}, or"
+            " DB_IAM_AUTH"
+        )
+    if "@" not in settings.db_user:
+        return (
+            f"DB_IAM_AUTH=true and DB_USER={settings.db_user} do not fit: set DB_USER to the"
+            " address of the Google account, such as yieldspark-batch@PROJECT.iam"
+        )
+    return None
 
 
 def _holds_path(annotation: object) -> bool:
@@ -136,8 +191,9 @@ def _message(problem: Any) -> str:
         return message
     name = str(problem["loc"][0]).upper()
     value = repr(problem["input"])
-    # a URL in the wrong variable may have a password in any notation
-    if "PASSWORD" in name or "URI" in name or ("://" in value and "@" in value):
+    # a login in the wrong variable may have any notation
+    has_login = "@" in value or without_credentials(value) != value
+    if "PASSWORD" in name or "URI" in name or has_login:
         value = "(hidden)"
     if problem["type"] == "string_pattern_mismatch":
         message = f"it must be {FORMS[problem['ctx']['pattern']]}"

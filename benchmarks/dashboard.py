@@ -33,7 +33,9 @@ from database.connections.engine import make_engine
 
 FIRST_PAGE_SECONDS, CLICK_SECONDS = 5.0, 2.0
 PAGES = ("Tomorrow", "Pool", "Quality", "Runs", "Data")
-CLICK_TIMEOUT_MS = 20_000
+CLICK_TIMEOUT_MS = 120_000
+SCORES = "scores are there"
+"""Time from the page, which shows their progress, until they are computed."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,10 @@ def _pick(name: str) -> Callable[[Page], None]:
     return lambda page: page.get_by_text(name, exact=True).first.click()
 
 
+def _wait_for(key: str) -> Callable[[Page], None]:
+    return lambda page: page.locator(f".st-key-{key}").wait_for()
+
+
 CLICKS: dict[str, list[tuple[str, Callable[[Page], None]]]] = {
     "Tomorrow": [
         ("search", _type("search", "chain-7")),
@@ -98,6 +104,7 @@ CLICKS: dict[str, list[tuple[str, Callable[[Page], None]]]] = {
     ],
     "Pool": [("search", _type("pool_search", "pool 12")), ("365 days", _pick("365 days"))],
     "Quality": [
+        (SCORES, _wait_for("segments")),
         ("by chain", _choose("segments", "Chain")),
         ("TVL", _pick("TVL")),
     ],
@@ -125,7 +132,8 @@ def measure(dashboard: DashboardProcess) -> Iterator[Timing]:
         page.set_default_timeout(CLICK_TIMEOUT_MS)
         for name in PAGES:
             actions: list[tuple[str, Callable[[Page], None], float | None]] = [
-                (action, act, CLICK_SECONDS) for action, act in CLICKS[name]
+                (action, act, None if action == SCORES else CLICK_SECONDS)
+                for action, act in CLICKS[name]
             ]
             if name != "Tomorrow":
                 actions.insert(0, ("first", _open(name), None))

@@ -48,13 +48,13 @@ WHERE {NOISE} < 0.05
 INSERT INTO yieldspark.forecasts (pool_id, target_date, horizon_days, as_of, apy, apy_low, apy_high,
     tvl, tvl_low, tvl_high, interval_level, engine, model_version, apy_fallback_reason, explanation,
     run_id)
-SELECT 'pool-' || lpad(n::text, 6, '0'), CAST(:as_of AS date) + 1, 1, :as_of,
+SELECT 'pool-' || lpad(n::text, 6, '0'), CAST(:as_of AS date) - d + 1, 1, CAST(:as_of AS date) - d,
     5 + n % 20 + {NOISE}, 4 + n % 20, 6 + n % 20 + 3 * {NOISE}, 1000.0 * (1 + n % 90000),
     900.0 * (1 + n % 90000), 1100.0 * (1 + n % 90000), 0.8, 'lightgbm', 'apy-m1.tvl-m1',
     CASE WHEN n % 4 = 0 THEN 'gate' END,
     CASE WHEN n % 4 > 0 THEN CAST('[{{"feature": "apy_mean_gap_7", "points": -0.12}},'
         '{{"feature": "apy_move_0", "points": 0.05}}]' AS jsonb) END, 'forecast_pools_1'
-FROM generate_series(1, :pools) AS n, generate_series(0, 0) AS d
+FROM generate_series(:scored_days, 0, -1) AS d, generate_series(1, :pools) AS n
 """,
     "evaluation": f"""
 INSERT INTO yieldspark.forecast_evaluation (pool_id, target_date, horizon_days, target, engine,
@@ -111,8 +111,8 @@ def fill_tables(
 
     Args:
         pools: number of pools.
-        days: days of metrics and raw history up to AS_OF; forecasts of the last SCORED_DAYS of them
-            are scored.
+        days: days of metrics and raw history up to AS_OF; the last SCORED_DAYS of them were
+            forecast and are scored.
 
     Returns:
         Rows by what they are.

@@ -64,6 +64,9 @@ unless requested.
 IN_PROCESS = ("full-in-process", "new-day-in-process")
 """Cases without a JVM; the others of the job use Spark."""
 
+FULL_RUNS = ("full-in-process", *TRANSPORTS, "full")
+"""Cases that compute everything into empty tables, in the order of a turn."""
+
 OURS = dict.fromkeys(["full", *TRANSPORTS, "new-day", "corrections", *IN_PROCESS], "succeeded") | {
     "nothing-new": "nothing_to_do"
 }
@@ -108,15 +111,13 @@ class Bench:
         return rows
 
     def turn(self, cases: Sequence[str]) -> Iterator[Timing]:
-        """Run each case once from the state it needs. The full run is always included, because the
-        others are compared with its rows.
+        """Run each case once from the state it needs. The other cases compare with, or start from,
+        the rows of the last full run.
         """
         engine = make_engine(self.settings)
-        for case in (name for name in ("full-in-process", *TRANSPORTS) if name in cases):
+        for case in (name for name in FULL_RUNS if name in cases):
             empty_products_tables(engine)
             yield self._measured(case, self.settings, "--full-refresh")
-        empty_products_tables(engine)
-        yield self._measured("full", self.settings, "--full-refresh")
         for peer in (name for name in PEERS if name in cases):
             yield self._peer(peer)
         if "nothing-new" in cases:
@@ -238,7 +239,7 @@ def say(message: str) -> None:
 
 def parse_cases(only: str | None, pools: int) -> tuple[str, ...]:
     """Return the cases of `--only`, or all. pandas and other transports are included by default up
-    to SET only.
+    to SET only, and a full run in process always.
 
     Raises:
         ValueError: A name is no case.
@@ -253,6 +254,8 @@ def parse_cases(only: str | None, pools: int) -> tuple[str, ...]:
     unknown = [name for name in names if name not in CASES]
     if unknown:
         raise ValueError(f"--only {','.join(unknown)} is no case; allowed: {', '.join(CASES)}")
+    if not set(names) & set(FULL_RUNS):
+        names.append("full-in-process")
     return tuple(case for case in CASES if case in names)
 
 
@@ -283,9 +286,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--pools", type=int, help="pools, instead of the size's")
     parser.add_argument("--days", type=int, help="days, instead of the size's")
     parser.add_argument("--repeat", type=int, default=3, help="turns (default: 3)")
-    parser.add_argument(
-        "--only", metavar="CASE,..", help=f"cases to run beside `full`: {', '.join(CASES)}"
-    )
+    parser.add_argument("--only", metavar="CASE,..", help=f"cases to run: {', '.join(CASES)}")
     parser.add_argument(
         "--exponent",
         metavar="SIZE,SIZE",

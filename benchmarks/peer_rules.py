@@ -5,7 +5,7 @@ prices USD, gas gwei.
 
 from __future__ import annotations
 
-PEERS = ("polars", "sql", "spark", "pandas")
+PEERS = ("floor", "polars", "sql", "spark", "pandas")
 """Each is the module `benchmarks.peer_<name>`, a whole process, and the table `bench.<name>`."""
 
 PEERS_SCHEMA = "bench"

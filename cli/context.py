@@ -127,12 +127,17 @@ class JobContext:
         _ = self.jars
         class_data_sharing.use_class_archive(self.base_settings)
 
-    def session(self, rows_to_read: int | None = None) -> SparkSession:
+    def forecast_session(self, feature_rows: int) -> SparkSession:
+        """Return the one Spark session of this process, for a number of rows of a forecast."""
+        return self.session(feature_rows=feature_rows)
+
+    def session(self, rows_to_read: int | None = None, *, feature_rows: int = 0) -> SparkSession:
         """Return the one Spark session of this process.
 
         Args:
             rows_to_read: number of rows that the first job reads, or None if it is not known. A JVM
                 for few rows starts faster.
+            feature_rows: rows of a forecast that the driver holds.
         """
         if self._session is None:
             from spark.jar_sets import JDBC, SYNAPSEML
@@ -150,6 +155,7 @@ class JobContext:
                 self._job.name if self._job else "yieldspark",
                 jar_sets=jar_sets,
                 rows_to_read=rows_to_read,
+                feature_rows=feature_rows,
             )
         return self._session
 

@@ -60,7 +60,9 @@ def run_demo(context: JobContext) -> dict[str, Any]:
         metrics = run_metrics(settings, session=context.session, prefers_spark=True)
         say(f"rows: {row_counts(metrics['rows'])}")
     with step("4/5 forecast_pools: tomorrow's APY and TVL of every pool"):
-        forecast = run_forecast(forecast_settings, session=context.session, prefers_spark=True)
+        forecast = run_forecast(
+            forecast_settings, session=context.forecast_session, prefers_spark=True
+        )
         say(f"rows: {row_counts(forecast['rows'])}")
     with step("5/5 report: one HTML page"):
         report = write_report(context.engine, settings.report_dir)

@@ -88,7 +88,7 @@ def backtest(
             end=day(end),
             horizon=horizon,
             dry_run=dry_run,
-            session=context.session,
+            session=context.forecast_session,
             keep=scored.append,
         )
         if html and scored:
@@ -123,7 +123,10 @@ def tune(
 
         context.require_engine()
         return search(
-            context.settings, minutes=minutes, output=output.absolute(), session=context.session
+            context.settings,
+            minutes=minutes,
+            output=output.absolute(),
+            session=context.forecast_session,
         )
 
     document = run_in_context(work, engine=engine.value if engine else None)

@@ -7,7 +7,7 @@ options, runs the job in a context, and prints the job's ledger row or plan.
 # The jobs are imported inside their command: `--help` must not wait for Spark and LightGBM.
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,6 +32,8 @@ from database.ledger.run_json import failed_run
 
 if TYPE_CHECKING:
     import sqlalchemy
+
+    from monitoring.lineage import Lineage
 
 FullRefresh = Annotated[
     bool, typer.Option("--full-refresh", help="Recompute every day of every pool.")
@@ -130,7 +132,7 @@ def forecast_pools(
             as_of=day(as_of),
             full_refresh=full_refresh,
             dry_run=dry_run,
-            session=context.session,
+            session=context.forecast_session,
             prefers_spark=PREFERS_SPARK.get(),
         )
 
@@ -147,30 +149,49 @@ def forecast_pools(
 def emitting(
     work: Callable[[JobContext], dict[str, Any]],
 ) -> Callable[[JobContext], dict[str, Any]]:
-    """Return the work of a job that also writes the time series of its run, also of a failed one.
+    """Return the work of a job that also writes the time series and sends the lineage events of its
+    run, also of a failed one.
 
-    A dry run opens no run. An interrupted run writes none: its process must end within seconds.
+    A dry run opens no run. An interrupted run writes none, and its lineage has no end: its process
+    must end within seconds.
     """
 
     def work_and_emit(context: JobContext) -> dict[str, Any]:
+        from database.ledger.runs import OPENED
+
+        events: list[Lineage] = []
+
+        def begin(engine: sqlalchemy.Engine, run_id: str) -> None:
+            from monitoring.lineage import Lineage
+
+            events.append(Lineage(context.settings))
+            events[0].begin(engine, run_id)
+
+        token = OPENED.set(begin)
         try:
             row = work(context)
         except Exception as error:
             if failed := failed_run(error):
-                _emit(context, *failed)
+                _emit(context, *failed, events)
             raise
+        finally:
+            OPENED.reset(token)
         if "run_id" in row:
-            _emit(context, context.engine, row["run_id"])
+            _emit(context, context.engine, row["run_id"], events)
         return row
 
     return work_and_emit
 
 
-def _emit(context: JobContext, engine: sqlalchemy.Engine, run_id: str) -> None:
+def _emit(
+    context: JobContext, engine: sqlalchemy.Engine, run_id: str, events: Sequence[Lineage]
+) -> None:
     # loads SQL libraries, which the run has loaded and `--help` must not
     from monitoring.emission import emit_run
 
     emit_run(context.settings, engine, run_id)
+    for lineage in events:
+        lineage.end(engine, run_id)
 
 
 def job_command(job: JobSpec) -> Callable[..., None]:

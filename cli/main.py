@@ -11,6 +11,7 @@ from cli import (
     dashboard_command,  # noqa: F401
     database_commands,  # noqa: F401
     forecast_commands,  # noqa: F401
+    history_command,  # noqa: F401
     model_commands,  # noqa: F401
     quarantine_commands,  # noqa: F401
     run_commands,  # noqa: F401

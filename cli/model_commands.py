@@ -187,7 +187,7 @@ def compare(
 
         context.require_engine()
         return compare_versions(
-            context.settings, first, second, horizon=horizon, session=context.session
+            context.settings, first, second, horizon=horizon, session=context.forecast_session
         )
 
     document = _run_for_model(work, engine)

@@ -102,6 +102,13 @@ METRICS_NOT_EMITTED = Event(
     ("error",),
 )
 
+LINEAGE_NOT_EMITTED = Event(
+    "lineage_not_emitted",
+    "WARNING",
+    "a lineage event of a run was not sent, or not in time; the run itself is unchanged",
+    ("error",),
+)
+
 JOB_EVENTS = (
     RUN_STARTED,
     STAGE_ENDED,
@@ -113,6 +120,7 @@ JOB_EVENTS = (
     COMMAND_FAILED,
     METRICS_EMITTED,
     METRICS_NOT_EMITTED,
+    LINEAGE_NOT_EMITTED,
 )
 
 EVENT_OF_STATUS: Mapping[str, Event] = {
@@ -149,6 +157,13 @@ WORKFLOW_EVENTS = (
     ),
     _workflow("cancel_requested", "WARNING", "a batch is at the deadline", _OF_BATCH),
     _workflow("cancel_refused", "ERROR", "the service refused to cancel a batch", _OF_BATCH),
+    _workflow(
+        "validation_failed",
+        "ERROR",
+        "a check of the validation failed, or it did not run; the jobs have committed their rows,"
+        " and the alert `validation-failed` counts these",
+        _OF_BATCH,
+    ),
     _workflow(
         "run_succeeded", "INFO", "every job of the release succeeded", ("version", "seconds")
     ),

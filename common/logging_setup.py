@@ -66,17 +66,21 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["stack_trace"] = self.formatException(record.exc_info)
-        # a value that is no JSON value must not end a run
-        return without_credentials(json.dumps(_readable(line), default=str))
+        return json.dumps(_readable(line))
 
 
 def _readable(value: Any) -> Any:
-    """Return a JSON value whose texts have no control characters but tabs and line ends."""
-    if isinstance(value, str):
-        return without_controls(value)
+    """Return a JSON value whose texts have no credentials, and no control characters but tabs and
+    line ends.
+    """
     if isinstance(value, dict):
         return {str(name): _readable(inner) for name, inner in value.items()}
-    return [_readable(inner) for inner in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [_readable(inner) for inner in value]
+    if value is None or isinstance(value, int | float):
+        return value
+    # a value that is no JSON value must not end a run
+    return without_controls(without_credentials(str(value)))
 
 
 class _PrivateFile(logging.FileHandler):

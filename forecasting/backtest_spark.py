@@ -45,7 +45,7 @@ def run_backtest(
     engine: str | None = None,
     horizon: int | None = None,
     dry_run: bool = False,
-    session: Callable[[], SparkSession],
+    session: Callable[[int], SparkSession],
     keep: Callable[[pd.DataFrame], None] = lambda rows: None,
 ) -> dict[str, Any]:
     """Scores forecasts of the last target days, each from earlier data only.
@@ -58,7 +58,8 @@ def run_backtest(
         engine: overrides the setting ENGINE.
         horizon: days from an as-of day to its target day; default: each of HORIZONS.
         dry_run: returns the plan and writes nothing.
-        session: makes the Spark session; called only if there is work for Spark.
+        session: makes the Spark session for a number of feature rows;
+            called only if there is work for Spark.
         keep: receives the scored evaluation rows of all horizons once they are written.
 
     Returns:
@@ -97,7 +98,7 @@ def run_backtest(
             plan = make_plan()
         run.as_of = plan.as_of
         run.plan = plan.summary() | {"scored_days": days, "refit_days": settings.refit_days}
-        with open_executor(plan.executor, settings, run, session) as executor:
+        with open_executor(plan.executor, settings, run, partial(session, plan.rows)) as executor:
             rows, scores = _backtest(executor, settings, plan, days, run)
             keep(rows)
     return read_run(database, run.run_id).to_json() | scores_json(scores)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from common.errors import NotEnoughHistory
@@ -38,7 +39,7 @@ def compare_versions(
     second: str,
     *,
     horizon: int = NEXT_DAY,
-    session: Callable[[], SparkSession],
+    session: Callable[[int], SparkSession],
 ) -> dict[str, Any]:
     """Compares two model versions on days that neither was fitted on.
 
@@ -46,7 +47,8 @@ def compare_versions(
         first: the challenger: a version's name, number or alias.
         second: the champion it is measured against.
         horizon: days from the as-of day to the target day, of both.
-        session: makes the Spark session; called only if Spark compares them.
+        session: makes the Spark session for a number of feature rows;
+            called only if Spark compares them.
 
     Returns:
         first, second, first_day, last_day, decision and reason as a forecast run would record
@@ -77,7 +79,7 @@ def compare_versions(
         as_of=as_of,
         code_version=settings.code_version,
     ) as run:
-        with open_executor(choice, settings, run, session) as executor:
+        with open_executor(choice, settings, run, partial(session, rows)) as executor:
             engine = executor.engine(settings.engine)
             with (
                 exported_snapshot(settings) as snapshot,

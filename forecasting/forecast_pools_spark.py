@@ -13,6 +13,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -50,7 +51,7 @@ def run_forecast(
     engine: str | None = None,
     full_refresh: bool = False,
     dry_run: bool = False,
-    session: Callable[[], SparkSession],
+    session: Callable[[int], SparkSession],
     prefers_spark: bool = False,
 ) -> dict[str, Any]:
     """Forecasts the days HORIZONS after the as-of day, if anything changed since the last run.
@@ -61,7 +62,8 @@ def run_forecast(
         engine: overrides the setting ENGINE.
         full_refresh: forecast also if nothing has changed since the last run.
         dry_run: returns the plan and writes nothing.
-        session: makes the Spark session; called only if there is work for Spark.
+        session: makes the Spark session for a number of feature rows;
+            called only if there is work for Spark.
         prefers_spark: whether EXECUTOR=auto is Spark, whatever the number of rows.
 
     Returns:
@@ -76,7 +78,7 @@ def run_forecast(
     request = _Request(
         as_of=as_of,
         engine=engine or settings.engine,
-        today=dt.datetime.now(dt.UTC).date(),
+        today=settings.now().date(),
         full_refresh=full_refresh,
         prefers_spark=prefers_spark,
     )
@@ -115,7 +117,7 @@ def _run(
     database: Engine,
     request: _Request,
     run: Run,
-    session: Callable[[], SparkSession],
+    session: Callable[[int], SparkSession],
 ) -> Callable[[], None] | None:
     """Plan and execute; returns the function to call when the run is closed, if there was work."""
     # before the plan: gate and interval learn from the newest actual values
@@ -167,14 +169,14 @@ def _execute(
     database: Engine,
     plan: RunPlan,
     run: Run,
-    session: Callable[[], SparkSession],
+    session: Callable[[int], SparkSession],
 ) -> Callable[[], None]:
     """Execute the plan; returns the function to call when the run is closed."""
     # loads pandas, which takes longer than a run without work
     from forecasting.executors.choose import open_executor
     from forecasting.run.execution import execute_run
 
-    with open_executor(plan.executor, settings, run, session) as executor:
+    with open_executor(plan.executor, settings, run, partial(session, plan.rows)) as executor:
         return execute_run(executor, settings, database, plan, run)
 
 

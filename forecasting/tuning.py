@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,7 @@ def tune(
     minutes: float,
     output: Path,
     engine: str | None = None,
-    session: Callable[[], SparkSession],
+    session: Callable[[int], SparkSession],
 ) -> dict[str, Any]:
     """Searches for `minutes` and writes the best parameters for next-day forecasts.
 
@@ -89,7 +90,8 @@ def tune(
         minutes: duration of the search.
         output: file of the parameters.
         engine: overrides the setting ENGINE.
-        session: makes the Spark session; called only if Spark computes the features.
+        session: makes the Spark session for a number of feature rows;
+            called only if Spark computes the features.
 
     Returns:
         The row of the run ledger with `tuned` (contents of the file) and `output`.
@@ -114,7 +116,7 @@ def tune(
         as_of=as_of,
         code_version=settings.code_version,
     ) as run:
-        with open_executor(choice, settings, run, session) as executor:
+        with open_executor(choice, settings, run, partial(session, rows)) as executor:
             tuned = _search_metrics(executor, settings, folds, minutes, engine_name, run)
         output.write_text(json.dumps(tuned, indent=2, default=str) + "\n", encoding="utf-8")
         run.plan = {"minutes": minutes, "output": str(output), "tuned": tuned["parameters"]}

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import Engine
 
@@ -18,7 +18,7 @@ from common.events import METRICS_NOT_EMITTED, line_fields, log_event
 from config_spark import Settings
 from database.connections.engine import checked_connection
 from database.ledger.run_records import RunRecord, read_run
-from monitoring.emitter import Emitter, LogEmitter, NullEmitter
+from monitoring.emitter import Emitter, LogEmitter
 from monitoring.run_points import points_of_run
 from monitoring.series import Point
 from monitoring.table_points import points_of_tables
@@ -53,13 +53,14 @@ def emit_points(settings: Settings, read_points: ReadPoints) -> None:
         read_points: returns the points, from the moment of their emission (UTC).
     """
     if settings.monitoring_emitter == "null":
+        # the points are not even read
         return
     deadline = time.monotonic() + EMISSION_SECONDS
     failures: list[Exception] = []
 
     def work() -> None:
         try:
-            now = datetime.now(UTC)
+            now = settings.now()
             emitter = make_emitter(settings)
             emitter.emit(read_points(now), now, max(0.0, deadline - time.monotonic()))
         except Exception as error:
@@ -87,7 +88,7 @@ def emit_points(settings: Settings, read_points: ReadPoints) -> None:
 
 
 def make_emitter(settings: Settings) -> Emitter:
-    """Return the emitter of MONITORING_EMITTER.
+    """Return the emitter of MONITORING_EMITTER, which is not `null`.
 
     Raises:
         ConfigurationError: a setting that the emitter needs is missing.
@@ -97,7 +98,7 @@ def make_emitter(settings: Settings) -> Emitter:
         from monitoring.cloud_monitoring import CloudMonitoringEmitter
 
         return CloudMonitoringEmitter(settings)
-    return LogEmitter() if settings.monitoring_emitter == "log" else NullEmitter()
+    return LogEmitter()
 
 
 def _points(engine: Engine, record: RunRecord, now: datetime) -> list[Point]:

@@ -1,4 +1,4 @@
-"""What writes the points of a run: one interface, and the two implementations without a service."""
+"""What writes the points of a run: the interface, and the implementation without a service."""
 
 from __future__ import annotations
 
@@ -27,13 +27,6 @@ class Emitter(Protocol):
         Raises:
             YieldSparkError: a point was not written.
         """
-
-
-class NullEmitter:
-    """Writes nothing."""
-
-    def emit(self, points: Sequence[Point], at: datetime, seconds: float) -> None:
-        """Do nothing."""
 
 
 class LogEmitter:

@@ -12,7 +12,6 @@ from monitoring.series import (
     JOB_DURATION,
     MAE_RATIO,
     OWNERS_JOB_DURATION,
-    QUARANTINE_SHARE,
     ROWS,
     STAGE_SECONDS,
     Point,
@@ -35,7 +34,6 @@ def points_of_run(record: RunRecord) -> list[Point]:
         *_durations(record),
         *(Point(STAGE_SECONDS, (record.job, name), value) for name, value in record.stages.items()),
         *(Point(ROWS, (record.job, kind), count) for kind, count in record.rows.items()),
-        *_quarantine_share(record),
         *_error_ratios(record),
     ]
     return [point for point in points if math.isfinite(point.value)]
@@ -45,13 +43,6 @@ def _durations(record: RunRecord) -> Iterator[Point]:
     if record.seconds is not None:
         yield Point(JOB_DURATION, (record.job, record.status), record.seconds)
         yield Point(OWNERS_JOB_DURATION, (record.job,), record.seconds)
-
-
-def _quarantine_share(record: RunRecord) -> Iterator[Point]:
-    read = record.rows.get("read", 0)
-    if read:
-        share = record.rows.get("quarantined", 0) / read
-        yield Point(QUARANTINE_SHARE, (record.job,), share)
 
 
 def _error_ratios(record: RunRecord) -> Iterator[Point]:

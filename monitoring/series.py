@@ -88,7 +88,8 @@ QUARANTINE_SHARE = _series(
     "quarantine_share",
     "1",
     ("job",),
-    "Share of the rows read that the run quarantined. A run that reads nothing has no point.",
+    "Share of the rows read that the run quarantined and no earlier run had. A run that reads or"
+    " writes nothing has no point.",
 )
 FORECASTS_WRITTEN = _series(
     "forecasts_written",

@@ -12,12 +12,15 @@ from sqlalchemy import Connection, text
 
 from common.jobs import CALCULATE_METRICS, FORECAST_POOLS
 from database.ledger.run_records import RunRecord
+from database.schema.own_tables import GOOD
+from database.schema.owner_tables import raw_pool_history
 from monitoring.series import (
     DATA_AGE,
     FORECASTS_WRITTEN,
     INTERVAL_COVERAGE,
     MODEL_AGE,
     PERSISTENCE_SHARE,
+    QUARANTINE_SHARE,
     Point,
 )
 
@@ -28,6 +31,14 @@ MIN_COVERAGE_DAYS = 7
 """Fewer scored days say nothing about an interval: pools move together."""
 
 NEWEST_OBSERVED_DAY = text("SELECT max(last_observed_day) FROM yieldspark.pool_coverage")
+
+# a row stays with the first run that rejected it: look-backs read the same rows for weeks
+NEWLY_QUARANTINED = text("""
+    SELECT count(DISTINCT source_id)
+    FROM yieldspark.quarantine
+    WHERE run_id = :run_id
+        AND source_table = :source_table
+""")
 
 FORECASTS = text("""
     SELECT horizon_days,
@@ -77,7 +88,7 @@ def points_of_tables(connection: Connection, record: RunRecord, now: datetime) -
     """
     if record.job == CALCULATE_METRICS.name:
         newest = connection.execute(NEWEST_OBSERVED_DAY).scalar()
-        return list(_data_age(record.job, newest, now))
+        return [*_data_age(record.job, newest, now), *_quarantine_share(connection, record)]
     if record.job == FORECAST_POOLS.name and record.as_of and record.engine:
         return [
             *_data_age(record.job, record.as_of, now),
@@ -92,6 +103,14 @@ def _data_age(job: str, newest: date | None, now: datetime) -> Iterator[Point]:
         end_of_day = datetime.combine(newest + timedelta(days=1), time(), UTC)
         # a run with INCLUDE_TODAY has data of a day that is not over
         yield Point(DATA_AGE, (job,), max(0.0, (now - end_of_day).total_seconds()))
+
+
+def _quarantine_share(connection: Connection, record: RunRecord) -> Iterator[Point]:
+    read = record.rows.get("read", 0)
+    if read and record.status in GOOD:
+        values = {"run_id": record.run_id, "source_table": raw_pool_history.name}
+        rows = int(connection.execute(NEWLY_QUARANTINED, values).scalar_one())
+        yield Point(QUARANTINE_SHARE, (record.job,), rows / read)
 
 
 def _forecasts(connection: Connection, as_of: date, engine: str) -> Iterator[Point]:

@@ -42,8 +42,11 @@ def choose_executor(
     if settings.executor == "spark":
         return ExecutorChoice("spark", "EXECUTOR=spark")
     is_auto = settings.executor == "auto"
-    if is_auto and (prefers_spark or settings.environment != "local"):
-        return ExecutorChoice("spark", "EXECUTOR=auto is Spark in scripts, demo and production")
+    if is_auto and not _is_container(settings):
+        if settings.environment != "local":
+            return ExecutorChoice("spark", "EXECUTOR=auto is Spark on a platform of Spark")
+        if prefers_spark:
+            return ExecutorChoice("spark", "EXECUTOR=auto is Spark in the demo and the scripts")
     if obstacle := _in_process_obstacle(settings):
         return ExecutorChoice("spark", obstacle)
     if not is_auto:
@@ -51,6 +54,11 @@ def choose_executor(
     if rows_to_read > IN_PROCESS_ROWS:
         return ExecutorChoice("spark", f"more than {IN_PROCESS_ROWS:,} rows to read")
     return ExecutorChoice("inprocess", f"at most {IN_PROCESS_ROWS:,} rows to read")
+
+
+def _is_container(settings: Settings) -> bool:
+    """Whether the run is a Cloud Run job, which has no Spark but its own."""
+    return settings.environment != "local" and (settings.spark_master or "").startswith("local")
 
 
 def _in_process_obstacle(settings: Settings) -> str | None:

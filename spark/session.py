@@ -25,6 +25,8 @@ from common import interrupts
 from common.errors import ConfigurationError
 from common.private_files import make_private, private_folder
 from config_spark import Settings
+from spark.driver_memory import heap_mib
+from spark.event_logs import event_log_conf
 from spark.jar_sets import JDBC, JarSet, jar_files, jars_folder
 from spark.jvm import is_jvm_running, kill_jvm, log_lost_jvm, start_jvm
 
@@ -60,6 +62,7 @@ def get_spark_session(
     *,
     jar_sets: Sequence[JarSet] = (JDBC,),
     rows_to_read: int | None = None,
+    feature_rows: int = 0,
     extra_conf: Mapping[str, str] | None = None,
 ) -> SparkSession:
     """Return a session in UTC; an existing one is reused.
@@ -71,13 +74,16 @@ def get_spark_session(
         jar_sets: jars on the class path; a later call cannot add any.
         rows_to_read: number of rows that the job will read, None if unknown. A JVM for few rows
             starts faster and computes slower.
+        feature_rows: rows of a forecast that the driver holds; its memory follows from them.
         extra_conf: Spark configuration that overrides the defaults.
 
     Raises:
         ConfigurationError: Spark cannot read jars from the jars folder.
         EnvironmentNotReady: Java ends before the session starts.
     """
-    conf = session_conf(settings, jar_sets, rows_to_read=rows_to_read) | dict(extra_conf or {})
+    conf = session_conf(
+        settings, jar_sets, rows_to_read=rows_to_read, feature_rows=feature_rows
+    ) | dict(extra_conf or {})
     if is_local_spark(settings):
         # PySpark reads the interpreter of workers from this variable only, and `python3` on PATH
         # may not have the packages
@@ -99,7 +105,11 @@ def get_spark_session(
 
 
 def session_conf(
-    settings: Settings, jar_sets: Sequence[JarSet] = (JDBC,), *, rows_to_read: int | None = None
+    settings: Settings,
+    jar_sets: Sequence[JarSet] = (JDBC,),
+    *,
+    rows_to_read: int | None = None,
+    feature_rows: int = 0,
 ) -> dict[str, str]:
     """Return the Spark configuration of `get_spark_session`."""
     conf = {
@@ -117,7 +127,7 @@ def session_conf(
     }
     if is_local_spark(settings):
         is_short = rows_to_read is not None and rows_to_read <= SHORT_RUN_ROWS
-        conf |= _local_conf(settings, jar_sets, is_short=is_short)
+        conf |= _local_conf(settings, jar_sets, is_short=is_short, feature_rows=feature_rows)
     return conf
 
 
@@ -184,7 +194,7 @@ def authentication_conf(master: str) -> dict[str, str]:
 
 
 def _local_conf(
-    settings: Settings, jar_sets: Sequence[JarSet], *, is_short: bool
+    settings: Settings, jar_sets: Sequence[JarSet], *, is_short: bool, feature_rows: int
 ) -> dict[str, str]:
     logs = private_folder(settings.yieldspark_home / "logs")
     # Java would create it with rights for all accounts
@@ -202,7 +212,7 @@ def _local_conf(
     return {
         "spark.master": settings.spark_master or "local[*]",
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
-        "spark.driver.memory": settings.spark_driver_memory,
+        "spark.driver.memory": settings.spark_driver_memory or f"{heap_mib(feature_rows)}m",
         "spark.local.dir": temporary_folder(),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
@@ -216,5 +226,6 @@ def _local_conf(
         "spark.sql.warehouse.dir": str(settings.yieldspark_home / "spark-warehouse"),
         "spark.ui.enabled": "false",
         **authentication_conf(settings.spark_master or "local[*]"),
+        **event_log_conf(settings),
         "spark.ui.showConsoleProgress": "false",
     }

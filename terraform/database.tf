@@ -72,6 +72,15 @@ resource "google_sql_database_instance" "main" {
       value = tostring(local.connections)
     }
 
+    dynamic "database_flags" {
+      for_each = var.database_iam_login ? ["cloudsql.iam_authentication"] : []
+
+      content {
+        name  = database_flags.value
+        value = "on"
+      }
+    }
+
     # who connected, and what waited for a lock: some lines a night
     dynamic "database_flags" {
       for_each = toset(["log_checkpoints", "log_connections", "log_disconnections", "log_lock_waits"])
@@ -127,4 +136,26 @@ resource "google_sql_user" "yieldspark" {
 
   # PostgreSQL refuses to drop a role that owns tables
   deletion_policy = "ABANDON"
+}
+
+# by account: the name of a service account's database user lacks the end of its address
+locals {
+  iam_users = { for name in ["batch", "container"] : name => trimsuffix(local.emails[name], ".gserviceaccount.com") }
+}
+
+resource "google_sql_user" "iam" {
+  for_each = { for name, user in local.iam_users : name => user if var.database_iam_login }
+
+  name     = each.value
+  instance = google_sql_database_instance.main.name
+  type     = "CLOUD_IAM_SERVICE_ACCOUNT"
+
+  # Cloud Run jobs migrate, and own the tables then; `db grant job` gives the batches their rights
+  database_roles = each.key == "container" ? ["cloudsqlsuperuser"] : null
+
+  # PostgreSQL refuses to drop a role that owns tables
+  deletion_policy = "ABANDON"
+
+  # the service refuses the user of an account that does not exist
+  depends_on = [google_service_account.accounts]
 }

@@ -130,12 +130,33 @@ locals {
       names  = local.batch_jobs
       reason = "Runs a job of the release in a container instead of a batch, and watches it"
     }
+    workflow_runs_validation = {
+      to     = "workflow"
+      role   = "yieldsparkJobRunner"
+      on     = "job"
+      names  = ["validate"]
+      reason = "Validates the tables after the jobs"
+    }
     batch_works = {
       to     = "batch"
       role   = "roles/dataproc.worker"
       on     = "project"
       names  = ["project"]
       reason = "Google requires this role for a batch's account. It may write to every bucket of the project; batch_role_without_storage grants it without storage"
+    }
+    batch_logs_in = {
+      to     = "batch"
+      role   = "roles/cloudsql.instanceUser"
+      on     = "project"
+      names  = var.database_iam_login ? ["project"] : []
+      reason = "Logs in to the database by IAM, with database_iam_login. Instances have no policies of their own"
+    }
+    container_logs_in = {
+      to     = "container"
+      role   = "roles/cloudsql.instanceUser"
+      on     = "project"
+      names  = var.database_iam_login ? ["project"] : []
+      reason = "As the batches"
     }
     batch_reads_password = {
       to     = "batch"
@@ -303,7 +324,7 @@ locals {
       to     = "build"
       role   = "roles/run.developer"
       on     = "job"
-      names  = sort(concat(local.batch_jobs, ["costs", "ingest", "operator"]))
+      names  = sort(concat(local.batch_jobs, ["costs", "ingest", "operator", "validate"]))
       reason = "Deploys the image of the Cloud Run jobs"
     }
     build_acts_as = {

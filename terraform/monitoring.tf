@@ -7,7 +7,12 @@ locals {
   # types by name, known before the apply
   metric_types = { for name, descriptor in local.metric_descriptors : name => descriptor.type }
 
-  failure_metric = "logging.googleapis.com/user/yieldspark-run-failures"
+  # events of the workflow that a log-based metric counts
+  counted_events = {
+    run-failures        = { event = "run_failed", description = "Executions of the workflow that ended with run_failed" }
+    validation-failures = { event = "validation_failed", description = "Executions of the workflow whose validation failed" }
+  }
+  event_metrics = { for name in keys(local.counted_events) : name => "logging.googleapis.com/user/yieldspark-${name}" }
 
   # Every alert, by the name of its runbook in docs/runbooks; any one of its conditions fires. A series has a point for each run: `window` is the time
   # that a point counts for, and `seconds` the time that the condition must hold.
@@ -17,7 +22,18 @@ locals {
       # a delivery that came twice is the event run_skipped, which is not counted
       conditions = {
         "an execution ended with run_failed" = {
-          filter     = "metric.type=\"${local.failure_metric}\" AND resource.type=\"workflows.googleapis.com/Workflow\""
+          filter     = "metric.type=\"${local.event_metrics["run-failures"]}\" AND resource.type=\"workflows.googleapis.com/Workflow\""
+          aligner    = "ALIGN_DELTA"
+          comparison = "COMPARISON_GT"
+          value      = 0
+        }
+      }
+    }
+    validation-failed = {
+      title = "YieldSpark: the validation after the daily run failed"
+      conditions = {
+        "an execution logged validation_failed" = {
+          filter     = "metric.type=\"${local.event_metrics["validation-failures"]}\" AND resource.type=\"workflows.googleapis.com/Workflow\""
           aligner    = "ALIGN_DELTA"
           comparison = "COMPARISON_GT"
           value      = 0
@@ -160,11 +176,12 @@ resource "google_monitoring_metric_descriptor" "series" {
   depends_on = [google_project_service.apis]
 }
 
-# counts the workflow's event of a failure
-resource "google_logging_metric" "run_failures" {
-  name        = trimprefix(local.failure_metric, "logging.googleapis.com/user/")
-  description = "Executions of the workflow that ended with run_failed"
-  filter      = "resource.type=\"workflows.googleapis.com/Workflow\" AND resource.labels.workflow_id=\"${google_workflows_workflow.pipeline.name}\" AND jsonPayload.event=\"run_failed\""
+resource "google_logging_metric" "events" {
+  for_each = local.counted_events
+
+  name        = "yieldspark-${each.key}"
+  description = each.value.description
+  filter      = "resource.type=\"workflows.googleapis.com/Workflow\" AND resource.labels.workflow_id=\"${google_workflows_workflow.pipeline.name}\" AND jsonPayload.event=\"${each.value.event}\""
 
   metric_descriptor {
     metric_kind = "DELTA"
@@ -241,7 +258,7 @@ resource "google_monitoring_alert_policy" "alerts" {
   }
 
   # the service refuses a policy of a metric that has no descriptor yet
-  depends_on = [google_monitoring_metric_descriptor.series, google_logging_metric.run_failures]
+  depends_on = [google_monitoring_metric_descriptor.series, google_logging_metric.events]
 }
 
 resource "google_monitoring_dashboard" "runs" {

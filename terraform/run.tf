@@ -1,4 +1,4 @@
-# The Cloud Run jobs. The workflow runs those of `batch_jobs` in place of a batch, people run `operator`, a schedule runs the rest.
+# The Cloud Run jobs. The workflow runs those of `batch_jobs` in place of a batch, and `validate` after them; people run `operator`, a schedule runs the rest.
 
 locals {
   # the entries of JOBS in common/jobs.py, with - in place of _ as Cloud Run's names require
@@ -10,6 +10,7 @@ locals {
     {
       operator = ["operator", "--", "status"]
       costs    = ["operator", "--", "workflows", "cost", "--day", "yesterday"]
+      validate = ["operator", "--", "validate"]
     },
     var.ingest_schedule == null ? {} : { ingest = concat(["operator", "--", "ingest"], var.ingest_arguments) },
   )
@@ -55,6 +56,16 @@ resource "google_cloud_run_v2_job" "jobs" {
         env {
           name  = "CODE_BUCKET"
           value = google_storage_bucket.code.name
+        }
+
+        # the release has the database user of the batches
+        dynamic "env" {
+          for_each = var.database_iam_login ? [local.iam_users["container"]] : []
+
+          content {
+            name  = "DB_USER"
+            value = env.value
+          }
         }
 
         # half of the memory: the container keeps its files in the other half

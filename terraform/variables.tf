@@ -125,6 +125,13 @@ variable "database_high_availability" {
   nullable    = false
 }
 
+variable "database_iam_login" {
+  description = "The accounts of batches and Cloud Run jobs log in to the database by IAM, with an access token in place of the password."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
 variable "database_instance" {
   description = "Name of the Cloud SQL instance. A restored one has another name; Google keeps a deleted name for a week."
   type        = string

@@ -73,8 +73,13 @@ def credentials(settings: CloudSettings) -> Credentials:
     Raises:
         EnvironmentNotReady: there are no credentials, or the token file cannot be read.
     """
-    if settings.google_api_endpoint:
-        return _file_credentials(settings.google_api_token_file)
+    return credentials_of(settings.google_api_endpoint, settings.google_api_token_file)
+
+
+def credentials_of(endpoint: str | None, token_file: Path | None) -> Credentials:
+    """Return credentials; as `credentials`, by the values of its settings."""
+    if endpoint:
+        return _file_credentials(token_file)
     try:
         default_credentials, _ = google.auth.default(scopes=[SCOPE])
     except DefaultCredentialsError as error:
@@ -149,6 +154,9 @@ def translate_google_errors(subject: str) -> Iterator[None]:
     except TokenError as error:
         raise CloudRefused(f"{subject}: {error}") from error
     except GoogleAuthError as error:
+        # the other arguments are objects
+        reason = " ".join(str(error.args[0] if error.args else error).split())
         raise CloudRefused(
-            f"{subject}: no valid credentials: {error}; run `gcloud auth application-default login`"
+            f"{subject}: no valid credentials: {reason}; run `gcloud auth application-default"
+            " login`"
         ) from error

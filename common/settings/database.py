@@ -32,6 +32,13 @@ class DatabaseSettings(BaseSettings):
             " DB_PASSWORD takes precedence"
         ),
     )
+    db_iam_auth: bool = Field(
+        False,
+        description=(
+            "log in to Cloud SQL by IAM: DB_USER is the address of this machine's Google account,"
+            " and an access token of it is the password. Requires TLS (DB_SSLMODE)"
+        ),
+    )
     db_schema: Annotated[str, Field(pattern=SCHEMA)] = Field(
         "public", description="schema of your own tables; YieldSpark's are in `yieldspark`"
     )

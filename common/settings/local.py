@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -32,3 +33,14 @@ class LocalSettings(BaseSettings):
     report_dir: AbsolutePath = Field(
         Path("reports"), description="folder that the HTML report is written to"
     )
+    clock_shift_seconds: int = Field(
+        0,
+        description=(
+            "added to this machine's clock in a job, for rehearsals on the"
+            " emulator; refused without GOOGLE_API_ENDPOINT; seconds"
+        ),
+    )
+
+    def now(self) -> datetime:
+        """Return the clock of a job, UTC: this machine's, moved by CLOCK_SHIFT_SECONDS."""
+        return datetime.now(UTC) + timedelta(seconds=self.clock_shift_seconds)

@@ -29,9 +29,21 @@ class SparkSettings(BaseSettings):
     spark_master: str | None = Field(
         None, description="Spark master; unset: `local[*]`, and the platform's own in production"
     )
-    spark_driver_memory: Annotated[str, Field(pattern=MEMORY)] = Field(
-        "2g", description="memory of the local Spark driver"
+    spark_driver_memory: Annotated[str, Field(pattern=MEMORY)] | None = Field(
+        None,
+        description="memory of the local Spark driver; unset: 2 GiB, and 800 bytes for each row of"
+        " a forecast",
     )
     shuffle_partitions: Annotated[int, Field(ge=1, le=10_000)] = Field(
         8, description="value of `spark.sql.shuffle.partitions`"
+    )
+    spark_event_logs: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        20,
+        description=(
+            "number of Spark sessions whose event logs are kept in YIELDSPARK_HOME, for the command"
+            " `history`; 0: none; ENVIRONMENT=production writes none"
+        ),
+    )
+    spark_event_log_days: Annotated[int, Field(ge=1, le=3_650)] = Field(
+        14, description="age at which an event log is deleted; days"
     )

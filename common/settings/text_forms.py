@@ -10,6 +10,7 @@ SECRET_VERSION = r"^projects/[^/]+/secrets/[^/]+/versions/[^/]+$"
 MEMORY = r"^\d+[mg]$"
 URL = r"^https?://[^/]"
 ORIGIN = r"^https?://[^/]+$"
+LINEAGE_URL = r"^(https?://[^/]|file:///.)"
 HOST_AND_PORT = r"^[A-Za-z0-9.-]+:[0-9]{1,5}$"
 
 FORMS = {
@@ -20,5 +21,6 @@ FORMS = {
     MEMORY: "a whole number with m or g, such as 2g",
     URL: "a web address, such as https://example.com/path",
     ORIGIN: "a web address without a path, such as https://example.com",
+    LINEAGE_URL: "a web address, or file:///PATH",
     HOST_AND_PORT: "HOST:PORT, such as 127.0.0.1:8085",
 }

@@ -79,10 +79,10 @@ def quarantine_market_rows(
     rejected = (_rejected_prices(settings, now), _rejected_gas(settings, now))
     for rows in rejected:
         connection.execute(text(_insert(rows)), {"run_id": run_id})
+    # MATERIALIZED, and the condition on source_table: the run has just written the rejected raw
+    # rows, which PostgreSQL has no statistics of. It would validate the market again for each.
     accepted = f"""
-    UPDATE {QUARANTINE} AS q
-    SET {ACCEPT}
-    FROM (
+    WITH good AS MATERIALIZED (
         SELECT '{PRICES}' AS source_table, symbol || '|' || data_timestamp AS source_id
         FROM ({validated_prices(settings, now)}) AS p
         WHERE reason IS NULL
@@ -90,8 +90,12 @@ def quarantine_market_rows(
         SELECT '{GAS}', date::text
         FROM ({validated_gas(settings, now)}) AS g
         WHERE reason IS NULL
-    ) AS good
-    WHERE q.source_table = good.source_table
+    )
+    UPDATE {QUARANTINE} AS q
+    SET {ACCEPT}
+    FROM good
+    WHERE q.source_table IN ('{PRICES}', '{GAS}')
+        AND q.source_table = good.source_table
         AND q.source_id = good.source_id
         AND q.resolution IS NULL"""
     connection.execute(text(accepted), {"run_id": run_id})

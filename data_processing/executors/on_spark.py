@@ -42,6 +42,8 @@ def job_session(
     with run.stage("session"):
         spark = create(rows) if create else get_spark_session(settings, run.job, rows_to_read=rows)
         run.jvm_started = True
+        # shown in the event log
+        spark.sparkContext.setJobGroup(run.run_id, run.job)
     try:
         with interruptible(spark):
             yield spark

@@ -82,7 +82,7 @@ def decide(
     Returns:
         The decision, and warnings on clocks and a rewritten source.
     """
-    past = _read_past(connection, request, watermark, now)
+    past = _read_past(connection, settings, request, watermark, now)
     now, previous, today = past.now, past.previous, past.now.date()
     rules = metric_rules(settings)
     last = None
@@ -146,12 +146,18 @@ class _Past:
 
 
 def _read_past(
-    connection: Connection, request: Request, watermark: datetime, now: datetime
+    connection: Connection,
+    settings: Settings,
+    request: Request,
+    watermark: datetime,
+    now: datetime,
 ) -> _Past:
     previous = last_good_run(connection, CALCULATE_METRICS.name)
     covered_end = plan_sql.coverage_end(connection, previous)
     now = _clamp_clock(now, covered_end)
-    arrivals = read_arrivals(connection, previous, watermark=watermark, now=now)
+    arrivals = read_arrivals(
+        connection, previous, watermark=watermark, now=now, machine_clock=settings.now()
+    )
     previous, warnings = _since_last_run(connection, previous, arrivals)
     is_rewritten = previous is not None and changed_pools.is_rewritten(connection, previous)
     if is_rewritten:

@@ -157,7 +157,12 @@ class Arrivals:
 
 
 def read_arrivals(
-    connection: Connection, last: LastRun | None, *, watermark: datetime, now: datetime
+    connection: Connection,
+    last: LastRun | None,
+    *,
+    watermark: datetime,
+    now: datetime,
+    machine_clock: datetime,
 ) -> Arrivals:
     """Count the rows that arrived since OVERLAP before the watermarks, in one scan.
 
@@ -166,6 +171,8 @@ def read_arrivals(
         last: the last good run, if there is one.
         watermark: watermark of this plan.
         now: clock of the run, UTC; a later raw row is in the future.
+        machine_clock: clock of this machine, UTC; the next run compares its progress with the
+            server's.
 
     Returns:
         Digests for the next run, and the last run's digests computed again.
@@ -182,9 +189,8 @@ def read_arrivals(
         max(at) {since_watermark} AS newest,
         bool_or(in_future) {since_watermark} AS in_future
     FROM ({_arrivals(min(windows.values()) - OVERLAP, now)}) AS arrivals""").one()
-    # with this machine's clock: the next run compares its progress with the server's
     own_digests = ArrivalDigests(
-        datetime.now(UTC),
+        machine_clock,
         row.own_overlap,
         None if row.in_future else row.own_later,
         row.newest,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import Connection, Engine
 
@@ -72,7 +72,7 @@ def validate_request(
         SchemaMismatch: the owner's tables are not as expected.
         DatabaseError: the database refused a statement.
     """
-    today = (now or datetime.now(UTC)).date()
+    today = (now or settings.now()).date()
     if request.end and request.end > today:
         raise ConfigurationError(
             f"--end {request.end} is in the future: the last complete UTC day is {today - ONE_DAY},"
@@ -135,7 +135,7 @@ def plan_metrics(
                 adopted,
             )
         decision, warnings = decide(
-            connection, settings, request, table, watermark, now or datetime.now(UTC)
+            connection, settings, request, table, watermark, now or settings.now()
         )
         plan = Plan(request, decision, warnings=warnings)
         plan = replace(plan, statistics=_statistics(connection, settings, plan, dry_run=dry_run))

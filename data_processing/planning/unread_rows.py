@@ -233,7 +233,7 @@ def find_unread_rows(connection: Connection, job: str, reach: int) -> tuple[int,
     if last is None:
         return 0, None
     now = datetime.now(UTC)
-    arrivals = read_arrivals(connection, last, watermark=last.watermark, now=now)
+    arrivals = read_arrivals(connection, last, watermark=last.watermark, now=now, machine_clock=now)
     last = replace(last, new_from=find_new_rows(last, arrivals, read_clock(connection))[0])
     counts = count_days(connection, last, end=last.end)
     empty = ReadWindow(None, last.end, last.end, reach)

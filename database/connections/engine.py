@@ -61,12 +61,14 @@ class CheckedSession:
     @property
     def for_tasks(self) -> TaskSession:
         """The part of the description that a Spark task needs."""
+        described = self.parameters
         return TaskSession(
-            self.parameters.conninfo,
-            self.parameters.where,
-            self.parameters.user,
-            self.parameters.session,
+            described.without_password.conninfo if described.tokens else described.conninfo,
+            described.where,
+            described.user,
+            described.session,
             self.server,
+            described.tokens,
         )
 
 
@@ -83,7 +85,10 @@ def make_engine(settings: Settings) -> Engine:
 def make_engine_for(parameters: ConnectionParameters) -> Engine:
     """Create an engine for any database; as `make_engine`."""
     return create_engine(
-        parameters.sqlalchemy_url(), poolclass=NullPool, creator=partial(connect, parameters)
+        # its creator asks for a token of each login by IAM
+        (parameters.without_password if parameters.tokens else parameters).sqlalchemy_url(),
+        poolclass=NullPool,
+        creator=partial(connect, parameters),
     )
 
 

@@ -142,6 +142,13 @@ def login_error(error: Exception, parameters: ConnectionDescription) -> Database
     login is tried again.
     """
     cause, answer = driver_message(error), probe_login(parameters.conninfo)
+    if parameters.tokens and (answer.sqlstate or "").startswith("28"):
+        refused = DatabaseRefused(
+            f"PostgreSQL refused the IAM login at {parameters.where}: {cause}. Create the database"
+            " user of this account in Cloud SQL, and grant the account"
+            " roles/cloudsql.instanceUser; DB_USER is the account's address"
+        )
+        return _with_code(refused, answer.sqlstate)
     if answer.needs_password:
         return error_for_sqlstate("28P01", cause, parameters.where, parameters.user)
     if answer.connected:

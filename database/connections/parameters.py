@@ -7,7 +7,7 @@ Does not connect; `session_check` compares a session with its description.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -17,7 +17,8 @@ from sqlalchemy import URL
 
 from common.errors import ConfigurationError
 from config_spark import Settings
-from database.connections.session_check import ENCODING, METRICS_PARAMETER
+from database.connections.iam_login import AccessTokens, database_user
+from database.connections.session_check import ENCODING, METRICS_PARAMETER, keyword
 
 CONNECT_TIMEOUT_SECONDS = 10
 
@@ -68,6 +69,7 @@ class ConnectionParameters:
         sslmode: as libpq's `sslmode`.
         sslrootcert: file of trusted certificates.
         session: values of session parameters, by name.
+        tokens: source of the password of each login by IAM, in place of `password`.
     """
 
     host: str
@@ -78,6 +80,7 @@ class ConnectionParameters:
     sslmode: str
     sslrootcert: Path | None
     session: Mapping[str, str]
+    tokens: AccessTokens | None = None
 
     @property
     def is_socket(self) -> bool:
@@ -115,9 +118,7 @@ class ConnectionParameters:
     @property
     def conninfo(self) -> str:
         """libpq's connection string for ADBC, with the password in clear: never log it."""
-        return " ".join(
-            f"{name}={_quoted_keyword(str(value))}" for name, value in self.libpq_keywords().items()
-        )
+        return " ".join(keyword(name, str(value)) for name, value in self.libpq_keywords().items())
 
     def jdbc_url(self) -> str:
         """Return `jdbc:postgresql://..` without user and password.
@@ -190,7 +191,14 @@ class ConnectionParameters:
             **({} if password is None else {"PGPASSWORD": password}),
         }
 
+    @property
+    def without_password(self) -> ConnectionParameters:
+        """The description without a login's secret and its source."""
+        return replace(self, password=None, tokens=None)
+
     def _clear_password(self) -> str | None:
+        if self.tokens:
+            return self.tokens.token()
         return self.password.get_secret_value() if self.password else None
 
 
@@ -200,25 +208,26 @@ def connection_parameters(settings: Settings) -> ConnectionParameters:
     Args:
         settings: DB_HOST is set (`resolve_database`).
     """
+    tokens = (
+        AccessTokens(settings.google_api_endpoint, settings.google_api_token_file)
+        if settings.db_iam_auth
+        else None
+    )
     return ConnectionParameters(
         host=str(settings.db_host),
         port=settings.db_port,
         database=settings.db_name,
-        user=settings.db_user,
+        user=database_user(settings.db_user) if tokens else settings.db_user,
         password=settings.db_password,
         sslmode=settings.db_sslmode,
         sslrootcert=settings.db_sslrootcert,
         # the default path begins with `$user`, and the role may be called `yieldspark` too
         session=FIXED_SESSION
         | {"search_path": settings.db_schema, METRICS_PARAMETER: settings.metrics_table},
+        tokens=tokens,
     )
 
 
 def _escaped(value: str) -> str:
     """Escape a value inside `options`, which the server splits at spaces."""
     return value.replace("\\", "\\\\").replace(" ", "\\ ")
-
-
-def _quoted_keyword(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from common.errors import DatabaseRefused
+from database.connections.iam_login import AccessTokens
 
 PSYCOPG2, ADBC, JDBC = "psycopg2", "ADBC", "JDBC"
 
@@ -106,17 +107,42 @@ class ConnectionDescription(Protocol):
     def user(self) -> str: ...
     @property
     def session(self) -> Mapping[str, str]: ...
+    @property
+    def tokens(self) -> AccessTokens | None: ...
 
 
 @dataclass(frozen=True)
 class TaskSession:
-    """Description of a checked connection, for Spark tasks."""
+    """Description of a checked connection, for Spark tasks.
 
-    conninfo: str = field(repr=False)
+    Attributes:
+        keywords: libpq's connection string, without the password of a login by IAM.
+        where: server, database and role, for messages.
+        user: role.
+        session: values of session parameters, by name.
+        server: identity of the server.
+        tokens: source of the password of a login by IAM: a token may be over when a task begins.
+    """
+
+    keywords: str = field(repr=False)
     where: str
     user: str
     session: Mapping[str, str]
     server: ServerIdentity
+    tokens: AccessTokens | None = None
+
+    @property
+    def conninfo(self) -> str:
+        """libpq's connection string, with the password in clear: never log it."""
+        if self.tokens is None:
+            return self.keywords
+        return f"{self.keywords} {keyword('password', self.tokens.token())}"
+
+
+def keyword(name: str, value: str) -> str:
+    """Return a keyword of a connection string of libpq."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{name}='{escaped}'"
 
 
 def check_session(

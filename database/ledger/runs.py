@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -42,6 +43,9 @@ from database.schema.own_tables import GOOD, OWN_SCHEMA, run_ledger
 
 log = logging.getLogger(__name__)
 
+
+OPENED: ContextVar[Callable[[Engine, str], None] | None] = ContextVar("OPENED", default=None)
+"""Receives engine and id of each run as soon as its row can be read. It must not raise an error."""
 
 COLUMNS_AT_START = ("run_id", "job", "mode", "engine", "start", "end", "as_of", "plan")
 """Columns of the ledger that a run knows when it opens."""
@@ -194,6 +198,8 @@ def open_run(
             log_event(
                 log, RUN_STARTED, "%s: run %s", job, run.run_id, mode=mode, engine=engine_name
             )
+            if opened := OPENED.get():
+                opened(engine, run.run_id)
             yield run
 
 

@@ -23,7 +23,7 @@ from database.schema.own_tables import OWN_SCHEMA
 CODE_ROOT = Path(__file__).resolve().parents[2]
 MIGRATIONS = "database/migrations"
 
-NEWEST_REVISION = "0013"
+NEWEST_REVISION = "0014"
 """The head of the revisions. A database that has it needs no Alembic, whose import and search for
 the head would take a third of the time of `status`.
 """

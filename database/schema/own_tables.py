@@ -300,6 +300,8 @@ forecasts = Table(
         ),
     ),
     Column("run_id", Text, nullable=False),
+    # every reader asks for the newest as-of day, and the table keeps those of all days
+    Index("forecasts_as_of_idx", "as_of"),
 )
 
 forecast_evaluation = Table(

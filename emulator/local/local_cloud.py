@@ -12,12 +12,14 @@ import os
 import secrets
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
@@ -42,10 +44,14 @@ from emulator.services.http_service import Service
 from emulator.services.object_store import Conditions
 from emulator.workflow_engine import Transport, execute, route_to
 
+if TYPE_CHECKING:
+    from emulator.services.fake_monitoring import FakeMonitoring
+
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = ROOT / "workflows" / "pipeline.yaml"
+DESCRIPTORS = ROOT / "terraform" / "metric_descriptors.json"
 CONTAINER_ENTRY = ROOT / "container" / "cloud_run_entry.py"
 
 DATABASE = "yieldspark_cloud"
@@ -64,6 +70,30 @@ POLL_SECONDS = 0.5
 """Interval between polls of the processes."""
 
 
+def log_line(entry: dict[str, Any]) -> None:
+    """Log one event of the workflow; the batch's name shows job and execution."""
+    event = entry.get("jsonPayload") or {}
+    fields = (event.get(name) for name in ("event", "batch", "state", "message"))
+    log.info("workflow: %s", " ".join(str(field) for field in fields if field) or entry)
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a caller may set in the emulator, such as a clock that is not this machine's.
+
+    Attributes:
+        now: Clock of the services, in seconds since the epoch.
+        job_variables: Returns further variables of a job's environment, when it starts.
+        log: Receives each log entry of the workflow.
+        speed_up: Divisor of the workflow's waits.
+    """
+
+    now: Callable[[], float] = time.time
+    job_variables: Callable[[], Mapping[str, str]] = dict
+    log: Callable[[dict[str, Any]], None] = log_line
+    speed_up: float = SPEED_UP
+
+
 @dataclass(frozen=True)
 class LocalCloud:
     """A running emulator.
@@ -73,11 +103,15 @@ class LocalCloud:
         variables: Environment that directs a command to it. It has no secret: the token is in a
             file that only this account can read.
         database: Settings of its database.
+        dataproc: The service of its batches.
+        monitoring: Cloud Monitoring, with the points of its jobs.
     """
 
     url: str
     variables: Mapping[str, str]
     database: Settings
+    dataproc: FakeDataproc
+    monitoring: FakeMonitoring
 
     def environment(self) -> dict[str, str]:
         """Return this process's environment with the variables and the database password, for
@@ -89,12 +123,15 @@ class LocalCloud:
 
 
 @contextmanager
-def local_cloud(settings: Settings, port: int = 0) -> Iterator[LocalCloud]:
+def local_cloud(
+    settings: Settings, port: int = 0, rehearsal: Rehearsal | None = None
+) -> Iterator[LocalCloud]:
     """Run the emulator while the block runs.
 
     Args:
         settings: The user's settings.
         port: TCP port; 0 selects a free one.
+        rehearsal: Clock, variables and log; default: this machine's, none, and the program's.
 
     Raises:
         EnvironmentNotReady: Another emulator uses this home.
@@ -104,7 +141,7 @@ def local_cloud(settings: Settings, port: int = 0) -> Iterator[LocalCloud]:
     folder = settings.yieldspark_home / "cloud"
     with exclusive_folder(folder):
         database = cloud_database(settings)
-        with _services(database, folder, port) as cloud:
+        with _services(database, folder, port, rehearsal or Rehearsal()) as cloud:
             yield cloud
 
 
@@ -130,27 +167,47 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _services(database: Settings, folder: Path, port: int) -> Iterator[LocalCloud]:
+def _services(
+    database: Settings, folder: Path, port: int, rehearsal: Rehearsal
+) -> Iterator[LocalCloud]:
     storage = FakeStorage(folder / "storage", [CODE_BUCKET, STAGING_BUCKET])
     services: list[Service] = [storage]
-    with _new_token(folder) as (token, token_file), serving(services, port, token=token) as url:
+    with (
+        _new_token(folder) as (token, token_file),
+        serving(services, port, token=token) as url,
+        _monitoring(token, rehearsal.now) as (monitoring, monitoring_variables),
+    ):
         account = batch_account()
-        platform = LocalPlatform(open_folder(folder, account), url, account, token)
-        variables = _variables(database, url, platform.folder) | token_variables(url, token_file)
+        platform = LocalPlatform(
+            open_folder(folder, account),
+            url,
+            account,
+            token,
+            more=lambda: {**monitoring_variables, **rehearsal.job_variables()},
+        )
+        variables = (
+            _variables(database, url, platform.folder)
+            | token_variables(url, token_file)
+            | monitoring_variables
+        )
         password = database.db_password.get_secret_value() if database.db_password else ""
         dataproc = FakeDataproc(
             BatchScript(pending_seconds=1, usage_delay_seconds=2),
+            now=rehearsal.now,
             run=platform.run_batch,
             write_output=partial(_put, storage),
         )
         cloud_run = FakeCloudRun(
-            BatchScript(pending_seconds=0), run=partial(_run_container, platform)
+            BatchScript(pending_seconds=0),
+            now=rehearsal.now,
+            run=partial(_run_container, platform),
         )
         # annotated: the lambda below refers to it
         executions: FakeExecutions = FakeExecutions(
             run=lambda execution, argument: _run_pipeline(
-                route_to(url, token), executions, execution, argument
-            )
+                route_to(url, token), executions, execution, argument, rehearsal
+            ),
+            now=rehearsal.now,
         )
         # added after the server has started: these services need its address
         services += [
@@ -161,7 +218,31 @@ def _services(database: Settings, folder: Path, port: int) -> Iterator[LocalClou
         ]
         services.append(FakeLogging(cloud_run.lines))
         with polling(dataproc, cloud_run):
-            yield LocalCloud(url, variables, database)
+            yield LocalCloud(url, variables, database, dataproc, monitoring)
+
+
+@contextmanager
+def _monitoring(
+    token: str, now: Callable[[], float]
+) -> Iterator[tuple[FakeMonitoring, dict[str, str]]]:
+    """Serve Cloud Monitoring with Terraform's descriptors; yield it, and the variables that make a
+    job write to it.
+    """
+    # gRPC and Google's types take a second, which other commands do not need
+    from emulator.services.fake_monitoring import FakeMonitoring, read_descriptors
+
+    def refusal(authorization: str) -> str | None:
+        is_ours = secrets.compare_digest(authorization.encode(), f"Bearer {token}".encode())
+        return None if is_ours else "Request had invalid authentication credentials."
+
+    monitoring = FakeMonitoring(
+        read_descriptors(DESCRIPTORS),
+        now=lambda: datetime.fromtimestamp(now(), UTC),
+        refusal=refusal,
+    )
+    with monitoring.listening() as address:
+        variables = {"MONITORING_EMITTER": "cloud_monitoring", "MONITORING_ENDPOINT": address}
+        yield monitoring, variables
 
 
 @contextmanager
@@ -196,7 +277,11 @@ def _run_container(
 
 
 def _run_pipeline(
-    transport: Transport, executions: FakeExecutions, execution_id: str, argument: Any
+    transport: Transport,
+    executions: FakeExecutions,
+    execution_id: str,
+    argument: Any,
+    rehearsal: Rehearsal,
 ) -> Any:
     environment = {
         "GOOGLE_CLOUD_PROJECT_ID": PROJECT,
@@ -211,8 +296,8 @@ def _run_pipeline(
         argument,
         environment=environment,
         transport=transport,
-        clock=UntilCancelled(executions, execution_id, SPEED_UP),
-        log=log_line,
+        clock=UntilCancelled(executions, execution_id, rehearsal.speed_up),
+        log=rehearsal.log,
     )
 
 
@@ -324,10 +409,3 @@ def repeated(action: Callable[[], None], seconds: float) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-
-
-def log_line(entry: dict[str, Any]) -> None:
-    """Log one event of the workflow; the batch's name shows job and execution."""
-    event = entry.get("jsonPayload") or {}
-    fields = (event.get(name) for name in ("event", "batch", "state", "message"))
-    log.info("workflow: %s", " ".join(str(field) for field in fields if field) or entry)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,18 +23,20 @@ from cli.options import AsJson, load_command_settings
 from cli.run_application import run_application
 from cli.terminal import print_json, print_pairs, print_table, say, step
 from common.errors import EnvironmentNotReady, YieldSparkError, summarize_error
+from common.private_files import private_folder
 from config_spark import Settings
 from database.embedded.server import EmbeddedServer
 from emulator.control_plane.policies import Grant
 from emulator.local.local_cloud import exclusive_folder, repeated
 from emulator.project import daily_run
 from emulator.project.cloud import EmulatedCloud, emulated_cloud
+from emulator.project.current_sample import write_current_sample
 from emulator.project.database_server import DatabaseServer
 from emulator.project.identities import Refusal
 from emulator.terraform import terraform_apply
 from emulator.terraform.google_provider import VERSION, built_provider, obstacle
-from sample_data import SAMPLE_FILES
 from workflows.clients.executions import ExecutionSummary
+from workflows.commands.run_commands import require_validation
 from workflows.commands.tables import print_entries
 from workflows.releases.release_content import read_jars
 
@@ -108,6 +111,7 @@ def apply(as_json: AsJson = False) -> None:
         os.environ.pop(name.upper(), None)
     applied = apply_and_run(settings, settings.yieldspark_home / "emulator")
     print_json(applied.payload()) if as_json else _print_applied(applied)
+    require_validation(applied.run)
 
 
 def apply_and_run(settings: Settings, folder: Path) -> AppliedRun:
@@ -189,13 +193,15 @@ def _progress(cloud: EmulatedCloud) -> Iterator[None]:
 
 
 def _load_sample(database: Settings, folder: Path) -> None:
-    """Load the sample with the product's own command, as the database's user, in a folder without
-    `.env`.
+    """Load the sample, moved to end yesterday, with the product's own command, as the database's
+    user, in a folder without `.env`.
     """
     names = ("db_host", "db_port", "db_name", "db_user", "db_sslmode")
     password = database.db_password.get_secret_value() if database.db_password else ""
     variables = {name.upper(): str(getattr(database, name)) for name in names}
-    command = [sys.executable, str(ROOT / "run_spark_local.py"), "load", *map(str, SAMPLE_FILES)]
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    files = write_current_sample(private_folder(folder / "sample"), yesterday)
+    command = [sys.executable, str(ROOT / "run_spark_local.py"), "load", *map(str, files)]
     process = subprocess.run(
         command,
         cwd=folder,
@@ -215,9 +221,10 @@ def _print_applied(applied: AppliedRun) -> None:
     print_table(["resource", "number"], list(resources.items()), title="made by terraform apply")
     grants = Counter(grant.member.partition("@")[0] for grant in applied.grants)
     print_table(["member", "grants"], sorted(grants.items()), title="grants")
+    result = applied.run.result
     print_entries(
         ["job", "batch", "state", "seconds"],
-        applied.run.result["steps"],
+        [*result["steps"], {"seconds": None} | result["validation"]],
         title=f"execution {applied.run.execution}: {applied.run.state}",
     )
     print_pairs(

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,15 +74,19 @@ class BatchProcess:
                 **_rights(account),
             )
         self._ends_by: float | None = None
+        self._is_over = False
 
     def poll(self) -> int | None:
         """Return the exit code; None while it runs. Kills a process that did not end after a
-        cancel, and deletes the folder of one that has ended.
+        cancel, the children of one that has ended, and deletes its folder.
         """
         code = self._process.poll()
         if code is None and self._ends_by is not None and time.monotonic() > self._ends_by:
             self._signal(signal.SIGKILL)
-        if code is not None:
+        if code is not None and not self._is_over:
+            self._is_over = True
+            # a container ends with its first process, also if that one was killed
+            self._signal(signal.SIGKILL)
             shutil.rmtree(self._folder, ignore_errors=True)
         return code
 
@@ -107,15 +111,23 @@ class LocalPlatform:
         account: Account of the jobs; None: this process's.
         token: Token of the fakes. Each job gets its own file, because the caller's is closed to the
             account.
+        more: Returns further variables of a job's environment, when it starts.
     """
 
     def __init__(
-        self, folder: Path, api_url: str, account: Account | None, token: str | None = None
+        self,
+        folder: Path,
+        api_url: str,
+        account: Account | None,
+        token: str | None = None,
+        *,
+        more: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.folder = folder
         self._api_url = api_url
         self._account = account
         self._token = token
+        self._more = more
 
     def run_batch(self, batch: dict[str, Any], batch_id: str) -> BatchProcess:
         """Download the request's files and run them with spark-submit.
@@ -204,7 +216,7 @@ class LocalPlatform:
         return BatchProcess(
             command,
             folder,
-            environment | dict(variables),
+            environment | dict(variables) | dict(self._more()),
             self._account,
             errors_apart=errors_apart,
         )

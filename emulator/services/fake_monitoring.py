@@ -11,6 +11,7 @@ https://cloud.google.com/monitoring/api/ref_v3/rest/v3/projects.timeSeries/creat
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections import Counter
@@ -19,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -39,6 +41,21 @@ Key = tuple[str, tuple[tuple[str, str], ...]]
 """A time series: type of the metric and labels, sorted by name."""
 
 StoredPoint = tuple[datetime, float]
+
+
+def read_descriptors(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the descriptors of terraform/metric_descriptors.json by type, as the REST API has
+    them.
+    """
+    entries = json.loads(path.read_text(encoding="utf-8")).values()
+    return {
+        entry["type"]: {
+            "metricKind": entry["kind"],
+            "valueType": entry["value_type"],
+            "labels": [{"key": label} for label in entry["labels"]],
+        }
+        for entry in entries
+    }
 
 
 def _unix_now() -> datetime:
@@ -81,6 +98,18 @@ class FakeMonitoring:
             if name == type_:
                 series[tuple(value for _, value in labels)] = points
         return series
+
+    def newest(self) -> list[dict[str, Any]]:
+        """Return the newest point of each series: type, labels, end time and value."""
+        return [
+            {
+                "type": type_,
+                "labels": dict(labels),
+                "time": points[-1][0].isoformat(),
+                "value": points[-1][1],
+            }
+            for (type_, labels), points in sorted(self.points.items())
+        ]
 
     @contextmanager
     def listening(self) -> Iterator[str]:

@@ -60,7 +60,11 @@ class InProcessExecutor:
         select = _SORTED_METRICS.format(metrics=source.metrics)
         batches = read_batches(session, select, METRICS_SCHEMA, source.snapshot)
         rows = complete_rows(batches, source.spec, source.market)
-        return engine.prepare(rows, source.features, LABELS)
+        prepared = engine.prepare(rows, source.features, LABELS)
+        del rows
+        # Arrow keeps what it frees, two copies of the rows, and the fits need as much
+        pa.default_memory_pool().release_unused()
+        return prepared
 
     def staged(self, rows: RowsToStage) -> StagedRows:
         table = pa.Table.from_pandas(rows.numbers_as_doubles(), rows.schema, preserve_index=False)

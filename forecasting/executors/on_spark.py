@@ -34,6 +34,8 @@ def spark_executor(
     with run.stage("session"):
         spark = session()
         run.jvm_started = True
+        # shown in the event log
+        spark.sparkContext.setJobGroup(run.run_id, run.job)
     with interruptible(spark):
         yield SparkExecutor(settings, spark)
 

@@ -293,7 +293,7 @@ class AsOfOption(Protocol):
 
 def rows_to_read(settings: Settings, options: AsOfOption) -> int:
     """Returns the number of metrics rows that a run will read; its plan needs no Spark."""
-    today = dt.datetime.now(dt.UTC).date()
+    today = settings.now().date()
     as_of = forecast_as_of_day(settings, as_of=options.as_of, today=today)
     plan = plan_forecast(
         settings, as_of=as_of, engine=settings.engine, today=today, prefers_spark=True

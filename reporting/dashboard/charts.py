@@ -5,7 +5,7 @@ Every axis has its unit, and lines differ by dashes or marks as well as by colou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import altair as alt
@@ -15,8 +15,9 @@ import streamlit as st
 AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 HEIGHT = 280
+COUNTS = [0, 1, 3, 10, 30, *(10**power for power in range(2, 8))]
 POWERS = [0, 0.1, *(10**power for power in range(7))]
-"""Ticks of logarithmic axes."""
+"""Ticks of logarithmic axes, of counts and of APYs."""
 # each by itself: the format of an axis has one prefix for all labels
 POWER_LABELS = "format(datum.value, datum.value < 1000 ? '~g' : '~s')"
 
@@ -52,14 +53,14 @@ class Line:
         label: text of the legend.
         colour: name of a field of Colours.
         dashes: lengths of dash and gap in pixels; empty for a solid line.
-        has_points: whether values are also drawn as points.
+        points: shape of the points at the values; empty for none.
     """
 
     column: str
     label: str
     colour: str
     dashes: tuple[int, ...] = ()
-    has_points: bool = False
+    points: str = ""
 
 
 def show(chart: AnyChart, alternative: str) -> None:
@@ -87,6 +88,7 @@ def lines(
     band: tuple[str, str] | None = None,
     value_format: str = ",.2f",
     domain: tuple[float, float] | None = None,
+    is_log: bool = False,
     reference: float | None = None,
 ) -> AnyChart:
     """Return lines by day, interrupted where a value is unknown.
@@ -96,35 +98,49 @@ def lines(
         unit: title of the vertical axis.
         band: columns of the lower and the upper end of a band.
         domain: ends of the vertical axis; values beyond are cut off.
+        is_log: whether the vertical axis is logarithmic, with a zero; excludes `domain`.
         reference: value of a horizontal dashed line.
     """
     palette = colours()
-    scale = alt.Scale(domain=list(domain), clamp=True) if domain else alt.Scale(zero=False)
+    height = _value_axis(unit, domain, is_log)
     layers: list[alt.Chart] = []
     if band:
         layers.append(
             alt.Chart(rows)
             .mark_area(opacity=0.22, color=palette.accent)
-            .encode(
-                x=day_axis(), y=alt.Y(f"{band[0]}:Q", title=unit, scale=scale), y2=f"{band[1]}:Q"
-            )
+            .encode(x=day_axis(), y=height(band[0]), y2=f"{band[1]}:Q")
         )
     if reference is not None:
         layers.append(
             alt.Chart(pd.DataFrame({"value": [reference]}))
             .mark_rule(strokeDash=[2, 3], color=palette.ink)
-            .encode(y=alt.Y("value:Q", scale=scale, title=unit))
+            .encode(y=height("value"))
         )
-    layers += [_line_layer(rows, line, drawn, unit, scale, value_format) for line in drawn]
+    layers += [
+        _line_layer(rows, line, drawn, height("value"), unit, value_format) for line in drawn
+    ]
     return alt.layer(*layers).properties(height=HEIGHT)
+
+
+def _value_axis(
+    unit: str, domain: tuple[float, float] | None, is_log: bool
+) -> Callable[[str], alt.Y]:
+    if is_log:
+        scale = alt.Scale(type="symlog", constant=1)
+        axis = alt.Axis(values=COUNTS, labelExpr=POWER_LABELS, labelOverlap="greedy")
+        return lambda column: alt.Y(
+            f"{column}:Q", title=f"{unit} (log scale)", scale=scale, axis=axis
+        )
+    scale = alt.Scale(domain=list(domain), clamp=True) if domain else alt.Scale(zero=False)
+    return lambda column: alt.Y(f"{column}:Q", title=unit, scale=scale)
 
 
 def _line_layer(
     rows: pd.DataFrame,
     line: Line,
     drawn: Sequence[Line],
+    height: alt.Y,
     unit: str,
-    scale: alt.Scale,
     value_format: str,
 ) -> alt.Chart:
     palette = colours()
@@ -143,10 +159,12 @@ def _line_layer(
     )
     chart: alt.Chart = (
         alt.Chart(values)
-        .mark_line(strokeWidth=1.8, point={"size": 14} if line.has_points else False)
+        .mark_line(
+            strokeWidth=1.8, point={"size": 16, "shape": line.points} if line.points else False
+        )
         .encode(
             x=day_axis(),
-            y=alt.Y("value:Q", title=unit, scale=scale),
+            y=height,
             color=alt.Color(
                 "line:N",
                 scale=alt.Scale(
@@ -180,7 +198,7 @@ def uncertainty_scatter(rows: pd.DataFrame) -> AnyChart:
     palette = colours()
     chart: alt.Chart = (
         alt.Chart(rows)
-        .mark_point(filled=False, opacity=0.75, size=42, strokeWidth=1.5)
+        .mark_point(filled=False, opacity=1, size=42, strokeWidth=1.5)
         .encode(
             x=alt.X(
                 "apy_width:Q",
@@ -269,7 +287,7 @@ def segment_points(rows: pd.DataFrame, *, value: str, unit: str, reference: floa
     if "low" in rows:
         layers.append(
             alt.Chart(rows)
-            .mark_rule(strokeWidth=4, opacity=0.35, color=palette.accent)
+            .mark_rule(strokeWidth=2, color=palette.accent)
             .encode(y=axis, x=alt.X("low:Q", title=unit, scale=alt.Scale(zero=False)), x2="high:Q")
         )
     layers.append(
@@ -340,36 +358,5 @@ def gap_heat_map(rows: pd.DataFrame) -> AnyChart:
             ],
         )
         .properties(height=alt.Step(19))
-    )
-    return chart
-
-
-def stacked_rows(rows: pd.DataFrame) -> AnyChart:
-    """Return numbers of pools by day and state, stacked.
-
-    Args:
-        rows: date, state (observed, carried, unknown), pools.
-    """
-    palette = colours()
-    states = ["observed", "carried", "unknown"]
-    chart: alt.Chart = (
-        alt.Chart(rows)
-        .mark_bar(stroke=palette.ink, strokeWidth=0.3)
-        .encode(
-            x=day_axis(),
-            y=alt.Y("pools:Q", title="rows of metrics", axis=alt.Axis(format="~s")),
-            color=alt.Color(
-                "state:N",
-                scale=alt.Scale(domain=states, range=[palette.accent, palette.second, palette.bad]),
-                legend=alt.Legend(title="APY of the day", orient="top"),
-            ),
-            order=alt.Order("rank:Q"),
-            tooltip=[
-                alt.Tooltip("date:T", title="day, UTC", format="%Y-%m-%d"),
-                alt.Tooltip("state:N", title="APY"),
-                alt.Tooltip("pools:Q", title="rows", format=","),
-            ],
-        )
-        .properties(height=HEIGHT)
     )
     return chart

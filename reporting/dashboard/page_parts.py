@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
@@ -63,6 +64,11 @@ def utc(time: dt.datetime | None) -> str:
     return f"{time.astimezone(dt.UTC):%Y-%m-%d %H:%M}" if time else UNKNOWN
 
 
+def to_second(time: object) -> str:
+    """Return the text of a time in UTC, as PostgreSQL writes it, without fraction and zone."""
+    return UNKNOWN if time is None else re.sub(r"(\.\d+)?\+00\b", "", str(time))
+
+
 def tiles(facts: Sequence[tuple[str, str, str]]) -> None:
     """Show figures side by side, below each other on a narrow screen.
 
@@ -77,13 +83,13 @@ def tiles(facts: Sequence[tuple[str, str, str]]) -> None:
 
 
 def commands(*lines: str) -> None:
-    """Show commands to copy."""
-    st.code("\n".join(f"python run_spark_local.py {line}" for line in lines), language="bash")
+    """Show commands to copy; without colours of a language, whose contrast is below AA."""
+    st.code("\n".join(f"python run_spark_local.py {line}" for line in lines), language=None)
 
 
-def alternatives(values: Sequence[Any]) -> list[Any]:
-    """Return the distinct known values in order; for texts of a column."""
-    return list(dict.fromkeys(value for value in values if value is not None and value == value))
+def shell_word(text: object) -> str:
+    """Return text of the data as one word of a command."""
+    return shlex.quote(one_line(text))
 
 
 def table(rows: pd.DataFrame, columns: dict[str, Any], **options: Any) -> Any:
@@ -100,6 +106,35 @@ def table(rows: pd.DataFrame, columns: dict[str, Any], **options: Any) -> Any:
         hide_index=True,
         width="stretch",
         **options,
+    )
+
+
+def selectable_table(rows: pd.DataFrame, columns: dict[str, Any], **options: Any) -> int | None:
+    """Show a table as `table` does, and return the position of the row that is selected, or None.
+
+    Args:
+        options: `key`, and further arguments of `st.dataframe`.
+    """
+    event = table(rows, columns, on_select="rerun", selection_mode="single-row", **options)
+    # the rows may have changed since the selection
+    return next((number for number in event.selection.rows if number < len(rows)), None)
+
+
+def select_hint(shown: str) -> None:
+    """Say how a row is selected, without a mouse too.
+
+    Args:
+        shown: what a selected row shows.
+    """
+    st.caption(f"Select a row to see {shown}. By keyboard: arrow keys, then Shift+Space.")
+
+
+def open_pool(pool_id: str, label: str) -> None:
+    """Show a link to a pool's page: those inside tables can't be reached by keyboard."""
+    st.page_link(
+        st.session_state["pool_page"],
+        label=f"Open the page of {escaped(label)}",
+        query_params={"pool": pool_id},
     )
 
 

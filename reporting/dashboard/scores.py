@@ -1,26 +1,19 @@
-"""Scores of the page Quality, computed once for each run that ends.
+"""Scores of the page Quality: of the newest engine's forecasts, from evaluation rows.
 
-At many pools they take longer than a visitor waits, so a thread of the server computes them when it
-starts and after every run.
+At 20,000 pools they take longer than a visitor waits: `scoring` computes them beforehand, in a
+process of their own.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
+from sqlalchemy import Engine
 
-from common.errors import YieldSparkError, summarize_error
 from forecasting.evaluation.segments import SegmentScore, segment_scores
 from forecasting.publishing.forecast_history import describe_pools
-from reporting.dashboard.connection import (
-    DataVersion,
-    connected,
-    data_version,
-    database_problem,
-)
 from reporting.figures.accuracy import (
     ClassAccuracy,
     accuracy,
@@ -33,11 +26,15 @@ from reporting.figures.interval_reliability import IntervalReliability, interval
 from reporting.figures.largest_errors import ForecastError, largest_errors
 from reporting.report.report import SCORED_DAYS
 
-log = logging.getLogger(__name__)
-
-CHECK_SECONDS = 30.0
-"""Time between two looks for a run that has ended."""
-KEPT_VERSIONS = 2
+STEPS = (
+    f"adding up the errors of {SERIES_DAYS} days",
+    f"reading the scored forecasts of {SCORED_DAYS} days",
+    "scoring large pools and all pools",
+    "scoring the segments",
+    "ranking the largest errors",
+    "checking the intervals",
+)
+"""What `compute_scores` does, in this order."""
 
 
 @dataclass(frozen=True)
@@ -59,57 +56,30 @@ class Scores:
     level: float
 
 
-_lock = threading.Lock()
-_kept: dict[DataVersion, Scores | None] = {}
+def compute_scores(
+    engine: Engine, begin: Callable[[int], None] = lambda number: None
+) -> Scores | None:
+    """Compute the scores; None without a scored forecast.
 
-
-def scores_of(version: DataVersion) -> Scores | None:
-    """Return the scores of a version of the data; None without a scored forecast.
-
-    A second caller waits for the first one.
+    Args:
+        begin: called with the number of a step, the index in STEPS, when it begins.
 
     Raises:
         DatabaseError: the database does not answer or refuses a statement.
     """
-    with _lock:
-        if version not in _kept:
-            _kept[version] = _compute()
-            while len(_kept) > KEPT_VERSIONS:
-                del _kept[next(iter(_kept))]
-        return _kept[version]
-
-
-def forget() -> None:
-    """Compute all scores again when they are next asked for."""
-    with _lock:
-        _kept.clear()
-
-
-def keep_computed(stop: threading.Event) -> None:
-    """Compute the scores of every new version of the data, until `stop` is set."""
-    while not stop.is_set():
-        try:
-            if database_problem() is None:
-                scores_of(data_version())
-        except YieldSparkError as error:
-            # a visitor of the page sees the error
-            log.debug("the scores can't be computed: %s", summarize_error(error))
-        stop.wait(CHECK_SECONDS)
-
-
-def _compute() -> Scores | None:
-    engine = connected().engine
+    begin(0)
     by_day = newest_by_day(engine, days=SERIES_DAYS)
+    begin(1)
     rows = newest_evaluated(engine, days=SCORED_DAYS)
     if rows.empty:
         return None
     level = published_level(rows)
     scored = describe_pools(engine, rows)
-    return Scores(
-        accuracy(scored),
-        by_day,
-        segment_scores(scored, level),
-        largest_errors(engine, scored),
-        interval_reliability(scored),
-        level,
-    )
+    begin(2)
+    of_classes = accuracy(scored)
+    begin(3)
+    segments = segment_scores(scored, level)
+    begin(4)
+    errors = largest_errors(engine, scored)
+    begin(5)
+    return Scores(of_classes, by_day, segments, errors, interval_reliability(scored), level)

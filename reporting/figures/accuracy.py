@@ -24,9 +24,8 @@ NEWEST = f"WITH {NEWEST_FORECASTS} SELECT * FROM newest"
 
 # as `daily_sums` adds them up from rows: a step of a pool without a scale has no size, and an error
 # in a scale of zero is a spike
-DAILY_SUMS = f"""
-WITH {NEWEST_FORECASTS},
-errors AS (
+DAILY_SUMS = """
+WITH errors AS (
     SELECT e.target, e.target_date, e.actual, e.low, e.high, e.volatility_scale AS scale,
         abs(e.actual - e.forecast) AS forecast,
         abs(e.actual - e.persistence) AS persistence,
@@ -35,10 +34,11 @@ errors AS (
         CASE WHEN e.target = 'tvl' THEN abs(ln(1 + e.actual) - ln(1 + e.persistence))
             ELSE abs(e.actual - e.persistence) END AS persistence_step
     FROM yieldspark.forecast_evaluation e
-    JOIN newest n ON n.engine = e.engine AND n.horizon_days = e.horizon_days
-    WHERE e.actual IS NOT NULL
-        AND e.target_date > n.as_of - :days
-        AND e.target_date <= n.as_of
+    WHERE e.engine = :engine
+        AND e.horizon_days = :horizon_days
+        AND e.actual IS NOT NULL
+        AND e.target_date > CAST(:as_of AS date) - :days
+        AND e.target_date <= :as_of
 )
 SELECT target, target_date, count(*) AS rows,
     sum(forecast) AS forecast,
@@ -146,7 +146,12 @@ def newest_by_day(engine: Engine, *, days: int) -> dict[str, pd.DataFrame]:
         DatabaseError: the database does not answer or refuses a statement.
     """
     with checked_connection(engine) as connection:
-        rows = connection.execute(text(DAILY_SUMS), {"days": days, "spike": SPIKE_SCALES})
+        newest = connection.execute(text(NEWEST)).mappings().first()
+        if newest is None:
+            return {}
+        # by their values, and not by a join, PostgreSQL can read with parallel workers
+        parameters = {**newest, "days": days, "spike": SPIKE_SCALES}
+        rows = connection.execute(text(DAILY_SUMS), parameters)
         sums = pd.DataFrame(rows.mappings().all(), columns=list(rows.keys()))
     return {str(target): scores_of_sums(of_target) for target, of_target in sums.groupby("target")}
 

@@ -13,14 +13,12 @@ from sqlalchemy import Engine, text
 
 from database.connections.engine import checked_connection
 from database.schema.metrics_table import metrics_name
+from reporting.figures.data_quality import RawEnd
 
 # rows of the future, from a wrong clock, would hide that a source has stopped
 SOURCES = """
-SELECT 'raw_defillama_pool_history' AS source, 'pool snapshots' AS content,
-    max(timestamp) FILTER (WHERE timestamp <= now()) AS newest
-FROM raw_defillama_pool_history
-UNION ALL
-SELECT 'raw_coinmarketcap_ohlcv', symbol || ' price', max(data_timestamp)
+SELECT 'raw_coinmarketcap_ohlcv' AS source, symbol || ' price' AS content,
+    max(data_timestamp) AS newest
 FROM raw_coinmarketcap_ohlcv
 WHERE data_timestamp <= now() AND symbol IN ('ETH', 'BTC')
 GROUP BY symbol
@@ -47,6 +45,9 @@ changes AS (
     UNION ALL
     SELECT last_day + 1, -count(*) FROM yieldspark.pool_coverage GROUP BY 1
 ),
+totals AS (
+    SELECT date, sum(sum(pools)) OVER (ORDER BY date)::bigint AS rows FROM changes GROUP BY date
+),
 not_observed AS (
     SELECT date,
         count(*) FILTER (WHERE apy_staleness_days > 0) AS carried,
@@ -56,7 +57,9 @@ not_observed AS (
     GROUP BY date
 )
 SELECT d.date,
-    (SELECT coalesce(sum(c.pools), 0)::bigint FROM changes c WHERE c.date <= d.date) AS rows,
+    coalesce((
+        SELECT t.rows FROM totals t WHERE t.date <= d.date ORDER BY t.date DESC LIMIT 1
+    ), 0) AS rows,
     coalesce(n.carried, 0) AS carried,
     coalesce(n.unknown, 0) AS unknown,
     coalesce(r.snapshots, 0) AS snapshots
@@ -101,7 +104,10 @@ SELECT c.pool_id, d.date,
     END AS state
 FROM yieldspark.pool_coverage c
 CROSS JOIN days d
-LEFT JOIN yieldspark.value_staleness s ON s.pool_id = c.pool_id AND s.date = d.date
+LEFT JOIN yieldspark.value_staleness s ON s.pool_id = c.pool_id
+    AND s.date = d.date
+    -- repeats the condition on the pools: only these rows are read, by the primary key
+    AND s.pool_id = ANY(:pools)
 WHERE c.pool_id = ANY(:pools)
 ORDER BY c.pool_id, d.date
 """
@@ -128,16 +134,22 @@ class SourceFreshness:
     newest: dt.datetime | None
 
 
-def source_freshness(engine: Engine) -> list[SourceFreshness]:
+def source_freshness(engine: Engine, raw: RawEnd) -> list[SourceFreshness]:
     """Reads the newest row of every source and of the jobs' results.
+
+    Args:
+        engine: the database.
+        raw: end of the raw history.
 
     Raises:
         DatabaseError: the database does not answer or refuses a statement.
     """
     name = metrics_name(engine)
     query = SOURCES.format(metrics_text=name.replace("'", "''").replace(":", "\\:"))
+    snapshots = SourceFreshness("raw_defillama_pool_history", "pool snapshots", raw.newest)
     with checked_connection(engine) as connection:
-        return [SourceFreshness(**row) for row in connection.execute(text(query)).mappings()]
+        others = [SourceFreshness(**row) for row in connection.execute(text(query)).mappings()]
+    return [snapshots, *others]
 
 
 def rows_by_day(engine: Engine, *, days: int) -> pd.DataFrame:

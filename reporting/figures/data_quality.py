@@ -1,7 +1,7 @@
 """Data quality: amount of data, observed and carried values, quarantine, and age of the raw rows.
 
-Reads tables of the metrics job, `pools`, the quarantine and the newest raw row; returns one
-`DataQuality`. Days are UTC, ages in seconds.
+Reads tables of the metrics job, `pools`, the quarantine and the raw history. Days are UTC, ages in
+seconds.
 """
 
 from __future__ import annotations
@@ -41,11 +41,15 @@ LEFT JOIN pools p ON p.pool_id = c.pool_id
 WHERE p.is_active IS NOT FALSE
 """
 # a row of the future, from a wrong clock, would hide that the source has stopped
-RAW_AGE = """
-SELECT newest AS newest_raw, extract(epoch FROM now() - newest)::float8 AS raw_age_seconds
+RAW_END = """
+SELECT last_id, newest, extract(epoch FROM now() - newest)::float8 AS age_seconds
 FROM (
-    SELECT max(timestamp) FILTER (WHERE timestamp <= now()) AS newest
+    SELECT coalesce(max(id), :last_id) AS last_id,
+        greatest(
+            max(timestamp) FILTER (WHERE timestamp <= now()), CAST(:newest AS timestamptz)
+        ) AS newest
     FROM raw_defillama_pool_history
+    WHERE CAST(:last_id AS bigint) IS NULL OR id > :last_id
 ) AS raw
 """
 QUARANTINED = """
@@ -83,7 +87,6 @@ class DataQuality:
         pool_days: rows of the metrics job.
         first_day, last_day: None without any.
         active_pools_not_observed: active pools without an observation on the newest day.
-        newest_raw: time of the newest raw row; None without any.
         shares: by target (apy, tvl); empty without pool-days.
         quarantine: the most rows first.
     """
@@ -94,10 +97,40 @@ class DataQuality:
     last_day: dt.date | None
     active_pools: int
     active_pools_not_observed: int
-    newest_raw: dt.datetime | None
-    raw_age_seconds: float | None
     shares: Mapping[str, ValueShares]
     quarantine: tuple[QuarantinedRows, ...]
+
+
+@dataclass(frozen=True)
+class RawEnd:
+    """The newest snapshot of raw rows.
+
+    Attributes:
+        last_id: largest id of the rows; None without any.
+        newest: time of the newest snapshot that is not in the future, UTC; None without any.
+        age_seconds: its age by the server's clock.
+    """
+
+    last_id: int | None
+    newest: dt.datetime | None
+    age_seconds: float | None
+
+
+def raw_end(engine: Engine, after: RawEnd | None = None) -> RawEnd:
+    """Reads the newest snapshot of the raw history.
+
+    Args:
+        engine: the database.
+        after: an earlier result: only rows of larger ids are read, by the primary key, instead of
+            the whole history.
+
+    Raises:
+        DatabaseError: the database does not answer or refuses a statement.
+    """
+    known = after or RawEnd(None, None, None)
+    parameters = {"last_id": known.last_id, "newest": known.newest}
+    with checked_connection(engine) as connection:
+        return RawEnd(**connection.execute(text(RAW_END), parameters).mappings().one())
 
 
 def data_quality(engine: Engine) -> DataQuality:
@@ -113,12 +146,10 @@ def data_quality(engine: Engine) -> DataQuality:
         extent = connection.execute(text(EXTENT)).mappings().one()
         missing = connection.execute(text(NOT_OBSERVED)).mappings().one()
         active = connection.execute(text(ACTIVE_POOLS)).mappings().one()
-        raw = connection.execute(text(RAW_AGE)).mappings().one()
         quarantined = connection.execute(text(QUARANTINED)).mappings().all()
     return DataQuality(
         **extent,
         **active,
-        **raw,
         shares=_shares(extent["pool_days"], missing),
         quarantine=tuple(QuarantinedRows(**row) for row in quarantined),
     )

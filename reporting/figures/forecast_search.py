@@ -58,7 +58,7 @@ found AS (
         f.interval_level, f.as_of, f.target_date,
         lower(coalesce(p.symbol, p.name, f.pool_id)) COLLATE "C" AS sort_symbol
     FROM yieldspark.forecasts f
-    JOIN newest n ON n.target_date = f.target_date AND n.horizon_days = f.horizon_days
+    JOIN newest n ON n.as_of = f.as_of AND n.horizon_days = f.horizon_days
     LEFT JOIN pools p ON p.pool_id = f.pool_id
     LEFT JOIN {{metrics}} m ON m.pool_id = f.pool_id AND m.date = f.as_of
 )

@@ -64,7 +64,7 @@ SELECT f.pool_id, p.name, p.symbol, p.protocol, p.chain, f.as_of, f.target_date,
     f.interval_level, f.engine, f.model_version, f.apy_fallback_reason,
     f.explanation
 FROM yieldspark.forecasts f
-JOIN newest n ON n.target_date = f.target_date AND n.horizon_days = f.horizon_days
+JOIN newest n ON n.as_of = f.as_of AND n.horizon_days = f.horizon_days
 LEFT JOIN pools p ON p.pool_id = f.pool_id
 LEFT JOIN {metrics} m ON m.pool_id = f.pool_id AND m.date = f.as_of
 ORDER BY m.actual_tvl DESC NULLS LAST, f.tvl DESC NULLS LAST, f.pool_id
@@ -106,7 +106,7 @@ SELECT count(*) AS pools,
     (
         SELECT count(*)
         FROM yieldspark.forecasts f
-        JOIN newest n ON n.target_date = f.target_date AND n.horizon_days = f.horizon_days
+        JOIN newest n ON n.as_of = f.as_of AND n.horizon_days = f.horizon_days
     ) AS forecasts_next_day,
     (
         SELECT extract(

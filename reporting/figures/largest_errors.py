@@ -94,9 +94,12 @@ def _largest(rows: pd.DataFrame) -> list[dict[Any, Any]]:
         as_today=values(rows, "forecast") == values(rows, "persistence"),
     )
     # ranked in the pool's own scales: in points the same absurd pool would fill the table
-    ranked = measured[measured["scales"] > 0.0].sort_values(
-        ["scales", "pool_id", "target_date"], ascending=[False, True, True]
-    )
+    moved = measured[measured["scales"] > 0.0]
+    largest_of_pools = moved.groupby("pool_id", sort=False)["scales"].max()
+    if len(largest_of_pools) > MAX_ERRORS:
+        # MAX_ERRORS pools have an error of this size: smaller ones are not listed, nor sorted
+        moved = moved[moved["scales"] >= largest_of_pools.nlargest(MAX_ERRORS).iloc[-1]]
+    ranked = moved.sort_values(["scales", "pool_id", "target_date"], ascending=[False, True, True])
     first = ranked.groupby("pool_id", sort=False).head(MAX_ERRORS_OF_A_POOL).head(MAX_ERRORS)
     return first.to_dict("records")
 

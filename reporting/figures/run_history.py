@@ -17,7 +17,8 @@ from database.connections.engine import checked_connection
 
 RUN_COLUMNS = """
 run_id, job, status, mode, "start", "end", as_of, engine, code_version, started_at, finished_at,
-    plan, rows, stages, seconds, checks, cost_usd, error, batch_id,
+    plan, rows, stages, seconds, checks, cost_usd, error, batch_id, is_undoable, undone_at,
+    undone_by,
     extract(epoch FROM now() - started_at)::float8 AS age_seconds
 """
 
@@ -56,14 +57,21 @@ ORDER BY (e.mode IS NOT DISTINCT FROM r.mode) DESC, e.started_at DESC
 LIMIT 1
 """
 
+# a run publishes the forecasts of one as-of day, which an index finds
 CHANGES = """
-SELECT 'forecasts published' AS change, count(*) AS rows
-FROM yieldspark.forecasts
-WHERE run_id = :run
+WITH published AS (
+    SELECT count(*) AS rows,
+        count(apy_fallback_reason) AS apy_fallbacks,
+        count(tvl_fallback_reason) AS tvl_fallbacks
+    FROM yieldspark.forecasts
+    WHERE run_id = :run
+        AND as_of = (SELECT as_of FROM yieldspark.run_ledger WHERE run_id = :run)
+)
+SELECT 'forecasts published' AS change, rows FROM published
 UNION ALL
-SELECT 'of them fallbacks', count(*)
-FROM yieldspark.forecasts
-WHERE run_id = :run AND apy_fallback_reason IS NOT NULL
+SELECT 'of them APY fallbacks', apy_fallbacks FROM published
+UNION ALL
+SELECT 'of them TVL fallbacks', tvl_fallbacks FROM published
 UNION ALL
 SELECT 'raw rows quarantined', count(*)
 FROM yieldspark.quarantine
@@ -76,6 +84,11 @@ UNION ALL
 SELECT 'decisions on the serving model', count(*)
 FROM yieldspark.promotion
 WHERE run_id = :run
+UNION ALL
+SELECT table_name || ', rows ' || kind, sum(rows)::bigint
+FROM yieldspark.run_changes
+WHERE run_id = :run
+GROUP BY table_name, kind
 """
 
 
@@ -90,6 +103,8 @@ class LedgerRun:
         seconds: duration; None for a run that has not ended, or was killed.
         checks: as `CheckResult.to_json` writes them.
         cost_usd: None where no cloud was used, or before its bill is known.
+        is_undoable: whether the rows that it replaced are kept.
+        undone_at, undone_by: when and by whom (user@host) they were restored; None if not.
         age_seconds: time since the start, by the server's clock.
     """
 
@@ -112,6 +127,9 @@ class LedgerRun:
     cost_usd: float | None
     error: str | None
     batch_id: str | None
+    is_undoable: bool
+    undone_at: dt.datetime | None
+    undone_by: str | None
     age_seconds: float
 
 

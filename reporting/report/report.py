@@ -17,7 +17,7 @@ from markupsafe import Markup
 from sqlalchemy import Engine
 
 from reporting.figures.accuracy import accuracy, newest_evaluated
-from reporting.figures.data_quality import data_quality
+from reporting.figures.data_quality import data_quality, raw_end
 from reporting.figures.forecasts import (
     SERIES_DAYS,
     PoolForecast,
@@ -68,6 +68,7 @@ def _contents(engine: Engine, now: dt.datetime) -> dict[str, Any]:
         "further": [_further(engine, horizon) for horizon in further_horizons(engine)],
         "model_health": model_health(engine),
         "health": data_quality(engine),
+        "raw": raw_end(engine),
         "runs": recent_runs(engine),
     }
 

@@ -7,7 +7,7 @@ only. A failing check does not raise: the run is `failed`, with the checks.
 from __future__ import annotations
 
 import logging
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
@@ -53,7 +53,7 @@ def validate(settings: Settings, engine: Engine, *, as_of: date | None = None) -
         RunInProgress: another validation is running.
         DatabaseError: the database refused a statement or the connection was lost.
     """
-    now = datetime.now(UTC)
+    now = settings.now()
     day = as_of or now.date() - ONE_DAY
     with open_run(
         engine,

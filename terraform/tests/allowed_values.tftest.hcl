@@ -88,6 +88,35 @@ run "what_is_small_and_allowed" {
   }
 }
 
+run "login_by_iam" {
+  command = plan
+
+  variables {
+    database_iam_login = true
+  }
+
+  assert {
+    condition     = google_sql_user.iam["batch"].name == "yieldspark-batch@acme-yields.iam" && google_sql_user.iam["container"].type == "CLOUD_IAM_SERVICE_ACCOUNT"
+    error_message = "The accounts have no database users."
+  }
+  assert {
+    condition     = output.settings["DB_IAM_AUTH"] == "true" && output.settings["DB_USER"] == "yieldspark-batch@acme-yields.iam" && !contains(keys(output.settings), "DB_PASSWORD_SECRET")
+    error_message = "The settings have another login than IAM."
+  }
+  assert {
+    condition     = contains([for flag in google_sql_database_instance.main.settings[0].database_flags : "${flag.name}=${flag.value}"], "cloudsql.iam_authentication=on")
+    error_message = "The instance takes no login by IAM."
+  }
+  assert {
+    condition     = google_project_iam_member.grants["batch_logs_in/project"].role == "roles/cloudsql.instanceUser" && contains(keys(google_project_iam_member.grants), "container_logs_in/project")
+    error_message = "An account may not log in."
+  }
+  assert {
+    condition     = contains([for variable in google_cloud_run_v2_job.jobs["operator"].template[0].template[0].containers[0].env : variable.value], "yieldspark-container@acme-yields.iam")
+    error_message = "The Cloud Run jobs log in as another account."
+  }
+}
+
 run "a_tier_with_more_than_eight_vcpus" {
   command = plan
 

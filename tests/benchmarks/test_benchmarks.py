@@ -139,7 +139,8 @@ def test_what_rows_take_in_the_database_counts_tables_with_their_indexes(
 
 
 @pytest.mark.parametrize(
-    ("only", "pools", "cases"), [("sql,full", 9, ("full", "sql")), ("pandas", 20_000, ("pandas",))]
+    ("only", "pools", "cases"),
+    [("sql,full", 9, ("full", "sql")), ("pandas", 20_000, ("full-in-process", "pandas"))],
 )
 def test_only_names_cases(only: str, pools: int, cases: tuple[str, ...]) -> None:
     assert parse_cases(only, pools) == cases
@@ -181,10 +182,12 @@ def _timing(case: str, seconds: float, peak_mb: float = 0.0, **stages: float) ->
 
 def test_goals_say_hit_or_missed_by_how_much_and_which_stage() -> None:
     timings = [
-        _timing("full", 30, 7000, read=20, load=5),
+        _timing("full", 50, 7000, read=35, load=5),
+        _timing("full-in-process", 30, 500, read=20, load=5),
+        _timing("floor", 25, copy_out=2, copy_in=8, insert=15),
         _timing("polars", 20),
         _timing("spark", 100),
-        _timing("new-day", 6, read=1, merge=3),
+        _timing("new-day-in-process", 6, read=1, merge=3),
     ]
     result = Result("L", 1, 1, 1, timings, {"polars": 0})
     results = {
@@ -192,9 +195,13 @@ def test_goals_say_hit_or_missed_by_how_much_and_which_stage() -> None:
         for goal in goal_results(result)
     }
     assert results == {
-        "one new day / polars full": (0.3, False, 0.05, "merge"),
-        "full / polars full": (1.5, False, 0.2, "read"),
-        "full / plain Spark": (0.3, True, 0.0, "read"),
+        "full in process / polars": (1.5, False, 0.7, "read"),
+        "full by Spark / polars": (2.5, False, 1.2, "read"),
+        "new day in process": (6.0, False, 3.5, "merge"),
+        "full in process / floor": (1.2, True, 0.0, "read"),
+        "full by Spark / floor": (2.0, False, 0.5, "read"),
+        "full in process / plain Spark": (0.3, True, 0.0, "read"),
+        "new day in process / polars full": (0.3, False, 0.2, "merge"),
         "peak memory": (7000, False, 856, "read"),
     }
     assert "peak memory: 7000 MB, goal <= 6144 MB: missed by 856 MB (14%)" in result_text(

@@ -219,6 +219,9 @@ def no_session(_: int) -> SparkSession:
     raise AssertionError("a Spark session was asked for")
 
 
+CONTAINER = {"environment": "production", "spark_master": "local[*]"}
+
+
 @pytest.mark.parametrize(
     ("values", "rows", "prefers_spark", "expected"),
     [
@@ -227,6 +230,9 @@ def no_session(_: int) -> SparkSession:
         ({}, IN_PROCESS_ROWS + 1, False, "spark"),
         ({}, 1, True, "spark"),
         ({"environment": "production"}, 1, False, "spark"),
+        (CONTAINER, IN_PROCESS_ROWS, True, "inprocess"),
+        (CONTAINER, IN_PROCESS_ROWS + 1, True, "spark"),
+        ({**CONTAINER, "executor": "spark"}, 1, True, "spark"),
         ({"executor": "inprocess"}, 10**9, True, "inprocess"),
         ({"executor": "spark"}, 1, False, "spark"),
         ({"read_transport": "jdbc"}, 1, False, "spark"),

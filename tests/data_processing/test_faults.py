@@ -21,6 +21,7 @@ from pyspark.sql import SparkSession
 from common.errors import DatabaseError
 from config_spark import Settings
 from database.connections.engine import make_engine
+from emulator.services.cut_proxy import Direction
 from tests.support.fault_cases import (
     ALREADY_RUNNING,
     Case,
@@ -47,7 +48,6 @@ from tests.support.fault_database import (
     terminate,
     wait_for_backend_at_gate,
 )
-from tests.support.fault_proxy import Direction
 from tests.support.fault_runs import JobProcess, until
 from tests.support.metrics_store import execute
 from tests.support.processes import PROJECT

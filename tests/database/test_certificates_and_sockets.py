@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import ssl
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pyspark.sql import SparkSession
 from sqlalchemy import create_engine
 
@@ -32,52 +26,21 @@ from database.db_utils_spark import (
 from database.embedded import process as server_process
 from database.embedded.server import EmbeddedServer
 from tests.database.test_connection import answer_by_adbc, by_every_driver
+from tests.support.certificates import Authority
 from tests.support.startup_proxy import startup_proxy
-
-
-def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A self-signed certificate for localhost, as a file, and a server's context with it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    public, private = folder / "root.crt", folder / "server.key"
-    public.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(public, private)
-    return public, context
 
 
 def test_every_driver_verifies_the_server_certificate(
     spark: SparkSession, database: Settings, tmp_path: Path
 ) -> None:
-    root, context = authority(tmp_path)
-    (tmp_path / "other").mkdir()
-    another, _ = authority(tmp_path / "other")
+    authority, another = Authority.new("ours"), Authority.new("another")
+    root, context = authority.write(tmp_path), authority.server_context("localhost", tmp_path)
     with startup_proxy((str(database.db_host), database.db_port), tls=context) as port:
         secure = {"db_host": "localhost", "db_port": port, "db_sslmode": "verify-full"}
         settings = database.model_copy(update=secure | {"db_sslrootcert": root})
         assert by_every_driver(spark, settings, "1::text") == ["1"] * 3
         session = probe_session(settings)
-        wrong = settings.model_copy(update={"db_sslrootcert": another})
+        wrong = settings.model_copy(update={"db_sslrootcert": another.write(tmp_path)})
         parameters = connection_parameters(wrong)
         for ask in (
             lambda: connect(parameters),

@@ -67,6 +67,7 @@ def test_upgrades_a_database_of_the_first_revision(engine: Engine) -> None:
         f"ALTER TABLE {OWN_SCHEMA}.run_ledger DROP COLUMN lease_expires_at,"
         " DROP COLUMN is_undoable, DROP COLUMN undone_at, DROP COLUMN undone_by",
         f"DROP TABLE {OWN_SCHEMA}.run_changes, {OWN_SCHEMA}.replaced_rows",
+        f"DROP INDEX {OWN_SCHEMA}.forecasts_as_of_idx",
         f"UPDATE {OWN_SCHEMA}.{VERSION_TABLE} SET version_num = '0011'",
     )
     assert migrate(engine) is True

@@ -127,7 +127,7 @@ def test_parallel_table_is_separate_and_switching_needs_a_full_refresh(
     with pytest.raises(ConfigurationError, match=message):
         evaluate(owner_database, days=5)
     with pytest.raises(ConfigurationError, match=message):
-        run_forecast(owner_database, dry_run=True, session=lambda: spark)
+        run_forecast(owner_database, dry_run=True, session=lambda _: spark)
     refresh = Request(full_refresh=True)
     configured = settings_of(owner_database, generated)
     plan = run_metrics(configured, refresh, dry_run=True, now=generated.now)["plan"]
@@ -180,7 +180,7 @@ def test_forecasts_use_the_named_table(database: Settings, spark: SparkSession) 
     run = run_forecast(
         settings.model_copy(update=SHORT | {"refit_days": 30}),
         engine="lightgbm",
-        session=lambda: spark,
+        session=lambda _: spark,
     )
     assert run["rows"]["inserted"] == 12
     engine = make_engine(settings)

@@ -168,7 +168,7 @@ def test_forecast_job_reads_an_integer_group(
     )
     store(admin, rows.astype(object).where(pd.notna(rows), None))
     settings = over(restricted, transport).model_copy(update=SHORT | {"refit_days": 30})
-    row = run_forecast(settings, engine="lightgbm", session=lambda: spark)
+    row = run_forecast(settings, engine="lightgbm", session=lambda _: spark)
     assert (row["status"], row["as_of"], row["rows"]["inserted"]) == (
         "succeeded",
         END.isoformat(),
@@ -176,5 +176,5 @@ def test_forecast_job_reads_an_integer_group(
     )
     groups = rows_of(admin, "SELECT DISTINCT pool_group FROM pool_daily_metrics ORDER BY 1")
     assert [group["pool_group"] for group in groups] == [2, None]
-    again = run_forecast(settings, engine="lightgbm", full_refresh=True, session=lambda: spark)
+    again = run_forecast(settings, engine="lightgbm", full_refresh=True, session=lambda _: spark)
     assert (again["rows"]["inserted"], again["rows"]["updated"]) == (0, 0)

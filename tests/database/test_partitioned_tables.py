@@ -11,9 +11,11 @@ import pytest
 from pyspark.sql import SparkSession
 
 from config_spark import Settings
+from database.connections.engine import make_engine
 from database.db_utils_spark import execute_sql
 from tests.support.databases import empty_database
 from tests.support.processes import CommandLineHere
+from tests.support.undone_runs import contents
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
 
@@ -45,8 +47,16 @@ DROP TABLE plain_metrics;
 """
 
 
+CORRECTIONS = """
+INSERT INTO raw_defillama_pool_history (pool_id, timestamp, raw_json_data)
+SELECT DISTINCT ON (pool_id) pool_id, timestamp + interval '1 second', '{"apy": 7, "tvlUsd": 5}'
+FROM raw_defillama_pool_history
+ORDER BY pool_id, timestamp DESC
+"""
+
+
 @pytest.mark.parametrize("source", ["own", "shared"])
-def test_loads_and_computes_partitioned_tables(
+def test_loads_computes_and_undoes_in_partitioned_tables(
     source: str, server: Settings, spark: SparkSession, tmp_path: Path
 ) -> None:
     statements, file = HISTORY, tmp_path / "history.csv"
@@ -67,3 +77,11 @@ def test_loads_and_computes_partitioned_tables(
         assert first["rows"]["inserted"] >= rows
         again = run.json("calculate_metrics", "--full-refresh")
         assert (again["rows"]["inserted"], again["rows"]["updated"]) == (0, 0)
+        engine = make_engine(settings)
+        before = contents(engine)
+        execute_sql(settings, CORRECTIONS)
+        wrong = run.json("calculate_metrics", EXECUTOR="spark")
+        assert wrong["rows"]["updated"] > 0
+        assert run.json("undo", wrong["run_id"])["status"] == "undone"
+        assert contents(engine) == before
+        assert run.json("calculate_metrics", EXECUTOR="spark")["rows"] == wrong["rows"]

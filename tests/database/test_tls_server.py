@@ -13,14 +13,10 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
@@ -29,70 +25,10 @@ from common.errors import DatabaseUnreachable
 from config_spark import Settings, load_settings
 from database.connections.engine import checked_connection, make_engine
 from tests.database.test_connection import answer_by_jdbc, by_every_driver
+from tests.support.certificates import DAY, Authority, tomorrow
 
 PROGRAMS = Path("/usr/lib/postgresql")
 ACCOUNT = "nobody"
-DAY = timedelta(days=1)
-
-
-@dataclass(frozen=True)
-class Authority:
-    """A certificate authority that signs certificates of servers."""
-
-    name: str
-    key: ec.EllipticCurvePrivateKey
-    certificate: x509.Certificate
-
-    @classmethod
-    def new(cls, name: str) -> Authority:
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _signed(name, name, key, key, valid_until=_tomorrow(), is_ca=True)
-        return cls(name, key, certificate)
-
-    def write(self, folder: Path) -> Path:
-        path = folder / f"{self.name}.crt"
-        path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
-        return path
-
-    def server_files(self, host: str, *, valid_until: datetime) -> tuple[bytes, bytes]:
-        """Return a server's certificate and its key, as PEM."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _signed(host, self.name, key, self.key, valid_until=valid_until, is_ca=False)
-        pem = serialization.Encoding.PEM
-        private = key.private_bytes(
-            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        return certificate.public_bytes(pem), private
-
-
-def _tomorrow() -> datetime:
-    return datetime.now(UTC) + DAY
-
-
-def _signed(
-    subject: str,
-    issuer: str,
-    key: ec.EllipticCurvePrivateKey,
-    signer: ec.EllipticCurvePrivateKey,
-    *,
-    valid_until: datetime,
-    is_ca: bool,
-) -> x509.Certificate:
-    names = [
-        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in (subject, issuer)
-    ]
-    return (
-        x509.CertificateBuilder()
-        .subject_name(names[0])
-        .issuer_name(names[1])
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(valid_until - 3 * DAY)
-        .not_valid_after(valid_until)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(subject)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-        .sign(signer, hashes.SHA256())
-    )
 
 
 @dataclass(frozen=True)
@@ -174,7 +110,7 @@ def tls_server(processes: None, server_programs: Path) -> Iterator[TlsServer]:
     )
     server = TlsServer(versions[-1], data, settings)
     options = f"-p {port} -h 127.0.0.1 -k '' -c ssl=on -c fsync=off"
-    server.write(*Authority.new("first").server_files("localhost", valid_until=_tomorrow()))
+    server.write(*Authority.new("first").server_files("localhost", valid_until=tomorrow()))
     log = folder / "log"
     run_as_account(server.programs / "pg_ctl", "-D", data, "-w", "-l", log, "-o", options, "start")
     try:
@@ -194,14 +130,14 @@ def test_verifies_the_certificate_of_a_server_with_tls(
 ) -> None:
     ours, another = Authority.new("ours"), Authority.new("another")
     settings = tls_server.settings.model_copy(update={"db_sslrootcert": ours.write(tmp_path)})
-    tls_server.present(*ours.server_files("localhost", valid_until=_tomorrow()))
+    tls_server.present(*ours.server_files("localhost", valid_until=tomorrow()))
     is_encrypted = "(SELECT ssl::text FROM pg_stat_ssl WHERE pid = pg_backend_pid())"
     assert by_every_driver(spark, settings, is_encrypted) == ["true"] * 3
 
     cases: list[tuple[Settings, Authority, str, datetime]] = [
-        (settings, ours, "localhost", _tomorrow() - 2 * DAY),
-        (settings, another, "localhost", _tomorrow()),
-        (settings, ours, "db.example.com", _tomorrow()),
+        (settings, ours, "localhost", tomorrow() - 2 * DAY),
+        (settings, another, "localhost", tomorrow()),
+        (settings, ours, "db.example.com", tomorrow()),
     ]
     asked: list[Callable[[Settings], object]] = [
         lambda settings: asks(make_engine(settings)),

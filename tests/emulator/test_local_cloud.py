@@ -101,7 +101,17 @@ def test_a_container_and_a_batch_write_the_owners_tables_and_no_password_is_show
     process = _cloud(restricted, tmp_path, "local", "run", *options, EXECUTOR="inprocess")
     output, errors = process.communicate(timeout=600)
     assert process.returncode == 0, output + errors
-    steps = json.loads(output)["result"]["steps"]
+    document = json.loads(output)
+    result = document["result"]
+    points = {
+        (point["type"].rpartition("/")[2], *point["labels"].values()): point["value"]
+        for point in document["series"]
+    }
+    assert 0 < points["data_age_seconds", "calculate_metrics"] < 2 * 86_400
+    assert points["rows", "calculate_metrics", "read"] == 120
+    assert points["job_duration_seconds", "forecast_pools", "succeeded"] > 0
+    assert result["validation"]["state"] == "SUCCEEDED", errors
+    steps = result["steps"]
     assert [(step["job"], step["platform"], step["state"]) for step in steps] == [
         ("calculate_metrics", "dataproc", "SUCCEEDED"),
         ("forecast_pools", "cloud_run", "SUCCEEDED"),

@@ -36,7 +36,7 @@ class SessionStarted(Exception):
     """The run has work."""
 
 
-def session_of_a_run_with_work() -> SparkSession:
+def session_of_a_run_with_work(_: int) -> SparkSession:
     raise SessionStarted
 
 
@@ -464,7 +464,7 @@ def test_a_whole_run_is_followed_by_nothing_to_do_until_the_registry_changes(
     store(engine, panel_rows(12, 130))
     settings = database.model_copy(update=SHORT | {"refit_days": 30})
 
-    def run(session: Callable[[], SparkSession] = session_of_a_run_with_work) -> dict[str, Any]:
+    def run(session: Callable[[int], SparkSession] = session_of_a_run_with_work) -> dict[str, Any]:
         return run_forecast(settings, engine="lightgbm", session=session)
 
     def score(*arguments: Any, **options: Any) -> Any:
@@ -475,13 +475,13 @@ def test_a_whole_run_is_followed_by_nothing_to_do_until_the_registry_changes(
 
     with monkeypatch.context() as patched:
         patched.setattr("forecasting.run.execution.forecast_explanations", score)
-        last_run = run(lambda: spark)["run_id"]
+        last_run = run(lambda _: spark)["run_id"]
     with pytest.raises(SessionStarted):
         run()
     reasons = newest_plan(settings)["reasons"]
     assert reasons == [f"the last run {last_run} did not record its inputs"]
 
-    assert run(lambda: spark)["status"] == "succeeded"
+    assert run(lambda _: spark)["status"] == "succeeded"
     assert run()["status"] == "nothing_to_do"
     plan = run_forecast(
         settings, engine="lightgbm", dry_run=True, session=session_of_a_run_with_work
@@ -495,7 +495,7 @@ def test_a_whole_run_is_followed_by_nothing_to_do_until_the_registry_changes(
         run()
     registry.set_champion(version.version)
     # the failed run is no evidence; a whole run is, with the model that it loads
-    assert run(lambda: spark)["rows"]["unchanged"] == 12
+    assert run(lambda _: spark)["rows"]["unchanged"] == 12
     assert run()["status"] == "nothing_to_do"
     cards = (settings.yieldspark_home / "mlflow").glob("artifacts/*/artifacts/model/card.json")
     # the home has the models of other tests too

@@ -151,7 +151,7 @@ def assert_equal_runs(spark: SparkSession, first: Settings, second: Settings, se
             correct(engines, random)
         on_spark, without = (
             run_forecast(settings, engine="lightgbm", session=session)
-            for settings, session in zip(databases, (lambda: spark, no_session), strict=True)
+            for settings, session in zip(databases, (lambda _: spark, no_session), strict=True)
         )
         assert (on_spark["jvm_started"], without["jvm_started"]) == (True, False)
         assert ("fit_apy" in without["stages"]) == (step == "refit")

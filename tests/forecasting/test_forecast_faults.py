@@ -70,7 +70,7 @@ def test_a_forecast_killed_in_its_commit_is_repeated_and_one_killed_after_it_is_
     assert rows_of(engine, PUBLISHED_COLUMNS) == [published]
     assert versions_of(settings) == {}
 
-    row = forecast(settings, session=lambda: spark)
+    row = forecast(settings, session=lambda _: spark)
     assert (row["status"], row["rows"]["inserted"], row["rows"]["updated"]) == ("succeeded", 0, 0)
     assert rows_of(engine, PUBLISHED_COLUMNS) == [published | {"waiting": 0}]
     ((_, aliases),) = versions_of(settings).items()

@@ -42,7 +42,7 @@ def short(database: Settings) -> Settings:
     return database.model_copy(update=SHORT | {"refit_days": 30, "executor": "inprocess"})
 
 
-def no_session() -> SparkSession:
+def no_session(_: int) -> SparkSession:
     raise AssertionError("a session was started without need")
 
 
@@ -81,7 +81,7 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
             check_runtime(spark)
         except EnvironmentNotReady as error:
             skip_where_synapseml_cannot_run(error)
-    row = forecast(short, engine=name, session=lambda: spark)
+    row = forecast(short, engine=name, session=lambda _: spark)
     assert (row["status"], row["as_of"], row["engine"]) == ("succeeded", END.isoformat(), name)
     assert row["rows"]["inserted"] == 12
     forecasts = table(short, "yieldspark.forecasts")
@@ -109,7 +109,7 @@ def test_every_pool_gets_a_forecast_with_an_interval_and_a_second_run_changes_no
         "merge",
     }
 
-    again = forecast(short, engine=name, session=lambda: spark)
+    again = forecast(short, engine=name, session=lambda _: spark)
     assert (again["rows"]["inserted"], again["rows"]["updated"], again["rows"]["unchanged"]) == (
         0,
         0,
@@ -487,7 +487,7 @@ def test_an_engine_that_is_not_available_fails_the_run_and_writes_nothing(
         "forecasting.engines.synapseml_engine.ESTIMATOR_CLASS", "com.example.NotThere"
     )
     with pytest.raises(EnvironmentNotReady, match="--engine lightgbm"):
-        forecast(short, engine="synapseml", session=lambda: spark)
+        forecast(short, engine="synapseml", session=lambda _: spark)
     assert table(short, "yieldspark.forecasts").empty
     assert table(short, "yieldspark.run_ledger")["status"].tolist() == ["failed"]
 

@@ -220,7 +220,7 @@ def test_a_further_horizon_changes_nothing_of_the_next_day_on_spark(
     engines = [make_engine(settings) for settings in (alone, both)]
     for engine, settings in zip(engines, (alone, both), strict=True):
         store(engine, panel_rows(POOLS, 140))
-        run_forecast(settings, session=lambda: spark)
+        run_forecast(settings, session=lambda _: spark)
     assert of_next_day(engines[1]) == of_next_day(engines[0])
     count = "SELECT count(*) AS rows FROM yieldspark.forecasts WHERE horizon_days = 7"
     assert rows_of(engines[1], count) == [{"rows": POOLS}]

@@ -26,7 +26,7 @@ TARGET = END + dt.timedelta(days=2)
 def forecast(settings: Settings, spark: SparkSession, as_of: dt.date) -> dict[str, Any]:
     short = settings.model_copy(update=SHORT | {"refit_days": 30})
     return run_forecast(
-        short, session=lambda: spark, engine="lightgbm", as_of=as_of, full_refresh=True
+        short, session=lambda _: spark, engine="lightgbm", as_of=as_of, full_refresh=True
     )
 
 

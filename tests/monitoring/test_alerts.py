@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import Engine
 
 from config_spark import Settings, load_settings
+from emulator.services.alert_conditions import counted_entries
 from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.fake_monitoring import FakeMonitoring, Key, StoredPoint
 from monitoring.run_points import SCORE_CHECK
@@ -29,7 +30,7 @@ from monitoring.series import (
     Point,
 )
 from tests.support import dataproc_cases, good_days
-from tests.support.alert_conditions import ALERTS, LOG_METRICS, counted_entries, firing
+from tests.support.alert_conditions import ALERTS, LOG_METRICS, firing
 from tests.support.forecast_panels import SHORT, panel_rows, store
 from tests.support.good_days import DAYS, ENGINE, FIRST, FORECAST, LAST, METRICS, served_days
 from tests.support.metrics_store import execute, rows_of
@@ -141,17 +142,28 @@ PLAIN_ROWS = """
 """
 
 
+ONE_MORE_ROW = """
+    INSERT INTO raw_defillama_pool_history (pool_id, timestamp, raw_json_data)
+    SELECT
+        'pool-1',
+        CAST(:last_day AS timestamptz) + interval '1 hour',
+        '{"apy": 4, "tvlUsd": 1000000}'
+"""
+
+
 def put_plain_rows(engine: Engine, last_day: dt.date) -> None:
     """Insert 20 days of 4 pools, without a broken row."""
     execute(engine, PLAIN_ROWS, last_day=last_day)
 
 
 def log_points(*outcomes: Outcome) -> dict[Key, list[StoredPoint]]:
-    """Return the log-based metric of executions of the workflow."""
-    (metric,) = LOG_METRICS
-    counts = [counted_entries(metric, outcome.log) for outcome in outcomes]
-    points = [(FIRST + timedelta(minutes=number), float(n)) for number, n in enumerate(counts)]
-    return {(f"logging.googleapis.com/user/{metric}", ()): points}
+    """Return the log-based metrics of executions of the workflow."""
+    points: dict[Key, list[StoredPoint]] = {}
+    for metric, text in LOG_METRICS.items():
+        counts = [float(counted_entries(text, outcome.log)) for outcome in outcomes]
+        times = [FIRST + timedelta(minutes=number) for number in range(len(counts))]
+        points[f"logging.googleapis.com/user/{metric}", ()] = list(zip(times, counts, strict=True))
+    return points
 
 
 def test_a_failed_batch_rings_and_a_skipped_delivery_does_not(tmp_path: Path) -> None:
@@ -198,11 +210,16 @@ def test_a_source_of_broken_rows_fires(run_here: CommandLineHere, engine: Engine
             "UPDATE raw_defillama_pool_history SET raw_json_data ="
             " jsonb_set(raw_json_data, '{tvlUsd}', '-1') WHERE mod(id, 4) = 0"
         )
-    with cloud_monitoring(run_here) as fake:
+    # two runs without a JVM end within five seconds
+    with cloud_monitoring(run_here, seconds_between_points=0.0) as fake:
         run_here(METRICS)
-    assert value(fake, "quarantine_share", METRICS) > 0.05
-    assert "negative" in first_step(run_here, "quarantine-share", engine)
-    assert "quarantine-share" in fires(fake)
+        assert value(fake, "quarantine_share", METRICS) > 0.05
+        assert "negative" in first_step(run_here, "quarantine-share", engine)
+        assert "quarantine-share" in fires(fake)
+        # the next run reads the same rows as its look-back
+        execute(engine, ONE_MORE_ROW, last_day=YESTERDAY)
+        assert run_here.json(METRICS)["rows"]["quarantined"] > 0
+    assert value(fake, "quarantine_share", METRICS) == 0
 
 
 def test_an_expensive_batch_and_month_fire(tmp_path: Path, run_here: CommandLineHere) -> None:

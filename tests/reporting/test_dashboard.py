@@ -7,7 +7,7 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from io import BytesIO
 from typing import Any
 
@@ -20,12 +20,15 @@ from sqlalchemy.exc import DBAPIError
 from streamlit.testing.v1 import AppTest
 
 from config_spark import Settings
+from database.schema.migrate import NEWEST_REVISION
 from database.schema.own_tables import promotion, run_ledger
-from reporting.dashboard import connection
-from reporting.dashboard.page_parts import escaped
+from reporting.dashboard import charts, connection, server
+from reporting.dashboard.page_parts import escaped, to_second
 from reporting.dashboard.server import SCRIPT, is_loopback
 from reporting.dashboard.views import runs, tomorrow
+from reporting.dashboard.views.model_parts import numbers_table
 from reporting.figures.data_gaps import GapKey, pools_with_gaps
+from reporting.figures.data_quality import RawEnd, raw_end
 from reporting.figures.forecast_search import (
     ORDERS,
     ForecastFilter,
@@ -43,6 +46,7 @@ from tests.support.dashboard_pages import (
     shown_text,
     table_with,
 )
+from tests.support.page_contrast import LEAST_OF_MARKS, LEAST_OF_TEXT, contrast, rgb
 from tests.support.report_store import AS_OF, SCORED_DAYS, decision, fill, ledger_row
 
 
@@ -353,7 +357,43 @@ def test_runs_show_the_ledger_and_one_run(database: Settings, engine: Engine) ->
     page = show_page(database, "runs", run="forecast_pools_1")
     changes = table_with(page, "change").set_index("change")["rows"]
     assert changes["forecasts published"] == published == 8
-    assert changes["of them fallbacks"] == 1
+    assert changes["of them APY fallbacks"] == 1
+
+
+def test_a_run_names_the_tables_that_it_changed_and_its_undo(
+    database: Settings, engine: Engine
+) -> None:
+    fill(engine, pool_count=1)
+    with engine.begin() as session:
+        session.execute(
+            insert(run_ledger), ledger_row("m1", "calculate_metrics", "succeeded", is_undoable=True)
+        )
+        session.execute(
+            insert(run_ledger),
+            ledger_row(
+                "m2",
+                "calculate_metrics",
+                "succeeded",
+                undone_at=dt.datetime(2025, 10, 7, 8, tzinfo=dt.UTC),
+                undone_by="me@here",
+            ),
+        )
+        session.execute(
+            text(
+                "INSERT INTO yieldspark.run_changes (run_id, table_name, kind, key_columns,"
+                " columns, rows) VALUES ('m1', 'public.pool_daily_metrics', 'written', '{}', '{}',"
+                " 40), ('m1', 'public.pool_daily_metrics', 'written', '{}', '{}', 2)"
+            )
+        )
+    page = show_page(database, "runs", run="m1")
+    changes = table_with(page, "change").set_index("change")["rows"]
+    assert changes["public.pool_daily_metrics, rows written"] == 42
+    assert "undo m1 --dry-run" in shown_commands(page)
+    page = show_page(database, "runs", run="m2")
+    assert "Undone on 2025-10-07 08:00 UTC by me\\@here" in shown_text(page)
+    assert "undo m2" not in shown_commands(page)
+    page = show_page(database, "runs", run="gone")
+    assert "The run ledger has no run gone" in shown_text(page)
 
 
 def test_a_running_run_shows_its_progress(database: Settings, engine: Engine) -> None:
@@ -443,6 +483,10 @@ WHERE date = '2025-10-04'
     )
     day = by_day.loc[dt.date(2025, 10, 4)]
     assert (day["carried"], day["unknown"]) == (carried, unknown)
+    ((all_rows,),) = _sql(
+        engine, "SELECT count(*) FROM pool_daily_metrics WHERE date = '2025-10-04'"
+    )
+    assert day["observed"] == all_rows - carried - unknown
     counts = _sql(engine, "SELECT date, count(*) FROM pool_daily_metrics GROUP BY 1")
     assert {day: by_day.loc[day, "rows"] for day, _ in counts if day in by_day.index} == {
         day: number for day, number in counts if day in by_day.index
@@ -452,6 +496,69 @@ WHERE date = '2025-10-04'
     assert list(gaps["gap_days"]) == [4, 1]
     rest = pools_with_gaps(engine, days=60, limit=5, after=GapKey(4, "p3"))
     assert list(rest["pool_id"]) == ["p0"]
+
+
+def test_the_newest_snapshot_is_found_among_new_rows(engine: Engine) -> None:
+    assert raw_end(engine) == RawEnd(None, None, None)
+    insertion = (
+        "INSERT INTO raw_defillama_pool_history (pool_id, timestamp, raw_json_data)"
+        " VALUES ('p', now() - CAST(:age AS interval), '{}') RETURNING id, timestamp"
+    )
+    ((first, newest),) = _sql(engine, insertion, age="2 hours")
+    end = raw_end(engine)
+    assert (end.last_id, end.newest) == (first, newest)
+    # rows that are older, or of a wrong clock, do not count
+    _sql(engine, insertion, age="5 hours")
+    ((last, _),) = _sql(engine, insertion, age="-3 days")
+    later = raw_end(engine, end)
+    assert (later.last_id, later.newest) == (last, newest)
+    assert later.age_seconds == pytest.approx(7200, abs=60)
+    ((_, now),) = _sql(engine, insertion, age="1 hour")
+    assert raw_end(engine, later).newest == now == raw_end(engine).newest
+    # only rows behind the last id are read
+    _sql(engine, "DELETE FROM raw_defillama_pool_history RETURNING 1")
+    assert raw_end(engine, later).newest == newest
+
+
+def test_numbers_of_a_decision_are_rows() -> None:
+    numbers = {"days": 30, "apy": {"loss": 0.95123, "by": {"calm": None}}, "*x*": "<b>"}
+    shown = numbers_table(numbers)
+    assert shown.to_numpy().tolist() == [
+        ["days", "30"],
+        ["apy · loss", "0.9512"],
+        ["apy · by · calm", "None"],
+        ["*x*", "<b>"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("time", "shown"),
+    [
+        ("2025-10-05 23:59:59.335568+00", "2025-10-05 23:59:59"),
+        ("2025-10-05 23:59:59+00", "2025-10-05 23:59:59"),
+        ("0044-03-15 12:00:00+00 BC", "0044-03-15 12:00:00 BC"),
+        ("infinity", "infinity"),
+        (None, "–"),
+    ],
+)
+def test_times_are_shown_to_the_second(time: str | None, shown: str) -> None:
+    assert to_second(time) == shown
+
+
+@pytest.mark.parametrize(
+    ("colours", "theme"), [(charts.LIGHT, server.LIGHT), (charts.DARK, server.DARK)]
+)
+def test_marks_have_enough_contrast(colours: charts.Colours, theme: dict[str, str]) -> None:
+    for name, colour in asdict(colours).items():
+        found = contrast(rgb(colour), rgb(theme["backgroundColor"]))
+        assert found >= LEAST_OF_MARKS, name
+        if name in ("ink", "muted"):
+            assert found >= LEAST_OF_TEXT, name
+
+
+def test_lines_and_states_differ_without_their_colour() -> None:
+    shapes = [shape for _, shape in charts.GAP_STATES.values()]
+    assert len({*shapes}) == len(shapes)
 
 
 @pytest.mark.parametrize(
@@ -521,7 +628,11 @@ def test_a_database_of_another_version_is_a_sentence(database: Settings, engine:
         (message,) = _whole(database).error
         assert "9999" in message.value
     finally:
-        _sql(engine, "UPDATE yieldspark.alembic_version SET version_num = '0012' RETURNING 1")
+        _sql(
+            engine,
+            "UPDATE yieldspark.alembic_version SET version_num = :own RETURNING 1",
+            own=NEWEST_REVISION,
+        )
 
 
 def test_a_database_without_tables_names_the_command(database: Settings, engine: Engine) -> None:

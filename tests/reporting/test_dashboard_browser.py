@@ -6,6 +6,7 @@ Skips with the reason where Chromium is not installed; that it does not start is
 from __future__ import annotations
 
 import csv
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -26,12 +27,14 @@ from benchmarks.dashboard_browser import (
 )
 from config_spark import Settings
 from tests.support.dashboard_pages import HOSTILE_NAMES, PAGES, name_hostile
+from tests.support.page_contrast import faint_texts
 from tests.support.processes import CommandLine
 from tests.support.report_store import fill
 
 pytestmark = pytest.mark.usefixtures("processes")
 
 WIDTHS = (1280, 390)
+THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 HEADINGS = {
     "tomorrow": "Forecasts for",
     "pool": "USDC-T",
@@ -87,6 +90,10 @@ def test_pages_open_filter_link_and_download(
         download.value.save_as(stored)
         (row,) = csv.DictReader(stored.read_text(encoding="utf-8").splitlines())
         assert (row["pool_id"], row["symbol"]) == ("p3", "USDC-T3")
+        assert page.get_by_role("button", name="Download as CSV").count() == 0, "has formulas"
+        page.get_by_role("link", name="Quality", exact=True).first.click()
+        # a process of the server computes the scores
+        page.locator(".st-key-segments").wait_for()
         page.get_by_role("link", name="Runs", exact=True).first.click()
         page.get_by_role("heading", name="Run forecast_pools_1").wait_for()
         wait_until_idle(page)
@@ -99,7 +106,7 @@ def test_pages_open_filter_link_and_download(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_page_is_complete_at_every_width(
     chrome: Browser, dashboard: DashboardProcess, width: int, theme: Literal["light", "dark"]
@@ -107,13 +114,113 @@ def test_every_page_is_complete_at_every_width(
     for name in PAGES:
         with opened(chrome, _address(dashboard, name), width=width, theme=theme) as (page, found):
             assert page.locator("h1").first.inner_text().startswith(HEADINGS[name])
+            if name == "quality":
+                page.locator(".st-key-segments").wait_for()
             assert page.locator("[data-testid=stException]").count() == 0
             assert _fits(page, width)
             assert found.errors == [], name
-            # the first control that Tab reaches is a link of the navigation or a control
-            page.keyboard.press("Tab")
-            focused = page.evaluate("document.activeElement.tagName")
-            assert focused in ("A", "BUTTON", "INPUT")
+            assert faint_texts(page) == [], name
+
+
+# the focused element inside shadow roots: whether it shows the focus, and what it is
+FOCUS = """() => {
+    let focused = document.activeElement;
+    while (focused.shadowRoot && focused.shadowRoot.activeElement) {
+        focused = focused.shadowRoot.activeElement;
+    }
+    return focused === document.body ? null : focused.outerHTML;
+}"""
+# what a mouse can use: inputs, links, buttons and tables that are shown and enabled
+USABLE = """() => [...document.querySelectorAll(
+    'a[href], button, input, summary, [role="spinbutton"], [data-testid="data-grid-canvas"]')]
+    .filter(e => !e.disabled && !e.closest('[aria-hidden="true"], [data-react-aria-prevent-focus]')
+        && e.checkVisibility({visibilityProperty: true})
+        && e.getBoundingClientRect().width > 1)
+    .map(e => e.outerHTML)"""
+BY_ARROWS = re.compile(r'aria-label="Open"|data-testid="stBaseButton-segmented')
+MOST_TABS = 250
+
+
+def _reached(page: Page) -> set[str]:
+    """Press Tab until the focus leaves the page, and return what had it."""
+    reached: set[str] = set()
+    for _ in range(MOST_TABS):
+        page.keyboard.press("Tab")
+        focused = page.evaluate(FOCUS)
+        if focused is None:
+            return reached
+        reached.add(_without_state(focused))
+    raise AssertionError("Tab does not leave the page: the focus is caught in a control")
+
+
+def _without_state(html: str) -> str:
+    # the focus changes classes, styles and the cell of a table
+    tag = html.split(">", 1)[0]
+    known = re.findall(r'(?:aria-label|data-testid|href|placeholder|id)="[^"]*"', tag)
+    return " ".join([tag.split()[0], *known])
+
+
+@pytest.mark.long
+def test_every_control_is_reached_by_keyboard(chrome: Browser, dashboard: DashboardProcess) -> None:
+    for name in PAGES:
+        with opened(chrome, _address(dashboard, name)) as (page, _):
+            if name == "quality":
+                page.locator(".st-key-segments").wait_for()
+            page.wait_for_timeout(1500)
+            usable = {_without_state(html) for html in page.evaluate(USABLE)}
+            assert len(usable) > 8
+            # arrows move inside radio buttons, and open the list of a field that has the focus
+            others = {html for html in usable if BY_ARROWS.search(html)}
+            assert usable - others - _reached(page) == set(), name
+
+
+@pytest.mark.long
+def test_the_pages_work_without_a_mouse(chrome: Browser, dashboard: DashboardProcess) -> None:
+    with opened(chrome, dashboard.url) as (page, findings):
+        page.wait_for_timeout(1500)
+        # a filter
+        page.get_by_role("combobox", name="Order by").focus()
+        page.keyboard.type("pool, by symbol")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        page.keyboard.type("over $10M")
+        page.keyboard.press("Enter")
+        page.get_by_text("4 by the model, 0 by a fallback").wait_for()
+        wait_until_idle(page)
+        # a row of the table, and the link that it shows
+        page.get_by_role("button", name="Fullscreen").first.focus()
+        for key in ("Tab", "ArrowDown", "Shift+Space"):
+            page.keyboard.press(key)
+        link = page.get_by_role("link", name="Open the page of USDC-T5")
+        link.wait_for()
+        link.focus()
+        page.keyboard.press("Enter")
+        page.locator("h1", has_text="USDC-T5").wait_for()
+        assert page.url.endswith("/pool?pool=p5")
+        # a choice by arrows, and an expander
+        page.get_by_role("radio", name="90 days").focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Space")
+        page.get_by_role("radio", name="365 days", checked=True).wait_for()
+        wait_until_idle(page)
+        page.get_by_text("Numbers", exact=True).first.locator("xpath=ancestor::summary").focus()
+        page.keyboard.press("Enter")
+        page.locator("details[open]").wait_for()
+        assert findings.errors == []
+
+
+@pytest.mark.long
+def test_the_focus_is_seen(chrome: Browser, dashboard: DashboardProcess) -> None:
+    for theme in THEMES:
+        with opened(chrome, dashboard.url, theme=theme) as (page, _):
+            for _ in range(3):
+                page.keyboard.press("Tab")
+            assert page.evaluate("document.activeElement.innerText") == "Pool"
+            outline = page.evaluate(
+                "(({outlineStyle: s, outlineWidth: w}) => s + ' ' + w)"
+                "(getComputedStyle(document.activeElement))"
+            )
+            assert outline == "solid 2px"
 
 
 @pytest.mark.long

@@ -24,7 +24,7 @@ from reporting.figures.accuracy import (
     newest_by_day,
     newest_evaluated,
 )
-from reporting.figures.data_quality import ValueShares, data_quality
+from reporting.figures.data_quality import RawEnd, ValueShares, data_quality, raw_end
 from reporting.figures.forecasts import forecast_table, pool_series, recent_runs, status
 from reporting.figures.model_health import model_health
 from tests.support.report_store import (
@@ -256,8 +256,7 @@ def test_data_health_tells_observed_from_carried_and_counts_quarantine(engine: E
         ("negative_tvl", 3),
         ("absurd_apy", 1),
     ]
-    assert health.newest_raw is None
-    assert health.raw_age_seconds is None
+    assert raw_end(engine) == RawEnd(None, None, None)
 
 
 def test_recent_runs_are_newest_first_and_limited(engine: Engine) -> None:

@@ -9,30 +9,15 @@ import pytest
 from sqlalchemy import Engine
 
 from config_spark import Settings
-from tests.support.metrics_histories import START, world
 from tests.support.metrics_oracle import World
-from tests.support.metrics_store import execute, put, rows_of, run_world
+from tests.support.metrics_store import execute, rows_of
 from tests.support.processes import CommandLineHere
-
-DAYS = 45
-LAST = START + timedelta(days=DAYS - 1)
+from tests.support.validated_runs import LAST, put_daily_run
 
 
 @pytest.fixture
 def source(database: Settings, engine: Engine) -> World:
-    """A run's metrics, and forecasts of all pools for the day after the last one."""
-    generated = world(8, pools=12, days=DAYS)
-    put(engine, generated)
-    run_world(database, generated)
-    execute(
-        engine,
-        "INSERT INTO yieldspark.forecasts (pool_id, target_date, horizon_days, as_of, apy,"
-        " interval_level, engine, model_version, run_id) SELECT DISTINCT pool_id, :target, 1,"
-        " :as_of, 5.0, 0.8, 'lightgbm', 'v1', 'run' FROM pool_daily_metrics",
-        target=LAST + timedelta(days=1),
-        as_of=LAST,
-    )
-    return generated
+    return put_daily_run(database, engine)
 
 
 def failing(run_here: CommandLineHere, code: int, as_of: date = LAST) -> dict[str, int]:

@@ -25,6 +25,18 @@ def test_short_runs_use_only_the_quick_compiler(
     assert (QUICK_COMPILER_ALONE in options) is is_short
 
 
+@pytest.mark.parametrize(
+    ("chosen", "feature_rows", "memory"),
+    # 3.6 million rows: a year of 10,000 pools
+    [(None, 0, "2048m"), (None, 3_600_000, "4795m"), ("6g", 3_600_000, "6g")],
+)
+def test_memory_of_the_driver_follows_from_the_rows_of_a_forecast(
+    tmp_path: Path, chosen: str | None, feature_rows: int, memory: str
+) -> None:
+    settings = load_settings(_env_file=None, yieldspark_home=tmp_path, spark_driver_memory=chosen)
+    assert session_conf(settings, feature_rows=feature_rows)["spark.driver.memory"] == memory
+
+
 def test_uses_the_newest_version_of_a_jar(tmp_path: Path) -> None:
     settings = load_settings(_env_file=None, yieldspark_home=tmp_path)
     names = ["postgresql-42.7.14.jar", "postgresql-42.7.4.jar", "synapseml-core_2.12-1.1.3.jar"]

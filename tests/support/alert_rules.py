@@ -9,6 +9,8 @@ from typing import Any
 from tests.support.plan_document import Plan, Resource
 from tests.support.processes import PROJECT
 
+COUNTED_EVENTS = {"run-failures": "run_failed", "validation-failures": "validation_failed"}
+
 LONGEST_ABSENCE = 84_600
 """Seconds; the service refuses more (https://cloud.google.com/monitoring/alerts/metric-absence)."""
 
@@ -73,10 +75,11 @@ def _absences(plan: Plan) -> Iterator[str]:
             yield f"{policy.address}: an absence of {seconds} s is refused"
 
 
-def _counted_event(plan: Plan) -> Iterator[str]:
-    metric = plan.resource("google_logging_metric", "run_failures")
-    if 'jsonPayload.event="run_failed"' not in metric.values["filter"]:
-        yield f"{metric.address}: counts other entries than run_failed"
+def _counted_events(plan: Plan) -> Iterator[str]:
+    for name, event in COUNTED_EVENTS.items():
+        metric = plan.resource("google_logging_metric", "events", name)
+        if f'jsonPayload.event="{event}"' not in metric.values["filter"]:
+            yield f"{metric.address}: counts other entries than {event}"
 
 
 def _emitter(plan: Plan) -> Iterator[str]:
@@ -103,7 +106,7 @@ ALERT_RULES = (
     _channels,
     _series,
     _absences,
-    _counted_event,
+    _counted_events,
     _emitter,
     _dashboard,
 )

@@ -61,6 +61,8 @@ def success(folder: Path, executor: Executor, source: str) -> None:
         assert outcome.events == [
             "run_began",
             *["batch_state", "batch_state", "batch_ended"] * 2,
+            # the validation, in a container
+            *["batch_state", "batch_ended"],
             "run_succeeded",
         ]
         events = [(entry["severity"], entry["jsonPayload"]) for entry in outcome.log]
@@ -81,7 +83,10 @@ def usage_comes_later(folder: Path, executor: Executor, source: str) -> None:
 
     The metrics' usage is reported before the forecast ends; the workflow waits for the forecast's.
     """
-    with world(folder, executor, source, dataproc=BatchScript(usage_delay_seconds=100)) as cloud:
+    # a validation of minutes would give the service the time
+    at_once = BatchScript(pending_seconds=0, running_seconds=0)
+    late = BatchScript(usage_delay_seconds=100)
+    with world(folder, executor, source, dataproc=late, cloud_run=at_once) as cloud:
         outcome = cloud.run()
         assert_succeeded(outcome)
         assert all(

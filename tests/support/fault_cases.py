@@ -26,6 +26,7 @@ from config_spark import Settings
 from data_processing.calculate_pool_metrics_spark import run_metrics
 from database.connections.engine import make_engine
 from database.schema.owner_tables import METRIC_COLUMNS
+from emulator.services.cut_proxy import Direction, cut_proxy
 from tests.support.databases import fresh_database
 from tests.support.fault_database import (
     WAIT_AT_GATE,
@@ -41,7 +42,6 @@ from tests.support.fault_database import (
     staging_tables,
     wait_for_backend_at_gate,
 )
-from tests.support.fault_proxy import Direction, cut_proxy
 from tests.support.fault_runs import JobProcess, until
 from tests.support.metrics_histories import START, world
 from tests.support.metrics_oracle import World

@@ -30,9 +30,9 @@ ALERT_FAULTS = {
     ),
     "every event of the workflow as a failure": Fault(
         MONITORING,
-        ' AND jsonPayload.event=\\"run_failed\\""',
+        ' AND jsonPayload.event=\\"${each.value.event}\\""',
         '"',
-        "google_logging_metric.run_failures: counts other entries than run_failed",
+        'google_logging_metric.events["run-failures"]: counts other entries than run_failed',
     ),
     "a filter for every resource": Fault(
         MONITORING,

@@ -27,13 +27,13 @@ from emulator.services.http_service import Service
 from emulator.workflow_engine import execute, route_to
 from tests.support.dataproc_cases import WorkflowsHere
 from tests.support.releases import BUCKET, cloud_settings
-from tests.support.workflow_services import JARS
+from tests.support.workflow_services import JARS, Log
 from workflows.releases.code_archive import build_archive, build_operator_archive
 from workflows.releases.code_bucket import CodeBucket
 from workflows.releases.release import publish_content
 from workflows.releases.release_batches import build_batches_json
 from workflows.releases.release_content import ReleaseContent, as_json, job_entry_files
-from workflows.spec.release_paths import BATCHES, CODE, OPERATOR_CODE, Release
+from workflows.spec.release_paths import BATCHES, CODE, OPERATOR_CODE, Release, jar_name
 
 VERSION = "d" * 40
 SECONDS_OF_A_DAY = 86_400
@@ -43,12 +43,16 @@ AT_ONCE = BatchScript(pending_seconds=0, running_seconds=0, usage_delay_seconds=
 
 @dataclass
 class Network:
-    """Settings and command line of an operator. The fake dates batches to the day before."""
+    """Settings and command line of an operator, and the log of the workflow.
+
+    The fake dates batches to the day before.
+    """
 
     settings: Settings
     run: WorkflowsHere
     cloud_run: FakeCloudRun
     folder: Path
+    log: list[dict[str, Any]]
 
 
 @contextmanager
@@ -67,8 +71,9 @@ def network(database: Settings, folder: Path, **more: Any) -> Iterator[Network]:
         platform = LocalPlatform(folder / "network", url, None)
         cloud_run = FakeCloudRun(BatchScript(pending_seconds=0), run=partial(_container, platform))
         password = database.db_password.get_secret_value() if database.db_password else ""
+        log: list[dict[str, Any]] = []
         executions: FakeExecutions = FakeExecutions(
-            lambda name, argument: _pipeline(url, executions, name, argument)
+            lambda name, argument: _pipeline(url, executions, name, argument, log.append)
         )
         services += [
             FakeDataproc(AT_ONCE, now=lambda: time.time() - SECONDS_OF_A_DAY),
@@ -80,7 +85,7 @@ def network(database: Settings, folder: Path, **more: Any) -> Iterator[Network]:
         publish_content(CodeBucket(settings), _release(settings))
         run = WorkflowsHere(folder, variables_of(settings))
         try:
-            yield Network(settings, run, cloud_run, folder / "network")
+            yield Network(settings, run, cloud_run, folder / "network", log)
         finally:
             cloud_run.cancel_all()
 
@@ -106,12 +111,13 @@ def _settings(database: Settings, url: str, **more: Any) -> Settings:
 
 
 def _release(settings: Settings) -> ReleaseContent:
-    """Return the code of this checkout without jars, which no tested command needs."""
+    """Return the code of this checkout with empty jars: no tested command starts a JVM."""
     release = Release(BUCKET, VERSION, JARS)
     files = {
         CODE: build_archive(),
         OPERATOR_CODE: build_operator_archive(),
         **job_entry_files(),
+        **{jar_name(jar): b"" for jar in JARS},
         BATCHES: as_json(build_batches_json(settings, release)),
     }
     return ReleaseContent(release, VERSION, files)
@@ -124,7 +130,7 @@ def _container(
     return platform.run_container(CONTAINER_ENTRY, arguments, container_variables, name)
 
 
-def _pipeline(url: str, executions: FakeExecutions, name: str, argument: Any) -> Any:
+def _pipeline(url: str, executions: FakeExecutions, name: str, argument: Any, log: Log) -> Any:
     return execute(
         PIPELINE.read_text(encoding="utf-8"),
         argument,
@@ -137,5 +143,5 @@ def _pipeline(url: str, executions: FakeExecutions, name: str, argument: Any) ->
         },
         transport=route_to(url),
         clock=UntilCancelled(executions, name, 50),
-        log=lambda entry: None,
+        log=log,
     )

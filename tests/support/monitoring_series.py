@@ -4,29 +4,20 @@ line that writes to it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from docs.generate.monitoring_page import DESCRIPTORS
-from emulator.services.fake_monitoring import FakeMonitoring
+from emulator.services.fake_monitoring import FakeMonitoring, read_descriptors
 from tests.support.processes import CommandLineHere
 
 PROJECT = "test-project"
 
 
 def terraform_descriptors() -> dict[str, dict[str, Any]]:
-    """Return the descriptors of terraform/metric_descriptors.json by type, as the API has them."""
-    entries = json.loads(DESCRIPTORS.read_text(encoding="utf-8")).values()
-    return {
-        entry["type"]: {
-            "metricKind": entry["kind"],
-            "valueType": entry["value_type"],
-            "labels": [{"key": label} for label in entry["labels"]],
-        }
-        for entry in entries
-    }
+    """Return the descriptors that Terraform makes."""
+    return read_descriptors(DESCRIPTORS)
 
 
 @contextmanager

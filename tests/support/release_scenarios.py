@@ -113,6 +113,7 @@ WRONG_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
         'platform of forecast_pools is "laptop"; allowed is dataproc or cloud_run',
     ),
     ({"dry_run": 1}, "dry_run=1 is wrong"),
+    ({"validate_as_of": "yesterday"}, 'validate_as_of="yesterday" is wrong; allowed is a day'),
 ]
 
 
@@ -141,7 +142,9 @@ def third_job(folder: Path, executor: Executor, source: str) -> None:
         outcome = cloud.run({"platform": {THIRD_JOB.name: "cloud_run"}, "dry_run": True})
         assert outcome.state == "FAILED", "the emulator has no Cloud Run job of this name"
         assert outcome.error["job"] == THIRD_JOB.name
-        (request,) = [request for request in cloud.cloud_run.requests if request.method == "POST"]
+        requests = [request for request in cloud.cloud_run.requests if request.method == "POST"]
+        # behind the validation of the first run
+        request = requests[1]
         assert request.json()["overrides"]["containerOverrides"] == [
             {
                 "args": [

@@ -6,7 +6,12 @@ A scenario takes a folder, an executor, and the source: pipeline.yaml, or a copy
 
 from __future__ import annotations
 
-from tests.support import batch_scenarios, platform_scenarios, release_scenarios
+from tests.support import (
+    batch_scenarios,
+    platform_scenarios,
+    release_scenarios,
+    validation_scenarios,
+)
 from tests.support.scenario_checks import Scenario
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -38,4 +43,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     release_scenarios.changed_release,
     release_scenarios.wrong_argument,
     release_scenarios.third_job,
+    validation_scenarios.validated,
+    validation_scenarios.validation_failed,
+    validation_scenarios.validation_not_started,
 )

@@ -31,7 +31,13 @@ from workflows.releases.code_bucket import md5_hash
 from workflows.releases.release_batches import job_entries
 from workflows.spec.batch_request import batch_key, build_batch
 from workflows.spec.platforms import platform_rows
-from workflows.spec.release_paths import Release, cloud_run_job, entry_name, jar_name
+from workflows.spec.release_paths import (
+    VALIDATE_JOB,
+    Release,
+    cloud_run_job,
+    entry_name,
+    jar_name,
+)
 
 PIPELINE = (Path(__file__).resolve().parents[2] / "workflows" / "pipeline.yaml").read_text(
     encoding="utf-8"
@@ -281,6 +287,7 @@ def _released(version: str, _jobs: tuple[str, ...]) -> str:
             for row in platform_rows()
         },
         "cloud_run_jobs": {job: cloud_run_job(job) for job in job_names()},
+        "validation_job": VALIDATE_JOB,
         "deadline_seconds": DEADLINE,
     }
     return json.dumps(document)

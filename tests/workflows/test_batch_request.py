@@ -53,6 +53,23 @@ def variables_of(batch: dict[str, object]) -> dict[str, str]:
     }
 
 
+def test_a_login_by_iam_passes_no_password() -> None:
+    settings = cloud_settings(
+        db_password=None,
+        db_password_secret=None,
+        db_iam_auth=True,
+        db_sslmode="require",
+        db_user="yieldspark-batch@acme.iam.gserviceaccount.com",
+    )
+    variables = variables_of(build_batch(settings, RELEASE, "calculate_metrics", today=TODAY))
+    assert variables["DB_IAM_AUTH"].lower() == "true"
+    assert "DB_PASSWORD_SECRET" not in variables
+    with pytest.raises(ConfigurationError, match="DB_PASSWORD_SECRET not set"):
+        build_batch(
+            cloud_settings(db_password_secret=None), RELEASE, "calculate_metrics", today=TODAY
+        )
+
+
 def test_the_metrics_batch_is_this() -> None:
     batch = build_batch(
         cloud_settings(),

@@ -116,7 +116,7 @@ def test_synapseml_on_executors_forecasts_from_the_zip_what_the_checkout_does(
     for settings in (checkout, zipped):
         _few_pools(settings)
         run_metrics(settings, session=lambda rows: spark)
-    run_forecast(checkout, engine="synapseml", session=lambda: spark)
+    run_forecast(checkout, engine="synapseml", session=lambda _: spark)
     _run_from_zip(archive, FORECAST_JOB, ["--engine", "synapseml"], zipped, **CLUSTER)
     assert _results(zipped) == _results(checkout)
     assert _results(checkout)["forecasts"]

@@ -5,19 +5,27 @@ by containers that really run.
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import typer
+from sqlalchemy import Engine
 
 from common.jobs import job_names
 from config_spark import Settings
 from database.db_utils_spark import execute_sql
+from emulator.services.alert_conditions import counted_entries
+from emulator.services.fake_monitoring import Key, StoredPoint
+from tests.support.alert_conditions import LOG_METRICS, firing
 from tests.support.dataproc_cases import batch_request
 from tests.support.defillama_server import DefiLlamaServer, running
+from tests.support.good_days import FIRST
 from tests.support.inside_network import VERSION, Network, network
+from tests.support.validated_runs import LAST, put_daily_run
 from workflows.clients.dataproc import Batches
 from workflows.clients.executions import ExecutionNotSucceeded
-from workflows.commands.run_commands import run_pipeline
+from workflows.commands.run_commands import require_validation, run_pipeline
 from workflows.costs.cost import actual_cost
 from workflows.inside_network import container_runs
 from workflows.inside_network.container_log import Line
@@ -92,6 +100,56 @@ def test_from_an_empty_database_to_costs_in_the_ledger(database: Settings, tmp_p
         assert [row["cost_usd"] for row in remaining] == [pytest.approx(cost.usd)]
         assert batch["createTime"][:10] in "".join(line.text for line in lines if line.is_output)
         _no_password_is_kept(database, inside)
+
+
+def test_the_validation_after_a_run_finds_broken_rows(
+    database: Settings, engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A good run, then one whose rows were broken. The validation really runs, twice."""
+    put_daily_run(database, engine)
+    argument = {"validate_as_of": LAST.isoformat()}
+    with network(database, tmp_path) as inside:
+        good = run_pipeline(inside.settings, argument, seconds_between=0.1)
+        assert good.result["validation"]["state"] == "SUCCEEDED"
+        assert _rings(inside) == set()
+        execute_sql(database, BREAK_ROWS)
+        before = execute_sql(database, "SELECT * FROM pool_daily_metrics ORDER BY pool_id, date")
+        broken = run_pipeline(inside.settings, argument, seconds_between=0.1)
+        validation = broken.result["validation"]
+        assert (broken.state, validation["state"]) == ("SUCCEEDED", "FAILED")
+        assert _rings(inside) == {"validation-failed"}
+        assert "rolling_values" in capsys.readouterr().err
+        with pytest.raises(typer.Exit):
+            require_validation(broken)
+        assert "validation-failed.md" in capsys.readouterr().err
+        # the runbook's first command
+        shown = inside.run("operator", "--", "runs", "list", "--job", "validate", "--json")
+    after = execute_sql(database, "SELECT * FROM pool_daily_metrics ORDER BY pool_id, date")
+    assert after == before
+    runs = json.loads(shown.stdout)["runs"]
+    assert [run["status"] for run in runs] == ["failed", "succeeded"]
+    rows = execute_sql(
+        database,
+        "SELECT batch_id FROM yieldspark.run_ledger WHERE job = 'validate' ORDER BY started_at",
+    )
+    batches = [f"cloud-run-validate-{run.execution}" for run in (good, broken)]
+    assert [row["batch_id"] for row in rows] == batches
+
+
+BREAK_ROWS = """
+    UPDATE pool_daily_metrics
+    SET rolling_apy_30d = rolling_apy_30d + 1
+    WHERE rolling_apy_30d IS NOT NULL
+"""
+
+
+def _rings(inside: Network) -> set[str]:
+    """Return the alerts that the workflow's log fires."""
+    points: dict[Key, list[StoredPoint]] = {}
+    for metric, text in LOG_METRICS.items():
+        count = float(counted_entries(text, inside.log))
+        points[f"logging.googleapis.com/user/{metric}", ()] = [(FIRST, count)]
+    return firing(points, FIRST, FIRST + timedelta(hours=1))
 
 
 def _urls(llama: DefiLlamaServer) -> dict[str, str]:

@@ -142,7 +142,7 @@ def test_the_json_summary_of_a_run(outside: Outside) -> None:
 
 REFUSED = {
     "no command": ([], "Missing parameter: command"),
-    "another command": (["db", "reset", "--yes"], "allowed: db migrate, status, runs"),
+    "another command": (["db", "reset", "--yes"], "allowed: db migrate, db grant, status"),
     "a job": (["calculate_metrics"], "allowed: db migrate"),
     "part of a name": (["stat"], "allowed: db migrate"),
     "a group alone": (["models"], "`models` is no command; allowed: models list, models show"),

@@ -218,6 +218,7 @@ def test_batches_are_of_the_release_and_contain_no_password(settings: Settings) 
         **expected,
         "jobs": job_entries(),
         "cloud_run_jobs": jobs,
+        "validation_job": "yieldspark-validate",
         "batches": document["batches"],
         "operator_variables": variables,
     }

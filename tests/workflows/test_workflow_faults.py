@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import batch_scenarios, platform_scenarios, release_scenarios
+from tests.support import (
+    batch_scenarios,
+    platform_scenarios,
+    release_scenarios,
+    validation_scenarios,
+)
 from tests.support.scenario_checks import Scenario
 from tests.support.workflow_services import PIPELINE, by_interpreter
 from workflows.pipeline_lint.rules import check_source
@@ -271,6 +276,25 @@ SEEN_BY_SCENARIOS: dict[str, tuple[Change, Scenario]] = {
             ),
         ),
         platform_scenarios.deadline_on_cloud_run,
+    ),
+    "a validation of a dry run": (
+        ('${wanted.dry_run or not ("validation_job" in release)}', "${false}"),
+        validation_scenarios.validated,
+    ),
+    "a validation that the ledger can not find": (
+        ('              env: [{name: BATCH_ID, value: "${where.batch}"}]\n', ""),
+        validation_scenarios.validated,
+    ),
+    "a failed validation that no alert counts": (
+        ("                  event: validation_failed\n", "                  event: batch_ended\n"),
+        validation_scenarios.validation_failed,
+    ),
+    "a failed validation that fails the run": (
+        (
+            "            - failed:\n                return: ${failure}\n",
+            "            - failed:\n                raise: ${failure}\n",
+        ),
+        validation_scenarios.validation_failed,
     ),
     "a short silence taken for the end": (
         (

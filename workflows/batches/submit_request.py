@@ -20,7 +20,7 @@ from workflows.batches.row_estimate import RowEstimate, estimate_rows
 from workflows.costs.cost import estimate
 from workflows.costs.cost_ledger import usual_seconds
 from workflows.releases.released_versions import find_release
-from workflows.spec.batch_request import REQUIRED_SETTINGS, batch_id, build_batch, request_id
+from workflows.spec.batch_request import batch_id, build_batch, request_id, required_settings
 from workflows.spec.job_options import JobOptions
 from workflows.spec.platforms import platform_for
 
@@ -90,7 +90,7 @@ def build_submission(
     arguments = options.arguments(job)
     # rejects days that are no interval before anything is read
     Request(options.full_refresh, options.start, options.end)
-    require_settings(settings, "project_id", "region", *REQUIRED_SETTINGS)
+    require_settings(settings, "project_id", "region", *required_settings(settings))
     engine = job_spec(job).engine_of(settings.engine)
     release = find_release(settings, version)
     estimated_rows = estimate_rows(settings, job, options, rows)

@@ -20,6 +20,7 @@ from workflows.commands.app import failed_command
 
 ALLOWED = (
     "db migrate",
+    "db grant",
     "status",
     "runs",
     "undo",

@@ -8,17 +8,19 @@ import subprocess
 import sys
 import threading
 from dataclasses import asdict, dataclass
+from datetime import date, timedelta
 from typing import Annotated, Any
 
 import typer
 from sqlalchemy import text
 
 from cli.options import AsJson, DryRun, End, Engine, Start, load_command_settings
-from cli.terminal import out, print_json, print_pairs, say, step
+from cli.terminal import out, print_json, print_pairs, print_table, say, step
 from common.errors import YieldSparkError
 from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
 from emulator.local.local_cloud import ROOT, LocalCloud, local_cloud
+from monitoring.series import PREFIX
 from sample_data import SAMPLE_FILES
 from workflows.clients.executions import ExecutionSummary
 from workflows.commands.app import app
@@ -26,6 +28,7 @@ from workflows.commands.options import FullRefresh, OnPlatform
 from workflows.commands.run_commands import (
     pipeline_argument,
     print_pipeline,
+    require_validation,
     run_pipeline,
 )
 from workflows.inside_network.container_runs import container_arguments, run_container
@@ -41,19 +44,26 @@ app.add_typer(local, name="local")
 SECONDS_BETWEEN = 0.5
 """Polling interval."""
 
+NEWEST_DAY = text(
+    "SELECT max((timestamp AT TIME ZONE 'UTC')::date) FROM raw_defillama_pool_history"
+)
+
 
 @dataclass(frozen=True)
 class LocalRun:
-    """A run of the pipeline in the emulator, with its release and the name of its database."""
+    """A run of the pipeline in the emulator, with its release, the name of its database, and the
+    newest point of each time series.
+    """
 
     pipeline: ExecutionSummary
     release: PublishedRelease
     database: str
+    series: list[dict[str, Any]]
 
     def payload(self) -> dict[str, Any]:
         """Return the `--json` payload."""
         own = {"release": asdict(self.release), "database": self.database}
-        return asdict(self.pipeline) | own
+        return asdict(self.pipeline) | own | {"series": self.series}
 
 
 @local.command()
@@ -108,6 +118,7 @@ def run(
     )
     local_run = run_in_local_cloud(load_command_settings(), argument)
     print_json(local_run.payload()) if as_json else _print_run(local_run)
+    require_validation(local_run.pipeline)
 
 
 @local.command()
@@ -153,6 +164,7 @@ def run_in_local_cloud(settings: Settings, argument: dict[str, Any]) -> LocalRun
             # never into the user's own database
             if not settings.db_host:
                 _load_sample(cloud)
+                argument = _day_of_sample(cloud, argument) | argument
         with step("3/3 pipeline"):
             pipeline = run_pipeline(
                 cloud_settings,
@@ -160,7 +172,7 @@ def run_in_local_cloud(settings: Settings, argument: dict[str, Any]) -> LocalRun
                 seconds_between=SECONDS_BETWEEN,
                 owns_cloud=True,
             )
-        return LocalRun(pipeline, release, cloud.database.db_name)
+        return LocalRun(pipeline, release, cloud.database.db_name, cloud.monitoring.newest())
 
 
 def _migrate(settings: Settings, version: str) -> None:
@@ -192,6 +204,19 @@ def _load_sample(cloud: LocalCloud) -> None:
         )
 
 
+def _day_of_sample(cloud: LocalCloud, argument: dict[str, Any]) -> dict[str, str]:
+    """Return the pipeline's key of the day to validate: the sample ends long before today."""
+    with make_engine(cloud.database).connect() as connection:
+        newest: date = connection.execute(NEWEST_DAY).scalar_one()
+    last = date.fromisoformat(argument["end"]) - timedelta(days=1) if "end" in argument else newest
+    return {"validate_as_of": min(last, newest).isoformat()}
+
+
 def _print_run(local_run: LocalRun) -> None:
     print_pipeline(local_run.pipeline)
+    rows = [
+        [point["type"].removeprefix(PREFIX + "/"), point["labels"], point["value"]]
+        for point in local_run.series
+    ]
+    print_table(["series", "labels", "value"], rows, title="time series in Cloud Monitoring")
     print_pairs({"version": local_run.release.version, "database": local_run.database})

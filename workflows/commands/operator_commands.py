@@ -32,8 +32,8 @@ def operator(
         typer.Argument(
             metavar="-- COMMAND",
             help=(
-                "db migrate, status, runs, undo, validate, models, quarantine, evaluate or "
-                "ingest, with their options, or workflows cost."
+                "db migrate, db grant, status, runs, undo, validate, models, quarantine, evaluate "
+                "or ingest, with their options, or workflows cost."
             ),
             show_default=False,
         ),

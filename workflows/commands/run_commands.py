@@ -29,7 +29,7 @@ from workflows.commands.options import FullRefresh, OnPlatform, Version
 from workflows.commands.tables import print_entries
 from workflows.inside_network.container_log import last_log_lines
 from workflows.spec.platform_choice import PLATFORMS
-from workflows.spec.release_paths import cloud_run_job
+from workflows.spec.release_paths import VALIDATE, cloud_run_job
 
 NOT_CREATED = "NOT_CREATED"
 """State that pipeline.yaml reports for a batch that was not created."""
@@ -47,7 +47,9 @@ def run(
     wait: Annotated[bool, typer.Option(help="Wait for the end, and fail if the run fails.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Run the pipeline now: metrics, then forecasts.
+    """Run the pipeline now: metrics, then forecasts, then the validation.
+
+    The exit code is 1 if a job fails, or if the validation does.
 
     Example: python -m workflows run --engine lightgbm
     """
@@ -63,6 +65,7 @@ def run(
     )
     summary = run_pipeline(settings, argument, wait=wait)
     print_json(asdict(summary)) if as_json else print_pipeline(summary)
+    require_validation(summary)
 
 
 def pipeline_argument(
@@ -171,7 +174,32 @@ def run_pipeline(
         )
         raise
     _record_costs(settings, summary.result["steps"])
+    if not is_valid(summary):
+        for line in _output_of_container(settings, VALIDATE, started["createTime"]):
+            say(line)
     return summary
+
+
+def is_valid(summary: ExecutionSummary) -> bool:
+    """Whether the validation succeeded, or there was none: of a dry run or an earlier release."""
+    validation = (summary.result or {}).get("validation")
+    return validation is None or validation["state"] == "SUCCEEDED"
+
+
+def require_validation(summary: ExecutionSummary) -> None:
+    """End the command with exit code 1 if the validation failed.
+
+    Raises:
+        typer.Exit: It failed.
+    """
+    if not is_valid(summary):
+        validation = summary.result["validation"]
+        say(
+            f"the jobs have committed their rows, and the validation {validation['batch']} ended"
+            f" {validation['state']}: {validation['message']}. docs/runbooks/validation-failed.md"
+            " says what to do"
+        )
+        raise typer.Exit(1)
 
 
 def _record_costs(settings: Settings, steps: list[dict[str, Any]]) -> None:
@@ -211,10 +239,13 @@ def _output_of_container(settings: Settings, job: str, since: str) -> list[str]:
 
 
 def print_pipeline(summary: ExecutionSummary) -> None:
-    """Print the steps of an execution as a table."""
-    steps = (summary.result or {}).get("steps", [])
+    """Print the steps of an execution and its validation as a table."""
+    result = summary.result or {}
+    validation = result.get("validation")
+    # a validation that was not started has no seconds, and a container has no cost
+    validations = [{"seconds": None, "cost_usd": None} | validation] if validation else []
     print_entries(
         ["job", "platform", "batch", "state", "seconds", "cost_usd"],
-        steps,
+        [*result.get("steps", []), *validations],
         title=f"execution {summary.execution}: {summary.state}",
     )

@@ -16,7 +16,7 @@ from workflows.clients.dataproc import GRACE_SECONDS
 from workflows.spec.batch_request import batch_key, build_batch, operator_environment
 from workflows.spec.platform_choice import DATAPROC, choose_platform
 from workflows.spec.platforms import platform_for, platform_rows
-from workflows.spec.release_paths import Release, cloud_run_job
+from workflows.spec.release_paths import VALIDATE_JOB, Release, cloud_run_job
 
 
 def build_batches_json(
@@ -30,8 +30,8 @@ def build_batches_json(
         today: Replaces the clock; UTC day.
 
     Returns:
-        Every batch by its key, Cloud Run jobs by job, the default platform with its reason, the
-        operator's variables, and the deadline of a run in seconds.
+        Every batch by its key, Cloud Run jobs by job and that of the validation, the default
+        platform with its reason, the operator's variables, and the deadline of a run in seconds.
 
     Raises:
         ConfigurationError: A setting is missing or wrong.
@@ -59,6 +59,7 @@ def build_batches_json(
             for row in rows
         },
         "cloud_run_jobs": {name: cloud_run_job(name) for name in jobs.job_names()},
+        "validation_job": VALIDATE_JOB,
         "operator_variables": operator_environment(settings),
         # later than the ttl, by which the service itself ends a batch
         "deadline_seconds": settings.batch_ttl_minutes * 60 + GRACE_SECONDS,

@@ -44,19 +44,22 @@ LOCAL_ONLY_SETTINGS = {
         "container_image",
     ),  # part of the batch itself
     *("batch_ttl_minutes", "max_executors", "expected_rows", "platform", "workflow_name"),
+    # a clock and logs of this machine's runs
+    *("clock_shift_seconds", "spark_event_logs", "spark_event_log_days"),
     # address of Google's API and its token: the platform has its own
     *("google_api_endpoint", "google_api_token_file", "monitoring_endpoint"),
 }
 """Settings that are not passed to the job."""
 
-REQUIRED_SETTINGS = (
+_REQUIRED_SETTINGS = (
     "db_host",
-    "db_password_secret",
     "batch_service_account",
     "batch_subnetwork",
     "staging_bucket",
     "container_image",
 )
+
+PASSWORD_SECRET = "db_password_secret"
 
 DURABLE_REGISTRIES = (REGISTRY_DATABASE, "https", "http")
 """Schemes of MLFLOW_TRACKING_URI that outlive a batch; `sqlite` and `file` are on its disk."""
@@ -162,8 +165,13 @@ def build_batch(
     return batch
 
 
+def required_settings(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the settings that a batch needs: a login by IAM has no password."""
+    return _REQUIRED_SETTINGS if settings.db_iam_auth else (*_REQUIRED_SETTINGS, PASSWORD_SECRET)
+
+
 def _require(settings: Settings) -> None:
-    missing = [name.upper() for name in REQUIRED_SETTINGS if not getattr(settings, name)]
+    missing = [name.upper() for name in required_settings(settings) if not getattr(settings, name)]
     if missing:
         raise ConfigurationError(
             f"{', '.join(missing)} not set, and a batch needs it; set it in the environment or in"

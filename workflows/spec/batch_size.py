@@ -11,6 +11,7 @@ from math import ceil
 
 from common.errors import ConfigurationError
 from common.jobs import MemoryNeed, job_spec
+from spark.driver_memory import heap_mib
 
 CORES = (4, 8, 16)
 MEMORY_PER_CORE_MIB = (1024, 7424)
@@ -26,9 +27,9 @@ DISK_GB = 250
 the service allows; its default is 400 for 4 cores.
 """
 
-MIN_HEAP_MIB = 2048
-"""Least heap, and least overhead for Python and native code. Together they are the least memory of
-the smallest machine. A local run has this heap.
+MIN_OVERHEAD_MIB = 2048
+"""Least overhead for Python and native code. With the least heap it is the least memory of the
+smallest machine.
 """
 
 ROWS_PER_EXECUTOR = 10_000_000
@@ -38,9 +39,6 @@ ROWS_PER_PARTITION = 1_000_000
 """As in the measured run of 7.1 million rows: 8 partitions and a heap of 2 GB."""
 
 MAX_PARTITIONS = 10_000
-
-JVM_BYTES_PER_FEATURE_ROW = 800
-"""400 of data, and as much again while the rows are handed to Python."""
 
 NATIVE_BYTES_PER_FEATURE_ROW = 3_200
 """Peak of 4.1 GB for 900,000 rows, less about 1.2 GB that does not depend on the rows: the frame in
@@ -126,8 +124,8 @@ def _rows_in_memory(job: str, engine: str | None, rows: int) -> tuple[int, int]:
 
 
 def _machine(feature_rows: int) -> Machine:
-    heap = MIN_HEAP_MIB + ceil(feature_rows * JVM_BYTES_PER_FEATURE_ROW / 2**20)
-    overhead = MIN_HEAP_MIB + ceil(feature_rows * NATIVE_BYTES_PER_FEATURE_ROW / 2**20)
+    heap = heap_mib(feature_rows)
+    overhead = MIN_OVERHEAD_MIB + ceil(feature_rows * NATIVE_BYTES_PER_FEATURE_ROW / 2**20)
     least, most = MEMORY_PER_CORE_MIB
     cores = next((cores for cores in CORES if heap + overhead <= cores * most), None)
     if cores is None:

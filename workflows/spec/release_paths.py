@@ -34,11 +34,15 @@ def cloud_run_job(job: str) -> str:
 OPERATOR_JOB = cloud_run_job(OPERATOR)
 COSTS_JOB = cloud_run_job("costs")
 INGEST_JOB = cloud_run_job("ingest")
+VALIDATE = "validate"
+"""Name of the validation's command, and of its `job` in a result of the workflow."""
+VALIDATE_JOB = cloud_run_job(VALIDATE)
 
 CONTAINER_ARGUMENTS = {
     OPERATOR_JOB: (OPERATOR, "--", "status"),
     COSTS_JOB: (OPERATOR, "--", "workflows", "cost", "--day", "yesterday"),
     INGEST_JOB: (OPERATOR, "--", "ingest"),
+    VALIDATE_JOB: (OPERATOR, "--", VALIDATE),
 }
 """The operator's Cloud Run jobs with the default arguments of their containers. Those of the ingest
 job are followed by options that choose its pools, such as --min-tvl 10000000.

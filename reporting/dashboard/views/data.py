@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import shlex
 from dataclasses import asdict
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from data_processing.quarantine.queries import Selection, list_rows, remedy
 from reporting.dashboard import charts
+from reporting.dashboard.charts import Line
 from reporting.dashboard.connection import DataVersion, connected, data_version
 from reporting.dashboard.page_parts import (
     CACHED_RESULTS,
@@ -18,9 +19,11 @@ from reporting.dashboard.page_parts import (
     commands,
     escaped,
     one_line,
+    shell_word,
     table,
     texts,
     tiles,
+    to_second,
     utc,
 )
 from reporting.figures.data_gaps import (
@@ -31,13 +34,21 @@ from reporting.figures.data_gaps import (
     rows_by_day,
     source_freshness,
 )
-from reporting.figures.data_quality import DataQuality, QuarantinedRows, data_quality
+from reporting.figures.data_quality import (
+    DataQuality,
+    QuarantinedRows,
+    RawEnd,
+    data_quality,
+    raw_end,
+)
 from reporting.figures.forecast_search import like_pattern
 from reporting.report import formatting
 
 CALENDAR_POOLS = 25
 CALENDAR_DAYS = {"30 days": 30, "60 days": 60, "120 days": 120}
 ROW_DAYS = 90
+QUARANTINED_ROWS, QUARANTINE_REASONS = 20, 8
+"""Newest rows that are listed of each reason, and reasons that have such a list."""
 FRESH_SECONDS = 60
 """Newest rows of the sources change between runs, when history is loaded."""
 
@@ -47,11 +58,18 @@ def _quality(version: DataVersion) -> DataQuality:
     return data_quality(connected().engine)
 
 
+@st.cache_data(show_spinner="Reading the newest snapshot", max_entries=4)
+def raw_end_of(version: DataVersion) -> RawEnd:
+    """Return the end of the raw history when the version was first shown."""
+    return raw_end(connected().engine)
+
+
 @st.cache_data(
     show_spinner="Reading the newest rows", max_entries=CACHED_RESULTS, ttl=FRESH_SECONDS
 )
-def _sources(database: str) -> list[SourceFreshness]:
-    return source_freshness(connected().engine)
+def _sources(version: DataVersion) -> list[SourceFreshness]:
+    engine = connected().engine
+    return source_freshness(engine, raw_end(engine, raw_end_of(version)))
 
 
 @st.cache_data(show_spinner=False, max_entries=CACHED_RESULTS)
@@ -75,24 +93,31 @@ def _calendar(version: DataVersion, pools: tuple[str, ...], days: int) -> pd.Dat
     return gap_calendar(connected().engine, list(pools), days=days)
 
 
+@st.cache_data(show_spinner=False, max_entries=CACHED_RESULTS, ttl=FRESH_SECONDS)
+def _quarantined(version: DataVersion, reason: str) -> list[dict[str, Any]]:
+    listing = list_rows(connected().engine, Selection(reason=reason), limit=QUARANTINED_ROWS)
+    rows: list[dict[str, Any]] = listing["rows"]
+    return rows
+
+
 def show() -> None:
     """Show the page."""
     st.title("Data")
     version = data_version()
     health = _quality(version)
     if not health.pool_days:
-        _show_empty(health)
+        _show_empty(version, health, raw_end_of(version))
         return
     st.caption("Days and times are UTC.")
     _show_tiles(health)
-    _show_sources(_sources(version.database))
+    _show_sources(_sources(version))
     _show_rows(_rows_by_day(version))
     _show_gaps(version)
-    _show_quarantine(health)
+    _show_quarantine(version, health)
 
 
-def _show_empty(health: DataQuality) -> None:
-    if health.newest_raw:
+def _show_empty(version: DataVersion, health: DataQuality, raw: RawEnd) -> None:
+    if raw.newest:
         st.info("There is raw history, and no metrics yet. Compute them:")
         commands("calculate_metrics", "forecast_pools")
     else:
@@ -101,7 +126,7 @@ def _show_empty(health: DataQuality) -> None:
         st.write("Or load the sample of 72 pools and run both jobs on it:")
         commands("demo")
     if health.quarantine:
-        _show_quarantine(health)
+        _show_quarantine(version, health)
 
 
 def _show_tiles(health: DataQuality) -> None:
@@ -151,16 +176,22 @@ def _show_sources(sources: list[SourceFreshness]) -> None:
 def _show_rows(rows: pd.DataFrame) -> None:
     st.header("Rows by day")
     observed = rows.assign(observed=rows["rows"] - rows["carried"] - rows["unknown"])
-    parts = []
-    for rank, state in enumerate(("observed", "carried", "unknown")):
-        part = observed[["date", state]].rename(columns={state: "pools"})
-        parts.append(part.assign(state=state, rank=rank))
     newest = observed.iloc[-1]
+    st.caption(
+        f"On {newest['date']}: {newest['rows']:,} rows of metrics. Their APY was observed in"
+        f" {newest['observed']:,}, carried forward in {newest['carried']:,} and is unknown in"
+        f" {newest['unknown']:,}. The metrics runs read {newest['snapshots']:,} raw snapshots."
+    )
+    drawn = [
+        Line("snapshots", "raw snapshots", "ink", (10, 3, 2, 3)),
+        Line("observed", "APY observed", "muted", points="circle"),
+        Line("carried", "APY carried", "second", (6, 3), points="square"),
+        Line("unknown", "APY unknown", "bad", (2, 2), points="cross"),
+    ]
     charts.show(
-        charts.stacked_rows(pd.concat(parts)),
-        f"Rows of metrics by day. On {newest['date']}: {newest['rows']:,} rows,"
-        f" {newest['observed']:,} observed, {newest['carried']:,} carried forward,"
-        f" {newest['unknown']:,} unknown.",
+        charts.lines(observed, drawn, unit="rows", value_format=",", is_log=True),
+        f"Raw snapshots and rows of metrics by day, {len(rows)} days; the table below has the"
+        " numbers.",
     )
     with st.expander(f"Numbers of the last {ROW_DAYS} days"):
         table(
@@ -217,7 +248,7 @@ def _show_gaps(version: DataVersion) -> None:
     pager.buttons(GapKey(int(last["gap_days"]), last["pool_id"]) if more else None)
 
 
-def _show_quarantine(health: DataQuality) -> None:
+def _show_quarantine(version: DataVersion, health: DataQuality) -> None:
     st.header("Quarantine")
     if not health.quarantine:
         st.write("No row is in quarantine.")
@@ -232,19 +263,19 @@ def _show_quarantine(health: DataQuality) -> None:
             "rows": st.column_config.NumberColumn("open rows", format="localized"),
         },
     )
-    for entry in health.quarantine[:8]:
+    for entry in health.quarantine[:QUARANTINE_REASONS]:
         with st.expander(
             f"{escaped(entry.reason)}: {entry.rows:,} rows of {escaped(entry.source_table)}"
         ):
-            _show_reason(entry)
+            _show_reason(version, entry)
 
 
-def _show_reason(entry: QuarantinedRows) -> None:
-    newest = list_rows(connected().engine, Selection(reason=entry.reason), limit=20)["rows"]
+def _show_reason(version: DataVersion, entry: QuarantinedRows) -> None:
+    newest = _quarantined(version, entry.reason)
     rows = [row for row in newest if row["source_table"] == entry.source_table]
     if rows:
         st.write(f"What to do: {escaped(remedy(rows[0]))}")
-    reason = _shell_word(entry.reason)
+    reason = shell_word(entry.reason)
     commands(
         f"quarantine list --reason {reason}",
         f"quarantine replay --reason {reason}",
@@ -253,7 +284,13 @@ def _show_reason(entry: QuarantinedRows) -> None:
     if rows:
         st.caption(f"The newest {len(rows)} rows")
         table(
-            texts(pd.DataFrame(rows), "pool_id", "timestamp", "quarantined_at"),
+            texts(
+                pd.DataFrame(rows).assign(
+                    timestamp=[to_second(row["timestamp"]) for row in rows],
+                    quarantined_at=[to_second(row["quarantined_at"]) for row in rows],
+                ),
+                "pool_id",
+            ),
             {
                 "id": st.column_config.NumberColumn("id", format="%d"),
                 "pool_id": "pool id",
@@ -261,7 +298,3 @@ def _show_reason(entry: QuarantinedRows) -> None:
                 "quarantined_at": "quarantined, UTC",
             },
         )
-
-
-def _shell_word(text: str) -> str:
-    return shlex.quote(one_line(text))

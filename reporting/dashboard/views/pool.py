@@ -25,6 +25,7 @@ from reporting.dashboard.page_parts import (
     table,
     texts,
     tiles,
+    to_second,
 )
 from reporting.dashboard.views.tomorrow import with_reasons
 from reporting.figures.forecast_search import ForecastFilter, forecast_page
@@ -203,7 +204,7 @@ def _show_history(history: pd.DataFrame, target: str) -> None:
     )
     if target == "tvl":
         st.caption("The line is interrupted where no TVL was observed.")
-        drawn = [Line("observed", "observed TVL", "ink", has_points=True)]
+        drawn = [Line("observed", "observed TVL", "ink", points="circle")]
         chart = charts.lines(rows, drawn, unit=UNITS["tvl"], value_format="$,.4s")
     else:
         st.caption(
@@ -211,7 +212,7 @@ def _show_history(history: pd.DataFrame, target: str) -> None:
             " 30-day mean plus and minus one standard deviation."
         )
         drawn = [
-            Line("observed", "observed APY", "ink", has_points=True),
+            Line("observed", "observed APY", "ink", points="circle"),
             Line("mean_7d", "mean of 7 days", "second", (6, 3)),
             Line("mean_30d", "mean of 30 days", "accent", (2, 2)),
         ]
@@ -256,11 +257,12 @@ def _show_past(past: pd.DataFrame, target: str) -> None:
     )
     scored = rows.dropna(subset=["actual"])
     _show_scores(scored, target)
+    st.caption("The band is the interval of the forecast.")
     charts.show(
         charts.lines(
             rows,
             [
-                Line("actual", "actual value", "ink", has_points=True),
+                Line("actual", "actual value", "ink", points="circle"),
                 Line("forecast", "forecast", "accent", (4, 2)),
             ],
             unit=UNITS[target],
@@ -275,7 +277,7 @@ def _show_past(past: pd.DataFrame, target: str) -> None:
         charts.lines(
             scored,
             [
-                Line("error", "forecast", "accent", has_points=True),
+                Line("error", "forecast", "accent", points="circle"),
                 Line("persistence_error", "persistence", "second", (4, 2)),
             ],
             unit=ERROR_UNITS[target],
@@ -289,7 +291,7 @@ def _show_past(past: pd.DataFrame, target: str) -> None:
         charts.show(
             charts.lines(
                 rows,
-                [Line("gate_weight", "weight of the gate", "accent", has_points=True)],
+                [Line("gate_weight", "weight of the gate", "accent", points="circle")],
                 unit="weight, 0 to 1",
                 domain=(0.0, 1.0),
             ),
@@ -340,8 +342,10 @@ def _show_quarantine(pool_id: str) -> None:
         return
     st.caption(f"The newest {len(listing['rows']):,} of {listing['total']:,} rows.")
     rows = pd.DataFrame(listing["rows"])
+    for name in ("timestamp", "quarantined_at"):
+        rows[name] = [to_second(time) for time in rows[name]]
     table(
-        texts(rows, "reason", "timestamp", "quarantined_at", "resolution", "source_table"),
+        texts(rows, "reason", "resolution", "source_table"),
         {
             "id": st.column_config.NumberColumn("id", format="%d"),
             "reason": "reason",

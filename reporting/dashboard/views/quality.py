@@ -6,6 +6,7 @@ The figures are those of the HTML report.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,6 @@ import streamlit as st
 
 from forecasting.evaluation.daily_scores import RECENT_DAYS
 from forecasting.evaluation.segments import SegmentScore
-from forecasting.registry.decisions import RecordedDecision
 from reporting.dashboard import charts
 from reporting.dashboard.charts import Line
 from reporting.dashboard.connection import DataVersion, connected, data_version
@@ -22,23 +22,26 @@ from reporting.dashboard.page_parts import (
     commands,
     escaped,
     one_line,
+    open_pool,
     pool_label,
     pool_link,
     pool_place,
+    select_hint,
+    selectable_table,
     table,
-    texts,
     tiles,
-    utc,
 )
-from reporting.dashboard.scores import Scores, scores_of
+from reporting.dashboard.scores import STEPS, Scores
+from reporting.dashboard.scoring import Scoring, scoring_of
+from reporting.dashboard.views.model_parts import show_decisions, show_drift
 from reporting.figures.accuracy import ClassAccuracy
 from reporting.figures.interval_reliability import IntervalReliability
 from reporting.figures.largest_errors import ForecastError
 from reporting.figures.model_health import ModelHealth, model_health
 from reporting.report import formatting, labels
-from reporting.report.feature_labels import feature_label
 from reporting.report.score_plots import RATIO_CLIP, SEGMENT_LABELS, SEGMENT_TITLES
 
+REFRESH_SECONDS = 1
 TARGETS = {"APY": "apy", "TVL": "tvl"}
 # classes of segments: those of the report, and the two that have names of the data
 SEGMENTS = {**SEGMENT_TITLES, "chain": "Chain", "project": "Protocol"}
@@ -53,21 +56,34 @@ def show() -> None:
     """Show the page."""
     st.title("Quality of the forecasts")
     version = data_version()
-    with st.spinner("Scoring the forecasts of the last 90 days", show_time=True):
-        scores = scores_of(version)
-    health = _health(version)
-    if scores is None:
+    scoring = scoring_of(version)
+    if not scoring.ended.is_set():
+        st.fragment(_show_progress, run_every=REFRESH_SECONDS)(scoring)
+    elif scoring.error is not None:
+        raise scoring.error
+    elif scoring.scores is None:
         st.info(
             "No forecast has been scored yet: a forecast is scored when its target day has been"
             " observed. Load the newest history, then run both jobs:"
         )
         commands("calculate_metrics", "forecast_pools")
     else:
-        _show_accuracy(scores)
-    _show_drift(health)
-    _show_decisions(health.decisions)
-    if scores is not None:
-        _show_errors(scores.errors)
+        _show_accuracy(scoring.scores)
+        _show_errors(scoring.scores.errors)
+    health = _health(version)
+    show_drift(health)
+    show_decisions(health.decisions)
+
+
+def _show_progress(scoring: Scoring) -> None:
+    if scoring.ended.is_set():
+        st.rerun()
+    seconds = formatting.duration(time.monotonic() - scoring.started)
+    st.progress(
+        scoring.step / len(STEPS),
+        text=f"The forecasts are being scored, once for each run: {STEPS[scoring.step]} (step"
+        f" {scoring.step + 1} of {len(STEPS)}, {seconds} so far). Drift and promotions are below.",
+    )
 
 
 def _show_accuracy(scores: Scores) -> None:
@@ -159,7 +175,7 @@ def _show_days(days: pd.DataFrame, target: str, level: float) -> None:
         charts.lines(
             drawn,
             [
-                Line("capped_ratio", "day", "muted", (2, 3), has_points=True),
+                Line("capped_ratio", "day", "muted", (2, 3), points="circle"),
                 Line("capped_ratio_recent", f"last {RECENT_DAYS} days", "accent"),
             ],
             unit="error relative to persistence",
@@ -183,7 +199,7 @@ def _show_days(days: pd.DataFrame, target: str, level: float) -> None:
                 high=100 * drawn["coverage_high"],
             ),
             [
-                Line("percent", "day", "muted", (2, 3), has_points=True),
+                Line("percent", "day", "muted", (2, 3), points="circle"),
                 Line("recent", f"last {RECENT_DAYS} days", "accent"),
             ],
             unit="actual values inside the interval, %",
@@ -295,70 +311,6 @@ def _show_segments(segments: Sequence[SegmentScore], level: float) -> None:
     )
 
 
-def _show_drift(health: ModelHealth) -> None:
-    st.header("Drift")
-    if not health.drift:
-        st.write("No forecast run has recorded checks of drift.")
-        return
-    st.caption(f"The forecast run of {health.as_of}, compared with its model's training data.")
-    for check in health.drift.values():
-        if check["passed"]:
-            st.success(f"ok: {escaped(check['found'])}", icon=":material/check:")
-        else:
-            st.warning(f"check: {escaped(check['found'])}", icon=":material/warning:")
-    features = health.drift.get("feature_drift", {}).get("features") or []
-    if features:
-        rows = pd.DataFrame(features)
-        rows["feature"] = [one_line(feature_label(name)) for name in rows["feature"]]
-        table(
-            rows,
-            {
-                "feature": "features that drifted most",
-                "psi": st.column_config.NumberColumn(
-                    "PSI (population stability index)", format="%.2f"
-                ),
-                "ks": st.column_config.NumberColumn("KS distance, 0 to 1", format="%.2f"),
-            },
-        )
-
-
-def _show_decisions(decisions: Sequence[RecordedDecision]) -> None:
-    st.header("Promotions")
-    if not decisions:
-        st.write("No decision on the serving model has been recorded.")
-        return
-    rows = pd.DataFrame(
-        {
-            "decided": utc(decision.decided_at),
-            "as_of": decision.as_of,
-            "decision": decision.decision.replace("_", " "),
-            "engine": decision.engine,
-            "challenger": decision.challenger,
-            "champion": decision.champion,
-            "serving": decision.serving_version or "persistence",
-            "reason": decision.reason,
-            "decided_by": decision.decided_by,
-        }
-        for decision in decisions
-    )
-    table(
-        texts(rows, *[str(column) for column in rows if column != "as_of"]),
-        {
-            "as_of": "as-of day, UTC",
-            "decision": "decision",
-            "reason": st.column_config.TextColumn("reason", width=300),
-            "challenger": "challenger",
-            "champion": "champion before",
-            "serving": "serving version",
-            "engine": "engine",
-            "decided_by": "decided by",
-            "decided": "decided, UTC",
-        },
-    )
-    with st.expander("Numbers of the newest decision"):
-        st.json(dict(decisions[0].numbers), expanded=1)
-
-
 def _show_errors(errors: dict[str, list[ForecastError]]) -> None:
     st.header("Largest errors")
     st.caption(
@@ -371,7 +323,7 @@ def _show_errors(errors: dict[str, list[ForecastError]]) -> None:
             continue
         st.subheader(labels.TARGETS.get(target, target.upper()))
         unit = "%" if target == "apy" else "USD"
-        table(
+        chosen = selectable_table(
             pd.DataFrame([_error_cells(entry) for entry in entries]),
             {
                 "label": st.column_config.TextColumn("pool"),
@@ -386,7 +338,12 @@ def _show_errors(errors: dict[str, list[ForecastError]]) -> None:
                 "place": "protocol · chain",
                 "link": st.column_config.LinkColumn("page", display_text="open"),
             },
+            key=f"errors_{target}",
         )
+        if chosen is None:
+            select_hint("the link to its pool")
+        else:
+            open_pool(entries[chosen].pool_id, pool_label(entries[chosen]))
 
 
 def _number(heading: str, target: str) -> Any:

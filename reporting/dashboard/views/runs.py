@@ -18,6 +18,9 @@ from reporting.dashboard.page_parts import (
     commands,
     escaped,
     one_line,
+    select_hint,
+    selectable_table,
+    shell_word,
     table,
     texts,
     tiles,
@@ -90,9 +93,10 @@ def _wanted(runs: Sequence[LedgerRun], chosen: int | None) -> LedgerRun | None:
     if chosen is not None:
         st.query_params["run"] = runs[chosen].run_id
         return runs[chosen]
-    linked = st.query_params.get("run")
-    if linked and (run := ledger_run(connected().engine, linked)):
-        return run
+    if linked := st.query_params.get("run"):
+        if run := ledger_run(connected().engine, linked):
+            return run
+        st.warning(f"The run ledger has no run {escaped(linked)}. Select one above.")
     return next((run for run in runs if run.status == RUNNING), runs[0])
 
 
@@ -102,7 +106,7 @@ def _show_ledger(runs: Sequence[LedgerRun]) -> int | None:
         name: st.column_config.NumberColumn(f"{name}, rows", format="localized")
         for name in ROW_COUNTS
     }
-    event = table(
+    chosen = selectable_table(
         texts(rows, "job", "status", "mode", "engine", "run_id", "as_of", "seconds", "cost_usd"),
         {
             "started": st.column_config.TextColumn("started, UTC"),
@@ -117,12 +121,10 @@ def _show_ledger(runs: Sequence[LedgerRun]) -> int | None:
             "run_id": "run id",
         },
         key="run_table",
-        on_select="rerun",
-        selection_mode="single-row",
         height=min(38 + 35 * len(runs), 420),
     )
-    chosen = [index for index in event.selection.rows if index < len(runs)]
-    return chosen[0] if chosen else None
+    select_hint("its plan, stages, checks and changes")
+    return chosen
 
 
 def _cells(run: LedgerRun) -> dict[str, Any]:
@@ -218,6 +220,11 @@ def _show_facts(run: LedgerRun) -> None:
         ]
     )
     st.subheader("What it changed")
+    if run.undone_at:
+        st.info(
+            f"Undone on {utc(run.undone_at)} UTC by {escaped(run.undone_by)}: the rows that it"
+            " replaced were restored."
+        )
     changes = {
         f"rows {name}": count for name, count in run.rows.items() if isinstance(count, int)
     } | run_changes(connected().engine, run.run_id)
@@ -229,6 +236,10 @@ def _show_facts(run: LedgerRun) -> None:
             "rows": st.column_config.NumberColumn("rows", format="localized"),
         },
     )
+    if run.is_undoable and not run.undone_at:
+        st.write("The rows that it replaced are kept. Show what changed, or restore them:")
+        word = shell_word(run.run_id)
+        commands(f"runs diff {word}", f"undo {word} --dry-run", f"undo {word}")
 
 
 def _show_stages(stages: Mapping[str, float]) -> None:

@@ -22,10 +22,12 @@ from reporting.dashboard.page_parts import (
     escaped,
     long_day,
     one_line,
+    open_pool,
     pool_label,
     pool_link,
     pool_place,
-    table,
+    select_hint,
+    selectable_table,
     texts,
     tiles,
 )
@@ -56,6 +58,7 @@ LEAST_TVL = {
 }
 STABLECOINS = {"all pools": None, "stablecoin pools": True, "other pools": False}
 MADE_BY = {"model and fallbacks": None, "model": "model", "fallback": "fallback"}
+VALUES = (*("apy_today", "apy", "apy_low", "apy_high", "tvl_today", "tvl", "tvl_low", "tvl_high"),)
 # columns that are downloaded
 DOWNLOADED = (
     *("pool_id", "symbol", "name", "protocol", "chain", "as_of", "target_date"),
@@ -214,7 +217,7 @@ def _show_table(
     found = _rows(version, selection, order, pager.after, PAGE_ROWS + 1)
     rows = found.head(PAGE_ROWS)
     level = formatting.share(float(rows["interval_level"].iloc[0]))
-    event = table(
+    chosen = selectable_table(
         texts(rows, "place", "why"),
         {
             "label": st.column_config.TextColumn("pool", width=130),
@@ -224,26 +227,25 @@ def _show_table(
             "apy_high": _percent("upper end, %"),
             "apy_change": st.column_config.NumberColumn("change, points", format="%+.2f"),
             "tvl_today": st.column_config.NumberColumn("TVL today, USD", format="compact"),
-            "tvl": st.column_config.NumberColumn("TVL forecast, USD", format="compact"),
             "made_by": st.column_config.TextColumn("made by"),
             "why": st.column_config.TextColumn(
                 "why: contributions in points, or the fallback's reason", width=320
             ),
+            "tvl": st.column_config.NumberColumn("TVL forecast, USD", format="compact"),
+            "tvl_low": st.column_config.NumberColumn("TVL lower end, USD", format="compact"),
+            "tvl_high": st.column_config.NumberColumn("TVL upper end, USD", format="compact"),
             "place": st.column_config.TextColumn("protocol · chain"),
             "link": st.column_config.LinkColumn("page", display_text="open"),
         },
         key="forecast_table",
-        on_select="rerun",
-        selection_mode="single-row",
         height=460,
     )
     last = page_key(rows, order) if len(found) > PAGE_ROWS else None
     pager.buttons(last, forecasts)
-    chosen = [number for number in event.selection.rows if number < len(rows)]
-    if chosen:
-        _show_details(rows.iloc[chosen[0]])
+    if chosen is None:
+        select_hint("its whole reason and the link to its pool")
     else:
-        st.caption("Select a row to see the whole reason and the pool's page.")
+        _show_details(rows.iloc[chosen])
     _downloads(version, selection, order)
 
 
@@ -254,19 +256,21 @@ def _percent(heading: str) -> Any:
 def _show_details(row: Any) -> None:
     with st.container(border=True):
         st.subheader(escaped(row["label"]))
-        low, high = formatting.points(row["apy_low"]), formatting.points(row["apy_high"])
+        known = {name: None if pd.isna(row[name]) else float(row[name]) for name in VALUES}
+        low, high = formatting.points(known["apy_low"]), formatting.points(known["apy_high"])
         st.markdown(
-            f"{escaped(row['place'])}: APY {formatting.percent(row['apy_today'])} today, forecast"
-            f" {formatting.percent(row['apy'])} ({low} to {high}), TVL"
-            f" {formatting.usd(row['tvl_today']).replace('$', chr(92) + '$')}"
+            f"{escaped(row['place'])}: APY {formatting.percent(known['apy_today'])} today, forecast"
+            f" {formatting.percent(known['apy'])} ({low} to {high})"
         )
         parts = str(row["why"]).split("; ")
         st.markdown("\n".join(f"- {escaped(part)}" for part in parts))
-        st.page_link(
-            st.session_state["pool_page"],
-            label="Open the pool's page",
-            query_params={"pool": row["pool_id"]},
+        tvl = {name: escaped(formatting.usd(known[name])) for name in VALUES if "tvl" in name}
+        made_by = row["tvl_fallback_reason"]
+        st.markdown(
+            f"TVL {tvl['tvl_today']} today, forecast {tvl['tvl']} ({tvl['tvl_low']} to"
+            f" {tvl['tvl_high']}), {escaped(why(made_by, None))}"
         )
+        open_pool(row["pool_id"], row["label"])
 
 
 def _downloads(version: DataVersion, selection: ForecastFilter, order: str) -> None:

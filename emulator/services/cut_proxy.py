@@ -1,4 +1,4 @@
-"""A TCP proxy for PostgreSQL that a test cuts in mid-stream.
+"""A TCP proxy for PostgreSQL that is cut in mid-stream or made slow on request.
 
 `cut_after` ends all connections when a number of bytes has passed in one direction. Later
 connections pass, unless the proxy stays down.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal
@@ -30,6 +31,8 @@ class CutProxy:
         self._left = 0
         self._stays_down = False
         self.was_cut = threading.Event()
+        # before each piece of CHUNK_BYTES, in both directions
+        self.delay_seconds = 0.0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut_after(
@@ -44,6 +47,11 @@ class CutProxy:
         """
         with self._lock:
             self._armed, self._left, self._stays_down = direction, bytes_passed, stays_down
+
+    def disarm(self) -> None:
+        """Take a scheduled cut back."""
+        with self._lock:
+            self._armed = None
 
     def close(self) -> None:
         self._listener.close()
@@ -71,6 +79,7 @@ class CutProxy:
     def _pass_on(self, source: socket.socket, sink: socket.socket, direction: Direction) -> None:
         with suppress(OSError):  # one side is gone, and so is the other then
             while (chunk := source.recv(CHUNK_BYTES)) and self._may_pass(len(chunk), direction):
+                time.sleep(self.delay_seconds)
                 sink.sendall(chunk)
         with self._lock:
             for side in {source, sink} & self._open:
