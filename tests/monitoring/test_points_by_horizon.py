@@ -42,8 +42,9 @@ def test_each_horizon_has_its_own_series(engine: Engine) -> None:
             "UPDATE yieldspark.forecasts SET apy_fallback_reason = 'gate' WHERE horizon_days = 7",
         ):
             connection.execute(text(statement))
-        far = {"challenger": "far", "horizon_days": 7, "as_of": AS_OF - dt.timedelta(days=3)}
-        connection.execute(insert(promotion), decision(**far))
+        fitted = AS_OF - dt.timedelta(days=3)
+        of_far = decision(challenger="far", horizon_days=7, as_of=fitted)
+        connection.execute(insert(promotion), of_far)
         checks = [score_check(SCORE_CHECK, 0.9), score_check(f"{SCORE_CHECK}_7d", 0.8)]
         plan = {"further_horizons": [{"horizon_days": 7}]}
         values = ledger_row("f", "forecast_pools", "succeeded", checks=checks, plan=plan)
