@@ -1,7 +1,9 @@
-"""Rules of Cloud Monitoring for metric descriptors and alert policies.
+"""Rules of Cloud Monitoring for metric descriptors and alert policies, and of Cloud Billing for
+budgets, which notify its channels.
 
 Sources: https://cloud.google.com/monitoring/api/ref_v3/rest/v3/projects.metricDescriptors,
 https://cloud.google.com/monitoring/api/ref_v3/rest/v3/projects.alertPolicies,
+https://cloud.google.com/billing/docs/reference/budget/rest/v1/billingAccounts.budgets,
 https://cloud.google.com/monitoring/quotas, https://cloud.google.com/monitoring/alerts/metric-absence
 """
 
@@ -10,12 +12,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from emulator.control_plane.resource_store import Document, Names, ResourceStore
+from emulator.control_plane.resource_store import (
+    PROJECT_NUMBER,
+    Document,
+    Names,
+    ResourceStore,
+)
 from emulator.services.http_service import ApiError
 
 USER_DEFINED = re.compile(r"custom\.googleapis\.com/[A-Za-z0-9][A-Za-z0-9_/]{1,99}")
 LABEL = re.compile(r"[a-z][a-z0-9_]{0,99}")
 MAX_LABELS = 30
+MOST_CHANNELS = 5
+"""Channels of a budget (https://cloud.google.com/billing/docs/how-to/budgets-notification-recipients)
+"""
 
 
 def check_descriptor(descriptor: Document) -> None:
@@ -63,6 +73,33 @@ def alert_policy(store: ResourceStore, names: Names, policy: Document) -> None:
         raise ApiError(400, "documentation.content has 1 to 8192 characters and 10240 bytes")
     channels = {channel["name"] for channel in store.of_type("monitoring.notificationChannels")}
     for channel in policy.get("notificationChannels", []):
+        if channel not in channels:
+            raise ApiError(404, f"notification channel {channel} was not found")
+
+
+def budget(store: ResourceStore, names: Names, resource: Document) -> None:
+    """Check a budget as the service does.
+
+    Raises:
+        ApiError: 400, 404.
+    """
+    if not re.fullmatch(r"[0-9A-F]{6}(-[0-9A-F]{6}){2}", names["billingAccount"]):
+        raise ApiError(404, f"billing account {names['billingAccount']} was not found")
+    for project in resource.get("budgetFilter", {}).get("projects", []):
+        # the service returns numbers, so that an id differs in every later plan
+        if project != f"projects/{PROJECT_NUMBER}":
+            raise ApiError(400, f"budgetFilter.projects has {project}, which is no project number")
+    amount = resource.get("amount", {}).get("specifiedAmount", {})
+    if not re.fullmatch(r"[1-9][0-9]*", str(amount.get("units", ""))):
+        raise ApiError(400, f"amount.specifiedAmount.units is {amount.get('units')}")
+    for rule in resource.get("thresholdRules", []):
+        if rule.get("thresholdPercent", 0) <= 0:
+            raise ApiError(400, "thresholdRules.thresholdPercent must be positive")
+    channels = {channel["name"] for channel in store.of_type("monitoring.notificationChannels")}
+    notified = resource.get("notificationsRule", {}).get("monitoringNotificationChannels", [])
+    if len(notified) > MOST_CHANNELS:
+        raise ApiError(400, f"a budget notifies up to {MOST_CHANNELS} channels")
+    for channel in notified:
         if channel not in channels:
             raise ApiError(404, f"notification channel {channel} was not found")
 

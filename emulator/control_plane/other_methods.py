@@ -96,9 +96,15 @@ def _add_project(plane: ControlPlane) -> None:
         policy = request.json()["policy"]
         return Answer(plane.policies.set(f"projects/{plane.project}", policy))
 
+    def billing(request: Request, project: str) -> Answer:
+        plane.require_api("cloudbilling.googleapis.com")
+        return Answer({"projectId": plane.project, "billingEnabled": False})
+
     plane.route("GET", base, get)
     plane.route("POST", f"{base}:getIamPolicy", get_policy)
     plane.route("POST", f"{base}:setIamPolicy", set_policy)
+    # https://cloud.google.com/billing/docs/reference/rest/v1/projects/getBillingInfo
+    plane.route("GET", rf"/cloudbilling\.googleapis\.com/v1/{PROJECT}/billingInfo", billing)
 
 
 def _add_bucket_policies(plane: ControlPlane) -> None:

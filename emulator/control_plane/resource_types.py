@@ -74,8 +74,9 @@ class ResourceType:
         return re.sub(r"\{(\w+)\}", r"(?P<\1>[^/:]+)", self.collection)
 
     def relative(self, path: str) -> str:
-        """Return a resource's name: its path from `projects/` on."""
-        return path[path.index("projects/") :] if "projects/" in path else path
+        """Return a resource's name: its path from `projects/` or `billingAccounts/` on."""
+        parents = [root for root in ("projects/", "billingAccounts/") if root in path]
+        return path[path.index(parents[0]) :] if parents else path
 
 
 LOCATION = "v1/projects/{project}/locations/{location}"
@@ -370,4 +371,24 @@ MONITORING_TYPES = (
     ),
 )
 
-RESOURCE_TYPES = (*COMPUTE_TYPES, *DATA_TYPES, *RUN_TYPES, *IDENTITY_TYPES, *MONITORING_TYPES)
+BILLING_TYPES = (
+    ResourceType(
+        "billingbudgets.budgets",
+        "billingbudgets.googleapis.com",
+        "v1/billingAccounts/{billingAccount}/budgets",
+        f"{REFERENCE}/billing/docs/reference/budget/rest/v1/billingAccounts.budgets",
+        id_from="random",
+        id_rule=r"[-a-z0-9]{1,64}",
+        listed_as="budgets",
+        filled={"ownershipScope": "OWNERSHIP_SCOPE_UNSPECIFIED"},
+    ),
+)
+
+RESOURCE_TYPES = (
+    *COMPUTE_TYPES,
+    *DATA_TYPES,
+    *RUN_TYPES,
+    *IDENTITY_TYPES,
+    *MONITORING_TYPES,
+    *BILLING_TYPES,
+)

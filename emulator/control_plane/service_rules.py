@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from common.errors import ConfigurationError
-from emulator.control_plane.monitoring_rules import alert_policy
+from emulator.control_plane.monitoring_rules import alert_policy, budget
 from emulator.control_plane.policies import other_permissions, predefined_roles
 from emulator.control_plane.resource_store import TYPES, Document, Names, ResourceStore, field_of
 from emulator.services.http_service import ApiError
@@ -284,6 +284,7 @@ RULES: dict[str, Rule] = {
     "cloudbuild.triggers": trigger,
     "iam.roles": custom_role,
     "monitoring.alertPolicies": alert_policy,
+    "billingbudgets.budgets": budget,
 }
 
 

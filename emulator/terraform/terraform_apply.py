@@ -16,6 +16,8 @@ from emulator.terraform.terraform_runs import ROOT, Terraform, copy_configuratio
 
 ENDPOINTS = {
     "artifact_registry": "artifactregistry.googleapis.com/v1/",
+    "billing_budgets": "billingbudgets.googleapis.com/v1/",
+    "cloud_billing": "cloudbilling.googleapis.com/",
     "cloud_build": "cloudbuild.googleapis.com/v1/",
     "cloud_run_v2": "run.googleapis.com/v2/",
     "cloud_scheduler": "cloudscheduler.googleapis.com/v1/",

@@ -17,6 +17,7 @@ from emulator.terraform.terraform_runs import Terraform
 PROJECT, REGION = "yieldspark-tests", "europe-west1"
 SECRET = "yieldspark-database-password"
 OPERATOR = "user:operator@example.com"
+BILLING_ACCOUNT = "012345-6789AB-CDEF01"
 VARIABLES = {
     "project_id": PROJECT,
     "region": REGION,
@@ -27,6 +28,7 @@ VARIABLES = {
     ),
     "ingest_schedule": "30 1 * * *",
     "schedule_paused": False,
+    "billing_account": BILLING_ACCOUNT,
     # batches are sized for it
     "expected_rows": 1000,
     "max_executors": 2,

@@ -15,13 +15,19 @@ import pytest
 
 from database.connections.engine import make_engine
 from database.embedded.server import EmbeddedServer
+from emulator.control_plane.resource_store import PROJECT_NUMBER
 from emulator.project import daily_run
 from emulator.project.daily_run import RowCounts
 from emulator.terraform import terraform_apply
 from emulator.terraform.google_provider import obstacle
 from tests.conftest import JARS
 from tests.emulator.test_local_cloud import OWNERS_ROWS
-from tests.support.emulated_project import OPERATOR, AppliedProject, applied_project
+from tests.support.emulated_project import (
+    BILLING_ACCOUNT,
+    OPERATOR,
+    AppliedProject,
+    applied_project,
+)
 from tests.support.granted_workflow import MEMBER, SCENARIOS, Rights, execution
 from tests.support.metrics_store import execute
 
@@ -49,6 +55,17 @@ def test_the_second_plan_is_empty(applied: AppliedProject) -> None:
     assert applied.second_plan == []
     created = Counter(address.split(".")[0] for address in applied.addresses)
     assert created["google_sql_database_instance"] == 1, created
+
+
+def test_the_budget_is_applied(applied: AppliedProject) -> None:
+    (budget,) = applied.cloud.plane.store.of_type("billingbudgets.budgets")
+    assert budget["name"].startswith(f"billingAccounts/{BILLING_ACCOUNT}/budgets/")
+    assert budget["budgetFilter"]["projects"] == [f"projects/{PROJECT_NUMBER}"]
+    assert budget["amount"] == {"specifiedAmount": {"currencyCode": "USD", "units": "100"}}
+    percents = [rule["thresholdPercent"] for rule in budget["thresholdRules"]]
+    assert percents == [0.5, 0.9, 1]
+    (channel,) = applied.cloud.plane.store.of_type("monitoring.notificationChannels")
+    assert budget["notificationsRule"]["monitoringNotificationChannels"] == [channel["name"]]
 
 
 NOT_USED = {
