@@ -23,6 +23,8 @@ quarantine_app = typer.Typer(
 )
 app.add_typer(quarantine_app, name="quarantine", rich_help_panel=DATA)
 
+# Of a document; a document may have megabytes
+SHOWN_CHARACTERS = 4_000
 # below the largest bigint of PostgreSQL, 2**63 - 1
 MAX_ID = 10**18
 
@@ -115,11 +117,18 @@ def show(row_id: RowId, as_json: AsJson = False) -> None:
             {
                 name: value
                 for name, value in (
-                    row | {"raw_json_data": json.dumps(row["raw_json_data"])}
+                    row | {"raw_json_data": _shown_document(row["raw_json_data"])}
                 ).items()
                 if value is not None
             }
         )
+
+
+def _shown_document(document: Any) -> str:
+    text = document if isinstance(document, str) else json.dumps(document)
+    if len(text) <= SHOWN_CHARACTERS:
+        return text
+    return f"{text[:SHOWN_CHARACTERS]} .. ({len(text):,} characters; --json has all of them)"
 
 
 @quarantine_app.command()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pyspark.sql import DataFrame, Observation, SparkSession
 
 from config_spark import Settings
+from data_processing.checks.row_checks import MAX_NUMBER_LENGTH
 from data_processing.executors.computed_rows import ComputedRows
 from data_processing.executors.executor_inputs import ExecutorInputs
 from data_processing.metrics.market_columns import market_columns
@@ -86,7 +87,20 @@ def compute_on_spark(spark: SparkSession, inputs: ExecutorInputs) -> ComputedRow
 def _read(spark: SparkSession, inputs: ExecutorInputs) -> tuple[DataFrame, DataFrame]:
     """Return the raw and stored rows to read, and each pool's intervals."""
     settings, snapshot = inputs.settings, inputs.snapshot
-    raw = read_table_spark(spark, settings, inputs.rows, partition_by="pool_id", snapshot=snapshot)
+    raw = read_table_spark(
+        spark, settings, _without_long_texts(inputs.rows), partition_by="pool_id", snapshot=snapshot
+    )
     select_intervals = f"SELECT {INTERVAL_COLUMNS} FROM {inputs.plan.decision.table}"
     intervals = read_table_spark(spark, settings, select_intervals, snapshot=snapshot)
     return raw, intervals
+
+
+def _without_long_texts(rows: str) -> str:
+    """Return the SELECT with texts cut behind the longest number: the others are refused in any
+    case, and a text of 10 MB in each row of a batch would fill the memory.
+    """
+    apy, tvl = (f"left({name}, {MAX_NUMBER_LENGTH + 1}) AS {name}" for name in ("apy", "tvl"))
+    return (
+        f"SELECT id, pool_id, timestamp, snapshot, {apy}, {tvl}, not_in_pools, dropped, replaced"
+        f" FROM ({rows}) AS source"
+    )

@@ -6,6 +6,7 @@ PostgreSQL's range exceeds Python's. Changes nothing.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,9 +129,9 @@ def show_row(
         now: current time, UTC; default is this machine's.
 
     Returns:
-        The row with raw_json_data; `message`, that of its reason; `raw_rows`, its ids in the
-        raw table; `passes_now` and `reason_now` by the current checks, None if it can't be
-        replayed; `what_to_do`.
+        The row with raw_json_data, as text if Python cannot read it; `message`, that of its
+        reason; `raw_rows`, its ids in the raw table; `passes_now` and `reason_now` by the current
+        checks, None if it can't be replayed; `what_to_do`.
 
     Raises:
         ConfigurationError: quarantine has no such id.
@@ -138,7 +139,7 @@ def show_row(
     """
     require_ids(engine, [row_id])
     query = f"""
-    SELECT {COLUMNS}, raw_json_data, {RAW_ROW} AS is_raw
+    SELECT {COLUMNS}, raw_json_data::text AS raw_json_data, {RAW_ROW} AS is_raw
     FROM {QUARANTINE}
     WHERE id = :id"""
     reason, raw_rows = None, []
@@ -149,12 +150,21 @@ def show_row(
             reason = _reason_now(connection, settings, row_id, now or datetime.now(UTC))
             raw_rows = list(connection.execute(text(_RAW_ROWS), {"id": row_id}).scalars())
     return row | {
+        "raw_json_data": _document(row["raw_json_data"]),
         "raw_rows": raw_rows,
         "message": check_message(row["reason"], settings),
         "passes_now": reason is None if is_raw else None,
         "reason_now": reason,
         "what_to_do": remedy(row),
     }
+
+
+def _document(text: str | None) -> Any:
+    try:
+        return None if text is None else json.loads(text)
+    # nested too deeply, or an integer of more digits than Python reads
+    except (RecursionError, ValueError):
+        return text
 
 
 _RAW_ROWS = f"""

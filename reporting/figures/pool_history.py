@@ -19,6 +19,7 @@ from forecasting.features.observed_values import is_observed, staleness_join
 from reporting.figures.forecast_search import like_pattern
 from reporting.figures.forecasts import NEWEST_FORECASTS
 
+SHOWN_CHARACTERS = 10_000
 MOST_SNAPSHOTS = 200
 
 FACTS = """
@@ -73,7 +74,8 @@ ORDER BY e.target_date
 """
 
 SNAPSHOTS = """
-SELECT timestamp, insertion_timestamp, raw_json_data::text AS raw_json_data, id::text AS id
+SELECT timestamp, insertion_timestamp, left(raw_json_data::text, :characters) AS raw_json_data,
+    id::text AS id
 FROM raw_defillama_pool_history
 WHERE pool_id = :pool
     AND timestamp >= CAST(:day AS timestamp) AT TIME ZONE 'UTC'
@@ -165,7 +167,7 @@ def raw_snapshots(engine: Engine, pool_id: str, day: dt.date) -> pd.DataFrame:
     """Reads up to MOST_SNAPSHOTS raw snapshots of one UTC day.
 
     Returns:
-        timestamp, insertion_timestamp, raw_json_data (text), id (text).
+        timestamp, insertion_timestamp, raw_json_data (text of at most SHOWN_CHARACTERS), id (text).
 
     Raises:
         DatabaseError: the database does not answer or refuses a statement.
@@ -175,6 +177,7 @@ def raw_snapshots(engine: Engine, pool_id: str, day: dt.date) -> pd.DataFrame:
         "day": day,
         "next_day": day + dt.timedelta(days=1),
         "limit": MOST_SNAPSHOTS,
+        "characters": SHOWN_CHARACTERS,
     }
     return _frame(engine, SNAPSHOTS, parameters)
 
