@@ -285,7 +285,7 @@ def test_an_old_model_and_narrow_intervals_fire(
         assert value(fake, "forecasts_written", ENGINE, "1") == 12
         score = next(check for check in row["checks"] if check["name"] == SCORE_CHECK)
         ratio = score["scores"]["apy"]["restricted"]["ratio"]["mae"]
-        assert value(fake, "mae_ratio", ENGINE, "apy", "1") == ratio
+        assert value(fake, "mae_ratio", ENGINE, "1", "apy") == ratio
         # no published forecast has its actual value yet
         assert fake.series(INTERVAL_COVERAGE.type) == {}
         first = fires(fake)
@@ -298,7 +298,7 @@ def test_an_old_model_and_narrow_intervals_fire(
         store(engine, rows[is_late])
         forecaster.json(FORECAST, "--engine", ENGINE, "--full-refresh", REFIT_DAYS="90")
     assert value(fake, "model_age_days", ENGINE, "1") == LATE
-    assert value(fake, "interval_coverage", ENGINE, "apy", "1") < 0.1
+    assert value(fake, "interval_coverage", ENGINE, "1", "apy") < 0.1
     assert "coverage" in first_step(forecaster, "interval-coverage", engine)
     assert "lightgbm" in first_step(forecaster, "model-age", engine)
     assert {"model-age", "interval-coverage"} <= fires(fake)
@@ -310,5 +310,5 @@ def test_too_few_pools_for_a_model_fire(forecaster: CommandLineHere, engine: Eng
         forecaster.json(FORECAST, "--engine", ENGINE)
         reasons = first_step(forecaster, "persistence-share", engine)
     assert "no_model" in reasons or "cold_start" in reasons
-    assert value(fake, "persistence_share", ENGINE, "apy", "1") == 1.0
+    assert value(fake, "persistence_share", ENGINE, "1", "apy") == 1.0
     assert fires(fake) == {"persistence-share"}

@@ -87,13 +87,16 @@ class Days:
             Point(DATA_AGE, (FORECAST,), draw(2.4, 3.3) * HOUR),
             Point(JOB_DURATION, (FORECAST, "succeeded"), seconds),
             Point(OWNERS_JOB_DURATION, (FORECAST,), seconds),
-            Point(FORECASTS_WRITTEN, (ENGINE,), 480),
-            Point(MODEL_AGE, (ENGINE,), 1 + day % 7),
-            Point(PERSISTENCE_SHARE, (ENGINE, "apy"), draw(0.1, 0.6)),
+            Point(FORECASTS_WRITTEN, (ENGINE, "1"), 480),
+            Point(MODEL_AGE, (ENGINE, "1"), 1 + day % 7),
+            Point(PERSISTENCE_SHARE, (ENGINE, "apy", "1"), draw(0.1, 0.6)),
             # nearly a random walk: the gate is often shut
-            Point(PERSISTENCE_SHARE, (ENGINE, "tvl"), draw(0.9, 1.0)),
-            *(Point(MAE_RATIO, (ENGINE, target), draw(0.9, 1.0)) for target in targets),
-            *(Point(INTERVAL_COVERAGE, (ENGINE, target), draw(0.76, 0.84)) for target in targets),
+            Point(PERSISTENCE_SHARE, (ENGINE, "tvl", "1"), draw(0.9, 1.0)),
+            *(Point(MAE_RATIO, (ENGINE, target, "1"), draw(0.9, 1.0)) for target in targets),
+            *(
+                Point(INTERVAL_COVERAGE, (ENGINE, target, "1"), draw(0.76, 0.84))
+                for target in targets
+            ),
         ]
 
     def _costs(self, day: int) -> list[Point]:
