@@ -24,7 +24,8 @@ class SparkSettings(BaseSettings):
         "auto",
         description="what computes the metrics, and the forecasts of the engine `lightgbm`: Spark,"
         " or this machine without a JVM (`inprocess`); `auto` chooses by the rows to read in"
-        " `run_spark_local.py`, and is Spark in the demo, the jobs' scripts and production",
+        " `run_spark_local.py` and in Cloud Run jobs, and is Spark in the demo, the jobs' scripts"
+        " and on Dataproc",
     )
     spark_master: str | None = Field(
         None, description="Spark master; unset: `local[*]`, and the platform's own in production"
