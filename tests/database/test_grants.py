@@ -159,7 +159,8 @@ def _commands_of(settings: Settings, folder: Path) -> CommandLineHere:
 def _fails_for_rights(commands: CommandLineHere, *arguments: str) -> None:
     finished = commands(*arguments, **SMALL_FORECAST)
     assert finished.returncode == 1, finished.stdout
-    assert re.search(r"has no right|lacks rights|permission denied|GRANT [A-Z]+ ON|run: GRANT", finished.stderr), arguments
+    refusals = r"has no right|lacks rights|permission denied|GRANT [A-Z]+ ON|run: GRANT"
+    assert re.search(refusals, finished.stderr), arguments
     assert "Traceback" not in finished.stderr
 
 
