@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -19,11 +21,14 @@ from database.schema.migrate import migrate
 from database.undo.undo import undo_run
 from reporting.figures.forecasts import status
 from reporting.validation.validate import validate
+from tests.support.dashboard_pages import show_page
+from tests.support.forecast_panels import SHORT
 from tests.support.metrics_histories import world
 from tests.support.metrics_oracle import differences_of_tables, metrics
 from tests.support.metrics_store import execute, job_rows, run_world
 from tests.support.owner_schema import put_as_owner
 from tests.support.processes import CommandLineHere
+from tests.support.undone_runs import last_run_id
 
 NewRole = Callable[[RoleKind], Settings]
 
@@ -143,3 +148,80 @@ def test_refuses_what_it_cannot_grant(new_role: NewRole, admin: Engine) -> None:
             grant_rights(admin, another, "owner")
     finally:
         execute(admin, f"DROP ROLE {another}")
+
+
+def _commands_of(settings: Settings, folder: Path) -> CommandLineHere:
+    """Return commands of a role, in a folder without settings."""
+    folder.mkdir()
+    return CommandLineHere(settings, folder)
+
+
+def _fails_for_rights(commands: CommandLineHere, *arguments: str) -> None:
+    finished = commands(*arguments, **SMALL_FORECAST)
+    assert finished.returncode == 1, finished.stdout
+    refusals = r"has no right|lacks rights|permission denied|GRANT [A-Z]+ ON|run: GRANT"
+    assert re.search(refusals, finished.stderr), arguments
+    assert "Traceback" not in finished.stderr
+
+
+SMALL_FORECAST = {
+    "EXECUTOR": "inprocess",
+    "ENGINE": "lightgbm",
+    "TRAIN_DAYS": "30",
+    "VALIDATION_DAYS": "20",
+    "MODEL_PARAMETERS_FILE": str(SHORT["model_parameters_file"]),
+}
+
+
+def test_commands_of_the_job_and_of_the_reader(
+    new_role: NewRole, admin: Engine, tmp_path: Path
+) -> None:
+    """As logins of their own: every command of their work, and none of another's.
+
+    Over 10 s: forecasts and a backtest fit models.
+    """
+    migrate(make_engine(new_role("owner")))
+    source = world(2, pools=6, days=70)
+    put_as_owner(admin, source)
+    job = _commands_of(new_role("job"), tmp_path / "job")
+    as_of = max(row.timestamp for row in source.rows).date().isoformat()
+    for arguments in (
+        ("calculate_metrics",),
+        ("forecast_pools",),
+        ("backtest", "--days", "5", "--refit", "5"),
+        ("evaluate",),
+        ("validate", "--as-of", as_of),
+        ("quarantine", "list"),
+        ("runs", "list"),
+        ("status",),
+        ("report",),
+    ):
+        finished = job(*arguments, **SMALL_FORECAST)
+        assert finished.returncode in (0, arguments[0] == "validate"), finished.stderr
+        assert "right" not in finished.stderr, finished.stderr
+    forecast = last_run_id(admin, "forecast_pools")
+    assert job("undo", forecast).returncode == 0
+    _fails_for_rights(job, "load", str(_history_file(tmp_path)))
+
+    settings = new_role("reader")
+    reader = _commands_of(settings, tmp_path / "reader")
+    for arguments in (
+        *(("status",), ("runs", "list"), ("runs", "show", forecast), ("runs", "diff", forecast)),
+        *(("report",), ("quarantine", "list"), ("undo", forecast, "--dry-run")),
+    ):
+        finished = reader(*arguments, **SMALL_FORECAST)
+        assert "permission denied" not in finished.stderr, finished.stderr
+        assert "no right" not in finished.stderr, finished.stderr
+    for page in ("runs", "data"):
+        assert not show_page(settings, page).error
+    for arguments in (
+        ("calculate_metrics", "--full-refresh"),
+        ("load", str(_history_file(tmp_path))),
+    ):
+        _fails_for_rights(reader, *arguments)
+
+
+def _history_file(folder: Path) -> Path:
+    path = folder / "history.csv"
+    path.write_text("pool_id,timestamp,apy,tvlUsd\nnew,2024-05-01T12:00:00Z,5,1000\n")
+    return path
