@@ -127,8 +127,10 @@ def _compare_databases(home: Path) -> None:
     assert [(row["job"], row["status"]) for row in ran] == [
         ("calculate_metrics", "succeeded"),
         ("forecast_pools", "succeeded"),
+        ("validate", "succeeded"),
     ]
-    assert [row["batch_id"].partition("-")[0] for row in ran] == ["metrics", "forecast"]
+    kinds = ("metrics-", "forecast-", "cloud-run-validate-")
+    assert all(row["batch_id"].startswith(kind) for row, kind in zip(ran, kinds, strict=True))
     assert execute_sql(demo, BATCHES) == []
 
 

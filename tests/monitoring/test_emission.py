@@ -185,7 +185,7 @@ def test_the_emitter_never_takes_google_beside_an_emulator(settings: Settings) -
         CloudMonitoringEmitter(emulated)
 
 
-LABELS = {"engine", "job", "job_name", "kind", "stage", "status", "target"}
+LABELS = {"engine", "horizon_days", "job", "job_name", "kind", "stage", "status", "target"}
 
 
 def test_labels_are_few_and_terraform_has_every_series() -> None:
