@@ -20,7 +20,10 @@ resource "google_project_service" "apis" {
     "storage.googleapis.com",
     "workflowexecutions.googleapis.com",
     "workflows.googleapis.com",
-  ], var.billing_account == null ? [] : ["billingbudgets.googleapis.com"]))
+    # the provider asks for the billing of a project that it reads, which the budget needs
+    ], var.billing_account == null ? [] : [
+    "billingbudgets.googleapis.com", "cloudbilling.googleapis.com",
+  ]))
 
   service = each.key
 

@@ -103,8 +103,9 @@ def _add_project(plane: ControlPlane) -> None:
     plane.route("GET", base, get)
     plane.route("POST", f"{base}:getIamPolicy", get_policy)
     plane.route("POST", f"{base}:setIamPolicy", set_policy)
-    # https://cloud.google.com/billing/docs/reference/rest/v1/projects/getBillingInfo
-    plane.route("GET", rf"/cloudbilling\.googleapis\.com/v1/{PROJECT}/billingInfo", billing)
+    # https://cloud.google.com/billing/docs/reference/rest/v1/projects/getBillingInfo; at the root,
+    # because the provider cuts the last part off the path that it is given
+    plane.route("GET", rf"/v1/{PROJECT}/billingInfo", billing)
 
 
 def _add_bucket_policies(plane: ControlPlane) -> None:

@@ -54,7 +54,7 @@ def test_every_command_is_on_a_page() -> None:
 def test_settings_and_files_of_the_pages_exist() -> None:
     settings = {
         word for word in re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", TEXT) if not word.endswith("_")
-    } - {"NOT_CREATED", *re.findall(r"[A-Z_]+(?==)", BUILD), *token_variables("", Path())}
+    } - {"NOT_CREATED", "RUN_ID", *re.findall(r"[A-Z_]+(?==)", BUILD), *token_variables("", Path())}
     assert {name.lower() for name in settings} <= set(Settings.model_fields)
     names = re.findall(r"`((?:workflows|container|docs)/[\w./]*)`", TEXT)
     paths = {PROJECT / name for name in names}
