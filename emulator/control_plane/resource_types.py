@@ -380,7 +380,6 @@ BILLING_TYPES = (
         id_from="random",
         id_rule=r"[-a-z0-9]{1,64}",
         listed_as="budgets",
-        filled={"ownershipScope": "OWNERSHIP_SCOPE_UNSPECIFIED"},
     ),
 )
 
