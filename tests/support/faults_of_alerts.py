@@ -43,7 +43,7 @@ ALERT_FAULTS = {
     "a series without a chart": Fault(
         MONITORING,
         '    { title = "Interval coverage, 14 days", metric = "interval_coverage",'
-        ' group_by = ["metric.label.target"] },\n',
+        ' group_by = ["metric.label.target", "metric.label.horizon_days"] },\n',
         "",
         "yieldspark/interval_coverage has no chart",
     ),

@@ -185,8 +185,8 @@ RUN_FAULTS = {
     ),
     "a secret among the settings": Fault(
         "terraform/settings.tf",
-        "    DB_USER               =",
-        '    DB_PASSWORD           = "secret"\n    DB_USER               =',
+        "    DB_NAME               =",
+        '    DB_PASSWORD           = "secret"\n    DB_NAME               =',
         "settings.env: DB_PASSWORD is a secret",
     ),
 }
