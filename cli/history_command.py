@@ -18,8 +18,9 @@ from common.quantities import count
 def history(
     port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port on 127.0.0.1.")] = 18080,
 ) -> None:
-    """Serve Spark's history server on the event logs of earlier runs until Ctrl-C: jobs, stages
-    and SQL plans of each.
+    """Open Spark's history server on the event logs of earlier runs.
+
+    It shows the jobs, stages and SQL plans of each run, until Ctrl-C.
 
     Example: python run_spark_local.py history --port 18081
     """
