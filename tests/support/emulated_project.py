@@ -48,6 +48,8 @@ class AppliedProject:
     second_plan: list[str]
     grants: list[dict[str, str]]
     custom_roles: dict[str, frozenset[str]]
+    budgets: list[dict[str, Any]]
+    channels: list[str]
 
 
 @contextmanager
@@ -69,4 +71,9 @@ def applied_project(folder: Path, server: EmbeddedServer) -> Iterator[AppliedPro
                 role["name"]: frozenset(role["includedPermissions"])
                 for role in cloud.plane.store.of_type("iam.roles")
             },
+            list(cloud.plane.store.of_type("billingbudgets.budgets")),
+            [
+                channel["name"]
+                for channel in cloud.plane.store.of_type("monitoring.notificationChannels")
+            ],
         )

@@ -58,14 +58,14 @@ def test_the_second_plan_is_empty(applied: AppliedProject) -> None:
 
 
 def test_the_budget_is_applied(applied: AppliedProject) -> None:
-    (budget,) = applied.cloud.plane.store.of_type("billingbudgets.budgets")
+    (budget,) = applied.budgets
     assert budget["name"].startswith(f"billingAccounts/{BILLING_ACCOUNT}/budgets/")
     assert budget["budgetFilter"]["projects"] == [f"projects/{PROJECT_NUMBER}"]
     assert budget["amount"] == {"specifiedAmount": {"currencyCode": "USD", "units": "100"}}
     percents = [rule["thresholdPercent"] for rule in budget["thresholdRules"]]
     assert percents == [0.5, 0.9, 1]
-    (channel,) = applied.cloud.plane.store.of_type("monitoring.notificationChannels")
-    assert budget["notificationsRule"]["monitoringNotificationChannels"] == [channel["name"]]
+    (channel,) = applied.channels
+    assert budget["notificationsRule"]["monitoringNotificationChannels"] == [channel]
 
 
 NOT_USED = {
