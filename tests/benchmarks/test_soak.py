@@ -26,7 +26,7 @@ from tests.support.metrics_store import execute, rows_of
 FIRST = date(2024, 1, 1)
 
 
-@pytest.mark.usefixtures("processes", "server_programs")
+@pytest.mark.usefixtures("processes", "server_programs", "jvm")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kills need /proc")
 def test_two_nights(capsys: pytest.CaptureFixture[str]) -> None:
     """The second delivery of a night is skipped, and the disk is full in the other.
