@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from io import BytesIO
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -33,6 +30,7 @@ from tests.support.dashboard_pages import (
     PAGES,
     metrics,
     name_hostile,
+    run_sql,
     show_page,
     shown_commands,
     shown_text,
@@ -40,19 +38,6 @@ from tests.support.dashboard_pages import (
 )
 from tests.support.page_contrast import LEAST_OF_MARKS, LEAST_OF_TEXT, contrast, rgb
 from tests.support.report_store import AS_OF, SCORED_DAYS, decision, fill, ledger_row
-
-
-@pytest.fixture(autouse=True)
-def _main_module_restored() -> Iterator[None]:
-    # AppTest leaves its page as the main module, which a process of multiprocessing would run
-    main = sys.modules["__main__"]
-    yield
-    sys.modules["__main__"] = main
-
-
-def _sql(engine: Engine, query: str, **parameters: Any) -> list[Any]:
-    with engine.begin() as session:
-        return list(session.execute(text(query), parameters))
 
 
 def _add_pools(engine: Engine, count: int) -> None:
@@ -86,7 +71,7 @@ FROM generate_series(1, :count) AS n
 def test_tomorrow_shows_the_forecasts_of_the_database(database: Settings, engine: Engine) -> None:
     fill(engine)
     page = show_page(database, "tomorrow")
-    ((count, by_model, tvl, median, width),) = _sql(
+    ((count, by_model, tvl, median, width),) = run_sql(
         engine,
         """
 SELECT count(*), count(*) FILTER (WHERE f.apy_fallback_reason IS NULL), sum(m.actual_tvl),
@@ -106,7 +91,7 @@ JOIN pool_daily_metrics m ON m.pool_id = f.pool_id AND m.date = f.as_of
     assert page.title[0].value == "Forecasts for Mon 6 Oct 2025"
     table = table_with(page, "apy_low")
     assert list(table["label"]) == [f"USDC-T{number}" for number in range(7, -1, -1)]
-    expected = _sql(
+    expected = run_sql(
         engine,
         """
 SELECT f.apy, f.apy_low, f.apy_high, f.apy - m.actual_apy, m.actual_tvl
@@ -134,7 +119,7 @@ def test_the_filters_of_tomorrow_select_rows(database: Settings, engine: Engine)
     assert list(table_with(page, "apy_low")["label"]) == ["USDC-T0"]
     page.selectbox(key="made_by").select("model").run()
     page.selectbox(key="least_tvl").select("over $10M").run()
-    ((expected,),) = _sql(
+    ((expected,),) = run_sql(
         engine,
         """
 SELECT count(*)
@@ -185,7 +170,7 @@ def test_filters_agree_with_sql(engine: Engine) -> None:
         "f.pool_id = 'q7'": ForecastFilter(pool_id="q7"),
     }
     for condition, selection in cases.items():
-        ((expected,),) = _sql(
+        ((expected,),) = run_sql(
             engine,
             f"""
 SELECT count(*)
@@ -214,7 +199,7 @@ def test_a_page_of_forecasts_follows_by_a_button(database: Settings, engine: Eng
 
 def test_downloads_have_all_rows_and_no_formulas(engine: Engine) -> None:
     fill(engine)
-    _sql(engine, "UPDATE pools SET symbol = '=1+1' WHERE pool_id = 'p7' RETURNING 1")
+    run_sql(engine, "UPDATE pools SET symbol = '=1+1' WHERE pool_id = 'p7' RETURNING 1")
     rows = tomorrow.with_reasons(forecast_page(engine, ForecastFilter(), "apy"))
     rows = rows[list(tomorrow.DOWNLOADED)]
     read = pd.read_csv(BytesIO(tomorrow.csv_of(rows)))
@@ -244,7 +229,7 @@ def test_a_link_opens_a_pool(database: Settings, engine: Engine) -> None:
         )
     page = show_page(database, "pool", pool="p3")
     assert page.title[0].value == "USDC\\-T3"
-    ((today, forecast),) = _sql(
+    ((today, forecast),) = run_sql(
         engine,
         """
 SELECT m.actual_apy, f.apy
@@ -253,7 +238,7 @@ JOIN pool_daily_metrics m ON m.pool_id = f.pool_id AND m.date = f.as_of
 WHERE f.pool_id = 'p3'
 """,
     )
-    ((days, error, persistence, inside),) = _sql(
+    ((days, error, persistence, inside),) = run_sql(
         engine,
         """
 SELECT count(*), avg(abs(actual - forecast)), avg(abs(actual - persistence)),
@@ -291,7 +276,7 @@ def test_quality_agrees_with_sql(database: Settings, engine: Engine) -> None:
     with engine.begin() as session:
         session.execute(insert(promotion), [decision()])
     page = show_page(database, "quality")
-    ((rows, mae, persistence, inside, below),) = _sql(
+    ((rows, mae, persistence, inside, below),) = run_sql(
         engine,
         """
 SELECT count(*), avg(abs(actual - forecast)), avg(abs(actual - persistence)),
@@ -343,7 +328,7 @@ def test_runs_show_the_ledger_and_one_run(database: Settings, engine: Engine) ->
     assert list(table_with(page, "check")["result"]) == ["✗ blocks"]
     page.selectbox(key="run_job").select("forecast_pools").run()
     assert list(table_with(page, "run_id")["run_id"]) == ["forecast_pools_1"]
-    ((published,),) = _sql(
+    ((published,),) = run_sql(
         engine, "SELECT count(*) FROM yieldspark.forecasts WHERE run_id = 'forecast_pools_1'"
     )
     page = show_page(database, "runs", run="forecast_pools_1")
@@ -458,13 +443,13 @@ def test_data_agrees_with_sql(database: Settings, engine: Engine) -> None:
         )
     page = show_page(database, "data")
     shown = metrics(page)
-    ((rows,),) = _sql(engine, "SELECT count(*) FROM pool_daily_metrics")
+    ((rows,),) = run_sql(engine, "SELECT count(*) FROM pool_daily_metrics")
     assert shown["Rows of metrics"] == f"{rows:,}"
     assert shown["In quarantine"] == "3"
     replay = "python run_spark_local.py quarantine replay --reason apy_beyond_limit"
     assert replay in shown_commands(page)
     by_day = table_with(page, "snapshots").set_index("date")
-    ((carried, unknown),) = _sql(
+    ((carried, unknown),) = run_sql(
         engine,
         """
 SELECT count(*) FILTER (WHERE apy_staleness_days > 0),
@@ -475,11 +460,11 @@ WHERE date = '2025-10-04'
     )
     day = by_day.loc[dt.date(2025, 10, 4)]
     assert (day["carried"], day["unknown"]) == (carried, unknown)
-    ((all_rows,),) = _sql(
+    ((all_rows,),) = run_sql(
         engine, "SELECT count(*) FROM pool_daily_metrics WHERE date = '2025-10-04'"
     )
     assert day["observed"] == all_rows - carried - unknown
-    counts = _sql(engine, "SELECT date, count(*) FROM pool_daily_metrics GROUP BY 1")
+    counts = run_sql(engine, "SELECT date, count(*) FROM pool_daily_metrics GROUP BY 1")
     assert {day: by_day.loc[day, "rows"] for day, _ in counts if day in by_day.index} == {
         day: number for day, number in counts if day in by_day.index
     }
@@ -496,19 +481,19 @@ def test_the_newest_snapshot_is_found_among_new_rows(engine: Engine) -> None:
         "INSERT INTO raw_defillama_pool_history (pool_id, timestamp, raw_json_data)"
         " VALUES ('p', now() - CAST(:age AS interval), '{}') RETURNING id, timestamp"
     )
-    ((first, newest),) = _sql(engine, insertion, age="2 hours")
+    ((first, newest),) = run_sql(engine, insertion, age="2 hours")
     end = raw_end(engine)
     assert (end.last_id, end.newest) == (first, newest)
     # rows that are older, or of a wrong clock, do not count
-    _sql(engine, insertion, age="5 hours")
-    ((last, _),) = _sql(engine, insertion, age="-3 days")
+    run_sql(engine, insertion, age="5 hours")
+    ((last, _),) = run_sql(engine, insertion, age="-3 days")
     later = raw_end(engine, end)
     assert (later.last_id, later.newest) == (last, newest)
     assert later.age_seconds == pytest.approx(7200, abs=60)
-    ((_, now),) = _sql(engine, insertion, age="1 hour")
+    ((_, now),) = run_sql(engine, insertion, age="1 hour")
     assert raw_end(engine, later).newest == now == raw_end(engine).newest
     # only rows behind the last id are read
-    _sql(engine, "DELETE FROM raw_defillama_pool_history RETURNING 1")
+    run_sql(engine, "DELETE FROM raw_defillama_pool_history RETURNING 1")
     assert raw_end(engine, later).newest == newest
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import streamlit as st
@@ -22,23 +19,11 @@ from reporting.dashboard import connection
 from reporting.dashboard.server import SCRIPT, is_loopback
 from tests.support.dashboard_pages import (
     PAGES,
+    run_sql,
     show_page,
     shown_commands,
 )
 from tests.support.report_store import fill, ledger_row
-
-
-@pytest.fixture(autouse=True)
-def _main_module_restored() -> Iterator[None]:
-    # AppTest leaves its page as the main module, which a process of multiprocessing would run
-    main = sys.modules["__main__"]
-    yield
-    sys.modules["__main__"] = main
-
-
-def _sql(engine: Engine, query: str, **parameters: Any) -> list[Any]:
-    with engine.begin() as session:
-        return list(session.execute(text(query), parameters))
 
 
 @pytest.mark.parametrize(
@@ -88,16 +73,16 @@ def test_a_database_of_another_version_is_a_sentence(
     database: Settings, engine: Engine, revision: str, words: str
 ) -> None:
     moved = "UPDATE yieldspark.alembic_version SET version_num = :revision RETURNING 1"
-    _sql(engine, moved, revision=revision)
+    run_sql(engine, moved, revision=revision)
     try:
         (message,) = _whole(database).error
         assert words in message.value.replace("\\", "")
     finally:
-        _sql(engine, moved, revision=NEWEST_REVISION)
+        run_sql(engine, moved, revision=NEWEST_REVISION)
 
 
 def test_a_database_without_tables_names_the_command(database: Settings, engine: Engine) -> None:
-    _sql(engine, "DROP SCHEMA yieldspark CASCADE; SELECT 1")
+    run_sql(engine, "DROP SCHEMA yieldspark CASCADE; SELECT 1")
     (message,) = _whole(database).error
     assert "db migrate" in message.value
 
@@ -115,17 +100,17 @@ def test_a_role_that_may_only_read_is_enough(database: Settings, engine: Engine)
         update={"db_user": "dashboard_reader", "db_password": SecretStr("only-for-this-test")}
     )
     try:
-        _sql(engine, f"{READER} SELECT 1")
+        run_sql(engine, f"{READER} SELECT 1")
         assert not _whole(reader).error
         for name in PAGES:
             assert show_page(reader, name).title
-        _sql(engine, "REVOKE SELECT ON yieldspark.run_ledger FROM dashboard_reader; SELECT 1")
+        run_sql(engine, "REVOKE SELECT ON yieldspark.run_ledger FROM dashboard_reader; SELECT 1")
         (message,) = _whole(reader).error
         assert "GRANT SELECT ON ALL TABLES IN SCHEMA yieldspark" in message.value
         assert "INSERT" not in message.value, "a reader needs no right to write"
     finally:
         connection.use(database)
-        _sql(engine, "DROP OWNED BY dashboard_reader; DROP ROLE dashboard_reader; SELECT 1")
+        run_sql(engine, "DROP OWNED BY dashboard_reader; DROP ROLE dashboard_reader; SELECT 1")
 
 
 def test_the_pages_cannot_write(database: Settings, engine: Engine) -> None:

@@ -32,6 +32,12 @@ HOSTILE_NAMES = (
 """Names that are code, markup or formulas in a page."""
 
 
+def run_sql(engine: Engine, query: str, **parameters: Any) -> list[Any]:
+    """Return the rows of a statement, in a transaction of its own."""
+    with engine.begin() as session:
+        return list(session.execute(text(query), parameters))
+
+
 def show_page(settings: Settings, name: str, **query: str) -> AppTest:
     """Return a page of the settings' database after its first run.
 
