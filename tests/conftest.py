@@ -5,6 +5,7 @@ shared data where it exists.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,14 @@ def _bare_environment() -> Iterator[None]:
 def _signals_and_loggers_restored() -> Iterator[None]:
     with signals_restored(), logging_restored():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _main_module_restored() -> Iterator[None]:
+    # Streamlit's AppTest leaves its page as the main module, which multiprocessing runs in a child
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -31,12 +30,9 @@ SCRIPT = "from reporting.dashboard.views import quality\nquality.show()\n"
 
 @pytest.fixture(autouse=True)
 def _nothing_kept() -> Iterator[None]:
-    main = sys.modules["__main__"]
     scoring._kept.clear()
     yield
     scoring._kept.clear()
-    # AppTest leaves its page as the main module, which a process of multiprocessing would run
-    sys.modules["__main__"] = main
 
 
 def _as_text(scores: Any) -> str:
