@@ -50,6 +50,7 @@ from reporting.report.feature_labels import feature_label
 
 SCATTER_POOLS = 1500
 """The largest pools of the filter are drawn: more points hide each other, and delay the page."""
+SCATTER_ORDER = "tvl_today"
 LEAST_TVL = {
     "any TVL": 0.0,
     "over $100K": 1e5,
@@ -118,6 +119,17 @@ def why(fallback_reason: str | None, explanation: list[Mapping[str, Any]] | None
         for part in explanation or []
     ]
     return "; ".join(parts) or "model"
+
+
+def prepare_page(version: DataVersion) -> None:
+    """Read the figures that the page shows without a choice of its visitor."""
+    if _day(version) is None:
+        return
+    selection, order = ForecastFilter(), next(iter(ORDERS))
+    _choices(version)
+    _summary(version, selection)
+    _rows(version, selection, order, None, PAGE_ROWS + 1)
+    _rows(version, selection, SCATTER_ORDER, None, SCATTER_POOLS)
 
 
 def show() -> None:
@@ -320,7 +332,7 @@ _FORMULA_SIGNS = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\
 
 def _show_scatter(version: DataVersion, selection: ForecastFilter, forecasts: int) -> None:
     st.header("Expected yield against uncertainty")
-    drawn = _rows(version, selection, "tvl_today", None, SCATTER_POOLS)
+    drawn = _rows(version, selection, SCATTER_ORDER, None, SCATTER_POOLS)
     drawn = drawn.dropna(subset=["apy", "apy_width"])
     largest = f"the {SCATTER_POOLS:,} largest of " if forecasts > SCATTER_POOLS else ""
     st.caption(
