@@ -65,7 +65,7 @@ def test_the_first_page_is_read_before_a_visitor_asks(database: Settings, engine
     connection.use(database)
     with _statements() as read:
         prepare_page(data_version())
-    assert any("FROM found" in statement for statement in read)
+    assert any("FROM listed" in statement for statement in read)
     with _statements() as read:
         page = AppTest.from_file(str(SCRIPT), default_timeout=SECONDS).run()
     assert not page.exception
@@ -113,7 +113,7 @@ def test_the_scores_begin_when_no_page_is_made(
         with _statements() as read:
             thread.start()
             _wait_for_some(asked)
-        assert any("FROM found" in statement for statement in read), "the first page is prepared"
+        assert any("FROM listed" in statement for statement in read), "the first page is prepared"
         assert not started.is_set(), "nobody has opened a page"
         with visits.counted():
             _wait_for_some(asked)
