@@ -49,6 +49,7 @@ def by_plain_statements(settings: Settings) -> dict[str, float]:
         adbc.connect(connection_parameters(settings).conninfo) as connection,
         connection.cursor() as cursor,
     ):
+        # raw rows and metrics are read apart: the floor computes nothing from one to the other
         with timed("copy_out"):
             cursor.execute(RAW)
             cursor.fetch_arrow_table()

@@ -226,6 +226,7 @@ def _planned(
 
 def _with_one_executor(plans: Sequence[HorizonPlan]) -> RunPlan:
     """The run of these horizons; the one that reads the most chooses the executor of all."""
+    # the horizons share one start: a session for the largest serves the others
     executor = max(plans, key=lambda plan: plan.rows).executor
     return RunPlan(tuple(replace(plan, executor=executor) for plan in plans))
 

@@ -163,6 +163,7 @@ class Pager:
     def __init__(self, name: str, selection: object) -> None:
         self._name = f"pager_{name}"
         state = st.session_state.get(self._name)
+        # the keys of another filter or order say nothing about this one
         if state is None or state["selection"] != selection:
             state = {"selection": selection, "keys": []}
             st.session_state[self._name] = state

@@ -71,6 +71,7 @@ def raw_end_of(version: DataVersion) -> RawEnd:
 )
 def _sources(version: DataVersion) -> list[SourceFreshness]:
     engine = connected().engine
+    # the whole history was read once for this version; now only the rows that came since
     return source_freshness(engine, raw_end(engine, raw_end_of(version)))
 
 

@@ -138,6 +138,7 @@ def _choose(version: DataVersion) -> str | None:
             format_func=lambda pool_id: _option(pools_by_id.get(pool_id), pool_id),
             width=430,
         )
+    # the address of the page is a link to this pool
     if chosen != linked:
         st.query_params["pool"] = chosen
     return chosen
@@ -248,6 +249,7 @@ def _history_chart(history: pd.DataFrame, target: str) -> charts.AnyChart:
 
 def _show_quarantine(pool_id: str) -> None:
     st.header("Quarantined rows")
+    # also the rows that were resolved since: they explain gaps
     selection = Selection(pool_id=pool_id, resolved=True)
     listing = list_rows(connected().engine, selection, limit=QUARANTINED_ROWS)
     if not listing["rows"]:
@@ -277,6 +279,7 @@ def _show_quarantine(pool_id: str) -> None:
 def _show_snapshots(facts: PoolFacts) -> None:
     st.header("Raw snapshots of a day")
     newest = facts.last_observed_day or facts.last_day or dt.datetime.now(dt.UTC).date()
+    # a key for each pool: otherwise the day that was chosen for another pool would stay
     day = st.date_input(
         "Day, UTC", value=newest, format="YYYY-MM-DD", key=f"day_{facts.pool_id}", width=180
     )

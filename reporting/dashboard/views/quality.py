@@ -77,6 +77,7 @@ def show() -> None:
 
 def _show_progress(scoring: Scoring) -> None:
     if scoring.ended.is_set():
+        # the whole page: this fragment would only repeat itself
         st.rerun()
     seconds = formatting.duration(time.monotonic() - scoring.started)
     st.progress(
@@ -179,6 +180,7 @@ def _show_days(days: pd.DataFrame, target: str, level: float) -> None:
         " pool, so that no single pool decides a day."
     )
     drawn = days.rename(columns={"target_date": "date"})
+    # a day of few calm pools may have any ratio, and would flatten the others
     highest = min(float(drawn["capped_ratio"].max()), RATIO_CLIP)
     lowest = float(drawn["capped_ratio"].min())
     charts.show(

@@ -121,6 +121,7 @@ def _show_ledger(runs: Sequence[LedgerRun]) -> int | None:
             "run_id": "run id",
         },
         key="run_table",
+        # no empty rows below a few runs; many scroll, so that the chosen one stays in sight
         height=min(38 + 35 * len(runs), 420),
     )
     select_hint("its plan, stages, checks and changes")
