@@ -23,7 +23,7 @@ from common.errors import DatabaseError, RunInProgress
 from config_spark import Settings
 from database.connections.engine import make_engine
 from forecasting.forecast_pools_spark import run_forecast
-from spark.executor_choice import IN_PROCESS_ROWS
+from spark.executor_choice import IN_PROCESS_POOL_DAYS
 from tests.forecasting.test_forecast_job import no_session
 from tests.support.fault_database import (
     DISK_IS_FULL,
@@ -183,7 +183,7 @@ def test_plan_names_the_executor(short: Settings, engine: Engine) -> None:
         plan = run_forecast(settings, engine=name, dry_run=True, session=no_session, **options)
         return plan["plan"]["executor"], plan["plan"]["executor_reason"]
 
-    few = f"at most {IN_PROCESS_ROWS:,} rows to read"
+    few = f"at most {IN_PROCESS_POOL_DAYS:,} rows to read"
     assert planned(auto, "lightgbm") == ("inprocess", few)
     assert planned(auto, "lightgbm", prefers_spark=True)[0] == "spark"
     assert planned(short, "lightgbm") == ("inprocess", "EXECUTOR=inprocess")

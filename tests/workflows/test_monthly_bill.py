@@ -194,7 +194,7 @@ def test_a_run_that_is_shorter_than_the_models_start_says_how_long_a_start_is() 
 
 def test_a_container_without_a_jvm_starts_sooner() -> None:
     """The limits are those by which a run chooses its executor."""
-    small, large = BillInputs(pools=2_000), BillInputs(pools=20_000)
+    small, large = BillInputs(pools=2_000), BillInputs(pools=50_000)
     seconds = {
         (inputs.pools, executor): [
             job.seconds
@@ -205,7 +205,7 @@ def test_a_container_without_a_jvm_starts_sooner() -> None:
     }
     saved = small.cold_seconds - small.cold_seconds_without_jvm
     assert seconds[2_000, "spark"] == [job + saved for job in seconds[2_000, "auto"]]
-    assert seconds[20_000, "spark"] == seconds[20_000, "auto"]
+    assert seconds[50_000, "spark"] == seconds[50_000, "auto"]
     by_spark = BillInputs(engine="synapseml")
     metrics, forecast = modelled_bill(by_spark).on(CLOUD_RUN).jobs
     assert metrics.seconds < by_spark.cold_seconds < forecast.seconds
