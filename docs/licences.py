@@ -71,7 +71,7 @@ def main(environments: Sequence[Path], locks: Sequence[Path] = LOCKS, rules: Pat
         locks: requirements files.
         rules: the allowed licences.
     """
-    pins = sorted({pin for lock in locks for pin in pins_of(lock.read_text(encoding="utf-8"))})
+    pins = sorted(read_pins(locks))
     found = installed_licences(environments)
     missing = [pin for pin in pins if pin not in found]
     found |= downloaded_licences(environments[-1] / "bin" / "python", missing)
@@ -92,6 +92,14 @@ def main(environments: Sequence[Path], locks: Sequence[Path] = LOCKS, rules: Pat
     return 1 if problems else 0
 
 
+def read_pins(locks: Iterable[Path]) -> set[Pin]:
+    """Return the pins of requirements files that this platform installs."""
+    pins: set[Pin] = set()
+    for lock in locks:
+        pins.update(pins_of(lock.read_text(encoding="utf-8")))
+    return pins
+
+
 def pins_of(lock: str) -> Iterator[Pin]:
     """Yield the pins of a requirements file that this platform installs."""
     for name, version, marker in _PIN.findall(lock):
@@ -101,7 +109,9 @@ def pins_of(lock: str) -> Iterator[Pin]:
 
 def installed_licences(environments: Iterable[Path]) -> dict[Pin, str]:
     """Return the licences of the packages in virtual environments."""
-    paths = [str(path) for root in environments for path in root.glob("lib/python*/site-packages")]
+    paths: list[str] = []
+    for root in environments:
+        paths += map(str, root.glob("lib/python*/site-packages"))
     return {
         Pin(canonicalize_name(package.metadata["Name"]), package.version): licence_of(
             _parsed(package.read_text("METADATA") or "")
