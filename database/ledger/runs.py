@@ -195,12 +195,16 @@ def open_run(
         # the row must be visible to `status` while the run works
         connection.commit()
         with line_fields(run_id=run.run_id, job=job, batch_id=batch_id), _closing(engine, run):
-            log_event(
-                log, RUN_STARTED, "%s: run %s", job, run.run_id, mode=mode, engine=engine_name
-            )
-            if opened := OPENED.get():
-                opened(engine, run.run_id)
+            _announce(engine, run)
             yield run
+
+
+def _announce(engine: Engine, run: Run) -> None:
+    """Log the start of a run and call the receiver of `OPENED`."""
+    fields = {"mode": run.mode, "engine": run.engine}
+    log_event(log, RUN_STARTED, "%s: run %s", run.job, run.run_id, **fields)
+    if on_open := OPENED.get():
+        on_open(engine, run.run_id)
 
 
 def _record_stages(engine: Engine, run: Run) -> None:
