@@ -72,16 +72,16 @@ def main(environments: Sequence[Path], locks: Sequence[Path] = LOCKS, rules: Pat
         rules: the allowed licences.
     """
     pins = sorted(read_pins(locks))
-    found = installed_licences(environments)
-    missing = [pin for pin in pins if pin not in found]
-    found |= downloaded_licences(environments[-1] / "bin" / "python", missing)
+    stated = installed_licences(environments)
+    missing = [pin for pin in pins if pin not in stated]
+    stated |= downloaded_licences(environments[-1] / "bin" / "python", missing)
     by_hand = tomllib.loads(ACCEPTED.read_text(encoding="utf-8"))["by_hand"]
     jars = {
         Pin(entry["name"], entry["version"]): entry["licence"]
         for entry in by_hand
         if "licence" in entry
     }
-    licences = {pin: found.get(pin, NOT_STATED) for pin in pins} | jars
+    licences = {pin: stated.get(pin, NOT_STATED) for pin in pins} | jars
     document = tomllib.loads(rules.read_text(encoding="utf-8"))
     for entry in document.get("package", []):
         print(f"accepted: {entry['licence']} of {entry['name']}: {entry['reason']}")
@@ -127,7 +127,7 @@ def downloaded_licences(python: Path, pins: Sequence[Pin]) -> dict[Pin, str]:
         python: a Python with pip.
         pins: the packages; those that cannot be downloaded are left out.
     """
-    found = {}
+    licences = {}
     with tempfile.TemporaryDirectory() as folder:
         for pin in pins:
             command = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet"]
@@ -137,9 +137,9 @@ def downloaded_licences(python: Path, pins: Sequence[Pin]) -> dict[Pin, str]:
             )
             for wheel in Path(folder).glob("*.whl"):
                 if not done.returncode:
-                    found[pin] = licence_of(wheel_metadata(wheel))
+                    licences[pin] = licence_of(wheel_metadata(wheel))
                 wheel.unlink()
-    return found
+    return licences
 
 
 def wheel_metadata(wheel: Path) -> Message:

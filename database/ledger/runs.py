@@ -241,8 +241,8 @@ def _log_end(run: Run) -> None:
     """Log the event of the run's status, with counts, seconds and the error."""
     seconds = round(time.monotonic() - run._started, 3)
     fields = {"counts": run.rows, "seconds": seconds} | ({"error": run.error} if run.error else {})
-    words = (run.job, run.run_id, run.status, f": {run.error}" if run.error else "")
-    log_event(log, EVENT_OF_STATUS[run.status], "%s: run %s %s%s", *words, **fields)
+    values = (run.job, run.run_id, run.status, f": {run.error}" if run.error else "")
+    log_event(log, EVENT_OF_STATUS[run.status], "%s: run %s %s%s", *values, **fields)
 
 
 def insert_run(connection: Connection, *, run_id: str, job: str, **values: Any) -> None:

@@ -187,5 +187,5 @@ def _dates(days: Integers) -> pa.Array:
 def _positions(ordered: Integers, keys: Integers) -> Integers:
     """The first position of each key in an ordered array, or -1."""
     position = np.searchsorted(ordered, keys)
-    found = ordered[np.minimum(position, len(ordered) - 1)] == keys
-    return np.where(found & (position < len(ordered)), position, -1)
+    is_present = ordered[np.minimum(position, len(ordered) - 1)] == keys
+    return np.where(is_present & (position < len(ordered)), position, -1)

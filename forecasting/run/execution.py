@@ -196,10 +196,10 @@ def _forecast(
 def _record_checks(run: Run, results: Sequence[CheckResult], horizon: int) -> None:
     """Adds the results to the run under the horizon's names, and logs those that failed."""
     for result in results:
-        named = replace(result, name=at_horizon(result.name, horizon))
-        run.checks.append(named)
-        if not named.passed:
-            log.warning("%s", named)
+        renamed = replace(result, name=at_horizon(result.name, horizon))
+        run.checks.append(renamed)
+        if not renamed.passed:
+            log.warning("%s", renamed)
 
 
 @dataclass(frozen=True)

@@ -146,8 +146,8 @@ class Batches:
         except exceptions.NotFound:
             # ABORTED has the same HTTP status: nothing was created, so the request is retried
             raise exceptions.ServiceUnavailable(error.message) from error  # type: ignore[no-untyped-call]
-        ours, theirs = (payload.get("pysparkBatch", {}) for payload in (batch, existing))
-        if any(ours.get(field) != theirs.get(field) for field in ("mainPythonFileUri", "args")):
+        job, other = (payload.get("pysparkBatch", {}) for payload in (batch, existing))
+        if any(job.get(field) != other.get(field) for field in ("mainPythonFileUri", "args")):
             raise CloudRefused(
                 f"batch id {batch_id} is taken by another batch, created"
                 f" {existing.get('createTime')}: submit again under another id, or look at it:"
