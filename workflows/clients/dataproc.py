@@ -93,7 +93,10 @@ class Batches:
 
     def console_url(self, batch_id: str) -> str:
         """Return the address of the batch in the Cloud console."""
-        return f"https://console.cloud.google.com/dataproc/batches/{self.region}/{batch_id}?project={self.project}"
+        return (
+            f"https://console.cloud.google.com/dataproc/batches/{self.region}/{batch_id}"
+            f"?project={self.project}"
+        )
 
     def submit(self, batch: Document, batch_id: str, request_id: str) -> Document:
         """Create a batch exactly once, and return it.
