@@ -60,8 +60,8 @@ class ReadWindow:
         start: first day; None if there is none.
         end: end of the days, exclusive.
         last_end: end of the stored metrics, exclusive.
-        reach: days that a snapshot can change. A day whose changes reach beyond `end`, where
-            metrics go on to `last_end`, is not read completely.
+        reach: days that a snapshot can change. A day whose changes reach beyond `end`, while
+            metrics extend to `last_end`, is not read completely.
     """
 
     start: date | None

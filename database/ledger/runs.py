@@ -368,8 +368,8 @@ def already_running_message(connection: Connection, job: str) -> str:
 
 
 def close_ended_runs(connection: Connection, job: str) -> None:
-    """Close rows and drop staging tables of killed drivers, in the caller's transaction; the job's
-    lock is held.
+    """Close rows and drop staging tables of killed drivers, in the caller's transaction, which
+    has the job's lock.
 
     Raises:
         RunInProgress: a run of the job has a lease that has not expired.

@@ -142,7 +142,7 @@ def _fit(
         with run.stage("predict"):
             champion_sample = forecast_by(dataset, load_stacked_model(engine, champion, days))
     if not fitted.models[0].apy:
-        # too few rows to fit: the champion, if there is one, goes on
+        # too few rows to fit: the champion, if there is one, keeps serving
         return champion_sample or fitted, champion, False, Refit(fitted)
     with run.stage("validate"):
         promotion = decide_promotion(fitted, champion_sample, settings)

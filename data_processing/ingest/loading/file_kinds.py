@@ -67,7 +67,7 @@ NAMES: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
 
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "protocol": ("protocolslug",),
-    # DefiLlama's name of the addresses; beside them, the owner's `pools` has symbols there
+    # DefiLlama's name of the addresses; in the owner's `pools`, which has both, it has symbols
     "underlying_token_addresses": ("underlyingtokens",),
 }
 """Names that a column of `pools` may have if the file has none of `NAMES`."""
