@@ -72,6 +72,7 @@ def evaluate(
         as_of=end,
         code_version=settings.code_version,
     ) as run:
+        # committed before the scores, which read the actual values on connections of their own
         with run.stage("evaluate"), run.connection.begin():
             run.rows["updated"] = update_actuals(run.connection)
         with run.stage("score"):

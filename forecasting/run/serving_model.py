@@ -167,6 +167,7 @@ def decide_promotion(
     rows = challenger.rows
     moves = {CHALLENGER: rows["apy_move"].to_numpy(float)}
     if champion:
+        # NaN on the days that the champion was fitted on, of which it has no forecast
         by_key = champion.rows.set_index(list(KEY))["apy_move"]
         aligned = by_key.reindex(pd.MultiIndex.from_frame(rows[list(KEY)]))
         moves[CHAMPION] = aligned.to_numpy(float)
