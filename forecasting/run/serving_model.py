@@ -153,6 +153,7 @@ def _fit(
     refit = Refit(fitted, archive, promotion)
     if promotion.decision == KEPT and champion_sample:
         return champion_sample, champion, False, refit
+    # a refused version forecasts too, but persistence is published
     return fitted, archive, promotion.decision != PROMOTED, refit
 
 

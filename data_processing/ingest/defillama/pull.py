@@ -273,6 +273,7 @@ def _store_charts(
     # closed also after an error: its threads must end before the run does
     with closing(charts):
         for count, (pool_id, chart) in enumerate(charts, start=1):
+            # any other outcome shows that the API answers
             unanswered = unanswered + 1 if isinstance(chart, SourceUnavailable) else 0
             with _failures_reported(result, pool_id):
                 _store(pull, pool_id, listed.get(pool_id), chart)
