@@ -212,6 +212,7 @@ def _with_day_counts(connection: Connection, settings: Settings, plan: Plan) -> 
     decision = plan.decision
     end, last = decision.end or EARLIEST_DAY, decision.previous
     start = {"full_refresh": EARLIEST_DAY, "backfill": plan.request.start}.get(decision.mode)
+    # a run of some pools reads no day completely
     window = ReadWindow(
         None if plan.request.pools else start,
         end,

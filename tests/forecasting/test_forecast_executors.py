@@ -9,7 +9,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -115,10 +115,12 @@ def contents(engine: Engine) -> dict[str, list[str]]:
     tables = {}
     for name, query in TABLES.items():
         rows = rows_of(engine, query)
-        tables[name] = sorted(
-            repr({key: value for key, value in row.items() if key not in volatile}) for row in rows
-        )
+        tables[name] = sorted(text_without(row, volatile) for row in rows)
     return tables
+
+
+def text_without(row: Mapping[str, Any], columns: Container[str]) -> str:
+    return repr({name: value for name, value in row.items() if name not in columns})
 
 
 def newest_plan(engine: Engine) -> dict[str, Any]:

@@ -4,6 +4,7 @@ table in the documentation.
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -196,14 +197,10 @@ def test_a_run_that_is_shorter_than_the_models_start_says_how_long_a_start_is() 
 def test_a_container_without_a_jvm_starts_sooner() -> None:
     """The limits are those by which a run chooses its executor."""
     small, large = BillInputs(pools=2_000), BillInputs(pools=50_000)
-    seconds = {
-        (inputs.pools, executor): [
-            job.seconds
-            for job in modelled_bill(replace(inputs, executor=executor)).on(CLOUD_RUN).jobs
-        ]
-        for inputs in (small, large)
-        for executor in ("auto", "spark")
-    }
+    seconds = {}
+    for inputs, executor in itertools.product((small, large), ("auto", "spark")):
+        jobs = modelled_bill(replace(inputs, executor=executor)).on(CLOUD_RUN).jobs
+        seconds[inputs.pools, executor] = [job.seconds for job in jobs]
     saved = small.cold_seconds - small.cold_seconds_without_jvm
     assert seconds[2_000, "spark"] == [job + saved for job in seconds[2_000, "auto"]]
     assert seconds[50_000, "spark"] == seconds[50_000, "auto"]
