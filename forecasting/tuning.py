@@ -102,6 +102,7 @@ def tune(
         RunInProgress: another run of the job is active.
         DatabaseError: the database does not answer or refuses a statement.
     """
+    # before the search, which takes `minutes`
     _require_writable(output)
     engine_name = engine or settings.engine
     as_of = newest_day(settings, as_of=None, complete=dt.datetime.now(dt.UTC).date() - ONE_DAY)
@@ -161,6 +162,7 @@ def tuning_folds(as_of: dt.date, horizon: int, train_days: int) -> FoldPlan:
     """
     end = as_of - dt.timedelta(days=horizon - 1)
     origins = [end - dt.timedelta(days=FOLD_DAYS * number) for number in range(FOLDS, 0, -1)]
+    # a training row's target day may not be after the origin
     window, purged = dt.timedelta(days=train_days or EXPANDING_DAYS), dt.timedelta(days=horizon - 1)
     folds = [
         Fold(
@@ -193,6 +195,7 @@ def search(
     searched, last = folds[:-1], folds[-1:]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=present.seed))
+    # the first trial: on the searched folds, the result is never worse than the present parameters
     study.enqueue_trial({name: getattr(present, name) for name in TUNED})
     deadline = monotonic() + 60.0 * minutes
 
@@ -261,6 +264,7 @@ def losses(dataset: FeatureRows, folds: Sequence[Fold], parameters: ModelParamet
                 f"no rows to train on before {fold.origin}, or to score after it: `tune` needs"
                 f" more than {FOLDS * FOLD_DAYS} days; load more history"
             )
+        # the same rows in memory, for other parameters
         fitted = replace(dataset, parameters=parameters).fit([OBJECTIVE], fold.train)  # type: ignore[type-var]
         rows = dataset.forecast(fold.forecast, fitted, (OBJECTIVE.label,))
         rows = rows[rows[OBJECTIVE.label].notna()]
@@ -276,6 +280,7 @@ def losses(dataset: FeatureRows, folds: Sequence[Fold], parameters: ModelParamet
 def _require_writable(output: Path) -> None:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        # "a": the search may fail, and the parameters of an earlier one stay in the file
         with output.open("a", encoding="utf-8"):
             pass
     except OSError as error:

@@ -59,11 +59,9 @@ def check_runtime(spark: SparkSession) -> None:
             f" {ALTERNATIVE}"
         )
     try:
-        spark.sparkContext._jvm.java.lang.Class.forName(  # type: ignore[union-attr]
-            ESTIMATOR_CLASS,
-            False,
-            spark.sparkContext._jvm.java.lang.Thread.currentThread().getContextClassLoader(),  # type: ignore[union-attr]
-        )
+        java = spark.sparkContext._jvm.java.lang  # type: ignore[union-attr]
+        loader = java.Thread.currentThread().getContextClassLoader()
+        java.Class.forName(ESTIMATOR_CLASS, False, loader)
     except Exception as error:
         raise EnvironmentNotReady(
             f"the Spark session has no SynapseML jars ({ESTIMATOR_CLASS} is not on its class path):"

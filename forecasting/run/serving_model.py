@@ -142,7 +142,7 @@ def _fit(
         with run.stage("predict"):
             champion_sample = forecast_by(dataset, load_stacked_model(engine, champion, days))
     if not fitted.models[0].apy:
-        # too few rows to fit: the champion, if there is one, goes on
+        # too few rows to fit: the champion, if there is one, keeps serving
         return champion_sample or fitted, champion, False, Refit(fitted)
     with run.stage("validate"):
         promotion = decide_promotion(fitted, champion_sample, settings)
@@ -153,6 +153,7 @@ def _fit(
     refit = Refit(fitted, archive, promotion)
     if promotion.decision == KEPT and champion_sample:
         return champion_sample, champion, False, refit
+    # a refused version forecasts too, but persistence is published
     return fitted, archive, promotion.decision != PROMOTED, refit
 
 
@@ -167,6 +168,7 @@ def decide_promotion(
     rows = challenger.rows
     moves = {CHALLENGER: rows["apy_move"].to_numpy(float)}
     if champion:
+        # NaN on the days that the champion was fitted on, of which it has no forecast
         by_key = champion.rows.set_index(list(KEY))["apy_move"]
         aligned = by_key.reindex(pd.MultiIndex.from_frame(rows[list(KEY)]))
         moves[CHAMPION] = aligned.to_numpy(float)
