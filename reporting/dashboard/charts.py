@@ -155,6 +155,8 @@ def _line_layer(
 ) -> alt.Chart:
     palette = colours()
     labels = [each.label for each in drawn]
+    hues = [getattr(palette, each.colour) for each in drawn]
+    dashes = [list(each.dashes or (1, 0)) for each in drawn]
     values = rows[["date", line.column]].rename(columns={line.column: "value"})
     chart: alt.Chart = (
         alt.Chart(values.assign(line=line.label))
@@ -166,16 +168,12 @@ def _line_layer(
             y=height,
             color=alt.Color(
                 "line:N",
-                scale=alt.Scale(
-                    domain=labels, range=[getattr(palette, each.colour) for each in drawn]
-                ),
+                scale=alt.Scale(domain=labels, range=hues),
                 legend=LINE_LEGEND,
             ),
             strokeDash=alt.StrokeDash(
                 "line:N",
-                scale=alt.Scale(
-                    domain=labels, range=[list(each.dashes or (1, 0)) for each in drawn]
-                ),
+                scale=alt.Scale(domain=labels, range=dashes),
                 # the same legend for both: Vega draws one with colour and dashes
                 legend=LINE_LEGEND,
             ),
