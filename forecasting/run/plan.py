@@ -184,26 +184,44 @@ def plan_forecast(
         serving = serving_versions(settings, database, engine=engine, horizon=horizon, as_of=as_of)
         fitting = training_folds(settings, as_of, horizon)
         refits = refit_is_due(serving.newest_as_of, as_of, days, settings.refit_days)
-        # exponential means never forget: a run that fits nothing reads as far back as one that
-        # does, so both see the same features
-        first_day = first_read_day(fitting)
-        rows, pools = row_counts(settings, first_day, as_of)
-        plans.append(
-            HorizonPlan(
-                as_of=as_of,
-                age_days=age_days(as_of, today),
-                engine=engine,
-                folds=fitting if refits else inference_folds(as_of, horizon=horizon),
-                refits=refits,
-                first_day=first_day,
-                rows=rows,
-                pools=pools,
-                executor=executor_of_engine(settings, engine, rows, prefers_spark=prefers_spark),
-                history_days=days,
-                serving=serving,
-            )
+        plan = _planned(
+            settings,
+            fitting if refits else inference_folds(as_of, horizon=horizon),
+            # exponential means never forget: a run that fits nothing reads as far back as one that
+            # does, so both see the same features
+            first_day=first_read_day(fitting),
+            as_of=as_of,
+            engine=engine,
+            today=today,
+            prefers_spark=prefers_spark,
         )
+        plans.append(replace(plan, refits=refits, history_days=days, serving=serving))
     return _with_one_executor(plans)
+
+
+def _planned(
+    settings: Settings,
+    folds: FoldPlan,
+    *,
+    first_day: dt.date,
+    as_of: dt.date,
+    engine: str,
+    today: dt.date,
+    prefers_spark: bool,
+) -> HorizonPlan:
+    """The plan of a run that fits models, with the rows it reads and the executor they choose."""
+    rows, pools = row_counts(settings, first_day, as_of)
+    return HorizonPlan(
+        as_of=as_of,
+        age_days=age_days(as_of, today),
+        engine=engine,
+        folds=folds,
+        refits=True,
+        first_day=first_day,
+        rows=rows,
+        pools=pools,
+        executor=executor_of_engine(settings, engine, rows, prefers_spark=prefers_spark),
+    )
 
 
 def _with_one_executor(plans: Sequence[HorizonPlan]) -> RunPlan:
@@ -266,19 +284,15 @@ def plan_backtest(
             train_days=settings.train_days,
             refit_days=settings.refit_days,
         )
-        first_day = first_read_day(folds)
-        rows, pools = row_counts(settings, first_day, newest)
         plans.append(
-            HorizonPlan(
+            _planned(
+                settings,
+                folds,
+                first_day=first_read_day(folds),
                 as_of=newest,
-                age_days=age_days(newest, today),
                 engine=engine,
-                folds=folds,
-                refits=True,
-                first_day=first_day,
-                rows=rows,
-                pools=pools,
-                executor=executor_of_engine(settings, engine, rows, prefers_spark=False),
+                today=today,
+                prefers_spark=False,
             )
         )
     return _with_one_executor(plans)
