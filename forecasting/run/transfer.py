@@ -29,7 +29,9 @@ class TransferChoice:
     rows: int
     reason: str
 
-    def __bool__(self) -> bool:
+    @property
+    def takes_part(self) -> bool:
+        """Whether fits learn from the panel."""
         return self.rows > 0
 
     def summary(self) -> dict[str, Any]:
