@@ -36,6 +36,7 @@ from forecasting.executors.on_spark import SparkExecutor
 from forecasting.models.stacked_model import fit_stacked
 from forecasting.run.dataset import cached_dataset
 from local_runtime import jars as local_jars
+from spark.interrupt import interruptible
 
 JOB = "benchmark_scale"
 ENGINE = "lightgbm"
@@ -149,8 +150,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     settings = load_settings()
     local_jars.prepare_process()
+    with make_engine(settings).connect() as connection:
+        rows = connection.exec_driver_sql("SELECT count(*) FROM pool_daily_metrics").scalar_one()
     try:
-        figures = compare(get_spark_session(settings, JOB), settings, options.as_of)
+        spark = get_spark_session(settings, JOB, feature_rows=rows)
+        with interruptible(spark):
+            figures = compare(spark, settings, options.as_of)
     except Exception as error:
         # Spark's messages are pages of Java
         sys.exit(summarize_error(error))

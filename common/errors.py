@@ -168,7 +168,8 @@ def shorten_message(text: str) -> str:
 def full_message(error: BaseException) -> str:
     """Return the message of an error on one line and in full, for the log file."""
     error = first_failure(error)
-    message = error.args[0] if isinstance(error, YieldSparkError) and error.args else str(error)
+    is_ours = isinstance(error, YieldSparkError) and error.args
+    message = error.args[0] if is_ours else _text_of(error)
     return without_credentials(" ".join(str(message).split()))
 
 
@@ -255,7 +256,17 @@ def first_failure(error: BaseException) -> BaseException:
 
 
 def _is_refused_connection(error: BaseException) -> bool:
-    return isinstance(error, ConnectionRefusedError) or "connection refused" in str(error).lower()
+    return (
+        isinstance(error, ConnectionRefusedError) or "connection refused" in _text_of(error).lower()
+    )
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as reason:
+        # Py4J asks the JVM for the text of a Java exception, and the JVM may have ended
+        return str(reason)
 
 
 def summarize_error(error: BaseException) -> str:
@@ -276,7 +287,7 @@ def _cause(error: BaseException) -> str:
         file = error.filename or "a file"
         return f"{file} can't be used: {describe_file_error(error)}, then run again"
     # Py4J puts a colon before Java's exception
-    lines = [line.lstrip(": ").rstrip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.lstrip(": ").rstrip() for line in _text_of(error).splitlines() if line.strip()]
     # an error of ours that a Python worker raised: Spark passes its traceback on
     messages = [match[1] for line in lines if (match := _PRODUCT_ERROR.match(line))]
     if messages:

@@ -108,8 +108,6 @@ def compare_tables(engine: Engine, request: Comparison) -> dict[str, Any]:
         engine.execution_options(isolation_level="REPEATABLE READ")
     ) as connection:
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
-        # compiling the conditions takes seconds, and saves little of a pass over millions of rows
-        connection.exec_driver_sql("SET LOCAL jit = off")
         require_same_metrics_table(connection)
         run_end = _last_run_end(connection)
         theirs = _their_table(connection, request.table)

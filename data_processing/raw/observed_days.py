@@ -89,6 +89,7 @@ def stored_days(plan_table: str, *, retire_missing: bool) -> str:
     return f"""{OBSERVED} AS s
     JOIN {plan_table} AS p ON p.pool_id = s.pool_id
         AND s.date >= (p.read_from AT TIME ZONE 'UTC')::date
+        AND s.date >= (SELECT min((read_from AT TIME ZONE 'UTC')::date) FROM {plan_table})
         AND s.date < (p.read_end AT TIME ZONE 'UTC')::date
     WHERE NOT EXISTS (
             SELECT FROM {HISTORY} AS h

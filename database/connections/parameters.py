@@ -51,6 +51,8 @@ FIXED_SESSION = {
     "client_min_messages": "error",
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",
+    # compiling the many expressions of a statement takes longer than they run on an increment
+    "jit": "off",
     **{f"tcp_{name}": str(value) for name, value in KEEPALIVES.items()},
 }
 """Session parameters of every connection. They override those of the role and the database."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from docs.generate.marked_table import markdown_table, replace_between
 from workflows.costs.bill_inputs import BillInputs
-from workflows.costs.monthly_bill import MonthlyBill, PlatformBill, modelled_bill
+from workflows.costs.monthly_bill import PlatformBill, modelled_bill
 from workflows.spec.platform_choice import CLOUD_RUN, DATAPROC
 
 POOLS = (200, 2_000, 20_000)
@@ -18,6 +18,7 @@ HEADS = (
     "rows of a run, at most",
     "both jobs: batches",
     "both jobs: Cloud Run",
+    "the same with a JVM",
     "Cloud SQL: instance",
     "disk",
     "backups",
@@ -28,16 +29,18 @@ HEADS = (
 
 def cost_table() -> str:
     """Markdown, USD a month."""
-    bills = ((pools, modelled_bill(BillInputs(pools=pools))) for pools in POOLS)
-    return markdown_table(HEADS, [tuple(_cells(pools, bill)) for pools, bill in bills])
+    return markdown_table(HEADS, [tuple(_cells(pools)) for pools in POOLS])
 
 
-def _cells(pools: int, bill: MonthlyBill) -> Iterator[str]:
+def _cells(pools: int) -> Iterator[str]:
+    bill = modelled_bill(BillInputs(pools=pools))
+    with_jvm = modelled_bill(BillInputs(pools=pools, executor="spark")).on(CLOUD_RUN)
     batches, containers, database = bill.on(DATAPROC), bill.on(CLOUD_RUN), bill.database
     yield f"{pools:,}"
     yield f"{bill.rows:,}"
     yield f"{batches.jobs_usd:.2f}"
     yield _usd(containers, containers.jobs_usd)
+    yield _usd(with_jvm, with_jvm.jobs_usd)
     yield f"{database.instance_usd:.2f}"
     yield f"{database.disk_usd:.2f} ({database.disk_gb:.0f} GB)"
     yield f"{database.backup_usd:.2f} ({database.backup_gb:.0f} GB)"

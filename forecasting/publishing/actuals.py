@@ -34,12 +34,19 @@ SELECT coalesce(
 ) AS day
 """
 
+# A row has no actual value yet, or is of the newest days. The first day of these rows spares the
+# older metrics the join.
 _SOURCE = f"""
 ({_NEWEST_TARGET_DAY}) AS newest,
     {{metrics}} AS m
     {staleness_join()}
 WHERE e.target = '{{target}}'
     AND {DAY_IS_OVER}
+    AND m.date >= (
+        SELECT min(target_date)
+        FROM yieldspark.forecast_evaluation
+        WHERE actual IS NULL OR target_date > ({_NEWEST_TARGET_DAY}) - :days
+    )
     AND m.pool_id = e.pool_id
     AND m.date = e.target_date
     AND (e.actual IS NULL OR e.target_date > newest.day - :days)

@@ -8,10 +8,13 @@ import re
 import socket
 from pathlib import Path
 
+import pyspark
 import pytest
+from py4j.java_gateway import JavaGateway
+from py4j.protocol import Py4JJavaError
 from sqlalchemy import Engine
 
-from common.errors import SparkLost, first_failure, summarize_error
+from common.errors import SparkLost, first_failure, full_message, summarize_error
 from common.events import (
     EVENTS,
     JOB_EVENTS,
@@ -132,6 +135,24 @@ def test_the_first_failure_is_shown_and_not_the_refusal_after_it(first: Exceptio
         _work_and_clean_up(first)
     assert first_failure(caught.value) is first
     assert str(first) in summarize_error(caught.value)
+
+
+@pytest.mark.usefixtures("processes")
+def test_an_exception_of_a_jvm_that_has_ended_is_still_shown(jvm: Path) -> None:
+    """Py4J asks the JVM for the text of its exception."""
+    jars = Path(pyspark.__file__).parent / "jars"
+    gateway = JavaGateway.launch_gateway(
+        jarpath=str(next(jars.glob("py4j-*.jar"))), java_path=str(jvm / "bin" / "java")
+    )
+    try:
+        with pytest.raises(Py4JJavaError) as caught:
+            gateway.jvm.java.lang.Integer.parseInt("no number")
+        assert "no number" in summarize_error(caught.value)
+    finally:
+        gateway.java_process.kill()
+        gateway.java_process.wait()
+    for text in summarize_error(caught.value), full_message(caught.value):
+        assert text
 
 
 def test_a_refusal_alone_is_shown() -> None:

@@ -5,6 +5,7 @@ table in the documentation.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -176,9 +177,9 @@ def test_a_bill_for_as_many_pools_takes_the_time_that_was_measured() -> None:
     inputs = inputs_from(run, pools=1_000)
     assert monthly_bill(inputs).on(CLOUD_RUN).jobs[0].seconds == pytest.approx(545.0)
     twice = inputs_from(run, pools=2_000)
-    assert monthly_bill(twice).on(CLOUD_RUN).jobs[0].seconds == pytest.approx(1_045.0)
-    # a batch has 8 cores for the work of a container with 4
-    assert monthly_bill(inputs).on(DATAPROC).jobs[0].seconds == pytest.approx(90 + 45 + 250)
+    assert monthly_bill(twice).on(CLOUD_RUN).jobs[0].seconds == pytest.approx(1_080.0)
+    # a batch has 8 cores for the work of a container with 4, and starts a JVM
+    assert monthly_bill(inputs).on(DATAPROC).jobs[0].seconds == pytest.approx(90 + 45 + 535 / 2)
 
 
 def test_a_run_that_is_shorter_than_the_models_start_says_how_long_a_start_is() -> None:
@@ -191,16 +192,42 @@ def test_a_run_that_is_shorter_than_the_models_start_says_how_long_a_start_is() 
     assert inputs.sources["cold_seconds"].startswith("measured: the shortest of 2 runs")
 
 
+def test_a_container_without_a_jvm_starts_sooner() -> None:
+    """The limits are those by which a run chooses its executor."""
+    small, large = BillInputs(pools=2_000), BillInputs(pools=20_000)
+    seconds = {
+        (inputs.pools, executor): [
+            job.seconds
+            for job in modelled_bill(replace(inputs, executor=executor)).on(CLOUD_RUN).jobs
+        ]
+        for inputs in (small, large)
+        for executor in ("auto", "spark")
+    }
+    saved = small.cold_seconds - small.cold_seconds_without_jvm
+    assert seconds[2_000, "spark"] == [job + saved for job in seconds[2_000, "auto"]]
+    assert seconds[20_000, "spark"] == seconds[20_000, "auto"]
+    by_spark = BillInputs(engine="synapseml")
+    metrics, forecast = modelled_bill(by_spark).on(CLOUD_RUN).jobs
+    assert metrics.seconds < by_spark.cold_seconds < forecast.seconds
+
+
+def test_a_short_run_without_a_jvm_says_how_long_its_start_is() -> None:
+    short = a_run(platform=CLOUD_RUN, batch_id="cloud-run-forecast-1", seconds=4.0)
+    inputs = inputs_from(short, a_run(seconds=345.0))
+    assert inputs.inputs.cold_seconds_without_jvm == 4.0
+    assert inputs.inputs.cold_seconds == BillInputs().cold_seconds
+    assert inputs.measured_from["cold_seconds_without_jvm"] == ("cloud-run-forecast-1",)
+
+
 def test_what_the_service_billed_replaces_the_most_it_could_have() -> None:
     at_most = batch_usd(FORECAST, 365_000, 345.0, BillInputs())
     half = a_run(cost_usd=at_most / 2)
-    inputs = inputs_from(
-        half, a_run(platform=CLOUD_RUN, batch_id="cloud-run-forecast-1"), pools=1_000
-    )
+    container = a_run(platform=CLOUD_RUN, batch_id="cloud-run-forecast-1")
+    inputs = inputs_from(half, container, pools=1_000)
     assert inputs.inputs.forecast_billed_share == pytest.approx(0.5)
     assert inputs.measured_from["forecast_billed_share"] == ("forecast-1",)
     assert inputs.inputs.metrics_billed_share == 1.0
-    full = inputs_from(a_run(), pools=1_000)
+    full = inputs_from(a_run(), container, pools=1_000)
     paid = [monthly_bill(entry).on(DATAPROC).jobs[1].usd for entry in (inputs, full)]
     assert paid[0] == pytest.approx(paid[1] / 2)
 

@@ -45,7 +45,9 @@ class BillInputs:
     )
     forecast_seconds_per_pool: float = _input(f"{TWO_CORES}: 487 pools in 14 s", 14 / 487)
     refit_seconds_per_pool: float = _input(f"{TWO_CORES}: 487 pools in 29 s", 29 / 487)
+    executor: str = _input("default of EXECUTOR", "auto")
     cold_seconds: float = _input(f"{GUESS}: Python, the JVM, first tasks of cold executors", 45.0)
+    cold_seconds_without_jvm: float = _input(f"{GUESS}: Python in a new container", 10.0)
     metrics_billed_share: float = _input("the most: all executors, all the time", 1.0)
     forecast_billed_share: float = _input("the most: all executors, all the time", 1.0)
     history_days: int = _input(f"{GUESS}: days that the database keeps", 365)
@@ -74,6 +76,7 @@ def inputs_of(settings: Settings, pools: int) -> tuple[BillInputs, dict[str, str
         "train_days": ("TRAIN_DAYS", settings.train_days),
         "refit_days": ("REFIT_DAYS", settings.refit_days),
         "max_executors": ("MAX_EXECUTORS", settings.max_executors),
+        "executor": ("EXECUTOR", settings.executor),
         **({"region": ("REGION", settings.region)} if settings.region else {}),
     }
     # without REGION the pricing page's region stays

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.jobs import CALCULATE_METRICS, FORECAST_POOLS, job_spec
+from spark.executor_choice import IN_PROCESS_ROWS
 from workflows.costs.bill_inputs import BillInputs
 from workflows.costs.cost import cloud_run_usd, estimate, prices
 from workflows.spec.batch_request import batch_key
@@ -46,7 +47,7 @@ def daily_job_cost(job: str, platform: PlatformName, inputs: BillInputs) -> Dail
     """
     rows = daily_rows(job, inputs)
     key = batch_key(job, _engine(job, inputs))
-    seconds = inputs.cold_seconds + (
+    seconds = cold_seconds_of(job, platform, rows, inputs) + (
         _metrics_seconds(rows, cores_of(job, platform, rows, inputs), inputs)
         if job == CALCULATE_METRICS.name
         else _forecast_seconds(inputs)
@@ -68,6 +69,22 @@ def daily_rows(job: str, inputs: BillInputs) -> int:
     if job == CALCULATE_METRICS.name:
         return round(inputs.pools * inputs.snapshots_of_a_day * inputs.days_read)
     return inputs.pools * inputs.train_days
+
+
+def cold_seconds_of(job: str, platform: PlatformName, rows: int, inputs: BillInputs) -> float:
+    """Return the seconds before the work of a run begins."""
+    if has_jvm(job, platform, rows, inputs):
+        return inputs.cold_seconds
+    return inputs.cold_seconds_without_jvm
+
+
+def has_jvm(job: str, platform: PlatformName, rows: int, inputs: BillInputs) -> bool:
+    """Return whether a run starts a JVM, by the rules of `spark.executor_choice`."""
+    if platform != CLOUD_RUN or inputs.executor == "spark":
+        return True
+    if _engine(job, inputs) == "synapseml":
+        return True
+    return inputs.executor == "auto" and rows > IN_PROCESS_ROWS
 
 
 def cores_of(job: str, platform: PlatformName, rows: int, inputs: BillInputs) -> int:

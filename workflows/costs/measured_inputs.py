@@ -13,7 +13,7 @@ from typing import Any
 from common.jobs import CALCULATE_METRICS, FORECAST_POOLS
 from workflows.costs.bill_inputs import BillInputs
 from workflows.costs.cost_ledger import PastRun
-from workflows.costs.daily_cost import batch_usd, cores_of
+from workflows.costs.daily_cost import batch_usd, cold_seconds_of, cores_of, has_jvm
 from workflows.spec.platform_choice import DATAPROC
 
 Figures = list[tuple[PastRun, float]]
@@ -50,22 +50,24 @@ def with_measured(
         for run in runs
         if run.job == FORECAST_POOLS.name and run.pools and run.engine == inputs.engine
     ]
-    shorter = [run for run in metrics + forecasts if run.seconds < inputs.cold_seconds]
-    cold = min((run.seconds for run in shorter), default=inputs.cold_seconds)
-    cold_inputs = replace(inputs, cold_seconds=cold)
+    shorter = _shorter_than_a_start(metrics + forecasts, inputs)
+    starts: dict[str, Any] = {
+        name: min(run.seconds for run in runs) for name, runs in shorter.items()
+    }
+    cold_inputs = replace(inputs, **starts)
     # the shortest run defines the start-up time, so it has no work of its own to measure
-    working = [run for run in metrics if run.seconds > cold]
-    forecasting = [run for run in forecasts if run.seconds > cold]
+    working = [run for run in metrics if run.seconds > _cold_seconds(run, cold_inputs)]
+    forecasting = [run for run in forecasts if run.seconds > _cold_seconds(run, cold_inputs)]
     figures = {
         "days_read": [(run, _days_read(run, cold_inputs)) for run in metrics],
         "metrics_rows_per_core_second": [
             (run, _rows_per_core_second(run, cold_inputs)) for run in working
         ],
         "forecast_seconds_per_pool": [
-            (run, _seconds_per_pool(run, cold)) for run in forecasting if not run.refits
+            (run, _seconds_per_pool(run, cold_inputs)) for run in forecasting if not run.refits
         ],
         "refit_seconds_per_pool": [
-            (run, _seconds_per_pool(run, cold)) for run in forecasting if run.refits
+            (run, _seconds_per_pool(run, cold_inputs)) for run in forecasting if run.refits
         ],
         "metrics_billed_share": _billed_shares(metrics, cold_inputs),
         "forecast_billed_share": _billed_shares(forecasts, cold_inputs),
@@ -77,10 +79,23 @@ def with_measured(
             medians[name] = median(value for _, value in measured)
             sources_by_name[name] = f"measured: median of {_describe([run for run, _ in measured])}"
             measured_from[name] = tuple(run.batch_id for run, _ in measured)
-    if shorter:
-        sources_by_name["cold_seconds"] = f"measured: the shortest of {_describe(shorter)}"
-        measured_from["cold_seconds"] = tuple(run.batch_id for run in shorter)
+    for name, shorter_runs in shorter.items():
+        sources_by_name[name] = f"measured: the shortest of {_describe(shorter_runs)}"
+        measured_from[name] = tuple(run.batch_id for run in shorter_runs)
     return BillBasis(replace(cold_inputs, **medians), sources_by_name, measured_from)
+
+
+def _shorter_than_a_start(
+    runs: Sequence[PastRun], inputs: BillInputs
+) -> Mapping[str, Sequence[PastRun]]:
+    """Return the runs that took less than the modelled start, by the name of its input."""
+    shorter: dict[str, list[PastRun]] = {}
+    for run in runs:
+        if run.seconds < _cold_seconds(run, inputs):
+            is_spark = has_jvm(run.job, run.platform, run.rows, inputs)
+            name = "cold_seconds" if is_spark else "cold_seconds_without_jvm"
+            shorter.setdefault(name, []).append(run)
+    return shorter
 
 
 def _days_read(run: PastRun, inputs: BillInputs) -> float:
@@ -89,12 +104,16 @@ def _days_read(run: PastRun, inputs: BillInputs) -> float:
 
 def _rows_per_core_second(run: PastRun, inputs: BillInputs) -> float:
     # 1 s is the shortest work that is measurable
-    work = max(run.seconds - inputs.cold_seconds, 1.0)
+    work = max(run.seconds - _cold_seconds(run, inputs), 1.0)
     return run.rows / work / cores_of(run.job, run.platform, run.rows, inputs)
 
 
-def _seconds_per_pool(run: PastRun, cold_seconds: float) -> float:
-    return (run.seconds - cold_seconds) / _pools(run)
+def _seconds_per_pool(run: PastRun, inputs: BillInputs) -> float:
+    return (run.seconds - _cold_seconds(run, inputs)) / _pools(run)
+
+
+def _cold_seconds(run: PastRun, inputs: BillInputs) -> float:
+    return cold_seconds_of(run.job, run.platform, run.rows, inputs)
 
 
 def _billed_shares(runs: Sequence[PastRun], inputs: BillInputs) -> Figures:
