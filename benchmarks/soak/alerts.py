@@ -17,7 +17,6 @@ from sqlalchemy import Connection, text
 
 from benchmarks.processes import PROJECT
 from benchmarks.soak.nights import Night
-from benchmarks.soak.source import Source
 from benchmarks.soak.world import ENGINE, World
 from common.events import METRICS_NOT_EMITTED
 from common.jobs import CALCULATE_METRICS, FORECAST_POOLS, job_names
@@ -119,7 +118,6 @@ def batches_without_points(world: World) -> frozenset[str]:
 
 def expected_alerts(
     world: World,
-    source: Source,
     nights: Sequence[Night],
     end: datetime,
     without_points: frozenset[str] = frozenset(),
@@ -128,7 +126,6 @@ def expected_alerts(
 
     Args:
         world: its tables.
-        source: the rows.
         nights: the nights.
         end: end of the last night.
         without_points: batches whose runs wrote no point.
@@ -150,7 +147,7 @@ def expected_alerts(
                     expected[run.night] -= FORECAST_ALERTS
             elif run.job == CALCULATE_METRICS.name and _is_flooded(connection, run):
                 expected[run.night].add("quarantine-share")
-    for number in _nights_of_old_data(source, nights, runs, without_points):
+    for number in _nights_of_old_data(nights, runs, without_points):
         expected[number].add("data-age")
     with_points = [run for run in runs if run.batch_id not in without_points]
     for number in _nights_without_success(nights, with_points, end):
@@ -172,13 +169,13 @@ def _is_flooded(connection: Connection, run: LedgerRun) -> bool:
 
 
 def _nights_of_old_data(
-    source: Source,
     nights: Sequence[Night],
     runs: Sequence[LedgerRun],
     without_points: frozenset[str],
 ) -> Iterator[int]:
     """Yield the nights with a run at whose end the newest stored day was too long over."""
-    newest = source.day(-1)
+    # before the first good run there is no stored day, and no point
+    newest: date | None = None
     for run in runs:
         if run.job not in job_names():
             continue

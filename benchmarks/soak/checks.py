@@ -55,8 +55,8 @@ def check_all(world: World, source: Source, nights: Sequence[Night], end: dateti
     """
     fired = fired_alerts(world, nights, end)
     lost = batches_without_points(world)
-    expected = expected_alerts(world, source, nights, end)
-    without_lost = expected_alerts(world, source, nights, end, lost)
+    expected = expected_alerts(world, nights, end)
+    without_lost = expected_alerts(world, nights, end, lost)
     for night, fires, should, least in zip(nights, fired, expected, without_lost, strict=True):
         night.fired = sorted(fires)
         # some of the points of a lost emission may have been written: either is right
