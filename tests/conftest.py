@@ -40,6 +40,7 @@ from tests.support.processes import (
 )
 
 pytest_plugins = (
+    "tests.support.current_day",
     "tests.support.early_reports",
     "tests.support.markers",
     "tests.support.workers",

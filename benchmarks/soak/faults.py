@@ -17,7 +17,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from benchmarks.soak.world import World
+from common.errors import DatabaseError
 from common.jobs import CALCULATE_METRICS, JOBS, JobSpec
+from emulator.local.local_cloud import LOCAL_BATCH
 
 WATCH_SECONDS = 0.02
 SERVER_SKEWS = (-5.0, -2 * 3600.0, -26 * 3600.0)
@@ -25,6 +27,9 @@ SERVER_SKEWS = (-5.0, -2 * 3600.0, -26 * 3600.0)
 
 SLOW_SECONDS = 0.004
 """Delay of each 4 kB between the jobs and the database."""
+
+COSTLY_SECONDS = 2 * 3600.0
+"""Billed duration of a batch that then costs more than 1 USD, and six of them less than 20."""
 
 MOST_BYTES = 20_000
 """A connection is cut before so many bytes have gone to the server since the run began."""
@@ -42,6 +47,7 @@ class Fault:
         apply: breaks something while the block runs.
         deliveries: executions that the schedule's request starts.
         skews_server: the database's clock is behind.
+        is_costly: its batches cost more than the budget of a run.
     """
 
     name: str
@@ -49,6 +55,7 @@ class Fault:
     apply: Callable[[World, random.Random], AbstractContextManager[None]]
     deliveries: int = 1
     skews_server: bool = False
+    is_costly: bool = False
 
 
 def _nothing(world: World, draw: random.Random) -> AbstractContextManager[None]:
@@ -103,6 +110,16 @@ def _slow_database(world: World, draw: random.Random) -> Iterator[None]:
         world.proxy.delay_seconds = 0.0
 
 
+@contextmanager
+def _costly_run(world: World, draw: random.Random) -> Iterator[None]:
+    del draw
+    world.least_billed_seconds = COSTLY_SECONDS
+    try:
+        yield
+    finally:
+        world.least_billed_seconds = LOCAL_BATCH.least_billed_seconds
+
+
 FULL_DISK = """
     CREATE SCHEMA fault;
     CREATE SEQUENCE fault.merged;
@@ -152,6 +169,7 @@ FAULTS = (
     Fault("slow database", "succeeds", _slow_database),
     Fault("disk full", "fails", _full_disk),
     Fault("registry down", "succeeds", _registry_down),
+    Fault("costly run", "succeeds", _costly_run, is_costly=True),
     Fault("clock skew", "succeeds", _nothing, skews_server=True),
 )
 
@@ -216,8 +234,8 @@ def _is_running(world: World, job: JobSpec) -> bool:
     try:
         with world.engine.connect() as connection:
             return connection.execute(RUNNING, values).first() is not None
-    except DBAPIError:
-        # a connection of the pool that ended meanwhile
+    except (DBAPIError, DatabaseError):
+        # a connection of the pool that ended meanwhile, or none in time on a busy machine
         return False
 
 

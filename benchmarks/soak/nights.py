@@ -15,8 +15,10 @@ from benchmarks.soak.faults import SERVER_SKEWS, Fault, faults_of_nights
 from benchmarks.soak.source import Source
 from benchmarks.soak.world import Execution, World
 
-ARRIVAL, START, AGAIN = time(1, 0), time(2, 20), time(3, 50)
-"""Times of a night, UTC: rows arrive, the schedule starts the workflow, and an operator does."""
+ARRIVAL, START, AGAIN, COSTS = time(1, 0), time(2, 20), time(3, 50), time(6, 0)
+"""Times of a night, UTC: rows arrive, the schedule starts the workflow, an operator does, and the
+costs of its batches are written.
+"""
 
 SECOND_DELIVERY_SECONDS = 0.3
 SILENT, FLOODED, STARTED_AGAIN = 0.07, 0.07, 0.6
@@ -119,6 +121,10 @@ def _run_night(
         if again.failed:
             night.problems.append(f"the second execution failed: {again.error}")
     _check_outcome(night, first)
+    costs_at = night_time(source, number, COSTS)
+    world.set_clock(costs_at)
+    if error := world.price(costs_at.date()):
+        night.problems.append(f"the costs were not written: {error}")
     night.seconds = monotonic() - began
     return night
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
 
 from benchmarks.databases import temporary_server
-from benchmarks.processes import PASSIVE_THREADS
+from benchmarks.processes import PASSIVE_THREADS, PROJECT
 from benchmarks.soak.clock import SoakClock, create_database, set_server_clock
 from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
 from database.schema.migrate import migrate
-from emulator.local.local_cloud import LocalCloud, Rehearsal, local_cloud
+from emulator.local.local_cloud import LOCAL_BATCH, LocalCloud, Rehearsal, local_cloud
+from emulator.services.batch_lifecycle import BatchScript
 from emulator.services.cut_proxy import CutProxy, cut_proxy
 from workflows.clients.executions import ExecutionNotSucceeded, Executions, wait_for_execution
 from workflows.releases.release import publish
@@ -84,6 +87,7 @@ class World:
         proxy: the jobs' way to the database.
         variables: further variables of the jobs, as a fault sets them.
         log: entries of the workflow.
+        least_billed_seconds: duration that Dataproc bills at least for a batch.
         execution: id of the night's first execution.
         fault_applied: the night's fault has met its run; False if that was over before.
         folder: files of the soak.
@@ -96,6 +100,7 @@ class World:
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
     log: list[LogEntry] = field(default_factory=list)
+    least_billed_seconds: float = LOCAL_BATCH.least_billed_seconds
     execution: str = ""
     fault_applied: bool = True
     _cloud: LocalCloud | None = None
@@ -123,6 +128,22 @@ class World:
     def job_variables(self) -> Mapping[str, str]:
         """Return the variables of a job that starts now."""
         return {**self._base, **self.clock.variables(), **self.variables}
+
+    def batch_script(self, batch_id: str) -> BatchScript:
+        """Return the behaviour of a batch that starts now."""
+        del batch_id
+        return replace(LOCAL_BATCH, least_billed_seconds=self.least_billed_seconds)
+
+    def price(self, day: date) -> str:
+        """Write the costs of a day as the daily schedule does; return the error, if any."""
+        ended = subprocess.run(
+            [sys.executable, "-m", "workflows", "cost", "--day", str(day)],
+            cwd=PROJECT,
+            env={**self.cloud.environment(), **self.clock.variables()},
+            capture_output=True,
+            text=True,
+        )
+        return ended.stderr if ended.returncode else ""
 
     def start(self, **argument: Any) -> str:
         """Start an execution as the schedule does; return its name."""
@@ -178,7 +199,9 @@ def soak_world(first: datetime) -> Iterator[World]:
         jobs_settings = settings.model_copy(
             update={"db_port": proxy.port, "yieldspark_home": folder / "home"}
         )
-        rehearsal = Rehearsal(clock.seconds, world.job_variables, world.record, SPEED_UP)
+        rehearsal = Rehearsal(
+            clock.seconds, world.job_variables, world.record, SPEED_UP, world.batch_script
+        )
         world._cloud = stack.enter_context(local_cloud(jobs_settings, rehearsal=rehearsal))
         operator = load_settings(
             _env_file=None,

@@ -70,6 +70,9 @@ POLL_SECONDS = 0.5
 """Interval between polls of the processes."""
 
 
+LOCAL_BATCH = BatchScript(pending_seconds=1, usage_delay_seconds=2)
+
+
 def log_line(entry: dict[str, Any]) -> None:
     """Log one event of the workflow; the batch's name shows job and execution."""
     event = entry.get("jsonPayload") or {}
@@ -86,12 +89,14 @@ class Rehearsal:
         job_variables: Returns further variables of a job's environment, when it starts.
         log: Receives each log entry of the workflow.
         speed_up: Divisor of the workflow's waits.
+        batch_script: Returns the behaviour of a batch by its id, as FakeDataproc takes it.
     """
 
     now: Callable[[], float] = time.time
     job_variables: Callable[[], Mapping[str, str]] = dict
     log: Callable[[dict[str, Any]], None] = log_line
     speed_up: float = SPEED_UP
+    batch_script: Callable[[str], BatchScript] = lambda _: LOCAL_BATCH
 
 
 @dataclass(frozen=True)
@@ -192,7 +197,7 @@ def _services(
         )
         password = database.db_password.get_secret_value() if database.db_password else ""
         dataproc = FakeDataproc(
-            BatchScript(pending_seconds=1, usage_delay_seconds=2),
+            rehearsal.batch_script,
             now=rehearsal.now,
             run=platform.run_batch,
             write_output=partial(_put, storage),

@@ -42,7 +42,8 @@ runtimeInfo.outputUri, and its id.
 @dataclass(frozen=True)
 class BatchScript:
     """Behaviour of a batch that does not really run. Durations are seconds; `end` None never ends
-    by itself; `keeps_ttl` False ignores the request's ttl.
+    by itself; `keeps_ttl` False ignores the request's ttl; usage is of `least_billed_seconds` or
+    more.
     """
 
     pending_seconds: float = 30.0
@@ -51,6 +52,7 @@ class BatchScript:
     message: str = ""
     cancelling_seconds: float = 10.0
     usage_delay_seconds: float = 60.0
+    least_billed_seconds: float = MIN_BILLED_SECONDS
     keeps_ttl: bool = True
     output: bytes = b""
 
@@ -129,7 +131,7 @@ class BatchLifecycle:
         if not self.done or not ran or now < self.since + self._script.usage_delay_seconds:
             return None
         dcu, shuffle_gb = self._load
-        billed = max(sum(durations), MIN_BILLED_SECONDS)
+        billed = max(sum(durations), self._script.least_billed_seconds)
         return {
             "milliDcuSeconds": round(dcu * 1000 * billed),
             "shuffleStorageGbSeconds": round(shuffle_gb * billed),

@@ -75,8 +75,8 @@ class FakeDataproc(Service):
         """Args:
         script: Behaviour of a batch, or a function from its id to it.
         now: Clock, in seconds since the epoch.
-        run: Starts real batches; only pending_seconds and usage_delay_seconds of the script
-            apply then.
+        run: Starts real batches; only pending_seconds, usage_delay_seconds and
+            least_billed_seconds of the script apply then.
         write_output: Receives the gs:// address and content of each driver output object.
         """
         super().__init__()
@@ -143,6 +143,11 @@ class FakeDataproc(Service):
         self.advance()
         with self._lock:
             return {batch.batch_id: batch.lifecycle.state for batch in self._batches.values()}
+
+    def outputs(self) -> dict[str, bytes]:
+        """Return what the driver of each batch has written, by the batch's id."""
+        with self._lock:
+            return {batch.batch_id: batch.lifecycle.output() for batch in self._batches.values()}
 
     def _served(self, method: Method, handler: Handler) -> Handler:
         def serve(request: Request, **names: str) -> Answer:

@@ -29,23 +29,38 @@ FIRST = date(2024, 1, 1)
 @pytest.mark.usefixtures("processes", "server_programs", "jvm")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kills need /proc")
 def test_two_nights(capsys: pytest.CaptureFixture[str]) -> None:
-    """The second delivery of a night is skipped, and the disk is full in the other.
+    """The disk is full in the first night, and the second delivery of the other is skipped.
 
     Four batches and a release take 40 s on two busy cores; nothing smaller runs the workflow twice.
     """
-    options = ["--nights", "2", "--pools", "12", "--days", "60", "--seed", "4", "--json"]
+    options = ["--nights", "2", "--pools", "12", "--days", "60", "--seed", "5", "--json"]
     code = main([*options, "--faults", "double delivery,disk full"])
     output = capsys.readouterr()
     result: dict[str, Any] = json.loads(output.out)
     problems = [check["problems"] for check in result["checks"]]
     assert problems == [[]] * 7, output.err
-    assert (code, result["passed"], result["seed"]) == (0, True, 4)
+    assert (code, result["passed"], result["seed"]) == (0, True, 5)
     nights = {night["fault"]: night for night in result["nights"]}
     assert nights["double delivery"]["executions"] == ["succeeded", "skipped"]
     assert "workflow-failed" not in nights["double delivery"]["alerts"]
     assert nights["disk full"]["executions"][0] == "failed"
     assert "workflow-failed" in nights["disk full"]["alerts"]
-    assert "seed 4" in output.err
+    assert "seed 5" in output.err
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("processes", "server_programs", "jvm")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kills need /proc")
+def test_a_night_with_each_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    """Minutes: eleven nights of two or three batches each."""
+    nights = ["--nights", str(len(FAULTS)), "--pools", "20", "--days", "60", "--seed", "7"]
+    code = main([*nights, "--json"])
+    output = capsys.readouterr()
+    result: dict[str, Any] = json.loads(output.out)
+    assert [check["problems"] for check in result["checks"]] == [[]] * 7, output.err
+    assert code == 0
+    alerts = {night["fault"]: night["alerts"] for night in result["nights"]}
+    assert [fault for fault in alerts if "cost" in alerts[fault]] == ["costly run"]
 
 
 def source(nights: int = 4, seed: int = 1) -> Source:

@@ -5,7 +5,7 @@ user may accept the check.
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,11 @@ from database.ledger.runs import open_run
 from sample_data import SAMPLE_FILES
 from tests.data_processing.test_metrics_job import assert_equal_to_oracle
 from tests.support import metrics_oracle
+from tests.support.current_day import midnight_of, today
 from tests.support.metrics_oracle import RawRow, World
 from tests.support.metrics_store import put, put_rows, rows_of, settings_of, without_jvm
 from tests.support.processes import PROJECT, CommandLine
 
-TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 DAY = timedelta(days=1)
 POOLS = [f"pool-{number:02d}" for number in range(24)]
 SHARES = (
@@ -53,6 +53,11 @@ TABLES = (
 )
 
 
+def this_day() -> datetime:
+    """Return the start of the current day, UTC."""
+    return midnight_of(today())
+
+
 def snapshots(pools: list[str], day: datetime, first_id: int) -> list[RawRow]:
     return [
         RawRow(
@@ -69,16 +74,16 @@ def incomplete_day(engine: Engine) -> World:
     """
     rows = []
     for number in range(2):
-        rows += snapshots(POOLS, TODAY - (3 - number) * DAY, 1 + number * 100)
-    history = World(rows=rows, now=TODAY + timedelta(hours=6))
+        rows += snapshots(POOLS, this_day() - (3 - number) * DAY, 1 + number * 100)
+    history = World(rows=rows, now=this_day() + timedelta(hours=6))
     put(engine, history)
     return history
 
 
 def add_third_day(history: World, engine: Engine) -> None:
-    rows = snapshots(POOLS[:3], TODAY - DAY, 501)
+    rows = snapshots(POOLS[:3], this_day() - DAY, 501)
     rows.append(
-        RawRow(600, POOLS[0], TODAY - DAY + timedelta(hours=10), {"apy": "?", "tvlUsd": 1e6})
+        RawRow(600, POOLS[0], this_day() - DAY + timedelta(hours=10), {"apy": "?", "tvlUsd": 1e6})
     )
     history.rows += rows
     put_rows(engine, rows)
@@ -214,7 +219,7 @@ def test_rejects_wrong_acceptance(
 def test_accepted_plus_quarantined_equals_read(
     database: Settings, engine: Engine, counts: dict[str, int], message: str | None
 ) -> None:
-    checks = raw_row_checks(database, TODAY)
+    checks = raw_row_checks(database, this_day())
     none = dict.fromkeys((check.name for check in checks), 0)
     with open_run(engine, job="counts", mode="test") as run:
         run.nothing_to_do()
@@ -290,9 +295,9 @@ def test_row_with_warning_is_used(
     left out. A new severity recomputes everything.
     """
     rows = [
-        RawRow(301, POOLS[0], TODAY - DAY + timedelta(hours=11), {"apy": "?", "tvlUsd": 7.0}),
-        RawRow(302, POOLS[1], TODAY - DAY + timedelta(hours=11), {"apy": "?", "tvlUsd": None}),
-        *snapshots(POOLS, TODAY - DAY, 401),
+        RawRow(301, POOLS[0], this_day() - DAY + timedelta(hours=11), {"apy": "?", "tvlUsd": 7.0}),
+        RawRow(302, POOLS[1], this_day() - DAY + timedelta(hours=11), {"apy": "?", "tvlUsd": None}),
+        *snapshots(POOLS, this_day() - DAY, 401),
     ]
     put_rows(engine, rows)
     strict = settings_of(database, incomplete_day)

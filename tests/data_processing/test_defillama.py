@@ -17,8 +17,8 @@ from data_processing.ingest.defillama.pull import ingest, read_pool_file
 from data_processing.ingest.defillama.rows import description, instant, snapshots
 from database.ledger.run_records import last_runs
 from tests.data_processing.test_load_files import REFERENCE
+from tests.support.current_day import today
 from tests.support.defillama_pulls import (
-    TODAY,
     Pauses,
     days_ago,
     fill,
@@ -123,7 +123,7 @@ def test_second_ingest_inserts_new_rows_and_keeps_values(
     fill(llama, "a")
     ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())
     llama.charts["a"][-1] = point(days_ago(1), apy=99)
-    llama.charts["a"] += [point(TODAY), point(TODAY)]
+    llama.charts["a"] += [point(today()), point(today())]
     llama.pools = [pool_entry("a", symbol=None, tvlUsd=None, underlyingTokens=None, chain="Base")]
     summary = ingest(settings, pool_ids=["a"], retry_policy=pauses.retry_policy())
     assert (

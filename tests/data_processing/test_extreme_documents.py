@@ -24,8 +24,8 @@ from tests.support.processes import CommandLineHere
 
 MEGABYTES = 10
 LARGE_ROWS = 2
-LEVELS = 5_000
-"""PostgreSQL refuses deeper documents of some servers, by its limit of the stack."""
+LEVELS = 10_000
+"""PostgreSQL refuses 20,000 levels, by its limit of the stack."""
 
 INSERT = """
 INSERT INTO raw_defillama_pool_history (pool_id, timestamp, raw_json_data)

@@ -12,8 +12,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from datetime import time as clock
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -37,7 +35,8 @@ from tests.cli.test_model_commands import (
     last_decision,
     registered,
 )
-from tests.support.defillama_pulls import TODAY, fill
+from tests.support.current_day import midnight_of, today
+from tests.support.defillama_pulls import fill
 from tests.support.defillama_server import DAY, running
 from tests.support.fault_database import backends, closed_gate, ledger, wait_for_backend_at_gate
 from tests.support.fault_runs import until
@@ -169,7 +168,7 @@ def test_killed_ingest_is_resumed(database: Settings, engine: Engine, statements
     pools = ["a", "b"]
     with running() as llama:
         fill(llama, *pools)
-        midnight = int(datetime.combine(TODAY, clock(), UTC).timestamp())
+        midnight = int(midnight_of(today()).timestamp())
         closes = {midnight - DAY * ago: 1500.0 + ago for ago in range(5)}
         llama.prices = {"coingecko:ethereum": closes, "coingecko:bitcoin": closes}
         settings = database.model_copy(

@@ -60,9 +60,15 @@ def test_a_new_jar_must_be_looked_up() -> None:
 
 
 def run_audit(folder: Path, answer: str) -> subprocess.CompletedProcess[str]:
-    """Run the audit with a program in pip-audit's place, because tests cannot reach its service."""
+    """Run the audit with a program in pip-audit's place, because tests cannot reach its service.
+
+    As pip-audit, it refuses two locks at once, which have other versions of a package.
+    """
     program = folder / "pip-audit"
-    program.write_text(f"#!{sys.executable}\nprint({answer!r})\n")
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\n"
+        f"print({answer!r} if sys.argv.count('--requirement') == 1 else 'duplicate requirements')\n"
+    )
     program.chmod(0o755)
     return subprocess.run(
         [sys.executable, "-m", "docs.audit", str(program)],
@@ -89,8 +95,9 @@ def test_the_pins_of_this_commit_have_their_reasons(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "code", "message"),
     [
-        (json.dumps({"dependencies": [SKIPPED]}), 1, "PROBLEM: rich was not audited"),
-        ("no network", 2, "pip-audit gives no answer"),
+        (json.dumps({"dependencies": [AUDITED, SKIPPED]}), 1, "PROBLEM: rich was not audited"),
+        (json.dumps({"dependencies": [SKIPPED]}), 2, "NOT AUDITED: the advisories of none of 1"),
+        ("no network", 2, "NOT AUDITED: pip-audit gives no answer about requirements-spark.txt"),
     ],
 )
 def test_an_incomplete_audit_is_a_problem(

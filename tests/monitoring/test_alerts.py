@@ -31,6 +31,7 @@ from monitoring.series import (
 )
 from tests.support import dataproc_cases, good_days
 from tests.support.alert_conditions import ALERTS, LOG_METRICS, firing
+from tests.support.current_day import today
 from tests.support.forecast_panels import SHORT, panel_rows, store
 from tests.support.good_days import DAYS, ENGINE, FIRST, FORECAST, LAST, METRICS, served_days
 from tests.support.metrics_store import execute, rows_of
@@ -41,7 +42,8 @@ from tests.support.workflow_services import Outcome, by_interpreter, world
 RUNBOOKS = PROJECT / "docs" / "runbooks"
 
 
-YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
+def yesterday() -> dt.date:
+    return today() - timedelta(days=1)
 
 
 def now() -> datetime:
@@ -204,7 +206,7 @@ def test_old_data_and_a_job_that_stays_broken_fire(
 
 @pytest.mark.usefixtures("processes")
 def test_a_source_of_broken_rows_fires(run_here: CommandLineHere, engine: Engine) -> None:
-    put_plain_rows(engine, last_day=YESTERDAY)
+    put_plain_rows(engine, last_day=yesterday())
     with engine.begin() as connection:
         connection.exec_driver_sql(
             "UPDATE raw_defillama_pool_history SET raw_json_data ="
@@ -217,7 +219,7 @@ def test_a_source_of_broken_rows_fires(run_here: CommandLineHere, engine: Engine
         assert "negative" in first_step(run_here, "quarantine-share", engine)
         assert "quarantine-share" in fires(fake)
         # the next run reads the same rows as its look-back
-        execute(engine, ONE_MORE_ROW, last_day=YESTERDAY)
+        execute(engine, ONE_MORE_ROW, last_day=yesterday())
         assert run_here.json(METRICS)["rows"]["quarantined"] > 0
     assert value(fake, "quarantine_share", METRICS) == 0
 
@@ -276,8 +278,8 @@ def test_an_old_model_and_narrow_intervals_fire(
     forecaster: CommandLineHere, engine: Engine
 ) -> None:
     """A model is fitted, and then not for 25 days."""
-    rows = panel_rows(12, 130 + LATE, end=YESTERDAY)
-    is_late = rows["date"] > YESTERDAY - dt.timedelta(days=LATE)
+    rows = panel_rows(12, 130 + LATE, end=yesterday())
+    is_late = rows["date"] > yesterday() - dt.timedelta(days=LATE)
     store(engine, rows[~is_late])
     # two runs without a JVM end within five seconds
     with cloud_monitoring(forecaster, seconds_between_points=0.0) as fake:
@@ -305,7 +307,7 @@ def test_an_old_model_and_narrow_intervals_fire(
 
 
 def test_too_few_pools_for_a_model_fire(forecaster: CommandLineHere, engine: Engine) -> None:
-    store(engine, panel_rows(3, 20, end=YESTERDAY))
+    store(engine, panel_rows(3, 20, end=yesterday()))
     with cloud_monitoring(forecaster) as fake:
         forecaster.json(FORECAST, "--engine", ENGINE)
         reasons = first_step(forecaster, "persistence-share", engine)

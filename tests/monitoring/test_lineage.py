@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 from config_spark import load_settings
 from database.schema.owner_tables import METRIC_COLUMNS
 from monitoring import lineage
+from tests.support.lineage_types import assert_is_event
 from tests.support.metrics_histories import world
 from tests.support.metrics_store import execute, put
 from tests.support.processes import CommandLineHere
@@ -79,6 +80,8 @@ def test_a_run_sends_start_and_complete(job: CommandLineHere, engine: Engine) ->
         )
     assert [(path, key) for path, key, _ in received] == [("/api/v1/lineage", f"Bearer {KEY}")] * 2
     start, end = (event for _, _, event in received)
+    for event in (start, end):
+        assert_is_event(event)
     assert (start["eventType"], end["eventType"]) == ("START", "COMPLETE")
     assert datetime.fromisoformat(start["eventTime"]) <= datetime.fromisoformat(end["eventTime"])
     assert start["run"]["runId"] == end["run"]["runId"]
@@ -121,6 +124,8 @@ def test_a_failed_run_sends_its_error_to_a_file(
     events = tmp_path / "lineage of runs.jsonl"
     row = job.json(METRICS, code=1, OPENLINEAGE_URL=events.as_uri(), OPENLINEAGE_NAMESPACE="acme")
     start, end = map(json.loads, events.read_text().splitlines())
+    for event in (start, end):
+        assert_is_event(event)
     assert (start["eventType"], end["eventType"]) == ("START", "FAIL")
     assert end["job"]["namespace"] == "acme"
     error = end["run"]["facets"]["errorMessage"]

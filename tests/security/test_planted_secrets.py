@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
+import pyarrow as pa
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine
@@ -39,8 +40,10 @@ from emulator.services.batch_process import batch_account
 from emulator.services.fake_secret_manager import FakeSecretManager
 from emulator.services.fake_storage import FakeStorage
 from emulator.services.http_server import serving
+from spark.event_logs import event_log_folder, event_logs
 from tests.conftest import JARS
 from tests.support import report_store
+from tests.support.certificates import DAY, Authority, tomorrow
 from tests.support.dashboard_pages import show_page
 from tests.support.dataproc_cases import WorkflowsHere, cloud_variables
 from tests.support.forecast_panels import END, SHORT, panel_rows
@@ -53,6 +56,7 @@ from tests.support.planted_secrets import (
     SETTINGS_WITHOUT_SECRET,
     VALUES,
     found_in,
+    parts,
     variables,
 )
 from tests.support.processes import PROJECT, CommandLine, CommandLineHere
@@ -65,6 +69,8 @@ from tests.support.secret_places import (
     recording_server,
     watched,
 )
+from tests.support.tls_server import served_with_tls
+from tests.support.undone_runs import last_run_id
 
 PASSWORD = SECRETS["DB_PASSWORD"].clear
 NAMES_OF_SECRETS = re.compile(
@@ -116,6 +122,7 @@ def test_the_search_finds_a_secret_in_every_encoding() -> None:
     archive = BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("a", PASSWORD)
+    zstandard: bytes = pa.compress(PASSWORD.encode(), "zstd", asbytes=True)
     encoded: list[bytes] = [
         PASSWORD.encode(),
         repr(PASSWORD).encode(),
@@ -125,6 +132,7 @@ def test_the_search_finds_a_secret_in_every_encoding() -> None:
         PASSWORD.encode("utf-16-le"),
         *(base64.b64encode(b"x" * shift + PASSWORD.encode()) for shift in range(3)),
         archive.getvalue(),
+        zstandard,
     ]
     for content in encoded:
         assert [found.partition(" ")[0] for found in found_in(content, where="here")] == [
@@ -282,6 +290,13 @@ def test_commands_leave_no_secret_anywhere(
     with watched(engine) as seen:
         for arguments in COMMANDS:
             searched(*arguments)
+        run_id = last_run_id(engine)
+        searched("runs", "show", run_id)
+        searched("runs", "diff", run_id, "--json")
+        assert "forecast_pools" in searched("undo", run_id, code=1)
+        searched("undo", run_id, "--cascade", "--dry-run")
+        searched("undo", run_id, "--cascade", "--json")
+        searched("undo", run_id, code=1)
     searched.search(engine)
     searched.found += seen.found()
     assert searched.found == []
@@ -328,6 +343,38 @@ def test_failures_leave_no_secret_anywhere(
         searched("models", "list", code=1, **registry)
         assert server.requests, "the registry is asked"
     searched.found += found_in_requests(server.requests)
+    searched.search(engine)
+    assert searched.found == []
+
+
+@pytest.mark.usefixtures("processes", "server_programs")
+def test_a_certificate_that_is_refused_leaves_no_secret_anywhere(
+    searched: Searched, engine: Engine, tmp_path: Path
+) -> None:
+    """Of another authority, expired and of another host; a right one with a wrong password."""
+    ours, another = Authority.new("ours"), Authority.new("another")
+    with served_with_tls() as server:
+        settings = server.settings
+        tls = {
+            "DB_HOST": "localhost",
+            "DB_PORT": str(settings.db_port),
+            "DB_NAME": settings.db_name,
+            "DB_USER": settings.db_user,
+            "DB_SSLMODE": "verify-full",
+            "DB_SSLROOTCERT": str(ours.write(tmp_path)),
+        }
+        for files in (
+            another.server_files("localhost", valid_until=tomorrow()),
+            ours.server_files("localhost", valid_until=tomorrow() - 2 * DAY),
+            ours.server_files("db.example", valid_until=tomorrow()),
+        ):
+            server.present(*files)
+            assert "DB_SSLROOTCERT" in searched("status", code=1, **tls)
+            searched("calculate_metrics", "--json", code=1, **tls)
+            searched("doctor", code=1, **tls)
+        server.present(*ours.server_files("localhost", valid_until=tomorrow()))
+        assert "refused the login" in searched("status", code=1, **tls)
+        searched.found += found_in(server.log.read_bytes(), where="the server's log")
     searched.search(engine)
     assert searched.found == []
 
@@ -420,8 +467,6 @@ def test_settings_connections_and_errors_have_no_secret_in_their_repr(planted: S
         assert list(found_in(text, where=type(thing).__name__)) == []
 
 
-EVENTS = "-Xshare:auto -Dspark.eventLog.enabled=true -Dspark.eventLog.dir=file://{}"
-
 ON_SPARK: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
     (("calculate_metrics", "--full-refresh"), {"READ_TRANSPORT": "jdbc"}),
     (("calculate_metrics", "--full-refresh"), {"READ_TRANSPORT": "adbc"}),
@@ -441,14 +486,11 @@ def test_spark_jobs_leave_no_secret_anywhere(
     """
     searched("db", "migrate")
     searched("load", "history.csv")
-    events = tmp_path / "events"
-    events.mkdir()
     processes = CommandLine(planted, tmp_path)
     more = searched.more | {
         "EXECUTOR": "spark",
         "SPARK_MASTER": "local[2]",
         "SHUFFLE_PARTITIONS": "2",
-        "SPARK_SUBMIT_OPTS": EVENTS.format(events),
     }
     with watched(engine) as seen:
         for arguments, variables_of_run in ON_SPARK:
@@ -471,8 +513,14 @@ def test_spark_jobs_leave_no_secret_anywhere(
         )
         assert b"refused the login" in done.stderr
         searched.found += found_in(done.stdout + done.stderr, where="the log in production")
-    assert len(list(events.iterdir())) >= 4
-    assert any(b"-Dspark.eventLog.enabled" in line for line in seen.command_lines)
+    home = planted.model_copy(update={"yieldspark_home": tmp_path / "home"})
+    logs = event_logs(event_log_folder(home))
+    assert len(logs) == 4
+    for log in logs:
+        content = b"".join(parts(log.read_bytes()))
+        assert b"SparkListenerApplicationStart" in content
+        assert b"SparkListenerApplicationEnd" in content
+    assert any(b"org.apache.spark.deploy.SparkSubmit" in line for line in seen.command_lines)
     searched.search(engine)
     searched.found += seen.found()
     assert searched.found == []
@@ -504,7 +552,9 @@ def test_the_local_cloud_and_a_killed_job_leave_no_secret_anywhere(
             check=False,
         )
         output = finished.stdout + finished.stderr
-        assert finished.returncode == 0, output.decode()
+        assert json.loads(finished.stdout)["state"] == "SUCCEEDED", output.decode()
+        # the history ends long before the days that the validation reads
+        assert b"validation-failed.md" in finished.stderr, output.decode()
         searched.found += found_in(output, where="the output of local run")
         assert killed(full_refresh, without_jvm(planted), statements="COMMIT", nth=3)
         searched("status", "--json")

@@ -9,12 +9,8 @@ from sqlalchemy import Engine, text
 
 from config_spark import Settings, load_settings
 from data_processing.ingest.defillama.client import RetryPolicy
-from tests.support.defillama_server import (
-    DefiLlamaServer,
-)
-
-NOW = datetime.now(UTC)
-TODAY = NOW.date()
+from tests.support.current_day import today
+from tests.support.defillama_server import DefiLlamaServer
 
 
 def at(llama: DefiLlamaServer) -> Settings:
@@ -57,7 +53,7 @@ def point(day: date, apy: object = 5.0, **changes: Any) -> dict[str, Any]:
 
 
 def days_ago(days: int) -> date:
-    return TODAY - timedelta(days=days)
+    return today() - timedelta(days=days)
 
 
 def fill(llama: DefiLlamaServer, *pool_ids: str, days: int = 3) -> None:

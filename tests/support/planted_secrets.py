@@ -24,8 +24,13 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote
 
+import pyarrow as pa
+
 SIGNS = ("'\"\\ ", "%é&<")
 """What is before and after the mark of a secret that may have any sign."""
+
+ZSTANDARD = b"\x28\xb5\x2f\xfd"
+"""First bytes of a file in Zstandard, as Spark's event logs are."""
 
 LOGIN = "postgresql://owner:{}@db.example/defi"
 
@@ -163,7 +168,7 @@ def found_in(content: bytes, *, where: str) -> Iterator[str]:
     if content.startswith(b"PK") and b"META-INF/" in content[:4096]:
         # a jar of 100 MB, of others and compared with its checksum
         return
-    for number, part in enumerate(_parts(content)):
+    for number, part in enumerate(parts(content)):
         lower = part.lower()
         for secret in SECRETS.values():
             if form := next((form for form in secret.encoded if form in lower), None):
@@ -173,14 +178,17 @@ def found_in(content: bytes, *, where: str) -> Iterator[str]:
                 yield f"{secret.name} in {place}: {around!r}"
 
 
-def _parts(content: bytes) -> Iterator[bytes]:
+def parts(content: bytes) -> Iterator[bytes]:
+    """Yield the content, and everything that is packed in it."""
     yield content
     with suppress(zipfile.BadZipFile, ValueError):
         if content[:2] == b"PK":
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 for name in archive.namelist():
                     yield name.encode()
-                    yield from _parts(archive.read(name))
+                    yield from parts(archive.read(name))
+    if content.startswith(ZSTANDARD):
+        yield b"".join(_zstandard_blocks(content))
     for unpack in (gzip.decompress, bz2.decompress, lzma.decompress, zlib.decompress):
         with suppress(OSError, EOFError, ValueError, lzma.LZMAError, zlib.error):
             unpacked = unpack(content)
@@ -188,4 +196,11 @@ def _parts(content: bytes) -> Iterator[bytes]:
             with suppress(tarfile.TarError), tarfile.open(fileobj=io.BytesIO(unpacked)) as members:
                 for member in members.getmembers():
                     if file := members.extractfile(member):
-                        yield from _parts(file.read())
+                        yield from parts(file.read())
+
+
+def _zstandard_blocks(content: bytes) -> Iterator[bytes]:
+    # a log whose session was killed ends within a frame
+    with suppress(OSError), pa.CompressedInputStream(pa.BufferReader(content), "zstd") as stream:
+        while block := stream.read(1 << 20):
+            yield block
