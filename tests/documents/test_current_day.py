@@ -22,15 +22,13 @@ def calls_at_import(tree: ast.AST) -> Iterator[ast.Call]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             for part in (*node.decorator_list, node.args):
-                yield from calls_at_import(ast.Expression(part) if _is_call(part) else part)
+                # in an expression, as a call that is the root would not be yielded
+                root = ast.Expression(part) if isinstance(part, ast.Call) else part
+                yield from calls_at_import(root)
         elif not isinstance(node, ast.Lambda):
             if isinstance(node, ast.Call):
                 yield node
             yield from calls_at_import(node)
-
-
-def _is_call(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call)
 
 
 def clock_reads(source: str) -> list[int]:
