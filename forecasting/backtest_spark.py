@@ -118,7 +118,7 @@ def _backtest(
                 part.folds,
                 run,
                 snapshot,
-                transfer=part.transfers,
+                transfer=bool(part.transfer),
             )
             # the days before only gave gate and interval a history
             first = plan.as_of - dt.timedelta(days=days - 1)

@@ -122,7 +122,7 @@ def tune(
     ) as run:
         with open_executor(choice, settings, run, partial(session, rows)) as executor:
             tuned = _search_metrics(
-                executor, settings, folds, minutes, engine_name, run, transfer=transfer.takes_part
+                executor, settings, folds, minutes, engine_name, run, transfer=bool(transfer)
             )
         output.write_text(json.dumps(tuned, indent=2, default=str) + "\n", encoding="utf-8")
         run.plan = {"minutes": minutes, "output": str(output), "tuned": tuned["parameters"]}

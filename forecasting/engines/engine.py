@@ -88,9 +88,6 @@ class FeatureRows(Protocol):
     def transfer_rows(self, label: str, days: DaySpan) -> int:
         """Counts the rows of the transfer panel that a fit on these as-of days learns from."""
 
-    def without_transfer(self) -> FeatureRows:
-        """Returns the same rows without those of the transfer panel."""
-
     def fit(self, objectives: Sequence[Objective], days: DaySpan) -> list[FittedModel]:
         """Fits a model for each objective on the rows of these as-of days that have a label.
 

@@ -98,9 +98,6 @@ class LightgbmRows:
     def transfer_rows(self, label: str, days: DaySpan) -> int:
         return self.transfer.labelled_rows(label, until_end(days)) if self.transfer else 0
 
-    def without_transfer(self) -> LightgbmRows:
-        return replace(self, transfer=None)
-
     def fit(self, objectives: Sequence[Objective], days: DaySpan) -> list[FittedModel]:
         rows = self._training_rows(objectives, days)
         parallel_fits = max(1, min(self.parameters.threads, len(objectives), MAX_PARALLEL_FITS))

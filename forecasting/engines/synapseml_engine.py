@@ -138,9 +138,6 @@ class SynapsemlRows:
     def transfer_rows(self, label: str, days: DaySpan) -> int:
         return self.transfer.labelled_rows(label, until_end(days)) if self.transfer else 0
 
-    def without_transfer(self) -> SynapsemlRows:
-        return replace(self, transfer=None)
-
     def fit(self, objectives: Sequence[Objective], days: DaySpan) -> list[FittedModel]:
         labels = sorted({objective.label for objective in objectives})
         rows = self._labelled(labels, days)

@@ -127,17 +127,16 @@ def fit_stacked(dataset: FeatureRows, plan: FoldPlan, level: float, stage: Stage
         level: nominal coverage of the interval, 0 to 1.
         stage: context manager that times a stage of the run.
     """
-    # TVL is nearly a random walk: rows of other pools made its models no better (docs/accuracy.md)
-    own = dataset.without_transfer()
     with stage("fit_tvl"):
         coarse = [fold for fold in plan.tvl if fold.origin < plan.forecast.start]
         chain = [
-            (own.fit([Objective("tvl_label")], fold.train)[0], fold.forecast)
+            (dataset.fit([Objective("tvl_label")], fold.train)[0], fold.forecast)
             for fold in coarse
-            if can_fit(own, "tvl_label", fold.train)
+            if can_fit(dataset, "tvl_label", fold.train)
         ]
         tvl = [
-            _fit(own, "tvl_label", fold, tvl_objectives(level)) for fold in plan.tvl[len(coarse) :]
+            _fit(dataset, "tvl_label", fold, tvl_objectives(level))
+            for fold in plan.tvl[len(coarse) :]
         ]
         # the TVL folds after the coarse ones have the origins of the APY folds
         fitted = [

@@ -36,8 +36,7 @@ class ModelCard:
         data_first_day: first day of the metrics that the run read.
         data_rows: their number of pool-days.
         data_hash: hash of their values.
-        settings: LightGBM's parameters and the training window; rows and hash of the transfer panel
-            if the version learned from it.
+        settings: LightGBM's parameters and the training window.
         passed: the version beat persistence in its validation.
         scores: numbers of its validation, see `PromotionDecision.numbers`.
         gain: each feature's share of the gain, by target.

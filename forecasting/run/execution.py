@@ -158,7 +158,7 @@ def _forecast(
                 run,
                 snapshot,
                 first_day=part.first_day,
-                transfer=part.transfers,
+                transfer=bool(part.transfer),
             ) as (dataset, summary):
                 models.append(select_or_fit_model(dataset, summary, part, engine, settings, run))
             summaries.append(summary)

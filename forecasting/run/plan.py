@@ -76,11 +76,6 @@ class HorizonPlan:
         return self.folds.horizon
 
     @property
-    def transfers(self) -> bool:
-        """Whether the fits learn from the transfer panel."""
-        return self.transfer is not None and self.transfer.takes_part
-
-    @property
     def backfills_history(self) -> bool:
         """Whether a refit's validation days extend a forecast history that is too short."""
         return self.refits and self.history_days < MIN_DAYS

@@ -249,7 +249,7 @@ def _transfer_panel(dataset: FeatureRows, plan: HorizonPlan) -> dict[str, Any]:
     """The rows of the transfer panel that the APY models learned from, and the panel's hash; empty
     for a version of own rows alone.
     """
-    if not plan.transfers:
+    if not plan.transfer:
         return {}
     rows = dataset.transfer_rows("apy_label", plan.folds.apy[0].train)
     return {"transfer_rows": rows, "transfer_panel": panel_hash()}

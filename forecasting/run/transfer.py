@@ -29,9 +29,7 @@ class TransferChoice:
     rows: int
     reason: str
 
-    @property
-    def takes_part(self) -> bool:
-        """Whether fits learn from the panel."""
+    def __bool__(self) -> bool:
         return self.rows > 0
 
     def summary(self) -> dict[str, Any]:
