@@ -41,7 +41,6 @@ from forecasting.features.targets import Values
 from forecasting.publishing.persistence_gate import LOSS_LIMIT
 from forecasting.run.as_of_day import first_read_day, newest_day, row_counts
 from forecasting.run.dataset import cached_dataset
-from forecasting.run.transfer import transfer_choice
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -108,9 +107,7 @@ def tune(
     engine_name = engine or settings.engine
     as_of = newest_day(settings, as_of=None, complete=dt.datetime.now(dt.UTC).date() - ONE_DAY)
     folds = tuning_folds(as_of, NEXT_DAY, settings.train_days)
-    rows, pools = row_counts(settings, first_read_day(folds), as_of)
-    # a forecast run of these pools fits in the same way
-    transfer = transfer_choice(settings, pools, folds.apy[-1].train.end)
+    rows, _ = row_counts(settings, first_read_day(folds), as_of)
     choice = executor_of_engine(settings, engine_name, rows, prefers_spark=False)
     with open_run(
         make_engine(settings),
@@ -121,9 +118,7 @@ def tune(
         code_version=settings.code_version,
     ) as run:
         with open_executor(choice, settings, run, partial(session, rows)) as executor:
-            tuned = _search_metrics(
-                executor, settings, folds, minutes, engine_name, run, transfer=bool(transfer)
-            )
+            tuned = _search_metrics(executor, settings, folds, minutes, engine_name, run)
         output.write_text(json.dumps(tuned, indent=2, default=str) + "\n", encoding="utf-8")
         run.plan = {"minutes": minutes, "output": str(output), "tuned": tuned["parameters"]}
     return read_run(make_engine(settings), run.run_id).to_json() | {
@@ -139,17 +134,12 @@ def _search_metrics(
     minutes: float,
     engine_name: str,
     run: Run,
-    *,
-    transfer: bool,
 ) -> dict[str, Any]:
     """Searches on the metrics of the database; returns the contents of the file."""
     engine = executor.engine(engine_name)
     with (
         exported_snapshot(settings) as snapshot,
-        cached_dataset(executor, settings, engine, folds, run, snapshot, transfer=transfer) as (
-            dataset,
-            summary,
-        ),
+        cached_dataset(executor, settings, engine, folds, run, snapshot) as (dataset, summary),
         run.stage("search"),
     ):
         result = search(dataset, folds.apy, model_parameters(settings), minutes)

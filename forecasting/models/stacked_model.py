@@ -24,8 +24,6 @@ from forecasting.features.targets import Values, mean_of_spaces
 TVL_FORECAST = "tvl_forecast_move"
 # with fewer labelled rows no model is fitted: five leaves of the smallest size are no model
 MIN_TRAINING_ROWS = 300
-# of which own ones: the pools of the transfer panel alone say little about those of a user
-MIN_OWN_ROWS = 100
 
 # Fits of the same rows with other seeds: their mean is slightly better than each, and more stable
 # from day to day.
@@ -132,7 +130,7 @@ def fit_stacked(dataset: FeatureRows, plan: FoldPlan, level: float, stage: Stage
         chain = [
             (dataset.fit([Objective("tvl_label")], fold.train)[0], fold.forecast)
             for fold in coarse
-            if can_fit(dataset, "tvl_label", fold.train)
+            if _can_fit(dataset, "tvl_label", fold.train)
         ]
         tvl = [
             _fit(dataset, "tvl_label", fold, tvl_objectives(level))
@@ -159,12 +157,6 @@ def fit_stacked(dataset: FeatureRows, plan: FoldPlan, level: float, stage: Stage
             )
     finally:
         stacked.release()
-
-
-def can_fit(dataset: FeatureRows, label: str, days: DaySpan) -> bool:
-    """Returns whether these as-of days have enough rows with the label to fit a model."""
-    own = dataset.labelled_rows(label, days)
-    return own >= MIN_OWN_ROWS and own + dataset.transfer_rows(label, days) >= MIN_TRAINING_ROWS
 
 
 def forecast_by(dataset: FeatureRows, model: StackedModel) -> OutOfSample:
@@ -200,7 +192,13 @@ def _with_moves(
 def _fit(
     dataset: FeatureRows, label: str, fold: Fold, objectives: Sequence[Objective]
 ) -> tuple[FittedModel, ...]:
-    return tuple(dataset.fit(objectives, fold.train)) if can_fit(dataset, label, fold.train) else ()
+    return (
+        tuple(dataset.fit(objectives, fold.train)) if _can_fit(dataset, label, fold.train) else ()
+    )
+
+
+def _can_fit(dataset: FeatureRows, label: str, days: DaySpan) -> bool:
+    return dataset.labelled_rows(label, days) >= MIN_TRAINING_ROWS
 
 
 def _names(target: str) -> tuple[str, str, str]:

@@ -151,14 +151,7 @@ def _forecast(
         # a horizon do not depend on which others are published
         for part in plan.horizons:
             with cached_dataset(
-                executor,
-                settings,
-                engine,
-                part.folds,
-                run,
-                snapshot,
-                first_day=part.first_day,
-                transfer=bool(part.transfer),
+                executor, settings, engine, part.folds, run, snapshot, first_day=part.first_day
             ) as (dataset, summary):
                 models.append(select_or_fit_model(dataset, summary, part, engine, settings, run))
             summaries.append(summary)

@@ -31,7 +31,6 @@ from forecasting.run.as_of_day import (
     verify_forecast_tables,
 )
 from forecasting.run.changes import Changes
-from forecasting.run.transfer import TransferChoice, transfer_choice
 from spark.executor_choice import ExecutorChoice
 
 # days before a backtest's first scored day: their forecasts give gate and interval a history
@@ -54,7 +53,6 @@ class HorizonPlan:
         executor: what computes the run.
         history_days: past target days that gate and interval can learn from; 0 for a backtest.
         serving: model versions of a forecast run; None for a backtest.
-        transfer: whether the fits learn from the transfer panel; None without a fit.
     """
 
     as_of: dt.date
@@ -68,7 +66,6 @@ class HorizonPlan:
     executor: ExecutorChoice
     history_days: int = 0
     serving: ServingVersions | None = None
-    transfer: TransferChoice | None = None
 
     @property
     def horizon(self) -> int:
@@ -101,7 +98,6 @@ class HorizonPlan:
             "refits": len(self.folds.apy),
             "executor": self.executor.name,
             "executor_reason": self.executor.reason,
-            **(self.transfer.summary() if self.transfer else {}),
             **(_serving_summary(self.serving, self.history_days) if self.serving else {}),
         }
 
@@ -225,7 +221,6 @@ def _planned(
         rows=rows,
         pools=pools,
         executor=executor_of_engine(settings, engine, rows, prefers_spark=prefers_spark),
-        transfer=transfer_choice(settings, pools, folds.apy[-1].train.end) if folds.apy else None,
     )
 
 

@@ -28,7 +28,6 @@ from forecasting.evaluation.promotion_policy import (
 )
 from forecasting.features.feature_names import feature_names
 from forecasting.features.targets import targets_of
-from forecasting.features.transfer_panel import panel_hash
 from forecasting.models.feature_importance import gain_by_feature, gain_by_group
 from forecasting.models.stacked_model import (
     TVL_FORECAST,
@@ -149,7 +148,7 @@ def _fit(
         promotion = decide_promotion(fitted, champion_sample, settings)
         reference = training_reference(dataset, plan.folds.apy[0].train)
         archive = _archive(
-            fitted.models[0], dataset, summary, plan, settings, promotion, engine.name, reference
+            fitted.models[0], summary, plan, settings, promotion, engine.name, reference
         )
     refit = Refit(fitted, archive, promotion)
     if promotion.decision == KEPT and champion_sample:
@@ -197,7 +196,6 @@ def modelled_rows(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
 
 def _archive(
     model: StackedModel,
-    dataset: FeatureRows,
     summary: DatasetSummary,
     plan: HorizonPlan,
     settings: Settings,
@@ -221,7 +219,7 @@ def _archive(
         data_rows=summary.metrics.rows,
         data_hash=summary.metrics.hash,
         features=features,
-        settings=_model_settings(settings) | _transfer_panel(dataset, plan),
+        settings=_model_settings(settings),
         code_version=settings.code_version,
         passed=promotion.passed,
         scores=promotion.numbers,
@@ -243,16 +241,6 @@ def _model_settings(settings: Settings) -> dict[str, Any]:
     """The settings that a version depends on."""
     names = ("train_days", "validation_days", "min_history_days", "market_features")
     return asdict(model_parameters(settings)) | {name: getattr(settings, name) for name in names}
-
-
-def _transfer_panel(dataset: FeatureRows, plan: HorizonPlan) -> dict[str, Any]:
-    """The rows of the transfer panel that the APY models learned from, and the panel's hash; empty
-    for a version of own rows alone.
-    """
-    if not plan.transfer:
-        return {}
-    rows = dataset.transfer_rows("apy_label", plan.folds.apy[0].train)
-    return {"transfer_rows": rows, "transfer_panel": panel_hash()}
 
 
 def load_stacked_model(engine: Engine, archive: ModelArchive, days: DaySpan) -> StackedModel:
