@@ -140,10 +140,10 @@ def _iam_refusal(settings: Settings) -> str | None:
             f" and DB_SSLMODE to {', '.join(TLS_MODES[:-1])} or {TLS_MODES[-1]}"
         )
     passwords = ("db_password", "db_password_secret")
-    if given := [name.upper() for name in passwords if getattr(settings, name)]:
+    if configured := [name.upper() for name in passwords if getattr(settings, name)]:
         return (
-            f"DB_IAM_AUTH=true and {' and '.join(given)} are two logins: unset {given[0]}, or"
-            " DB_IAM_AUTH"
+            f"DB_IAM_AUTH=true and {' and '.join(configured)} are two logins: unset"
+            f" {configured[0]}, or DB_IAM_AUTH"
         )
     if "@" not in settings.db_user:
         return (

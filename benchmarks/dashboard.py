@@ -74,10 +74,10 @@ def _choose(key: str, option: str) -> Callable[[Page], None]:
     return act
 
 
-def _type(key: str, words: str) -> Callable[[Page], None]:
+def _type(key: str, search: str) -> Callable[[Page], None]:
     def act(page: Page) -> None:
         field = page.locator(f".st-key-{key} input")
-        field.fill(words)
+        field.fill(search)
         field.press("Enter")
 
     return act

@@ -19,7 +19,6 @@ from statistics import median
 from benchmarks.databases import temporary_server
 from benchmarks.metrics import rehearse, run_size, say, size_of
 from benchmarks.metrics_table import Result, machine_facts
-from benchmarks.processes import Timing
 
 SIZES = "100x365,500x365,2000x365,4000x365,8000x365"
 """36 thousand to 2.9 million raw rows."""
@@ -51,16 +50,13 @@ class Comparison:
 
 def compare(result: Result) -> Comparison:
     """Return the medians of one size."""
-    timings: dict[str, list[Timing]] = {
-        name: [timing for timing in result.timings if timing.case == case]
-        for name, case in CASES.items()
-    }
-    return Comparison(
-        result.raw_rows,
-        {name: median(run.seconds for run in runs) for name, runs in timings.items()},
-        {name: median(run.cpu_seconds for run in runs) for name, runs in timings.items()},
-        {name: max(run.peak_mb for run in runs) for name, runs in timings.items()},
-    )
+    comparison = Comparison(result.raw_rows, {}, {}, {})
+    for name, case in CASES.items():
+        runs = [timing for timing in result.timings if timing.case == case]
+        comparison.seconds[name] = median(run.seconds for run in runs)
+        comparison.cpu_seconds[name] = median(run.cpu_seconds for run in runs)
+        comparison.peak_mb[name] = max(run.peak_mb for run in runs)
+    return comparison
 
 
 def crossing(comparisons: Sequence[Comparison]) -> float | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -53,7 +54,9 @@ class DailyForecast:
 
 def summarize(kind: str, executor: str, timings: Sequence[Timing]) -> DailyForecast:
     """Return the medians of runs of one kind."""
-    stages = {name: median(run.stages[name] for run in timings) for name in timings[0].stages}
+    stages = {}
+    for name in timings[0].stages:
+        stages[name] = median(run.stages[name] for run in timings)
     return DailyForecast(
         kind,
         executor,
@@ -78,7 +81,7 @@ def measure_forecasts(
         RuntimeError: a run failed.
     """
     timings: dict[tuple[str, str], list[Timing]] = {
-        (kind, executor): [] for kind in kinds for executor in executors
+        case: [] for case in itertools.product(kinds, executors)
     }
     with copied_database(server, "bench_daily") as settings:
         copy_panel(make_engine(settings), panel, say)

@@ -122,9 +122,8 @@ def _method_line(name: str, scores: Mapping[str, Any]) -> str:
         )
     parts.append(f"{_number(scores['rmse']):>11}{_ratio(scores['mase']):>7}")
     if interval:
-        parts.append(
-            f"{_ratio(interval['coverage']):>10}{_number(interval['mean_width']):>11}{_ratio(interval['pinball_ratio']):>9}"
-        )
+        parts.append(f"{_ratio(interval['coverage']):>10}{_number(interval['mean_width']):>11}")
+        parts.append(f"{_ratio(interval['pinball_ratio']):>9}")
     return "".join(parts).rstrip()
 
 
@@ -147,8 +146,8 @@ def _timing_lines(timings: Sequence[Timing]) -> Iterator[str]:
     for run in timings:
         stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in _stages(run).items())
         yield (
-            f"{run.case:30}{run.seconds:>9.1f}{run.cpu_seconds:>8.1f}{run.peak_mb:>9.0f}{run.server_mb:>11.0f}"
-            f"  {stages}".rstrip()
+            f"{run.case:30}{run.seconds:>9.1f}{run.cpu_seconds:>8.1f}{run.peak_mb:>9.0f}"
+            f"{run.server_mb:>11.0f}  {stages}".rstrip()
         )
 
 

@@ -32,7 +32,7 @@ EXAMPLES = f"""examples:
   python -m benchmarks.pandas_parity                          200 generated pools x 365 days
   python -m benchmarks.pandas_parity --pools 50 --days 90
   python -m benchmarks.pandas_parity --data                   {SHARED_HISTORY.name}
-                                                              beside the checkout
+                                                              next to the checkout
   python -m benchmarks.pandas_parity --data HISTORY.parquet   a history of your own
 """
 

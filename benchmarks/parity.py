@@ -29,7 +29,7 @@ CAUSES = {
     NOT_OVER: "pandas uses today's rows, the product complete days only",
     **FIXES,
     CALENDAR: (
-        "pandas goes on to the newest day for every pool, the product ends an inactive pool with"
+        "pandas fills up to the newest day for every pool, the product ends an inactive pool with"
         " its last snapshot"
     ),
 }

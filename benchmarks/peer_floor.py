@@ -14,6 +14,7 @@ from time import monotonic
 import adbc_driver_postgresql.dbapi as adbc
 
 from benchmarks.peer_rules import PEERS_SCHEMA, RAW
+from benchmarks.peer_staging import copy_to_staging, create_staging
 from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
 from database.connections.parameters import connection_parameters
@@ -44,21 +45,19 @@ def by_plain_statements(settings: Settings) -> dict[str, float]:
         yield
         seconds[name] = monotonic() - started
 
-    staging = f"{PEERS_SCHEMA}.{STAGING}"
-    columns = ", ".join(f"{name} double precision" for name in METRIC_COLUMNS)
     with (
         adbc.connect(connection_parameters(settings).conninfo) as connection,
         connection.cursor() as cursor,
     ):
+        # raw rows and metrics are read apart: the floor computes nothing from one to the other
         with timed("copy_out"):
             cursor.execute(RAW)
             cursor.fetch_arrow_table()
         cursor.execute(_ROWS)
         rows = cursor.fetch_arrow_table()
-        cursor.execute(f"CREATE UNLOGGED TABLE {staging} (pool_id text, date date, {columns})")
+        staging = create_staging(cursor, STAGING)
         with timed("copy_in"):
-            cursor.adbc_ingest(STAGING, rows, mode="append", db_schema_name=PEERS_SCHEMA)
-            connection.commit()
+            copy_to_staging(connection, cursor, STAGING, rows)
     engine = make_engine(settings)
     insert = f"INSERT INTO {PEERS_SCHEMA}.floor ({_COLUMNS}) SELECT {_COLUMNS} FROM {staging}"
     with timed("insert"), engine.begin() as database:

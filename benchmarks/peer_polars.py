@@ -11,6 +11,7 @@ import pyarrow as pa
 from sqlalchemy import MetaData
 
 from benchmarks.peer_rules import MARKET, MAX_APY, MAX_FILL, MAX_TVL, NUMBER, PEERS_SCHEMA, RAW
+from benchmarks.peer_staging import copy_to_staging, create_staging
 from config_spark import Settings, load_settings
 from database.connections.engine import make_engine
 from database.connections.parameters import connection_parameters
@@ -110,23 +111,18 @@ def _with_windows(days: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _merge(settings: Settings, days: pa.Table) -> None:
-    staging = f"{PEERS_SCHEMA}.{STAGING}"
     metrics_table = pool_daily_metrics.to_metadata(MetaData(), schema=PEERS_SCHEMA, name=NAME)
     target = MergeTarget(
         metrics_table,
         {"pool_id": "pool_id", "date": "date"},
         {column: column for column in METRIC_COLUMNS},
     )
-    columns = ", ".join(
-        ["pool_id text", "date date", *(f"{name} double precision" for name in METRIC_COLUMNS)]
-    )
     with (
         adbc.connect(connection_parameters(settings).conninfo) as connection,
         connection.cursor() as cursor,
     ):
-        cursor.execute(f"CREATE UNLOGGED TABLE {staging} ({columns})")
-        cursor.adbc_ingest(STAGING, days, mode="append", db_schema_name=PEERS_SCHEMA)
-        connection.commit()
+        staging = create_staging(cursor, STAGING)
+        copy_to_staging(connection, cursor, STAGING, days)
     with make_engine(settings).begin() as connection:
         connection.exec_driver_sql(f"ANALYZE {staging}")
         connection.exec_driver_sql(merge_sql.merge(target, staging))

@@ -103,15 +103,12 @@ def measure_starts(commands: Sequence[str], home: Path, *, repeat: int, say: Say
         for command in commands:
             timings[command].append(_run(command, variables, home))
             say(f"{command}: {timings[command][-1][0]:.2f} s")
-    return [
-        Start(
-            command,
-            round(median(wall for wall, _ in runs), 2),
-            round(median(cpu for _, cpu in runs), 2),
-            GOALS[command],
-        )
-        for command, runs in timings.items()
-    ]
+    starts = []
+    for command, runs in timings.items():
+        wall = round(median(seconds for seconds, _ in runs), 2)
+        cpu = round(median(seconds for _, seconds in runs), 2)
+        starts.append(Start(command, wall, cpu, GOALS[command]))
+    return starts
 
 
 def _run(command: str, variables: Mapping[str, str], folder: Path) -> tuple[float, float]:

@@ -1,10 +1,10 @@
-"""Whether rows of a public panel help small panels: errors of APY models that are trained on own
-rows alone, and on own rows with those of other pools at a small weight.
+"""Whether the transfer panel helps small panels: errors of models that are fitted on own rows
+alone, and on own rows with those of the panel at TRANSFER_WEIGHT.
 
-Reads pool history of Parquet files, no database. Half of the pools are the public panel, with days
-up to PUBLIC_AGE_DAYS before the first origin only, as a panel that comes with a release; the small
-panels are drawn from the other half. Errors are those of the model's own move, before any gate, in
-each pool's own scale.
+Fits and publishes by the product's functions; reads pool history of Parquet files, no database. The
+small panels have no pool of the transfer panel. Of the transfer panel, only rows at least
+PANEL_AGE_DAYS older than the first forecast are used, and they are moved further back by whole
+weeks: a release is older than the days that its users forecast.
 """
 
 from __future__ import annotations
@@ -12,41 +12,47 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import sys
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.forecast_data import SHARED_DATA, history_files
+from benchmarks.forecast_data import SHARED_DATA, Panel, history_files
 from common.horizons import NEXT_DAY
 from forecasting.engines.engine import Objective
-from forecasting.engines.lightgbm_engine import native_parameters
+from forecasting.engines.folds import FoldPlan, backtest_folds
+from forecasting.engines.lightgbm_engine import LightgbmEngine, LightgbmRows
 from forecasting.engines.model_parameters import ModelParameters
-from forecasting.engines.native import lightgbm
-from forecasting.executors.in_process import METRICS_SCHEMA
-from forecasting.features.feature_names import FEATURES
+from forecasting.evaluation.scores import score
+from forecasting.features.feature_names import FEATURES, LABELS
 from forecasting.features.feature_rows import complete_rows
 from forecasting.features.labelled_features import FeatureSpec
-from forecasting.models.stacked_model import MIN_TRAINING_ROWS
+from forecasting.features.pool_history import METRICS_SCHEMA
+from forecasting.features.source_queries import LOOK_BACK_DAYS
+from forecasting.features.targets import targets
+from forecasting.features.transfer_panel import panel_metrics
+from forecasting.features.transfer_rows import transfer_rows
+from forecasting.models.stacked_model import can_fit, fit_stacked
+from forecasting.publishing.past_forecasts import empty_history
 from forecasting.publishing.persistence_gate import LOSS_LIMIT
+from forecasting.publishing.publish import evaluation_rows, publish_days
 
-WEIGHTS = (0.0, 0.02, 0.1)
-"""Weights of a public row; an own row has 1, and 0 is the product's own way."""
-
-SCORED_DAYS, PUBLIC_AGE_DAYS, TRAIN_DAYS, LOOK_BACK_DAYS = 45, 90, 365, 180
-ORIGINS = (dt.date(2025, 8, 20), dt.date(2025, 7, 6), dt.date(2025, 5, 22))
-PUBLIC_ROWS = 15_000
-LABEL = "apy_label"
+LAST = dt.date(2025, 10, 5)
+FORECAST_DAYS, REFIT_DAYS, TRAIN_DAYS = 120, 40, 365
+GATE_DAYS = 45
+"""First target days, from which gate and interval learn; the published scores are of the others."""
+PANEL_AGE_DAYS, MOVED_WEEKS = 60, 104
+LEVEL, MIN_HISTORY_DAYS = 0.8, 4
+MIN_DRAWN_DAYS = 60
+"""Days before the first forecast of a pool that is drawn."""
 STABLE = {"USDC", "USDT", "DAI", "USDBC", "TUSD", "GHO", "USDE", "USDS", "DOLA"}
-
-History = pd.DataFrame
-Values = npt.NDArray[np.float64]
+RATES = ("DGS10", "SOFR", "RRPONTSYD", "BAA10Y", "VIXCLS", "T10Y2Y", "T10Y3M")
 
 
 @dataclass(frozen=True)
@@ -54,142 +60,202 @@ class SmallPanel:
     """Pools of a user.
 
     Attributes:
-        days: days of history that the user has before an origin.
+        history: pool_id, date, apy (percent) and tvl (USD).
+        days: days of history before the first forecast.
     """
 
     name: str
-    pools: tuple[str, ...]
+    history: pd.DataFrame
     days: int = TRAIN_DAYS + LOOK_BACK_DAYS
 
 
-def read_history(path: Path) -> History:
-    """Read the last snapshot of each pool and day: the columns of METRICS_SCHEMA."""
+def read_history(path: Path) -> pd.DataFrame:
+    """Read the last snapshot of each pool and day."""
     raw = pq.read_table(path, columns=["pool_id", "timestamp", "apy", "tvl_usd"]).to_pandas()
     raw["date"] = pd.to_datetime(raw.pop("timestamp"), utc=True, format="ISO8601").dt.date
-    last = raw.groupby(["pool_id", "date"], as_index=False).last()
-    columns: History = last.rename(columns={"tvl_usd": "tvl"}).assign(
-        pool_group=None, apy_staleness_days=None, tvl_staleness_days=None
+    last: pd.DataFrame = raw.groupby(["pool_id", "date"], as_index=False).last()
+    return last.rename(columns={"tvl_usd": "tvl"})
+
+
+def read_rates(path: Path) -> pd.DataFrame:
+    """Read interest rates and yields (percent) as pools without TVL: unlike any DEX pool."""
+    wide = pd.read_csv(path, usecols=["observation_date", *RATES])
+    wide["date"] = pd.to_datetime(wide.pop("observation_date")).dt.date
+    long = wide.melt("date", var_name="pool_id", value_name="apy").dropna(subset=["apy"])
+    return long.assign(tvl=np.nan)
+
+
+def generated_pools(seed: int) -> pd.DataFrame:
+    """Return 20 generated pools: APY returns to its mean, half of them rarely change."""
+    panel = Panel(20, TRAIN_DAYS + LOOK_BACK_DAYS + FORECAST_DAYS, LAST, seed)
+    chunks = list(panel.chunks())
+    metrics, stale = (
+        pa.concat_tables([chunk[part] for chunk in chunks]).to_pandas() for part in (0, 1)
     )
-    return columns
+    carried = pd.MultiIndex.from_frame(stale[["pool_id", "date"]])
+    is_carried = pd.MultiIndex.from_frame(metrics[["pool_id", "date"]]).isin(carried)
+    observed: pd.DataFrame = metrics[~is_carried]
+    return observed.rename(columns={"actual_apy": "apy", "actual_tvl": "tvl"})
 
 
-def is_public(pool: str) -> bool:
-    """Return whether a pool belongs to the public half."""
-    return zlib.crc32(pool.encode()) % 2 == 0
-
-
-def small_panels(history: History, pools: pd.DataFrame, seeds: int) -> list[SmallPanel]:
-    """Return the panels: stable pools, random pools, and random pools with few days."""
-    first = ORIGINS[-1]
-    before = history[history["date"] <= first]
-    lengths = before["pool_id"].value_counts()
-    own = sorted(pool for pool in lengths.index if not is_public(pool) and lengths[pool] >= 60)
+def small_panels(
+    history: pd.DataFrame, pools: pd.DataFrame, rates: Path, folds: FoldPlan, seeds: int
+) -> Iterator[SmallPanel]:
+    """Yield the panels: stable pools, panels unlike the transfer panel, and random pools with all
+    their days or few.
+    """
+    of_panel = set(panel_metrics()["pool_id"].to_pylist())
+    history = history[~history["pool_id"].isin(of_panel)]
+    lengths = history.loc[history["date"] < folds.forecast.start, "pool_id"].value_counts()
+    own = sorted(lengths.index[lengths >= MIN_DRAWN_DAYS])
     tokens = pools.set_index("pool")["symbol"].str.upper().str.split("-")
     stable = [pool for pool in tokens.index if set(tokens[pool]) <= STABLE]
     longest = sorted(stable, key=lambda pool: (-lengths.get(pool, 0), pool))[:8]
-    panels = [SmallPanel("8 stable pools", tuple(longest))]
     for seed in range(seeds):
         random = np.random.default_rng(seed)
-        ten, twenty = (tuple(random.choice(own, size, replace=False)) for size in (10, 20))
-        panels += [
-            SmallPanel(f"10 random pools, {seed}", ten),
-            SmallPanel(f"20 random pools, {seed}", twenty),
-            SmallPanel(f"20 random pools, 60 days, {seed}", twenty, 60),
-            SmallPanel(f"20 random pools, 30 days, {seed}", twenty, 30),
-        ]
-    return panels
+        ten, twenty = (
+            history[history["pool_id"].isin(random.choice(own, size, replace=False))]
+            for size in (10, 20)
+        )
+        yield SmallPanel(f"10 random pools, {seed}", ten)
+        yield SmallPanel(f"20 random pools, {seed}", twenty)
+        yield SmallPanel(f"20 random pools, 30 days, {seed}", twenty, 30)
+        yield SmallPanel(f"20 random pools, 15 days, {seed}", twenty, 15)
+    yield SmallPanel("8 stable pools", history[history["pool_id"].isin(longest)])
+    yield SmallPanel("7 interest rates", read_rates(rates))
+    yield SmallPanel("20 generated pools", generated_pools(seed=1))
 
 
-def feature_table(history: History, first: dt.date, last: dt.date) -> pd.DataFrame:
-    """Return key, features, labels and scales of the as-of days [first, last]."""
-    ordered = history.sort_values(["pool_id", "date"])
-    table = pa.Table.from_pandas(
-        ordered[METRICS_SCHEMA.names], METRICS_SCHEMA, preserve_index=False
-    )
-    spec = FeatureSpec(first, last, NEXT_DAY, level=0.8, min_history_days=4)
-    rows: pd.DataFrame = complete_rows(table.to_batches(), spec, None).to_pandas()
-    return rows
-
-
-def labelled(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[rows[LABEL].notna()]
-
-
-def fitted_moves(train: Sequence[tuple[pd.DataFrame, float]], scored: pd.DataFrame) -> Values:
-    """Fit on weighted rows and return the moves of the scored rows, in scales: zero (persistence)
-    with too few rows to fit.
+def old_transfer_rows(folds: FoldPlan, moved_weeks: int) -> pa.Table:
+    """Return the rows of the transfer panel up to PANEL_AGE_DAYS before the first forecast, with
+    all days moved back.
     """
-    rows = pd.concat([part for part, weight in train if weight > 0.0])
-    if len(rows) < MIN_TRAINING_ROWS:
-        return np.zeros(len(scored))
-    weights = np.concatenate([np.full(len(part), weight) for part, weight in train if weight > 0.0])
-    parameters = ModelParameters(seed=1, threads=1)
-    data = lightgbm.Dataset(
-        rows[list(FEATURES)].to_numpy(np.float32), rows[LABEL].to_numpy(), weight=weights
+    last = folds.forecast.start - dt.timedelta(days=PANEL_AGE_DAYS)
+    rows = transfer_rows(FeatureSpec(last, last, NEXT_DAY, LEVEL, MIN_HISTORY_DAYS))
+    moved_days = pa.scalar(7 * moved_weeks, pa.int32())
+    moved = pc.subtract(rows["date"].cast(pa.int32()), moved_days).cast(pa.date32())
+    return rows.set_column(rows.column_names.index("date"), "date", moved)
+
+
+def panel_folds() -> FoldPlan:
+    return backtest_folds(
+        LAST,
+        days=FORECAST_DAYS,
+        horizon=NEXT_DAY,
+        train_days=TRAIN_DAYS,
+        refit_days=REFIT_DAYS,
     )
-    native = native_parameters(parameters, Objective(LABEL))
-    model = lightgbm.train(dict(native), data, parameters.rounds)
-    matrix = scored[list(FEATURES)].to_numpy(np.float32)
-    return np.asarray(model.predict(matrix, num_threads=parameters.threads))
 
 
-def errors_of_panel(
-    panel: SmallPanel, history: History, public: pd.DataFrame
-) -> Mapping[float, tuple[float, float]]:
-    """Return the summed capped errors of the model and of persistence, by weight."""
-    own_history = history[history["pool_id"].isin(panel.pools)]
-    sums = {weight: np.zeros(2) for weight in WEIGHTS}
-    for origin in ORIGINS:
-        begin = origin - dt.timedelta(days=panel.days)
-        last = origin + dt.timedelta(days=SCORED_DAYS)
-        window = own_history[(own_history["date"] > begin) & (own_history["date"] <= last)]
-        if window.empty:
-            continue
-        first = max(begin, origin - dt.timedelta(days=TRAIN_DAYS))
-        rows = labelled(feature_table(window, first, last))
-        # the target of an as-of day is the next day: it must be known at the origin
-        is_known = rows["date"] < origin
-        scored = rows[rows["date"] >= origin]
-        label = scored[LABEL].to_numpy(float)
-        persistence = np.minimum(np.abs(label), LOSS_LIMIT).sum()
-        for weight in WEIGHTS:
-            moves = fitted_moves([(rows[is_known], 1.0), (public, weight)], scored)
-            loss = np.minimum(np.abs(label - moves), LOSS_LIMIT).sum()
-            sums[weight] += (loss, persistence)
-    return {weight: (float(pair[0]), float(pair[1])) for weight, pair in sums.items()}
+@contextmanager
+def untimed(name: str) -> Iterator[None]:
+    yield
 
 
-def public_rows(history: History) -> pd.DataFrame:
-    """Return training rows of the public half, at most PUBLIC_ROWS of them."""
-    last = ORIGINS[-1] - dt.timedelta(days=PUBLIC_AGE_DAYS)
-    first = last - dt.timedelta(days=TRAIN_DAYS)
-    is_used = (
-        history["pool_id"].map(is_public)
-        & (history["date"] <= last)
-        & (history["date"] > first - dt.timedelta(days=LOOK_BACK_DAYS))
-    )
-    rows = labelled(feature_table(history[is_used], first, last))
-    return rows.sample(min(PUBLIC_ROWS, len(rows)), random_state=1)
+def feature_rows(panel: SmallPanel, folds: FoldPlan) -> pa.Table:
+    """Compute the feature rows of the panel's days."""
+    first = folds.forecast.start - dt.timedelta(days=panel.days)
+    window = panel.history[(panel.history["date"] >= first) & (panel.history["date"] <= LAST)]
+    complete = window.sort_values(["pool_id", "date"]).reindex(columns=METRICS_SCHEMA.names)
+    plain = complete.astype(object).where(complete.notna(), None)
+    metrics = pa.Table.from_pandas(plain, METRICS_SCHEMA, preserve_index=False)
+    spec = FeatureSpec(max(first, folds.first_day), LAST, NEXT_DAY, LEVEL, MIN_HISTORY_DAYS)
+    return complete_rows(metrics.to_batches(), spec, None)
+
+
+def move_errors(rows: LightgbmRows, folds: FoldPlan) -> list[list[str]]:
+    """Return, by target, the error of one model's moves relative to persistence's, in scales, of at
+    most LOSS_LIMIT each: of all days, and of the first REFIT_DAYS days.
+    """
+    return [_move_errors(rows, label, folds) for label in ("apy_label", "tvl_label")]
+
+
+def _move_errors(rows: LightgbmRows, label: str, folds: FoldPlan) -> list[str]:
+    errors = []
+    for fold in folds.apy:
+        scored = rows.forecast(fold.forecast, [], (label,))[label]
+        moves = np.zeros(len(scored))
+        if can_fit(rows, label, fold.train):
+            models = rows.fit([Objective(label)], fold.train)
+            moves = rows.forecast(fold.forecast, models, ())["0"].to_numpy(float)
+        actual = scored.to_numpy(float)
+        losses = [np.minimum(np.abs(error), LOSS_LIMIT) for error in (actual - moves, actual)]
+        errors.append([float(np.nansum(loss)) for loss in losses])
+    return [_cell(*np.sum(errors, axis=0)), _cell(*errors[0])]
+
+
+def _cell(model: float, persistence: float) -> str:
+    return f"{model / persistence:.3f}" if persistence else ""
+
+
+def published_errors(rows: LightgbmRows, folds: FoldPlan) -> list[list[str]]:
+    """Return, by target, the MAE of what is published after GATE_DAYS days, relative to
+    persistence's, and the coverage of its interval.
+    """
+    sample = fit_stacked(rows, folds, LEVEL, untimed)
+    cells = []
+    for target in targets(max_apy_percent=1e6, max_tvl_usd=1e12):
+        published = publish_days(
+            sample.rows,
+            target,
+            folds.forecast.days,
+            horizon=NEXT_DAY,
+            level=LEVEL,
+            history=empty_history(),
+        )
+        evaluated = evaluation_rows(
+            published[published["next"].notna()],
+            sample,
+            target,
+            engine="lightgbm",
+            horizon=NEXT_DAY,
+            level=LEVEL,
+            source="backtest",
+            run_id="transfer",
+        )
+        first = LAST - dt.timedelta(days=FORECAST_DAYS - GATE_DAYS)
+        result = score(evaluated[evaluated["target_date"] > first], LEVEL)
+        figures = (result.ratio.mae, result.interval.coverage)
+        cells.append(["" if figure is None else f"{figure:.3f}" for figure in figures])
+    return cells
+
+
+MOVES, PUBLISHED = ("all days", f"first {REFIT_DAYS} days"), ("MAE", "coverage")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__)
     parser.add_argument("--data", type=Path, default=SHARED_DATA)
-    parser.add_argument("--seeds", type=int, default=2, help="random panels of each size")
+    parser.add_argument("--seeds", type=int, default=3, help="random panels of each size")
+    parser.add_argument(
+        "--moved-weeks", type=int, default=MOVED_WEEKS, help="weeks that the panel is moved back"
+    )
     parser.add_argument("--only", default="", help="panels whose name contains this text")
+    parser.add_argument(
+        "--published", action="store_true", help="the whole stack, its gate and interval: slow"
+    )
     options = parser.parse_args(arguments)
     files = history_files(options.data)
     history, pools = read_history(files[0]), pq.read_table(files[1]).to_pandas()
-    public = public_rows(history)
-    print(f"{len(public):,} public rows; origins {', '.join(map(str, reversed(ORIGINS)))}")
-    print("| panel | " + " | ".join(f"weight {weight:g}" for weight in WEIGHTS) + " |")
-    print("|---" * (len(WEIGHTS) + 1) + "|")
-    for panel in small_panels(history, pools, options.seeds):
+    folds = panel_folds()
+    transfer = old_transfer_rows(folds, options.moved_weeks)
+    days = folds.forecast
+    print(f"{len(transfer):,} rows of the transfer panel; as-of days {days.start} to {days.end}")
+    columns, errors = (PUBLISHED, published_errors) if options.published else (MOVES, move_errors)
+    header = ("panel", "target", *columns, *(f"{name}, with the panel" for name in columns))
+    print(f"| {' | '.join(header)} |")
+    print("|---" * len(header) + "|")
+    engine = LightgbmEngine(ModelParameters(seed=1, threads=2))
+    rates = options.data / "fred_daily.csv"
+    for panel in small_panels(history, pools, rates, folds, options.seeds):
         if options.only not in panel.name:
             continue
-        sums = errors_of_panel(panel, history, public).values()
-        ratios = " | ".join(f"{loss / persistence:.3f}" for loss, persistence in sums)
-        print(f"| {panel.name} | {ratios} |", flush=True)
+        rows = feature_rows(panel, folds)
+        without, with_panel = (
+            errors(engine.prepare(rows, FEATURES, LABELS, part), folds) for part in (None, transfer)
+        )
+        for name, own, both in zip(("APY", "TVL"), without, with_panel, strict=True):
+            print(f"| {panel.name} | {name} | {' | '.join([*own, *both])} |", flush=True)
     return 0
 
 

@@ -43,8 +43,8 @@ def dashboard(
             markup=False,
             soft_wrap=True,
         )
-    shown = host if host not in ("0.0.0.0", "::") else "localhost"
-    name = f"[{shown}]" if ":" in shown else shown
+    address = host if host not in ("0.0.0.0", "::") else "localhost"
+    name = f"[{address}]" if ":" in address else address
     say(f"the dashboard is at http://{name}:{port}; Ctrl-C ends it")
     # Ctrl-C is the way to end it, and no failure
     with suppress(KeyboardInterrupt):

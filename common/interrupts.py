@@ -95,7 +95,7 @@ def is_raised_again() -> bool:
 @contextmanager
 def raise_ignored_interrupts() -> Iterator[None]:
     """Raise a KeyboardInterrupt that Python ignored again, outside of the callback, by a second
-    call of the signal's handler. Without this, the command would go on, and a traceback be printed.
+    call of the signal's handler. Without this, the command would continue and print a traceback.
     """
     previous = sys.unraisablehook
 

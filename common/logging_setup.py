@@ -1,4 +1,4 @@
-"""Forms of the log: readable lines at home, JSON lines in production, and the log file of a home.
+"""Log formats: readable lines on a local machine, JSON lines in production, and the log file.
 
 `logs/yieldspark.log` has every record and traceback, stderr has messages only.
 """

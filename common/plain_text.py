@@ -38,8 +38,8 @@ _LOGIN_OF_URL = re.compile(
 )
 # As in connection strings, JDBC URLs, options of Java, forms, and environments
 _NAMED_SECRET = re.compile(
-    r"((?:[pP]assword|PASSWORD|passwd|pwd|passphrase|(?:access|refresh|id)_token|_TOKEN|client_secret"
-    r"|[aA]pi_?[kK]ey|API_KEY|ACCESS_KEY|AccountKey)['\"]?(?:=|: ?(?=['\"])))"
+    r"((?:[pP]assword|PASSWORD|passwd|pwd|passphrase|(?:access|refresh|id)_token|_TOKEN"
+    r"|client_secret|[aA]pi_?[kK]ey|API_KEY|ACCESS_KEY|AccountKey)['\"]?(?:=|: ?(?=['\"])))"
     r"(?:'(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?|[^\s&;,'\")]+)"
 )
 _BEARER = re.compile(r"\b(Bearer|Basic) (?=\S*[0-9A-Z])[\w.~+/=-]{8,}")

@@ -97,7 +97,7 @@ def package_problems(
         if reason := package.get("skip_reason"):
             yield f"{name} was not audited: {reason}. Run it where PyPI itself can be reached"
         for advisory in package.get("vulns", []):
-            names = {(one, name) for one in (advisory["id"], *advisory.get("aliases", []))}
+            names = {(alias, name) for alias in (advisory["id"], *advisory.get("aliases", []))}
             reported |= names
             if not names & reasons:
                 fixed = ", ".join(advisory.get("fix_versions", [])) or "no version yet"
@@ -113,14 +113,14 @@ def package_problems(
 
 def version_problems(pinned: dict[str, str], looked_up: list[dict[str, str]]) -> Iterator[str]:
     """Args: versions by name: of what pip-audit does not know, and of what was looked up."""
-    known = {entry["name"]: entry["version"] for entry in looked_up}
+    versions = {entry["name"]: entry["version"] for entry in looked_up}
     for name, version in pinned.items():
-        if known.get(name) != version:
+        if versions.get(name) != version:
             yield (
-                f"{name} {version} was not looked up (docs/advisories.toml has {known.get(name)}):"
-                " look its advisories up and write them there"
+                f"{name} {version} was not looked up (docs/advisories.toml has"
+                f" {versions.get(name)}): look its advisories up and write them there"
             )
-    for name in known.keys() - pinned.keys():
+    for name in versions.keys() - pinned.keys():
         yield f"{name} is in docs/advisories.toml and not pinned: take it out"
 
 

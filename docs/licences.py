@@ -71,17 +71,17 @@ def main(environments: Sequence[Path], locks: Sequence[Path] = LOCKS, rules: Pat
         locks: requirements files.
         rules: the allowed licences.
     """
-    pins = sorted({pin for lock in locks for pin in pins_of(lock.read_text(encoding="utf-8"))})
-    found = installed_licences(environments)
-    missing = [pin for pin in pins if pin not in found]
-    found |= downloaded_licences(environments[-1] / "bin" / "python", missing)
+    pins = sorted(read_pins(locks))
+    stated = installed_licences(environments)
+    missing = [pin for pin in pins if pin not in stated]
+    stated |= downloaded_licences(environments[-1] / "bin" / "python", missing)
     by_hand = tomllib.loads(ACCEPTED.read_text(encoding="utf-8"))["by_hand"]
     jars = {
         Pin(entry["name"], entry["version"]): entry["licence"]
         for entry in by_hand
         if "licence" in entry
     }
-    licences = {pin: found.get(pin, NOT_STATED) for pin in pins} | jars
+    licences = {pin: stated.get(pin, NOT_STATED) for pin in pins} | jars
     document = tomllib.loads(rules.read_text(encoding="utf-8"))
     for entry in document.get("package", []):
         print(f"accepted: {entry['licence']} of {entry['name']}: {entry['reason']}")
@@ -90,6 +90,14 @@ def main(environments: Sequence[Path], locks: Sequence[Path] = LOCKS, rules: Pat
         print(f"PROBLEM: {problem}")
     print(f"licences of {len(pins)} packages and {len(jars)} jars, {len(problems)} problems")
     return 1 if problems else 0
+
+
+def read_pins(locks: Iterable[Path]) -> set[Pin]:
+    """Return the pins of requirements files that this platform installs."""
+    pins: set[Pin] = set()
+    for lock in locks:
+        pins.update(pins_of(lock.read_text(encoding="utf-8")))
+    return pins
 
 
 def pins_of(lock: str) -> Iterator[Pin]:
@@ -101,7 +109,9 @@ def pins_of(lock: str) -> Iterator[Pin]:
 
 def installed_licences(environments: Iterable[Path]) -> dict[Pin, str]:
     """Return the licences of the packages in virtual environments."""
-    paths = [str(path) for root in environments for path in root.glob("lib/python*/site-packages")]
+    paths: list[str] = []
+    for root in environments:
+        paths += map(str, root.glob("lib/python*/site-packages"))
     return {
         Pin(canonicalize_name(package.metadata["Name"]), package.version): licence_of(
             _parsed(package.read_text("METADATA") or "")
@@ -117,7 +127,7 @@ def downloaded_licences(python: Path, pins: Sequence[Pin]) -> dict[Pin, str]:
         python: a Python with pip.
         pins: the packages; those that cannot be downloaded are left out.
     """
-    found = {}
+    licences = {}
     with tempfile.TemporaryDirectory() as folder:
         for pin in pins:
             command = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet"]
@@ -127,9 +137,9 @@ def downloaded_licences(python: Path, pins: Sequence[Pin]) -> dict[Pin, str]:
             )
             for wheel in Path(folder).glob("*.whl"):
                 if not done.returncode:
-                    found[pin] = licence_of(wheel_metadata(wheel))
+                    licences[pin] = licence_of(wheel_metadata(wheel))
                 wheel.unlink()
-    return found
+    return licences
 
 
 def wheel_metadata(wheel: Path) -> Message:

@@ -112,7 +112,13 @@ def _backtest(
     with exported_snapshot(settings) as snapshot:
         for part in plan.horizons:
             forecasts = forecast_backtest_days(
-                executor, settings, plan.engine, part.folds, run, snapshot
+                executor,
+                settings,
+                plan.engine,
+                part.folds,
+                run,
+                snapshot,
+                transfer=part.transfers,
             )
             # the days before only gave gate and interval a history
             first = plan.as_of - dt.timedelta(days=days - 1)
@@ -127,22 +133,29 @@ def _backtest(
 
 
 def forecast_backtest_days(
-    executor: Executor, settings: Settings, engine: str, folds: FoldPlan, run: Run, snapshot: str
+    executor: Executor,
+    settings: Settings,
+    engine: str,
+    folds: FoldPlan,
+    run: Run,
+    snapshot: str,
+    *,
+    transfer: bool = False,
 ) -> pd.DataFrame:
     """Fits the plan's folds and publishes every day that they forecast.
 
     Args:
         engine: name of the forecasting engine.
         snapshot: id of an exported snapshot of the database.
+        transfer: whether fits learn from the transfer panel too.
 
     Returns:
         Rows of `yieldspark.forecast_evaluation` for both targets, of target days with an actual
         value. The first days have no gate and no interval yet.
     """
-    with cached_dataset(executor, settings, executor.engine(engine), folds, run, snapshot) as (
-        dataset,
-        _,
-    ):
+    with cached_dataset(
+        executor, settings, executor.engine(engine), folds, run, snapshot, transfer=transfer
+    ) as (dataset, _):
         sample = fit_stacked(dataset, folds, settings.interval_level, run.stage)
     with run.stage("publish"):
         return backtest_rows(settings, engine, sample, folds, run)

@@ -16,11 +16,12 @@ from common.horizons import NEXT_DAY
 from config_spark import Settings
 from database.connections.engine import make_engine
 from database.connections.snapshots import exported_snapshot
-from database.ledger.runs import open_run
+from database.ledger.runs import Run, open_run
 from forecasting.engines.folds import ONE_DAY, DaySpan, FoldPlan
 from forecasting.executors.choose import executor_of_engine, open_executor
+from forecasting.executors.executor import Executor
 from forecasting.features.feature_names import feature_names
-from forecasting.models.stacked_model import forecast_by
+from forecasting.models.stacked_model import OutOfSample, forecast_by
 from forecasting.registry.model_archive import ModelArchive, require_features
 from forecasting.registry.versions import load_version
 from forecasting.run.as_of_day import first_read_day, newest_day, row_counts
@@ -67,8 +68,7 @@ def compare_versions(
         require_features(archive.card, feature_names(market=settings.market_features))
     as_of = newest_day(settings, as_of=None, complete=dt.datetime.now(dt.UTC).date() - ONE_DAY)
     start = _first_common_day(settings, archives, as_of)
-    span = DaySpan(start, as_of + ONE_DAY)
-    folds = FoldPlan(as_of, horizon, (), (), span)
+    folds = FoldPlan(as_of, horizon, (), (), DaySpan(start, as_of + ONE_DAY))
     rows, _ = row_counts(settings, first_read_day(folds), as_of)
     choice = executor_of_engine(settings, settings.engine, rows, prefers_spark=False)
     with open_run(
@@ -80,15 +80,7 @@ def compare_versions(
         code_version=settings.code_version,
     ) as run:
         with open_executor(choice, settings, run, partial(session, rows)) as executor:
-            engine = executor.engine(settings.engine)
-            with (
-                exported_snapshot(settings) as snapshot,
-                cached_dataset(executor, settings, engine, folds, run, snapshot) as (dataset, _),
-            ):
-                challenger, champion = (
-                    forecast_by(dataset, load_stacked_model(engine, archive, span))
-                    for archive in archives
-                )
+            challenger, champion = _forecast_by_versions(executor, settings, archives, folds, run)
         promotion = decide_promotion(challenger, champion, settings)
     return {
         "first": archives[0].card.version,
@@ -99,6 +91,25 @@ def compare_versions(
         "reason": promotion.reason,
         "numbers": dict(promotion.numbers),
     }
+
+
+def _forecast_by_versions(
+    executor: Executor,
+    settings: Settings,
+    archives: Sequence[ModelArchive],
+    folds: FoldPlan,
+    run: Run,
+) -> list[OutOfSample]:
+    """The forecasts of each version for the plan's days, from the same features."""
+    engine = executor.engine(settings.engine)
+    with (
+        exported_snapshot(settings) as snapshot,
+        cached_dataset(executor, settings, engine, folds, run, snapshot) as (dataset, _),
+    ):
+        return [
+            forecast_by(dataset, load_stacked_model(engine, archive, folds.forecast))
+            for archive in archives
+        ]
 
 
 def _first_common_day(

@@ -96,6 +96,7 @@ def run_forecast(
     ) as run:
         run.undo_days = settings.undo_days
         finish = _run(settings, database, request, run, session)
+    # not inside the run: a slow registry must not keep the job's lock
     if finish:
         finish()
     return read_run(database, run.run_id).to_json()

@@ -41,6 +41,7 @@ from forecasting.features.targets import Values
 from forecasting.publishing.persistence_gate import LOSS_LIMIT
 from forecasting.run.as_of_day import first_read_day, newest_day, row_counts
 from forecasting.run.dataset import cached_dataset
+from forecasting.run.transfer import transfer_choice
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -102,11 +103,14 @@ def tune(
         RunInProgress: another run of the job is active.
         DatabaseError: the database does not answer or refuses a statement.
     """
+    # before the search, which takes `minutes`
     _require_writable(output)
     engine_name = engine or settings.engine
     as_of = newest_day(settings, as_of=None, complete=dt.datetime.now(dt.UTC).date() - ONE_DAY)
     folds = tuning_folds(as_of, NEXT_DAY, settings.train_days)
-    rows, _ = row_counts(settings, first_read_day(folds), as_of)
+    rows, pools = row_counts(settings, first_read_day(folds), as_of)
+    # a forecast run of these pools fits in the same way
+    transfer = transfer_choice(settings, pools, folds.apy[-1].train.end)
     choice = executor_of_engine(settings, engine_name, rows, prefers_spark=False)
     with open_run(
         make_engine(settings),
@@ -117,7 +121,9 @@ def tune(
         code_version=settings.code_version,
     ) as run:
         with open_executor(choice, settings, run, partial(session, rows)) as executor:
-            tuned = _search_metrics(executor, settings, folds, minutes, engine_name, run)
+            tuned = _search_metrics(
+                executor, settings, folds, minutes, engine_name, run, transfer=transfer.takes_part
+            )
         output.write_text(json.dumps(tuned, indent=2, default=str) + "\n", encoding="utf-8")
         run.plan = {"minutes": minutes, "output": str(output), "tuned": tuned["parameters"]}
     return read_run(make_engine(settings), run.run_id).to_json() | {
@@ -133,12 +139,17 @@ def _search_metrics(
     minutes: float,
     engine_name: str,
     run: Run,
+    *,
+    transfer: bool,
 ) -> dict[str, Any]:
     """Searches on the metrics of the database; returns the contents of the file."""
     engine = executor.engine(engine_name)
     with (
         exported_snapshot(settings) as snapshot,
-        cached_dataset(executor, settings, engine, folds, run, snapshot) as (dataset, summary),
+        cached_dataset(executor, settings, engine, folds, run, snapshot, transfer=transfer) as (
+            dataset,
+            summary,
+        ),
         run.stage("search"),
     ):
         result = search(dataset, folds.apy, model_parameters(settings), minutes)
@@ -161,6 +172,7 @@ def tuning_folds(as_of: dt.date, horizon: int, train_days: int) -> FoldPlan:
     """
     end = as_of - dt.timedelta(days=horizon - 1)
     origins = [end - dt.timedelta(days=FOLD_DAYS * number) for number in range(FOLDS, 0, -1)]
+    # a training row's target day may not be after the origin
     window, purged = dt.timedelta(days=train_days or EXPANDING_DAYS), dt.timedelta(days=horizon - 1)
     folds = [
         Fold(
@@ -193,6 +205,7 @@ def search(
     searched, last = folds[:-1], folds[-1:]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=present.seed))
+    # the first trial: on the searched folds, the result is never worse than the present parameters
     study.enqueue_trial({name: getattr(present, name) for name in TUNED})
     deadline = monotonic() + 60.0 * minutes
 
@@ -261,6 +274,7 @@ def losses(dataset: FeatureRows, folds: Sequence[Fold], parameters: ModelParamet
                 f"no rows to train on before {fold.origin}, or to score after it: `tune` needs"
                 f" more than {FOLDS * FOLD_DAYS} days; load more history"
             )
+        # the same rows in memory, for other parameters
         fitted = replace(dataset, parameters=parameters).fit([OBJECTIVE], fold.train)  # type: ignore[type-var]
         rows = dataset.forecast(fold.forecast, fitted, (OBJECTIVE.label,))
         rows = rows[rows[OBJECTIVE.label].notna()]
@@ -276,6 +290,7 @@ def losses(dataset: FeatureRows, folds: Sequence[Fold], parameters: ModelParamet
 def _require_writable(output: Path) -> None:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        # "a": the search may fail, and the parameters of an earlier one stay in the file
         with output.open("a", encoding="utf-8"):
             pass
     except OSError as error:

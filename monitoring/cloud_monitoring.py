@@ -41,7 +41,7 @@ class CloudMonitoringEmitter:
     def __init__(self, settings: Settings) -> None:
         require_settings(settings, "project_id")
         if settings.google_api_endpoint and not settings.monitoring_endpoint:
-            # never the real service beside an emulator
+            # never the real service while an emulator replaces the others
             raise ConfigurationError(
                 "MONITORING_ENDPOINT is not set, and GOOGLE_API_ENDPOINT replaces Google's"
                 " services: set it to the emulator's address, or MONITORING_EMITTER=null"

@@ -1,10 +1,10 @@
 """Cut the sample that the demo runs on from the real data: `python sample_data/make_sample.py
 FOLDER` (SOURCE.md says what FOLDER holds).
 
-In: pool history, pool descriptions, ETH and BTC daily prices, daily gas. Out, beside this file: the
-same in Parquet for 72 pools and DAYS days up to LAST_DAY; units as `load` takes them (APY percent,
-TVL and prices USD, gas gwei). The same input gives the same bytes. No value is changed, only rows
-and columns are left out.
+In: pool history, pool descriptions, ETH and BTC daily prices, daily gas. Out, next to this file:
+the same in Parquet for 72 pools and DAYS days up to LAST_DAY; units as `load` takes them (APY
+percent, TVL and prices USD, gas gwei). The same input gives the same bytes. No value is changed,
+only rows and columns are left out.
 """
 
 from __future__ import annotations

@@ -38,11 +38,13 @@ def numbers(column: pa.Array | pa.ChunkedArray, null: float = np.nan) -> npt.NDA
         return np.empty(0, dtype)
     validity, data = array.buffers()
     start = array.offset * dtype.itemsize
+    # a view: the values are not copied
     values: npt.NDArray[Any] = np.frombuffer(data, dtype, len(array), start)
     if not array.null_count:
         return values
     if np.isnan(null) and dtype != np.float64:
         raise ValueError(f"{array.null_count} of {len(array)} integers are NULL")
+    # Arrow has a bit for each row, the least significant one first
     bits = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little")
     is_valid = bits[array.offset : array.offset + len(array)]
     return np.where(is_valid, values, dtype.type(null))

@@ -81,7 +81,7 @@ resource "google_sql_database_instance" "main" {
       }
     }
 
-    # who connected, and what waited for a lock: some lines a night
+    # who connected, and what waited for a lock: some lines a day
     dynamic "database_flags" {
       for_each = toset(["log_checkpoints", "log_connections", "log_disconnections", "log_lock_waits"])
 

@@ -10,7 +10,7 @@ locals {
     workflow  = "Runs the Cloud Workflow: creates, watches and cancels batches"
   }
 
-  # What no role of Google's has, without much more beside it.
+  # Permissions that Google's own roles only have together with many others.
   custom_roles = merge(
     {
       yieldsparkWorkflow = {

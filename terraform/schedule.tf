@@ -1,4 +1,4 @@
-# The schedules: the pipeline every night, yesterday's costs, and the ingest before the pipeline where `ingest_schedule` is set.
+# The schedules: the pipeline every day, yesterday's costs, and the ingest before the pipeline where `ingest_schedule` is set.
 
 locals {
   executions = "https://workflowexecutions.googleapis.com/v1/projects/${var.project_id}/locations/${var.region}/workflows/${google_workflows_workflow.pipeline.name}/executions"
@@ -44,7 +44,7 @@ resource "google_cloud_scheduler_job" "jobs" {
   paused           = var.schedule_paused
   attempt_deadline = "60s"
 
-  # a start that got no answer is tried again: the workflow ends a second execution beside the first, and a second run of a job changes nothing
+  # a start that got no answer is tried again: the workflow ends a second execution while the first one runs, and a second run of a job changes nothing
   retry_config {
     retry_count          = 3
     min_backoff_duration = "60s"

@@ -1,5 +1,5 @@
 # What an environment sets, in alphabetical order: a second environment is a second tfvars file, for a project of its own. Rules between two
-# variables stand at the resource that needs both.
+# variables are at the resource that needs both.
 
 variable "alert_emails" {
   description = "Addresses that alerts are mailed to."

@@ -139,7 +139,7 @@ def clock(settings: Settings) -> Finding:
         return Finding("ok", f"{now:%Y-%m-%d %H:%M:%S} UTC")
     try:
         with limited_connection(settings) as connection:
-            theirs = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+            database_now = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
     # it is a YieldSparkError too, and has a result of its own
     except CheckUnfinished:
         raise
@@ -149,7 +149,7 @@ def clock(settings: Settings) -> Finding:
             f"{now:%Y-%m-%d %H:%M:%S} UTC (the database does not answer)",
             "",
         )
-    apart = abs((theirs - datetime.now(UTC)).total_seconds())
+    apart = abs((database_now - datetime.now(UTC)).total_seconds())
     if apart > CLOCK_TOLERANCE_SECONDS:
         return Finding(
             "warn",

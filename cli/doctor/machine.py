@@ -25,13 +25,13 @@ def disk(settings: Settings) -> Finding:
     """Check the free space of YIELDSPARK_HOME."""
     folder = nearest_existing_folder(settings.yieldspark_home)
     free = shutil.disk_usage(folder).free / GIB
-    found = f"{free:.1f} GiB free in {folder}"
+    observation = f"{free:.1f} GiB free in {folder}"
     if free >= ENOUGH_DISK_GIB:
-        return Finding("ok", found)
+        return Finding("ok", observation)
     result: Result = "warn" if free >= LEAST_DISK_GIB else "fail"
     return Finding(
         result,
-        found,
+        observation,
         f"free {ENOUGH_DISK_GIB:.0f} GiB there, or set YIELDSPARK_HOME to a larger disk",
     )
 

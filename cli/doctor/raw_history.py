@@ -38,8 +38,8 @@ def unread_rows(settings: Settings) -> Finding:
         return Finding(
             "ok", f"{count(days, 'day')} of raw history, none with rows that no run has read"
         )
-    found, _, command = sentence.partition(". ")
-    return Finding("warn", found, command)
+    observation, _, command = sentence.partition(". ")
+    return Finding("warn", observation, command)
 
 
 UNREAD_ROWS = Check("unread rows", unread_rows, "see the checks `database` and `tables`")

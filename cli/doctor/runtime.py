@@ -19,10 +19,10 @@ from spark.jar_sets import jars_folder
 
 def python_version(_: Settings) -> Finding:
     """Check the version of Python."""
-    found = f"Python {platform.python_version()} in {sys.prefix}"
+    observation = f"Python {platform.python_version()} in {sys.prefix}"
     if (3, 11) <= sys.version_info[:2] <= (3, 12):
-        return Finding("ok", found)
-    return Finding("fail", found, "use Python 3.11 or 3.12: `python3.11 run_spark_local.py`")
+        return Finding("ok", observation)
+    return Finding("fail", observation, "use Python 3.11 or 3.12: `python3.11 run_spark_local.py`")
 
 
 def java(_: Settings) -> Finding:

@@ -29,6 +29,13 @@ class ForecastSettings(BaseSettings):
     market_features: bool = Field(
         False, description="add changes of ETH, BTC and gas prices as features"
     )
+    transfer_panel: Literal["auto", "off"] = Field(
+        "auto",
+        description=(
+            "auto: models of fewer than 30 pools also learn from the public pools that come with"
+            " the product, at a small weight; off: from own rows only"
+        ),
+    )
     horizons: Horizons = Field(
         (NEXT_DAY,),
         description=(

@@ -110,11 +110,12 @@ def compare_tables(engine: Engine, request: Comparison) -> dict[str, Any]:
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
         require_same_metrics_table(connection)
         run_end = _last_run_end(connection)
-        theirs = _their_table(connection, request.table)
-        ours, facts = metrics_table_of(connection), _readable_facts(connection, theirs)
-        precisions = _precisions(connection, theirs, facts, request.tolerance)
-        sides = Sides(qualified(ours), qualified(theirs), precisions)
-        _require_one_row_a_day(connection, facts)
+        metrics_table = metrics_table_of(connection)
+        other_table = _other_table(connection, request.table)
+        catalog = _readable_catalog(connection, other_table)
+        precisions = _precisions(connection, other_table, catalog, request.tolerance)
+        sides = Sides(qualified(metrics_table), qualified(other_table), precisions)
+        _require_one_row_a_day(connection, catalog)
         parameters = {
             "pools": list(request.pools) if request.pools is not None else None,
             "first": request.start,
@@ -127,8 +128,8 @@ def compare_tables(engine: Engine, request: Comparison) -> dict[str, Any]:
         if summary["unexplained"]:
             examples = _read_examples(connection, sides, parameters, request.listed)
     return {
-        "ours": ours.name,
-        "theirs": facts.name,
+        "ours": metrics_table.name,
+        "theirs": catalog.name,
         "run_end": run_end.isoformat(),
         **summary,
         "not_compared": [name for name in METRIC_COLUMNS if name not in sides.columns],
@@ -147,7 +148,7 @@ def _last_run_end(connection: Connection) -> date:
     return previous.end
 
 
-def _their_table(connection: Connection, name: str) -> Table:
+def _other_table(connection: Connection, name: str) -> Table:
     parts = NAME.fullmatch(name)
     if parts is None:
         raise ConfigurationError(
@@ -158,65 +159,67 @@ def _their_table(connection: Connection, name: str) -> Table:
     return Table(parts[2], MetaData(), schema=schema.name)
 
 
-def _readable_facts(connection: Connection, theirs: Table) -> CatalogTable:
-    """Return the facts of a readable table with pool_id and date that is not ours."""
-    schema = connection.execute(SCHEMA, {"schema": theirs.schema}).one()
-    facts = read_catalog_table(connection, theirs, schema.name) if schema.is_there else None
-    if facts is None:
+def _readable_catalog(connection: Connection, other_table: Table) -> CatalogTable:
+    """Return the columns and rights of a readable table with pool_id and date that is not ours."""
+    schema = connection.execute(SCHEMA, {"schema": other_table.schema}).one()
+    catalog = read_catalog_table(connection, other_table, schema.name) if schema.is_there else None
+    if catalog is None:
         raise ConfigurationError(
-            f"--table {theirs.name}: schema {schema.name} has no such table or view. Names are"
-            " compared letter by letter, and one without a schema is looked for in DB_SCHEMA"
+            f"--table {other_table.name}: schema {schema.name} has no such table or view. Names"
+            " are compared letter by letter, and one without a schema is looked for in DB_SCHEMA"
         )
     # by oid: two names may mean one table
     our_oid = connection.execute(text(f"SELECT {REGCLASS}::oid")).scalar_one()
-    if facts.oid == our_oid:
+    if catalog.oid == our_oid:
         raise ConfigurationError(
-            f"--table {theirs.name} is our own metrics table (METRICS_TABLE): name the other job's"
+            f"--table {other_table.name} is our own metrics table (METRICS_TABLE): name the other"
+            " job's"
         )
-    _require_readable(connection, facts, may_use=schema.may_use, schema=schema.name)
+    _require_readable(connection, catalog, may_use=schema.may_use, schema=schema.name)
     for name, kinds in KEY_TYPES.items():
-        kind = facts.columns[name].type if name in facts.columns else "missing"
+        kind = catalog.columns[name].type if name in catalog.columns else "missing"
         if kind not in kinds:
             raise SchemaMismatch(
-                f"column {facts.name}.{name} is {kind}, expected {kinds[0]}: rows are compared by"
+                f"column {catalog.name}.{name} is {kind}, expected {kinds[0]}: rows are compared by"
                 " pool_id and date. Compare a view that has both"
             )
-    return facts
+    return catalog
 
 
 def _require_readable(
-    connection: Connection, facts: CatalogTable, *, may_use: bool, schema: str
+    connection: Connection, catalog: CatalogTable, *, may_use: bool, schema: str
 ) -> None:
     role = connection.execute(text("SELECT quote_ident(current_user)")).scalar_one()
     grants = [] if may_use else [f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {role};"]
-    columns = [name for name in (*KEY_TYPES, *METRIC_COLUMNS) if name in facts.columns]
-    if any("SELECT" not in facts.columns[name].rights for name in columns):
-        grants.append(f"GRANT SELECT ON {facts.name} TO {role};")
+    columns = [name for name in (*KEY_TYPES, *METRIC_COLUMNS) if name in catalog.columns]
+    if any("SELECT" not in catalog.columns[name].rights for name in columns):
+        grants.append(f"GRANT SELECT ON {catalog.name} TO {role};")
     if grants:
         raise DatabaseRefused(
-            f"role {role} may not read {facts.name}. As its owner run: {' '.join(grants)}"
+            f"role {role} may not read {catalog.name}. As its owner run: {' '.join(grants)}"
         )
 
 
 def _precisions(
-    connection: Connection, theirs: Table, facts: CatalogTable, tolerance: str | None
+    connection: Connection, other_table: Table, catalog: CatalogTable, tolerance: str | None
 ) -> dict[str, Precision]:
     """Return the precision of each column that both tables have as numbers."""
-    ours = metrics_table_of(connection)
+    metrics_table = metrics_table_of(connection)
     limit = None if tolerance is None else _tolerance(tolerance)
-    stored = [_stored_types(connection, table) for table in (ours, theirs)]
+    stored = [_stored_types(connection, table) for table in (metrics_table, other_table)]
     precisions = {}
     for name in METRIC_COLUMNS:
-        if name not in facts.columns or facts.columns[name].type not in NUMBERS:
+        if name not in catalog.columns or catalog.columns[name].type not in NUMBERS:
             continue
         # the coarser of both scales: finer decimals of one side mean nothing
-        scale = min(_scale(types[name], ours.c[name].type) for types in stored)
+        scale = min(_scale(types[name], metrics_table.c[name].type) for types in stored)
         slack = Decimal(1).scaleb(-scale) if limit is None else limit
         is_wide = _digits(stored[1][name]) > WIDEST
         precisions[name] = Precision(scale, f"{slack:f}::numeric", is_wide)
     if not precisions:
         raise SchemaMismatch(
-            f"{facts.name} has none of the metric columns as a number: {', '.join(METRIC_COLUMNS)}"
+            f"{catalog.name} has none of the metric columns as a number:"
+            f" {', '.join(METRIC_COLUMNS)}"
         )
     return precisions
 
@@ -225,11 +228,11 @@ def _stored_types(connection: Connection, table: Table) -> dict[str, str]:
     return {row.name: row.type for row in connection.exec_driver_sql(stored_types(table))}
 
 
-def _scale(stored: str, ours: Any) -> int:
-    """Return the decimals of a type; other types than numeric(p,s) and integers have `ours`."""
+def _scale(stored: str, default: Any) -> int:
+    """Return the decimals of a type; those of `default` if it is no numeric(p,s) or integer."""
     if fixed := FIXED.fullmatch(stored):
         return int(fixed[2])
-    return 0 if stored in ("bigint", "integer", "smallint") else int(ours.scale)
+    return 0 if stored in ("bigint", "integer", "smallint") else int(default.scale)
 
 
 def _digits(stored: str) -> float:
@@ -252,28 +255,28 @@ def _tolerance(value: str) -> Decimal:
     return number
 
 
-def _require_one_row_a_day(connection: Connection, theirs: CatalogTable) -> None:
+def _require_one_row_a_day(connection: Connection, other_table: CatalogTable) -> None:
     """Raise SchemaMismatch for rows without pool or day, and for two rows of one day."""
     without_key = connection.exec_driver_sql(
-        f"SELECT count(*) FROM {theirs.name} WHERE pool_id IS NULL OR date IS NULL"
+        f"SELECT count(*) FROM {other_table.name} WHERE pool_id IS NULL OR date IS NULL"
     ).scalar_one()
     if without_key:
         raise SchemaMismatch(
-            f"{theirs.name} has {without_key} rows without pool_id or date, and rows are compared"
-            " by both: delete them, or compare a view that leaves them out"
+            f"{other_table.name} has {without_key} rows without pool_id or date, and rows are"
+            " compared by both: delete them, or compare a view that leaves them out"
         )
-    if is_unique(connection, theirs, list(KEY_TYPES)):
+    if is_unique(connection, other_table, list(KEY_TYPES)):
         return
     row = connection.exec_driver_sql(f"""
     SELECT pool_id, date, count(*) AS rows
-    FROM {theirs.name}
+    FROM {other_table.name}
     GROUP BY pool_id, date
     HAVING count(*) > 1
     LIMIT 1""").first()
     if row is not None:
         raise SchemaMismatch(
-            f"{theirs.name} has {row.rows} rows of pool {row.pool_id} and day {row.date}, and one"
-            " can be compared: keep one, or compare a view that chooses"
+            f"{other_table.name} has {row.rows} rows of pool {row.pool_id} and day {row.date}, and"
+            " one can be compared: keep one, or compare a view that chooses"
         )
 
 
@@ -283,16 +286,16 @@ def _summary(counts: Mapping[str, int], sides: Sides) -> dict[str, Any]:
     rules = {
         name: column_rules(name, "", precision) for name, precision in sides.precisions.items()
     }
-    ours, theirs = our_row_rules(), their_row_rules("", {})
+    our_rules, their_rules = our_row_rules(), their_row_rules("", {})
     both, only_ours, only_theirs = 0, Counter[str](), Counter[str]()
     kinds: dict[str, Counter[str]] = {name: Counter() for name in sides.columns}
     rule_counts: dict[str, Counter[str]] = {name: Counter() for name in sides.columns}
     for signature, count in counts.items():
         if signature[0] == OURS_ALONE:
-            only_ours[_name(ours, signature[1])] += count
+            only_ours[_name(our_rules, signature[1])] += count
             continue
         if signature[0] == THEIRS_ALONE:
-            only_theirs[_name(theirs, signature[1])] += count
+            only_theirs[_name(their_rules, signature[1])] += count
             continue
         both += count
         for name, code in _codes(signature, sides).items():
@@ -302,7 +305,7 @@ def _summary(counts: Mapping[str, int], sides: Sides) -> dict[str, Any]:
     counters = (only_ours, only_theirs, *rule_counts.values())
     used = set[str]().union(*counters)
     meanings: dict[str, str] = {}
-    for group in (*rules.values(), ours, theirs):
+    for group in (*rules.values(), our_rules, their_rules):
         meanings |= {rule.name: rule.meaning for rule in group if rule.name in used}
     columns = {}
     for name in sides.columns:
@@ -352,8 +355,8 @@ def _examples(row: dict[str, Any], sides: Sides) -> list[dict[str, Any]]:
     where = {"pool_id": row["pool_id"], "date": row["date"]}
     signature = row["signature"]
     if signature[0] in (OURS_ALONE, THEIRS_ALONE):
-        ours = signature[0] == OURS_ALONE
-        return [where | {"column": None, "ours": _there(ours), "theirs": _there(not ours)}]
+        is_ours = signature[0] == OURS_ALONE
+        return [where | {"column": None, "ours": _there(is_ours), "theirs": _there(not is_ours)}]
     return [
         where
         | {"column": name, "ours": _number(row[f"m_{name}"]), "theirs": _number(row[f"t_{name}"])}

@@ -47,13 +47,13 @@ class Sides:
     """The two tables.
 
     Attributes:
-        ours: quoted name of our table.
-        theirs: quoted name of the other table.
+        metrics_table: quoted name of our table.
+        other_table: quoted name of the other table.
         precisions: precision of each column to compare, in order.
     """
 
-    ours: str
-    theirs: str
+    metrics_table: str
+    other_table: str
     precisions: Mapping[str, Precision]
 
     @property
@@ -112,19 +112,19 @@ def _signature(sides: Sides) -> str:
     CASE
         WHEN in_ours AND in_theirs THEN {both}
         WHEN in_ours THEN '{OURS_ALONE}' || {_first(our_row_rules())}
-        ELSE '{THEIRS_ALONE}' || {_first(their_row_rules(sides.ours, sides.precisions))}
+        ELSE '{THEIRS_ALONE}' || {_first(their_row_rules(sides.metrics_table, sides.precisions))}
     END"""
 
 
 def _code(name: str, sides: Sides) -> str:
-    ours, theirs, precision = f"m_{name}", f"t_{name}", sides.precisions[name]
-    rule, slack = _first(column_rules(name, sides.ours, precision)), precision.slack
+    value, other, precision = f"m_{name}", f"t_{name}", sides.precisions[name]
+    rule, slack = _first(column_rules(name, sides.metrics_table, precision)), precision.slack
     return f"""
         CASE
-            WHEN abs({ours} - {theirs}) <= {slack} THEN '{Kind.equal}{Kind.equal}'
-            WHEN {ours} IS NULL AND {theirs} IS NULL THEN '{Kind.both_null}{Kind.both_null}'
-            WHEN {theirs} IS NULL THEN '{Kind.only_ours}' || {rule}
-            WHEN {ours} IS NULL THEN '{Kind.only_theirs}' || {rule}
+            WHEN abs({value} - {other}) <= {slack} THEN '{Kind.equal}{Kind.equal}'
+            WHEN {value} IS NULL AND {other} IS NULL THEN '{Kind.both_null}{Kind.both_null}'
+            WHEN {other} IS NULL THEN '{Kind.only_ours}' || {rule}
+            WHEN {value} IS NULL THEN '{Kind.only_theirs}' || {rule}
             ELSE '{Kind.different}' || {rule}
         END"""
 
@@ -209,7 +209,7 @@ def _ours(sides: Sides) -> str:
             max(m.date) FILTER (WHERE m.actual_tvl IS NOT NULL) OVER so_far AS tvl_day,
             max(abs(m.actual_apy)) OVER so_far AS m_peak,
             {values}
-        FROM {sides.ours} AS m
+        FROM {sides.metrics_table} AS m
         JOIN {qualified(pool_coverage)} AS c
             ON c.pool_id = m.pool_id AND m.date BETWEEN c.first_day AND c.last_day
         LEFT JOIN {qualified(value_staleness)} AS a
@@ -256,7 +256,7 @@ def _theirs(sides: Sides) -> str:
     )
     return f"""source AS (
         SELECT o.pool_id::text AS pool_id, o.date, {source}{missing}
-        FROM {sides.theirs} AS o
+        FROM {sides.other_table} AS o
         WHERE {_SELECTED.format(alias="o")}
     ),
     moments AS (

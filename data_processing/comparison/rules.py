@@ -79,8 +79,8 @@ def value_rules(column: str, metrics: str, slack: str) -> tuple[Rule, ...]:
         Rule(
             "f",
             "carried_for_ever",
-            "no observation for more than MAX_FILL_DAYS days: ours is null, the other job goes on"
-            " with the last value",
+            "no observation for more than MAX_FILL_DAYS days: ours is null, the other job"
+            " repeats the last value",
             f"{m} IS NULL AND {staleness} IS NULL AND {last_known}",
         ),
         Rule(

@@ -138,11 +138,11 @@ def text_batches(path: Path, header: Header) -> Iterator[Batch]:
     yield Batch(numbers, _text_table(header.columns, rows), ragged)
 
 
-def _refuse_other_quotes(path: Path, what: str, values: Sequence[str]) -> None:
+def _refuse_other_quotes(path: Path, part: str, values: Sequence[str]) -> None:
     quoted = next((value for value in values if OTHER_QUOTES.fullmatch(value)), None)
     if quoted:
         raise InputError(
-            f"{path} has the {what} {quoted[:30]} in quotes that are not double quotes: quote its"
+            f"{path} has the {part} {quoted[:30]} in quotes that are not double quotes: quote its"
             ' values with ", or not at all'
         )
 

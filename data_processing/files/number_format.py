@@ -103,6 +103,7 @@ def sign_evidence(cells: pa.ChunkedArray) -> SignEvidence:
         cells: trimmed texts.
     """
     cells = _with_plain_minus(cells)
+    # cells without a sign decide nothing
     cells = cells.filter(pc.match_substring_regex(cells, "[.,]"))
     is_point, is_comma = (
         pc.match_substring_regex(cells, shape) for shape in (EITHER_POINT, EITHER_COMMA)

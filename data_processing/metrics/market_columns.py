@@ -57,7 +57,7 @@ def _floats(series: Sequence[MarketDay], name: str) -> Floats:
 
 def _values_at(positions: Days, values: Floats) -> Floats:
     inside = (positions >= 0) & (positions < values.size)
-    # its last element stands for all days outside of the series
+    # days outside of the series take the appended NaN
     padded = np.append(values, np.nan)
     at_days: Floats = padded[np.where(inside, positions, values.size)]
     return at_days

@@ -74,6 +74,8 @@ def adopt_days(connection: Connection, job: str) -> int:
 
 def _adoptable(metrics: str) -> tuple[str, str]:
     """Return SELECTs of pool_id, date, apy, tvl: for pools with coverage, and for other jobs."""
+    # with coverage, a value that was carried from an earlier day is left out; without it, a run
+    # computes the days from the first raw row of a pool on by itself
     return (
         f"""
     SELECT m.pool_id, m.date,

@@ -8,6 +8,7 @@ intervals half-open.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -16,13 +17,19 @@ from sqlalchemy import Connection
 
 from common.jobs import CALCULATE_METRICS
 from config_spark import Settings
-from data_processing.checks.row_checks import EARLIEST_DAY, changed_row_severities, raw_row_checks
+from data_processing.checks.row_checks import (
+    EARLIEST_DAY,
+    RowCheck,
+    changed_row_severities,
+    raw_row_checks,
+)
 from data_processing.metrics.rolling_metrics import (
     METRIC_RULES,
     affected_days_after,
     look_back_days,
 )
 from data_processing.planning import changed_pools, plan_sql
+from data_processing.planning.changed_pools import ChangedRange
 from data_processing.planning.last_run import (
     Arrivals,
     LastRun,
@@ -32,7 +39,7 @@ from data_processing.planning.last_run import (
     read_clock,
 )
 from data_processing.planning.run_plan import Decision
-from data_processing.planning.run_request import Request
+from data_processing.planning.run_request import Mode, Request
 from data_processing.planning.today import add_today, extend_reads_to_now
 from data_processing.raw.market_series import (
     MarketChange,
@@ -83,25 +90,15 @@ def decide(
         The decision, and warnings on clocks and a rewritten source.
     """
     past = _read_past(connection, settings, request, watermark, now)
-    now, previous, today = past.now, past.previous, past.now.date()
-    rules = metric_rules(settings)
-    last = None
-    if request.mode == "incremental" and previous and previous.rules == rules:
-        last = previous
-    mode = "full_refresh" if request.mode == "incremental" and last is None else request.mode
-    # days that another run has written since the retried run failed may have changed with the
-    # retried days, and no later run would notice
-    before = min(today, max(request.until, past.covered_end)) if request.until else today
+    now, rules = past.now, metric_rules(settings)
+    mode, last = _mode_and_last_run(request, past.previous, rules)
     checks = raw_row_checks(settings, now)
-    changed_pools.create_changed_pools(
-        connection, last, request, before=before, now=now, checks=checks
-    )
-    changed = changed_pools.changed_range(connection)
+    changed = _find_changes(connection, last, request, past, checks)
     run_end = _run_end(_known_end(last, request, past.covered_end), changed.newest_day)
     end = min(request.end or run_end, run_end)
     includes_today = settings.include_today and not request.is_partial and not request.until
     # values of today serve the rows of today; `complete_market` leaves them out
-    market_end = today + ONE_DAY if includes_today else run_end
+    market_end = now.date() + ONE_DAY if includes_today else run_end
     market, market_change = _read_market(connection, settings, last, run_end, market_end)
     reach = affected_days_after(settings.max_fill_days)
     plan_sql.create_reasons(connection, request, mode, end=end, market=market_change, reach=reach)
@@ -126,7 +123,7 @@ def decide(
         provisional_from=provisional,
         unused_since=changed.unused_since,
         market=market,
-        previous=previous,
+        previous=past.previous,
         arrivals=past.arrivals.digests,
         is_rewritten=past.is_rewritten,
     )
@@ -163,6 +160,37 @@ def _read_past(
     if is_rewritten:
         warnings += _rewriting_warnings(request)
     return _Past(now, covered_end, previous, arrivals, is_rewritten, warnings)
+
+
+def _mode_and_last_run(
+    request: Request, previous: LastRun | None, rules: Mapping[str, Any]
+) -> tuple[Mode, LastRun | None]:
+    """Return the run's mode, and the last good run if this run continues from it."""
+    if request.mode != "incremental":
+        return request.mode, None
+    if previous and previous.rules == rules:
+        return request.mode, previous
+    # no metrics, or metrics of other rules, to continue from
+    return "full_refresh", None
+
+
+def _find_changes(
+    connection: Connection,
+    last: LastRun | None,
+    request: Request,
+    past: _Past,
+    checks: Sequence[RowCheck],
+) -> ChangedRange:
+    """Create the table of changed pools and return the range of their changes."""
+    before = past.now.date()
+    if request.until:
+        # days that another run has written since the retried run failed may have changed with the
+        # retried days, and no later run would notice
+        before = min(before, max(request.until, past.covered_end))
+    changed_pools.create_changed_pools(
+        connection, last, request, before=before, now=past.now, checks=checks
+    )
+    return changed_pools.changed_range(connection)
 
 
 def _read_market(

@@ -42,7 +42,7 @@ from database.ledger.estimates import estimate_run
 from database.schema.check import verify_tables
 from database.schema.metrics_table import last_metrics_table, require_same_metrics_table
 from database.schema.table_use import METRICS_USE
-from spark.executor_choice import choose_executor
+from spark.executor_choice import IN_PROCESS_RAW_ROWS, choose_executor
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +191,12 @@ def _with_executor(
     statistics = plan.statistics
     if plan.is_empty:
         return replace(plan, statistics=replace(statistics, estimated_cost_usd=0.0))
-    executor = choose_executor(settings, statistics.rows_to_read, prefers_spark=prefers_spark)
+    executor = choose_executor(
+        settings,
+        statistics.rows_to_read,
+        limit=IN_PROCESS_RAW_ROWS,
+        prefers_spark=prefers_spark,
+    )
     rows = statistics.rows_to_read + statistics.days
     seconds, cost = estimate_run(connection, JOB, rows=rows, executor=executor.name)
     statistics = replace(
@@ -207,6 +212,7 @@ def _with_day_counts(connection: Connection, settings: Settings, plan: Plan) -> 
     decision = plan.decision
     end, last = decision.end or EARLIEST_DAY, decision.previous
     start = {"full_refresh": EARLIEST_DAY, "backfill": plan.request.start}.get(decision.mode)
+    # a run of some pools reads no day completely
     window = ReadWindow(
         None if plan.request.pools else start,
         end,

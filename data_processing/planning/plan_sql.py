@@ -238,8 +238,8 @@ INCREMENTAL_REASONS = f"""
 """Reasons of an incremental run, with the first day to recompute and the end.
 
 A new snapshot also fills the days since the previous one. A snapshot of a known day changes no day
-beyond its reach; one before a pool's first day also changes the days in between. Coverage that goes
-on after the last observation belongs to a pool that became inactive.
+beyond its reach; one before a pool's first day also changes the days in between. Coverage
+beyond the last observation belongs to a pool that became inactive.
 """
 
 _SELECTS: dict[str, str] = {

@@ -60,8 +60,8 @@ class ReadWindow:
         start: first day; None if there is none.
         end: end of the days, exclusive.
         last_end: end of the stored metrics, exclusive.
-        reach: days that a snapshot can change. A day whose changes reach beyond `end`, where
-            metrics go on to `last_end`, is not read completely.
+        reach: days that a snapshot can change. A day whose changes reach beyond `end`, while
+            metrics extend to `last_end`, is not read completely.
     """
 
     start: date | None
@@ -210,6 +210,7 @@ def unread_message(days: Sequence[DayCount], window: ReadWindow) -> str:
     if len(days) > LISTED_DAYS:
         listed += f" and {len(days) - LISTED_DAYS:,} more days up to {days[-1].date}"
     rows = sum(day.unread for day in days)
+    # up to the last stored day that the rows can change
     end = min(days[-1].date + timedelta(days=window.reach), window.last_end)
     return (
         f"{rows:,} raw rows of {len(days):,} days ({listed}) were read by no run: they came with"
@@ -236,6 +237,7 @@ def find_unread_rows(connection: Connection, job: str, reach: int) -> tuple[int,
     arrivals = read_arrivals(connection, last, watermark=last.watermark, now=now, machine_clock=now)
     last = replace(last, new_from=find_new_rows(last, arrivals, read_clock(connection))[0])
     counts = count_days(connection, last, end=last.end)
+    # without a planned run, no day is read completely
     empty = ReadWindow(None, last.end, last.end, reach)
     days = unread_days(counts, last, empty)
     return len(counts), unread_message(days, empty) if days else None

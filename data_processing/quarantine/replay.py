@@ -221,7 +221,8 @@ def _candidates(selection: Selection) -> str:
     with the JSON that a replay inserts.
     """
     replayable = f"({RAW_ROW} AND resolution IS NULL)"
-    # a source row may be quarantined for several reasons: one of them, the leader, is replayed
+    # a source row may be quarantined for several reasons: one of them, the leader, is replayed. A
+    # correction replaces single fields of the raw JSON, or all of it if it is no object
     return f"""
     CREATE TEMPORARY TABLE candidates ON COMMIT DROP AS
     SELECT q.*,

@@ -160,6 +160,7 @@ def align_by_day(
 
 def _latest(known_from: Mapping[date, Decimal], days: Sequence[date]) -> list[Decimal | None]:
     """Return for each of the ascending `days` the value with the latest key up to it."""
+    # the earliest value is at the end, from where `pop` takes it
     pending = sorted(known_from.items(), reverse=True)
     values: list[Decimal | None] = []
     value: Decimal | None = None
@@ -213,6 +214,7 @@ def first_change(
         for symbol, name in SYMBOLS.items()
         if getattr(before_change, name, None) != getattr(day, name)
     ]
+    # one of several changed values is enough as a reason
     source = f"{symbols[0]} price of {day.date - ONE_DAY}" if symbols else f"gas of {day.date}"
     return MarketChange(day.date, f"{source} changed")
 

@@ -55,6 +55,7 @@ class AccessTokens:
 
         from common.google.clients import translate_google_errors
 
+        # sessions of several threads log in at once: the first one refreshes for all
         with _lock, translate_google_errors("DB_IAM_AUTH"):
             credentials = _credentials(self)
             if _seconds_left(credentials) < LEFT_SECONDS:

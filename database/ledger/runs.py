@@ -195,12 +195,16 @@ def open_run(
         # the row must be visible to `status` while the run works
         connection.commit()
         with line_fields(run_id=run.run_id, job=job, batch_id=batch_id), _closing(engine, run):
-            log_event(
-                log, RUN_STARTED, "%s: run %s", job, run.run_id, mode=mode, engine=engine_name
-            )
-            if opened := OPENED.get():
-                opened(engine, run.run_id)
+            _announce(engine, run)
             yield run
+
+
+def _announce(engine: Engine, run: Run) -> None:
+    """Log the start of a run and call the receiver of `OPENED`."""
+    fields = {"mode": run.mode, "engine": run.engine}
+    log_event(log, RUN_STARTED, "%s: run %s", run.job, run.run_id, **fields)
+    if on_open := OPENED.get():
+        on_open(engine, run.run_id)
 
 
 def _record_stages(engine: Engine, run: Run) -> None:
@@ -237,8 +241,8 @@ def _log_end(run: Run) -> None:
     """Log the event of the run's status, with counts, seconds and the error."""
     seconds = round(time.monotonic() - run._started, 3)
     fields = {"counts": run.rows, "seconds": seconds} | ({"error": run.error} if run.error else {})
-    words = (run.job, run.run_id, run.status, f": {run.error}" if run.error else "")
-    log_event(log, EVENT_OF_STATUS[run.status], "%s: run %s %s%s", *words, **fields)
+    values = (run.job, run.run_id, run.status, f": {run.error}" if run.error else "")
+    log_event(log, EVENT_OF_STATUS[run.status], "%s: run %s %s%s", *values, **fields)
 
 
 def insert_run(connection: Connection, *, run_id: str, job: str, **values: Any) -> None:
@@ -364,8 +368,8 @@ def already_running_message(connection: Connection, job: str) -> str:
 
 
 def close_ended_runs(connection: Connection, job: str) -> None:
-    """Close rows and drop staging tables of killed drivers, in the caller's transaction; the job's
-    lock is held.
+    """Close rows and drop staging tables of killed drivers, in the caller's transaction, which
+    has the job's lock.
 
     Raises:
         RunInProgress: a run of the job has a lease that has not expired.

@@ -101,6 +101,7 @@ def _acting_as(connection: Connection, role: str) -> Iterator[None]:
             f"the connected role is no member of {role} and can't check its rights: as a role that"
             f" may grant it run GRANT {quoted(role)} TO CURRENT_USER;"
         )
+    # no `finally`: an error ends the transaction, and SET LOCAL with it
     connection.exec_driver_sql(f"SET LOCAL ROLE {quoted(role)}")
     yield
     connection.exec_driver_sql("SET LOCAL ROLE NONE")

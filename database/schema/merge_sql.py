@@ -154,6 +154,11 @@ def _key_columns(target: MergeTarget) -> str:
     return ", ".join(quoted(name) for name in target.key.values())
 
 
+def _all_columns(target: MergeTarget) -> dict[str, str]:
+    """Return the staging column of each column of the target that a merge writes."""
+    return {**target.key, **target.columns, **(target.provenance or {})}
+
+
 def _columns(target: MergeTarget, alias: str) -> str:
     return ", ".join(f"{alias}.{quoted(name)}" for name in target.columns)
 
@@ -205,13 +210,11 @@ def merge(
             stored ones as `t`, and a condition that a row is stored; None keeps none.
     """
     table, rows = qualified(target.table), _rows_of(staging, target)
-    provenance = dict(target.provenance or {})
-    source = {**target.key, **target.columns, **provenance}
+    source = _all_columns(target)
     names = ", ".join(quoted(name) for name in source)
     keys = ", ".join(quoted(name) for name in target.key)
-    updates = ", ".join(
-        f"{quoted(name)} = excluded.{quoted(name)}" for name in {**target.columns, **provenance}
-    )
+    updated = [quoted(name) for name in source if name not in target.key]
+    updates = ", ".join(f"{name} = excluded.{name}" for name in updated)
     is_stored = f"t.{quoted(next(iter(target.key)))} IS NOT NULL"
     old, new = _columns(target, "t"), _columns(target, "n")
     joined = f"""
@@ -261,7 +264,7 @@ def insert(target: MergeTarget, staging: str, stored: Mapping[str, str] | None =
         staging: qualified name of the staging table.
         stored: types of the target's columns, from `stored_types`; None uses the definition's.
     """
-    source = {**target.key, **target.columns, **(target.provenance or {})}
+    source = _all_columns(target)
     names = ", ".join(quoted(name) for name in source)
     rows = _rows_of(staging, target)
     return f"""

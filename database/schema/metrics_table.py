@@ -61,12 +61,12 @@ def no_value_of_other_jobs(
         key: columns of its key.
         columns: columns that may have any value.
     """
-    ours = {*key, *columns}
+    job_columns = {*key, *columns}
     stored = connection.execute(_OTHER_COLUMNS, {"table": table})
     conditions = [
         _has_no_value(f"t.{quoted(row.name)}", row.default_value)
         for row in stored
-        if row.name not in ours and row.name != "is_filtered_out"
+        if row.name not in job_columns and row.name != "is_filtered_out"
     ]
     # another job marks rows with it; false and NULL are no marks
     return " AND ".join(["t.is_filtered_out IS NOT TRUE", *conditions])

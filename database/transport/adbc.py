@@ -31,6 +31,7 @@ class AdbcTransport:
         predicates: Sequence[str],
         snapshot: str | None,
     ) -> DataFrame:
+        # one task for each predicate, with a connection of its own
         tasks = spark.sparkContext.parallelize(
             [(predicate,) for predicate in predicates], len(predicates)
         )

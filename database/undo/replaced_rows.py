@@ -53,6 +53,7 @@ def begin_change(
     """
     if not run.undo_days:
         return None
+    # `table` may have no schema, and an undo must not depend on its own search path
     full_name = text("""
         SELECT format('%I.%I', n.nspname, c.relname)
         FROM pg_class AS c
@@ -95,6 +96,7 @@ def insert_replaced(
         before: SQL expressions of the values before the run.
         exists: SQL condition that the row existed before the run.
     """
+    # no `before`: the run inserted the row, and an undo deletes it
     return f"""
         INSERT INTO {REPLACED} (change_id, key, before)
         SELECT {change_id}, {_texts(key)}, CASE WHEN {exists} THEN {_texts(before)} END
@@ -126,6 +128,7 @@ def delete_rows(run: Run, table: str, key: Sequence[str], condition: str, *, usi
     columns = storable_columns(run, table)
     change_id = begin_change(run, table, "deleted", key, columns)
     if change_id is not None:
+        # one statement, so that exactly the deleted rows are kept
         rows = insert_replaced(change_id, "gone", _of("gone", key), _of("gone", columns))
         deletion = f"WITH gone AS ({deletion} RETURNING t.*) {rows}"
     deleted = run.connection.exec_driver_sql(deletion).rowcount
@@ -162,6 +165,7 @@ def update_rows(
     if change_id is not None:
         rows = f"{table} AS t, {using} WHERE {condition}"
         kept = insert_replaced(change_id, rows, _of("t", key), _of("t", columns))
+        # all parts of a statement see the rows as they were before it
         statement = f"WITH kept AS ({kept}) {statement}"
     updated = run.connection.exec_driver_sql(statement).rowcount
     end_change(run, change_id, updated)

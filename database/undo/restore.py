@@ -85,6 +85,7 @@ def column_types(connection: Connection, change: Change) -> dict[str, str]:
     Raises:
         SchemaMismatch: the table or a column of the change is missing.
     """
+    # to_regclass gives NULL for a table that is gone, where a cast would be an error
     query = text("""
         SELECT attname, format_type(atttypid, atttypmod)
         FROM pg_attribute
@@ -112,6 +113,7 @@ def kept_value(change: Change, types: Mapping[str, str], column: str, row: str =
         column: name of the column.
         row: alias of the kept row.
     """
+    # PostgreSQL's arrays begin at 1
     number = change.columns.index(column) + 1
     return f"CAST({row}.before[{number}] AS {types[column]})"
 
@@ -135,6 +137,7 @@ def _restore_written(connection: Connection, change: Change, types: Mapping[str,
         f"DELETE FROM {change.table} AS t USING {REPLACED} AS r WHERE {inserted}{is_ours}"
     )
     if change.is_of_owner:
+        # the inserted rows that are left have a value of another job
         connection.exec_driver_sql(
             f"UPDATE {change.table} AS t SET {_nulls(change)} FROM {REPLACED} AS r WHERE {inserted}"
         )
@@ -145,6 +148,7 @@ def _restore_written(connection: Connection, change: Change, types: Mapping[str,
     connection.exec_driver_sql(
         f"UPDATE {change.table} AS t SET {values} FROM {REPLACED} AS r WHERE {replaced}"
     )
+    # the owner may have triggers on this table
     if change.is_of_owner:
         _require_restored(connection, change, types, replaced)
 
@@ -233,5 +237,6 @@ def _empty(connection: Connection, change: Change, types: Mapping[str, str]) -> 
         return
     others = no_value_of_other_jobs(connection, change.table, change.key, change.columns)
     connection.exec_driver_sql(f"DELETE FROM {change.table} AS t WHERE {others}")
+    # the rows that are left have a value of another job; rows that are null already stay untouched
     has_value = " OR ".join(f"{quoted(name)} IS NOT NULL" for name in change.columns)
     connection.exec_driver_sql(f"UPDATE {change.table} SET {_nulls(change)} WHERE {has_value}")

@@ -138,6 +138,7 @@ def _entries(change: Change, types: Mapping[str, str]) -> str:
         for place, name in enumerate(change.columns, start=1)
     )
     names = ", ".join(f"'{name}'" for name in change.columns)
+    # `later` is the next change of a row by another run, which kept the value that this run left
     return f"""
     SELECT v.place, v.column_name, v.is_number, array_to_string(r.key, ' ') AS key, v.before,
         v.after

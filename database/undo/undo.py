@@ -117,6 +117,7 @@ def plan_undo(connection: Connection, run_id: str, *, cascade: bool) -> UndoPlan
             f"{run_id} can't be undone alone: {listed}{more} ran later and used the rows that it"
             f" wrote. Undo all of them: `undo {run_id} --cascade`"
         )
+    # all or none: a run that stays would rest on rows that are gone
     for other in later:
         _require_undoable(other)
     runs = [*later, run]
@@ -185,6 +186,7 @@ def _last_good_run(connection: Connection, job: str, undone: Sequence[str]) -> R
 
 
 def _execute(connection: Connection, plan: UndoPlan, by: str) -> None:
+    # the newest first: each change is reversed on the rows that it left
     for change in plan.changes:
         restore(connection, change)
     ids = [run.run_id for run in plan.runs]

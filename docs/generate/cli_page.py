@@ -39,7 +39,7 @@ output and nothing else there; logs go to standard error.
 """
 
 VALUES = {int: "INTEGER", float: "NUMBER", Path: "PATH"}
-"""What stands for a value by its type; anything else is a text."""
+"""Placeholder of a value by its type; any other type is a text."""
 
 EXAMPLE = re.compile(r"^Examples?: (.+)$", re.MULTILINE)
 

@@ -4,7 +4,8 @@ budgets, which notify its channels.
 Sources: https://cloud.google.com/monitoring/api/ref_v3/rest/v3/projects.metricDescriptors,
 https://cloud.google.com/monitoring/api/ref_v3/rest/v3/projects.alertPolicies,
 https://cloud.google.com/billing/docs/reference/budget/rest/v1/billingAccounts.budgets,
-https://cloud.google.com/monitoring/quotas, https://cloud.google.com/monitoring/alerts/metric-absence
+https://cloud.google.com/monitoring/quotas,
+https://cloud.google.com/monitoring/alerts/metric-absence
 """
 
 from __future__ import annotations

@@ -37,11 +37,11 @@ STEP = timedelta(minutes=5)
 
 def firing(alerts: Alerts, points: Points, since: datetime, until: datetime) -> set[str]:
     """Return the alerts that fire at some moment of `[since, until]`."""
-    return {
-        alert
-        for alert, conditions in alerts.items()
-        if any(_holds(condition, points, since, until) for condition in conditions)
-    }
+    fired = set()
+    for alert, conditions in alerts.items():
+        if any(_holds(condition, points, since, until) for condition in conditions):
+            fired.add(alert)
+    return fired
 
 
 def _holds(condition: Mapping[str, Any], points: Points, since: datetime, until: datetime) -> bool:
@@ -49,11 +49,6 @@ def _holds(condition: Mapping[str, Any], points: Points, since: datetime, until:
     (body,) = absent or condition["condition_threshold"]
     (aggregation,) = body["aggregations"]
     period = _seconds(aggregation["alignment_period"])
-    matching = [
-        [point for point in stored if point[0] <= until]
-        for key, stored in points.items()
-        if matches(body["filter"], key)
-    ]
     if absent:
         grouped = _grouped(points, body["filter"], aggregation.get("group_by_fields", []))
         missing = period + _seconds(body["duration"])
@@ -61,13 +56,13 @@ def _holds(condition: Mapping[str, Any], points: Points, since: datetime, until:
     align = ALIGNERS[aggregation["per_series_aligner"]]
     compare = COMPARISONS[body["comparison"]]
     assert body["duration"] == "0s", "a point of a run holds for no duration"
-    return any(
-        compare(align(_window(stored, moment, period)), body.get("threshold_value", 0))
-        for stored in matching
+    threshold = body.get("threshold_value", 0)
+    for stored in (series for key, series in points.items() if matches(body["filter"], key)):
         # the aligned value only changes at a point and when a point leaves the period
-        for moment, _ in stored
-        if since <= moment <= until
-    )
+        for moment in (end for end, _ in stored if since <= end <= until):
+            if compare(align(_window(stored, moment, period)), threshold):
+                return True
+    return False
 
 
 def _window(stored: Sequence[StoredPoint], moment: datetime, period: timedelta) -> list[float]:

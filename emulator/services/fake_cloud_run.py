@@ -261,7 +261,8 @@ class FakeCloudRun(Service):
             "conditions": [self._completed_condition(execution)],
             count[lifecycle.state] if lifecycle.done else "runningCount": 1,
             "logUri": (
-                f"https://console.cloud.google.com/logs/viewer?advancedFilter=execution_name%3D{execution.name.rpartition('/')[2]}"
+                "https://console.cloud.google.com/logs/viewer"
+                f"?advancedFilter=execution_name%3D{execution.name.rpartition('/')[2]}"
             ),
         }
 

@@ -210,7 +210,10 @@ class FakeDataproc(Service):
             requested.get("environmentConfig", {}).get("executionConfig", {}).get("stagingBucket")
             or f"dataproc-staging-{region}-local"
         )
-        output_uri = f"gs://{bucket}/google-cloud-dataproc-metainfo/{uuid.uuid4()}/jobs/srvls-batch-{unique}/driveroutput"
+        output_uri = (
+            f"gs://{bucket}/google-cloud-dataproc-metainfo/{uuid.uuid4()}"
+            f"/jobs/srvls-batch-{unique}/driveroutput"
+        )
         name = f"projects/{project}/locations/{region}/batches/{batch_id}"
         run = self._run
         start = (

@@ -146,10 +146,10 @@ class FakeExecutions(Service):
         ]
         page, following = PAGING.page(selected, request.query)
         view = request.query.get("view", "BASIC")
-        shown = [_to_json(execution, view=view) for execution in page]
+        entries = [_to_json(execution, view=view) for execution in page]
         return Answer(
             {
-                **({"executions": shown} if shown else {}),
+                **({"executions": entries} if entries else {}),
                 **({"nextPageToken": following} if following else {}),
             }
         )

@@ -46,7 +46,8 @@ PAGING = Paging(
 """https://cloud.google.com/logging/docs/reference/v2/rest/v2/entries/list"""
 
 EXECUTION = re.compile(
-    r"projects/(?P<project>[^/]+)/locations/(?P<location>[^/]+)/jobs/(?P<job>[^/]+)/executions/(?P<execution>.+)"
+    r"projects/(?P<project>[^/]+)/locations/(?P<location>[^/]+)"
+    r"/jobs/(?P<job>[^/]+)/executions/(?P<execution>.+)"
 )
 
 Lines = Callable[[], Iterable[tuple[str, WrittenLine]]]

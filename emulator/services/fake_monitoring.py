@@ -47,15 +47,14 @@ def read_descriptors(path: Path) -> dict[str, dict[str, Any]]:
     """Return the descriptors of terraform/metric_descriptors.json by type, as the REST API has
     them.
     """
-    entries = json.loads(path.read_text(encoding="utf-8")).values()
-    return {
-        entry["type"]: {
+    descriptors = {}
+    for entry in json.loads(path.read_text(encoding="utf-8")).values():
+        descriptors[entry["type"]] = {
             "metricKind": entry["kind"],
             "valueType": entry["value_type"],
             "labels": [{"key": label} for label in entry["labels"]],
         }
-        for entry in entries
-    }
+    return descriptors
 
 
 def _unix_now() -> datetime:

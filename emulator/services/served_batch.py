@@ -80,7 +80,8 @@ class ServedBatch:
         return (
             f"Google Cloud Dataproc Agent reports job failure{f': {message}' if message else ''}."
             " If logs are available, they can be found at:\n"
-            f"https://console.cloud.google.com/dataproc/batches/{self.region}/{self.batch_id}?project={self.project}\n"
+            f"https://console.cloud.google.com/dataproc/batches/{self.region}/{self.batch_id}"
+            f"?project={self.project}\n"
             f"gcloud dataproc batches wait '{self.batch_id}' --region '{self.region}' --project"
             f" '{self.project}'\n"
             f"https://console.cloud.google.com/storage/browser/{folder}/\n"

@@ -84,7 +84,7 @@ def evaluate(node: Node, lookup: Lookup, functions: Functions) -> Any:
         case Call(function, arguments):
             if function not in functions:
                 raise ConfigurationError(
-                    f"{function}() is no function that can stand in an expression here; known:"
+                    f"{function}() is no function that an expression here can call; known:"
                     f" {', '.join(sorted(functions))}"
                 )
             values = [value_of(argument) for argument in arguments]

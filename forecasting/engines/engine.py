@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 KEY = ("pool_id", "date")
 Features = npt.NDArray[np.float32]
 
+TRANSFER_WEIGHT = 0.1
+"""Weight of a training row of the transfer panel; an own row has 1."""
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -82,8 +85,17 @@ class FeatureRows(Protocol):
     def labelled_rows(self, label: str, days: DaySpan) -> int:
         """Counts the rows of these as-of days that have the label."""
 
+    def transfer_rows(self, label: str, days: DaySpan) -> int:
+        """Counts the rows of the transfer panel that a fit on these as-of days learns from."""
+
+    def without_transfer(self) -> FeatureRows:
+        """Returns the same rows without those of the transfer panel."""
+
     def fit(self, objectives: Sequence[Objective], days: DaySpan) -> list[FittedModel]:
         """Fits a model for each objective on the rows of these as-of days that have a label.
+
+        Rows of the transfer panel have TRANSFER_WEIGHT. All of them before the end of the days are
+        learned from, however old they are, and none from it on.
 
         Args:
             objectives: their labels must be known on the same rows, and on one row at least.
@@ -131,7 +143,11 @@ class Engine(Protocol):
     def name(self) -> str: ...
 
     def prepare(
-        self, rows: DataFrame | pa.Table, features: Sequence[str], labels: Sequence[str]
+        self,
+        rows: DataFrame | pa.Table,
+        features: Sequence[str],
+        labels: Sequence[str],
+        transfer: pa.Table | None = None,
     ) -> FeatureRows:
         """Computes the frame once and keeps it in memory.
 
@@ -139,6 +155,8 @@ class Engine(Protocol):
             rows: feature rows: a frame of Spark or, for an engine without Spark, an Arrow table.
             features: columns of the model's matrix.
             labels: columns of the labels.
+            transfer: feature rows of the transfer panel, which are learned from and never
+                forecast; None without it.
 
         Raises:
             EnvironmentNotReady: the engine's runtime is missing.
@@ -161,6 +179,15 @@ LabelCounts = Mapping[str, Mapping[dt.date, int]]
 def count_labels(counts: LabelCounts, label: str, days: DaySpan) -> int:
     """Returns the number of rows of these days that have the label."""
     return sum(rows for day, rows in counts[label].items() if day in days)
+
+
+# not date.min, which Spark cannot read
+_BEFORE_ALL_DAYS = dt.date(1970, 1, 1)
+
+
+def until_end(days: DaySpan) -> DaySpan:
+    """Returns all days before the end of these: those of the transfer panel's training rows."""
+    return DaySpan(_BEFORE_ALL_DAYS, days.end)
 
 
 def collect(rows: DataFrame | pa.Table) -> pd.DataFrame:

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from forecasting.engines.engine import (
     KEY,
+    TRANSFER_WEIGHT,
     Features,
     FittedModel,
     LabelCounts,
@@ -26,6 +27,7 @@ from forecasting.engines.engine import (
     Objective,
     collect,
     count_labels,
+    until_end,
     without_threads,
 )
 from forecasting.engines.folds import DaySpan
@@ -68,33 +70,50 @@ def native_parameters(parameters: ModelParameters, objective: Objective) -> Mapp
 
 
 @dataclass(frozen=True)
+class _TrainingRows:
+    """Rows of one fit; `labels` by name, `weights` None where every row has 1."""
+
+    matrix: Features
+    labels: Mapping[str, Features]
+    weights: Features | None = None
+
+
+@dataclass(frozen=True)
 class LightgbmRows:
-    """Feature rows as a pandas frame sorted by KEY and a float32 matrix; see `FeatureRows`."""
+    """Feature rows as a pandas frame sorted by KEY and a float32 matrix; see `FeatureRows`.
+
+    `transfer` has the rows of the transfer panel.
+    """
 
     frame: pd.DataFrame
     matrix: Features
     features: tuple[str, ...]
     counts: LabelCounts
     parameters: ModelParameters
+    transfer: LightgbmRows | None = None
 
     def labelled_rows(self, label: str, days: DaySpan) -> int:
         return count_labels(self.counts, label, days)
 
+    def transfer_rows(self, label: str, days: DaySpan) -> int:
+        return self.transfer.labelled_rows(label, until_end(days)) if self.transfer else 0
+
+    def without_transfer(self) -> LightgbmRows:
+        return replace(self, transfer=None)
+
     def fit(self, objectives: Sequence[Objective], days: DaySpan) -> list[FittedModel]:
-        rows = self._within(days) & self.frame[objectives[0].label].notna().to_numpy()
+        rows = self._training_rows(objectives, days)
         parallel_fits = max(1, min(self.parameters.threads, len(objectives), MAX_PARALLEL_FITS))
         parameters = replace(self.parameters, threads=self.parameters.threads // parallel_fits)
         free: SimpleQueue[lightgbm.Dataset] = SimpleQueue()
-        for data in self._binned(
-            self.matrix[rows], parallel_fits, native_parameters(parameters, objectives[0])
-        ):
+        for data in self._binned(rows, parallel_fits, native_parameters(parameters, objectives[0])):
             free.put(data)
 
         def fit_one(objective: Objective) -> FittedModel:
             # one fit at a time: it replaces the label of its copy
             data = free.get()
             try:
-                data.set_label(self.frame.loc[rows, objective.label].to_numpy(np.float32))
+                data.set_label(rows.labels[objective.label])
                 booster = lightgbm.train(
                     dict(native_parameters(parameters, objective)), data, parameters.rounds
                 )
@@ -110,17 +129,44 @@ class LightgbmRows:
             # no waiting: after Ctrl-C the run closes its ledger row while the last fits still run
             pool.shutdown(wait=False, cancel_futures=True)
 
+    def _training_rows(self, objectives: Sequence[Objective], days: DaySpan) -> _TrainingRows:
+        own = self._labelled(objectives, days)
+        # without a row to transfer the fit is the one of own rows alone, to the last bit
+        if not self.transfer or not self.transfer_rows(objectives[0].label, days):
+            return own
+        panel = self.transfer._labelled(objectives, until_end(days))
+        weights = np.ones(len(own.matrix) + len(panel.matrix), np.float32)
+        weights[len(own.matrix) :] = TRANSFER_WEIGHT
+        labels = {
+            name: np.concatenate([values, panel.labels[name]])
+            for name, values in own.labels.items()
+        }
+        return _TrainingRows(np.concatenate([own.matrix, panel.matrix]), labels, weights)
+
+    def _labelled(self, objectives: Sequence[Objective], days: DaySpan) -> _TrainingRows:
+        rows = self._within(days) & self.frame[objectives[0].label].notna().to_numpy()
+        names = sorted({objective.label for objective in objectives})
+        return _TrainingRows(
+            self.matrix[rows],
+            {name: self.frame.loc[rows, name].to_numpy(np.float32) for name in names},
+        )
+
     def _binned(
-        self, matrix: Features, copies: int, parameters: Mapping[str, object]
+        self, rows: _TrainingRows, copies: int, parameters: Mapping[str, object]
     ) -> list[lightgbm.Dataset]:
         """Binned rows, one copy for each parallel fit; bins are the same for all objectives."""
         first = lightgbm.Dataset(
-            matrix, feature_name=list(self.features), params=dict(parameters)
+            rows.matrix,
+            weight=rows.weights,
+            feature_name=list(self.features),
+            params=dict(parameters),
         ).construct()
         return [
             first,
             *(
-                lightgbm.Dataset(matrix, reference=first, params=dict(parameters))
+                lightgbm.Dataset(
+                    rows.matrix, weight=rows.weights, reference=first, params=dict(parameters)
+                )
                 for _ in range(copies - 1)
             ),
         ]
@@ -135,6 +181,7 @@ class LightgbmRows:
             frame=self.frame.assign(**{name: forecasts}),
             matrix=np.column_stack([self.matrix, forecasts]),
             features=(*self.features, name),
+            transfer=self.transfer.with_feature(name, spans) if self.transfer else None,
         )
 
     def forecast(
@@ -185,7 +232,11 @@ class LightgbmEngine:
     name: str = "lightgbm"
 
     def prepare(
-        self, rows: DataFrame | pa.Table, features: Sequence[str], labels: Sequence[str]
+        self,
+        rows: DataFrame | pa.Table,
+        features: Sequence[str],
+        labels: Sequence[str],
+        transfer: pa.Table | None = None,
     ) -> LightgbmRows:
         collected = collect(rows)
         matrix = collected[list(features)].to_numpy(np.float32)
@@ -195,7 +246,8 @@ class LightgbmEngine:
         counts = {
             label: dict(zip(days, by_day[label].astype(int), strict=True)) for label in labels
         }
-        return LightgbmRows(frame, matrix, tuple(features), counts, self.parameters)
+        panel = self.prepare(transfer, features, labels) if transfer is not None else None
+        return LightgbmRows(frame, matrix, tuple(features), counts, self.parameters, panel)
 
     def load(self, text: str, features: Sequence[str]) -> FittedModel:
         try:

@@ -15,15 +15,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from py4j.protocol import Py4JJavaError
 from pyspark.ml.feature import VectorAssembler
 from pyspark.ml.functions import vector_to_array
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from common.errors import EnvironmentNotReady, summarize_error
 from forecasting.engines.engine import (
     KEY,
+    TRANSFER_WEIGHT,
     Features,
     FittedModel,
     LabelCounts,
@@ -31,6 +34,7 @@ from forecasting.engines.engine import (
     Objective,
     collect,
     count_labels,
+    until_end,
     without_threads,
 )
 from forecasting.engines.folds import DaySpan
@@ -39,6 +43,7 @@ from forecasting.engines.model_parameters import ModelParameters
 ESTIMATOR_CLASS = "com.microsoft.azure.synapse.ml.lightgbm.LightGBMRegressor"
 VECTOR = "features_vector"
 FORECAST = "forecast"
+WEIGHT = "weight"
 # the same in every session: a model follows the order of its rows, and a laptop and a cluster must
 # fit the same model
 PARTITIONS = 8
@@ -59,11 +64,9 @@ def check_runtime(spark: SparkSession) -> None:
             f" {ALTERNATIVE}"
         )
     try:
-        spark.sparkContext._jvm.java.lang.Class.forName(  # type: ignore[union-attr]
-            ESTIMATOR_CLASS,
-            False,
-            spark.sparkContext._jvm.java.lang.Thread.currentThread().getContextClassLoader(),  # type: ignore[union-attr]
-        )
+        java = spark.sparkContext._jvm.java.lang  # type: ignore[union-attr]
+        loader = java.Thread.currentThread().getContextClassLoader()
+        java.Class.forName(ESTIMATOR_CLASS, False, loader)
     except Exception as error:
         raise EnvironmentNotReady(
             f"the Spark session has no SynapseML jars ({ESTIMATOR_CLASS} is not on its class path):"
@@ -71,8 +74,14 @@ def check_runtime(spark: SparkSession) -> None:
         ) from error
 
 
-def estimator(parameters: ModelParameters, objective: Objective, features: Sequence[str]) -> Any:
-    """Returns a new regressor with the shared parameters."""
+def estimator(
+    parameters: ModelParameters,
+    objective: Objective,
+    features: Sequence[str],
+    *,
+    is_weighted: bool = False,
+) -> Any:
+    """Returns a new regressor with the shared parameters; a weighted one reads WEIGHT."""
     from synapse.ml.lightgbm import LightGBMRegressor
 
     # Always a new object: a fitted one keeps state of its former target. Without a validation
@@ -105,6 +114,7 @@ def estimator(parameters: ModelParameters, objective: Objective, features: Seque
         deterministic=True,
         passThroughArgs="force_row_wise=true",
         verbosity=-1,
+        **({"weightCol": WEIGHT} if is_weighted else {}),
     )
 
 
@@ -113,31 +123,50 @@ class SynapsemlRows:
     """Feature rows as a persisted Spark frame, partitioned by pool and sorted by KEY; see
     `FeatureRows`.
 
-    The features are one vector column.
+    The features are one vector column. `transfer` has the rows of the transfer panel.
     """
 
     frame: DataFrame
     features: tuple[str, ...]
     counts: LabelCounts
     parameters: ModelParameters
+    transfer: SynapsemlRows | None = None
 
     def labelled_rows(self, label: str, days: DaySpan) -> int:
         return count_labels(self.counts, label, days)
 
+    def transfer_rows(self, label: str, days: DaySpan) -> int:
+        return self.transfer.labelled_rows(label, until_end(days)) if self.transfer else 0
+
+    def without_transfer(self) -> SynapsemlRows:
+        return replace(self, transfer=None)
+
     def fit(self, objectives: Sequence[Objective], days: DaySpan) -> list[FittedModel]:
         labels = sorted({objective.label for objective in objectives})
-        labelled = self.frame.where(_within(days) & F.col(labels[0]).isNotNull())
-        rows = labelled.select(
-            VECTOR, *(F.col(label).cast("float").alias(label) for label in labels)
-        )
+        rows = self._labelled(labels, days)
+        # without a row to transfer the fit is the one of own rows alone, to the last bit
+        is_weighted = self.transfer_rows(labels[0], days) > 0
+        if self.transfer and is_weighted:
+            panel = self.transfer._labelled(labels, until_end(days))
+            rows = rows.withColumn(WEIGHT, F.lit(1.0)).unionByName(
+                panel.withColumn(WEIGHT, F.lit(TRANSFER_WEIGHT))
+            )
         models = []
         with adaptive_execution_disabled(self.frame.sparkSession):
             for objective in objectives:
-                model = estimator(self.parameters, objective, self.features).fit(rows)
+                model = estimator(
+                    self.parameters, objective, self.features, is_weighted=is_weighted
+                ).fit(rows)
                 models.append(
                     FittedModel(without_threads(model.getNativeModel()), self.features, model)
                 )
         return models
+
+    def _labelled(self, labels: Sequence[str], days: DaySpan) -> DataFrame:
+        labelled = self.frame.where(_within(days) & F.col(labels[0]).isNotNull())
+        return labelled.select(
+            VECTOR, *(F.col(label).cast("float").alias(label) for label in labels)
+        )
 
     def with_feature(self, name: str, spans: Sequence[ModelSpan]) -> SynapsemlRows:
         with adaptive_execution_disabled(self.frame.sparkSession):
@@ -148,7 +177,12 @@ class SynapsemlRows:
             )
             renamed = forecasts.withColumnRenamed(VECTOR, "former_features")
             extended = _assembled(renamed, ["former_features", name]).drop("former_features")
-            return replace(self, frame=_persisted(extended), features=(*self.features, name))
+            return replace(
+                self,
+                frame=_persisted(extended),
+                features=(*self.features, name),
+                transfer=self.transfer.with_feature(name, spans) if self.transfer else None,
+            )
 
     def forecast(
         self, days: DaySpan, models: Sequence[FittedModel], columns: Sequence[str]
@@ -176,6 +210,8 @@ class SynapsemlRows:
 
     def release(self) -> None:
         self.frame.unpersist()
+        if self.transfer:
+            self.transfer.release()
 
     def _forecasts(self, rows: DataFrame, spans: Sequence[ModelSpan]) -> DataFrame:
         uncovered = reduce(
@@ -193,7 +229,11 @@ class SynapsemlEngine:
     name: str = "synapseml"
 
     def prepare(
-        self, rows: DataFrame, features: Sequence[str], labels: Sequence[str]
+        self,
+        rows: DataFrame,
+        features: Sequence[str],
+        labels: Sequence[str],
+        transfer: pa.Table | None = None,
     ) -> SynapsemlRows:
         check_runtime(rows.sparkSession)
         with adaptive_execution_disabled(rows.sparkSession):
@@ -207,7 +247,17 @@ class SynapsemlEngine:
         counts = {}
         for label in labels:
             counts[label] = {row["date"]: int(row[label]) for row in by_day}
-        return SynapsemlRows(frame, tuple(features), counts, self.parameters)
+        panel = None
+        if transfer is not None:
+            columns = transfer.select([*KEY, *dict.fromkeys([*features, *labels])])
+            panel = self.prepare(
+                rows.sparkSession.createDataFrame(
+                    columns.to_pandas(), from_arrow_schema(columns.schema)
+                ),
+                features,
+                labels,
+            )
+        return SynapsemlRows(frame, tuple(features), counts, self.parameters, panel)
 
     def load(self, text: str, features: Sequence[str]) -> FittedModel:
         from synapse.ml.lightgbm import LightGBMRegressionModel

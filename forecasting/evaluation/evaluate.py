@@ -72,18 +72,11 @@ def evaluate(
         as_of=end,
         code_version=settings.code_version,
     ) as run:
+        # committed before the scores, which read the actual values on connections of their own
         with run.stage("evaluate"), run.connection.begin():
             run.rows["updated"] = update_actuals(run.connection)
         with run.stage("score"):
-            name = engine or engine_to_score(
-                database, settings.engine, horizon=shortest, end=end, days=days
-            )
-            if name not in (engine, settings.engine):
-                log.info(
-                    "scoring engine %s: engine %s of the settings has no forecasts in these days",
-                    name,
-                    settings.engine,
-                )
+            name = engine or _engine_with_forecasts(database, settings, shortest, end, days)
             run.engine = name
             run.as_of = end or newest_scored_day(database, name, horizon=shortest)
             scores = {}
@@ -91,16 +84,32 @@ def evaluate(
                 rows = scored_rows(database, name, horizon=days_ahead, last=run.as_of, days=days)
                 scores[days_ahead] = scores_of(database, rows, settings.interval_level)
         run.checks += [
-            CheckResult(
-                at_horizon("scores", days_ahead),
-                True,
-                "info",
-                summary_line(of_horizon.targets),
-                figures={"scores": table_json(of_horizon.targets)},
-            )
+            _scores_check(days_ahead, of_horizon.targets)
             for days_ahead, of_horizon in scores.items()
         ]
     return read_run(database, run.run_id).to_json() | scores_json(scores)
+
+
+def _engine_with_forecasts(
+    database: Engine, settings: Settings, horizon: int, end: dt.date | None, days: int
+) -> str:
+    """The engine to score if none is named; the log says if it is not the settings' one."""
+    name = engine_to_score(database, settings.engine, horizon=horizon, end=end, days=days)
+    if name != settings.engine:
+        log.info(
+            "scoring engine %s: engine %s of the settings has no forecasts in these days",
+            name,
+            settings.engine,
+        )
+    return name
+
+
+def _scores_check(horizon: int, targets: ScoreTable) -> CheckResult:
+    """The scores as a check that always passes: the ledger keeps them with the run."""
+    scores = {"scores": table_json(targets)}
+    return CheckResult(
+        at_horizon("scores", horizon), True, "info", summary_line(targets), figures=scores
+    )
 
 
 @dataclass(frozen=True)

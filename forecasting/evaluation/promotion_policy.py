@@ -92,6 +92,7 @@ def evaluate_challenger(
         name: _ratio(losses[first], losses[second], days) for name, first, second in _pairs(losses)
     }
     champion_passes = CHAMPION in losses and _under_one(ratios["champion/persistence"][0])
+    # a champion that no longer beats persistence sets no standard
     rival = CHAMPION if champion_passes else PERSISTENCE
     segments = _segment_ratios(target, rows[is_compared], losses[CHALLENGER], losses[rival])
     # against persistence the gate does this: it publishes today's value for a segment that loses

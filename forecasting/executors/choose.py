@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from config_spark import Settings
 from database.ledger.runs import Run
-from spark.executor_choice import ExecutorChoice, choose_executor
+from spark.executor_choice import IN_PROCESS_POOL_DAYS, ExecutorChoice, choose_executor
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -28,7 +28,9 @@ def executor_of_engine(
     """
     if engine == "synapseml":
         return ExecutorChoice("spark", "the engine synapseml is LightGBM on Spark")
-    return choose_executor(settings, rows_to_read, prefers_spark=prefers_spark)
+    return choose_executor(
+        settings, rows_to_read, limit=IN_PROCESS_POOL_DAYS, prefers_spark=prefers_spark
+    )
 
 
 @contextmanager

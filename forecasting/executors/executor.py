@@ -28,6 +28,7 @@ class FeatureSource:
         spec: as-of days and how their rows are computed.
         market: `market_changes`; None without the features of prices.
         features: names of the features, in the order of a model's matrix.
+        transfer: feature rows of the transfer panel; None without it.
     """
 
     metrics: str
@@ -35,6 +36,7 @@ class FeatureSource:
     spec: FeatureSpec
     market: pa.Table | None
     features: Sequence[str]
+    transfer: pa.Table | None = None
 
 
 @dataclass(frozen=True)

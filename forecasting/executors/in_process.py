@@ -21,19 +21,7 @@ from forecasting.executors.executor import FeatureSource, RowsToStage
 from forecasting.features.feature_names import LABELS
 from forecasting.features.feature_rows import complete_rows
 from forecasting.features.observed_values import staleness_column
-
-METRICS_SCHEMA = pa.schema(
-    [
-        ("pool_id", pa.string()),
-        ("date", pa.date32()),
-        ("apy", pa.float64()),
-        ("tvl", pa.float64()),
-        ("pool_group", pa.string()),
-        (staleness_column("apy"), pa.int32()),
-        (staleness_column("tvl"), pa.int32()),
-    ]
-)
-"""Columns of `metrics_query`."""
+from forecasting.features.pool_history import METRICS_SCHEMA
 
 # COPY converts no types, and the columns of the database's owner may have others; "C" is the order
 # of code points, in which the engine sorts
@@ -60,7 +48,7 @@ class InProcessExecutor:
         select = _SORTED_METRICS.format(metrics=source.metrics)
         batches = read_batches(session, select, METRICS_SCHEMA, source.snapshot)
         rows = complete_rows(batches, source.spec, source.market)
-        prepared = engine.prepare(rows, source.features, LABELS)
+        prepared = engine.prepare(rows, source.features, LABELS, source.transfer)
         del rows
         # Arrow keeps what it frees, two copies of the rows, and the fits need as much
         pa.default_memory_pool().release_unused()

@@ -59,7 +59,7 @@ class SparkExecutor:
             snapshot=source.snapshot,
         )
         with feature_rows(metrics, source.spec, source.market) as rows:
-            return engine.prepare(rows, source.features, LABELS)
+            return engine.prepare(rows, source.features, LABELS, source.transfer)
 
     def staged(self, rows: RowsToStage) -> StagedRows:
         # Arrow makes NaN null; the staging checks refuse a number that stays NaN

@@ -6,6 +6,8 @@ Reads rows with INPUTS (moves in scales); returns a row for each day and group w
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,7 +22,7 @@ INPUTS = ("date", "pool_group", "apy_move_0", "tvl_move_0")
 # 64-bit integer.
 TICKS = 10_000
 
-TODAY = tuple(f"{scope}_{name}" for scope in SCOPES for name in STATISTICS)
+TODAY = tuple(f"{scope}_{name}" for scope, name in itertools.product(SCOPES, STATISTICS))
 DAY_SCHEMA = pa.schema(
     [("date", pa.date32()), ("known_group", pa.string()), *((name, pa.float32()) for name in TODAY)]
 )
@@ -58,8 +60,8 @@ def day_statistics(rows: pa.Table) -> pa.Table:
     of_all = _statistics(*moves, of_day, days.size)
     # each day's statistics, on the rows of all its groups
     of_all = {name: values[np.searchsorted(days, keys // width)] for name, values in of_all.items()}
-    by_scope = {"all": of_all, "group": _statistics(*moves, of_key, keys.size)}
-    columns = [values for statistics in by_scope.values() for values in statistics.values()]
+    # in the order of TODAY
+    columns = [*of_all.values(), *_statistics(*moves, of_key, keys.size).values()]
     return pa.table(
         [_dates(keys // width), names.dictionary.take(pa.array(keys % width)), *columns],
         schema=DAY_SCHEMA,
@@ -185,5 +187,5 @@ def _dates(days: Integers) -> pa.Array:
 def _positions(ordered: Integers, keys: Integers) -> Integers:
     """The first position of each key in an ordered array, or -1."""
     position = np.searchsorted(ordered, keys)
-    found = ordered[np.minimum(position, len(ordered) - 1)] == keys
-    return np.where(found & (position < len(ordered)), position, -1)
+    is_present = ordered[np.minimum(position, len(ordered) - 1)] == keys
+    return np.where(is_present & (position < len(ordered)), position, -1)

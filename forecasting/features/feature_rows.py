@@ -49,6 +49,7 @@ def complete_rows(batches: Batches, spec: FeatureSpec, market: pa.Table | None) 
     """
     rows = pa.Table.from_batches(rows_of_pools(with_yesterday(spec))(batches), SCHEMA)
     first = pa.scalar(spec.first_day, pa.date32())
+    # the day before the first only served the cross-section of yesterday
     complete = add_cross_section(rows).filter(pc.greater_equal(rows["date"], first))
     return add_market(complete, market) if market is not None else complete
 
@@ -66,6 +67,7 @@ def rows_of_pools(spec: FeatureSpec) -> Callable[[Batches], Iterator[pa.RecordBa
     """Returns a function of rows sorted by pool and day, which yields batches of SCHEMA."""
 
     def compute(batches: Batches) -> Iterator[pa.RecordBatch]:
+        # whole pools: a window must not end where a batch does
         for pools in iter_groups(batches, "pool_id"):
             yield from _rows(pool_history(pools, spec.as_of), spec)
 
@@ -75,6 +77,7 @@ def rows_of_pools(spec: FeatureSpec) -> Callable[[Batches], Iterator[pa.RecordBa
 def _rows(history: PoolHistory, spec: FeatureSpec) -> Iterator[pa.RecordBatch]:
     columns = labelled_features(history, spec)
     first = (spec.first_day - dt.date(1970, 1, 1)).days
+    # histories are dense: a day without both values is no row
     has_value = ~(np.isnan(history.apy) & np.isnan(history.tvl))
     pool, day = np.nonzero(has_value & (history.days >= first)[None, :])
     if not pool.size:

@@ -19,6 +19,19 @@ from spark.arrow_groups import group_starts
 
 Observed = npt.NDArray[np.bool_]
 
+METRICS_SCHEMA = pa.schema(
+    [
+        ("pool_id", pa.string()),
+        ("date", pa.date32()),
+        ("apy", pa.float64()),
+        ("tvl", pa.float64()),
+        ("pool_group", pa.string()),
+        (staleness_column("apy"), pa.int32()),
+        (staleness_column("tvl"), pa.int32()),
+    ]
+)
+"""Columns of `metrics_query`."""
+
 
 @dataclass(frozen=True)
 class PoolHistory:

@@ -24,6 +24,8 @@ from forecasting.features.targets import Values, mean_of_spaces
 TVL_FORECAST = "tvl_forecast_move"
 # with fewer labelled rows no model is fitted: five leaves of the smallest size are no model
 MIN_TRAINING_ROWS = 300
+# of which own ones: the pools of the transfer panel alone say little about those of a user
+MIN_OWN_ROWS = 100
 
 # Fits of the same rows with other seeds: their mean is slightly better than each, and more stable
 # from day to day.
@@ -125,16 +127,17 @@ def fit_stacked(dataset: FeatureRows, plan: FoldPlan, level: float, stage: Stage
         level: nominal coverage of the interval, 0 to 1.
         stage: context manager that times a stage of the run.
     """
+    # TVL is nearly a random walk: rows of other pools made its models no better (docs/accuracy.md)
+    own = dataset.without_transfer()
     with stage("fit_tvl"):
         coarse = [fold for fold in plan.tvl if fold.origin < plan.forecast.start]
         chain = [
-            (dataset.fit([Objective("tvl_label")], fold.train)[0], fold.forecast)
+            (own.fit([Objective("tvl_label")], fold.train)[0], fold.forecast)
             for fold in coarse
-            if _can_fit(dataset, "tvl_label", fold.train)
+            if can_fit(own, "tvl_label", fold.train)
         ]
         tvl = [
-            _fit(dataset, "tvl_label", fold, tvl_objectives(level))
-            for fold in plan.tvl[len(coarse) :]
+            _fit(own, "tvl_label", fold, tvl_objectives(level)) for fold in plan.tvl[len(coarse) :]
         ]
         # the TVL folds after the coarse ones have the origins of the APY folds
         fitted = [
@@ -157,6 +160,12 @@ def fit_stacked(dataset: FeatureRows, plan: FoldPlan, level: float, stage: Stage
             )
     finally:
         stacked.release()
+
+
+def can_fit(dataset: FeatureRows, label: str, days: DaySpan) -> bool:
+    """Returns whether these as-of days have enough rows with the label to fit a model."""
+    own = dataset.labelled_rows(label, days)
+    return own >= MIN_OWN_ROWS and own + dataset.transfer_rows(label, days) >= MIN_TRAINING_ROWS
 
 
 def forecast_by(dataset: FeatureRows, model: StackedModel) -> OutOfSample:
@@ -192,13 +201,7 @@ def _with_moves(
 def _fit(
     dataset: FeatureRows, label: str, fold: Fold, objectives: Sequence[Objective]
 ) -> tuple[FittedModel, ...]:
-    return (
-        tuple(dataset.fit(objectives, fold.train)) if _can_fit(dataset, label, fold.train) else ()
-    )
-
-
-def _can_fit(dataset: FeatureRows, label: str, days: DaySpan) -> bool:
-    return dataset.labelled_rows(label, days) >= MIN_TRAINING_ROWS
+    return tuple(dataset.fit(objectives, fold.train)) if can_fit(dataset, label, fold.train) else ()
 
 
 def _names(target: str) -> tuple[str, str, str]:

@@ -61,6 +61,7 @@ def drift_checks(
 
 
 def _drift_check(features: Sequence[FeatureDrift], limit: float) -> CheckResult:
+    # a feature without any value has no distribution to compare, and its source is broken
     drifted = [feature for feature in features if feature.all_missing or feature.beyond > limit]
     listed = [
         {

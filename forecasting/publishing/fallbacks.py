@@ -46,6 +46,7 @@ def apply_fallbacks(
     value = rows[target.name].to_numpy(float)
     # models are trained on observed days only, so a carried value gets a fallback
     observed = (pd.to_datetime(rows[f"{target.name}_day"]) == pd.Timestamp(as_of)).to_numpy()
+    # TVL is never negative, and an interval of APY is so only if its value is
     lowest = np.zeros(len(rows)) if target.logarithmic else np.minimum(value, 0.0)
     low, high = (target.moved(value, target.size(value) * step, lowest) for step in relative)
     reason = rows["fallback_reason"].astype(object).where(rows["fallback_reason"].notna(), None)

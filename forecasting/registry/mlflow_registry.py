@@ -184,8 +184,8 @@ class Registry:
             return {}
         with open_tables(self._settings) as connection:
             stored = stored_versions(connection, self.name)
-        named = (entry for entry in stored if entry.tags.get("version") == version)
-        folders = (local_folder(entry.source) for entry in named)
+        matching = (entry for entry in stored if entry.tags.get("version") == version)
+        folders = (local_folder(entry.source) for entry in matching)
         folder = next((folder for folder in folders if folder and folder.is_dir()), None)
         return {file.name: file.read_bytes() for file in folder.iterdir()} if folder else {}
 

@@ -42,7 +42,7 @@ Change = Literal["current", "made", "upgraded"]
 
 FILE = "mlflow.db"
 VERSIONS = "model_versions"
-LATER = "forecasts go on without it and are registered later"
+LATER = "forecasts continue without it and are registered later"
 
 MLFLOW_ENVIRONMENT = {
     # a server that is down must cost seconds; MLflow's own retries take minutes

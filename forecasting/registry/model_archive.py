@@ -36,7 +36,8 @@ class ModelCard:
         data_first_day: first day of the metrics that the run read.
         data_rows: their number of pool-days.
         data_hash: hash of their values.
-        settings: LightGBM's parameters and the training window.
+        settings: LightGBM's parameters and the training window; rows and hash of the transfer panel
+            if the version learned from it.
         passed: the version beat persistence in its validation.
         scores: numbers of its validation, see `PromotionDecision.numbers`.
         gain: each feature's share of the gain, by target.

@@ -80,6 +80,7 @@ def registry_state(settings: Settings, *, engine: str, horizon: int) -> Registry
     try:
         if not is_database(uri):
             return _state_of_server(settings, engine=engine, horizon=horizon)
+        # opening a missing file would create it
         if is_missing_file(uri):
             return _state(uri, {}, [])
         with login(settings), open_tables(settings) as connection:

@@ -191,6 +191,7 @@ def _serve(
         "serving_version": version.version,
         "reason": reason,
     }
+    # one transaction, so that no decision is left without its move of the alias
     with checked_connection(database) as connection:
         decisions.record_decision(
             connection,

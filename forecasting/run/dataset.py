@@ -32,6 +32,7 @@ from forecasting.features.source_queries import (
     market_query,
     metrics_query,
 )
+from forecasting.features.transfer_rows import transfer_rows
 from forecasting.run.as_of_day import first_read_day
 from forecasting.run.run_inputs import MetricsDigest, metrics_digest
 
@@ -59,6 +60,7 @@ def cached_dataset(
     snapshot: str,
     *,
     first_day: dt.date | None = None,
+    transfer: bool = False,
 ) -> Iterator[tuple[FeatureRows, DatasetSummary]]:
     """Yields the feature rows of the plan's days; the block's end releases them.
 
@@ -66,6 +68,7 @@ def cached_dataset(
         snapshot: id of an exported snapshot. It must outlive the block: partitions of a lost
             executor are read again.
         first_day: first day of metrics that is read; default: look-back of the plan's first day.
+        transfer: whether fits learn from the transfer panel too.
 
     Raises:
         EnvironmentNotReady: the engine's runtime is missing.
@@ -73,7 +76,14 @@ def cached_dataset(
     """
     with run.stage("features"):
         dataset, summary = _prepare(
-            executor, settings, engine, folds, run, snapshot, first_day or first_read_day(folds)
+            executor,
+            settings,
+            engine,
+            folds,
+            run,
+            snapshot,
+            first_day or first_read_day(folds),
+            transfer=transfer,
         )
     try:
         yield dataset, summary
@@ -102,6 +112,8 @@ def _prepare(
     run: Run,
     snapshot: str,
     first_day: dt.date,
+    *,
+    transfer: bool,
 ) -> tuple[FeatureRows, DatasetSummary]:
     query = metrics_query(_metrics(settings), first_day, folds.as_of)
     # the same statement at the same snapshot: it counts and hashes the rows that are read
@@ -121,7 +133,8 @@ def _prepare(
         settings.min_history_days,
     )
     features = feature_names(market=settings.market_features)
-    source = FeatureSource(query, snapshot, spec, market, features)
+    panel = transfer_rows(spec) if transfer else None
+    source = FeatureSource(query, snapshot, spec, market, features, panel)
     return executor.prepare(engine, source), DatasetSummary(first_day, digest)
 
 

@@ -151,11 +151,19 @@ def _forecast(
         # a horizon do not depend on which others are published
         for part in plan.horizons:
             with cached_dataset(
-                executor, settings, engine, part.folds, run, snapshot, first_day=part.first_day
+                executor,
+                settings,
+                engine,
+                part.folds,
+                run,
+                snapshot,
+                first_day=part.first_day,
+                transfer=part.transfers,
             ) as (dataset, summary):
                 models.append(select_or_fit_model(dataset, summary, part, engine, settings, run))
             summaries.append(summary)
         pools = active_pools(settings, plan.as_of, snapshot)
+        # its rows include those of the other horizons
         longest = min(summaries, key=lambda summary: summary.first_day)
         with at_snapshot(settings, snapshot) as connection:
             tables = other_digest(connection, settings, longest.first_day, plan.as_of)
@@ -196,10 +204,10 @@ def _forecast(
 def _record_checks(run: Run, results: Sequence[CheckResult], horizon: int) -> None:
     """Adds the results to the run under the horizon's names, and logs those that failed."""
     for result in results:
-        named = replace(result, name=at_horizon(result.name, horizon))
-        run.checks.append(named)
-        if not named.passed:
-            log.warning("%s", named)
+        renamed = replace(result, name=at_horizon(result.name, horizon))
+        run.checks.append(renamed)
+        if not renamed.passed:
+            log.warning("%s", renamed)
 
 
 @dataclass(frozen=True)
@@ -250,6 +258,7 @@ def _publish(
         forecasts = forecasts.assign(
             model_version=serving.sample.version(plan.as_of), run_id=run.run_id
         )
+        # without the pools that never had an APY, of which nothing is forecast
         reasons = forecasts["apy_fallback_reason"][forecasts["apy"].notna()].tolist()
         run.checks.append(_score_check(database, plan, backfill, settings.interval_level))
         _record_checks(run, model_health_checks(serving, pools, reasons, settings), plan.horizon)
@@ -300,6 +309,7 @@ def _history(
     history = history_by_target(database, plan.engine, horizon=plan.horizon, as_of=plan.as_of)
     for rows in map(to_past_rows, backfill):
         for target, past in history.items():
+            # the stored row of a day comes first, and is the one that stays
             both = pd.concat([past, rows[rows["target"] == target]], ignore_index=True)
             history[target] = both.drop_duplicates(["pool_id", "target_day"]).sort_values(
                 ["target_day", "pool_id"], ignore_index=True

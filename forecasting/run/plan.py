@@ -31,6 +31,7 @@ from forecasting.run.as_of_day import (
     verify_forecast_tables,
 )
 from forecasting.run.changes import Changes
+from forecasting.run.transfer import TransferChoice, transfer_choice
 from spark.executor_choice import ExecutorChoice
 
 # days before a backtest's first scored day: their forecasts give gate and interval a history
@@ -53,6 +54,7 @@ class HorizonPlan:
         executor: what computes the run.
         history_days: past target days that gate and interval can learn from; 0 for a backtest.
         serving: model versions of a forecast run; None for a backtest.
+        transfer: whether the fits learn from the transfer panel; None without a fit.
     """
 
     as_of: dt.date
@@ -66,11 +68,17 @@ class HorizonPlan:
     executor: ExecutorChoice
     history_days: int = 0
     serving: ServingVersions | None = None
+    transfer: TransferChoice | None = None
 
     @property
     def horizon(self) -> int:
         """Days from the as-of day to the target day."""
         return self.folds.horizon
+
+    @property
+    def transfers(self) -> bool:
+        """Whether the fits learn from the transfer panel."""
+        return self.transfer is not None and self.transfer.takes_part
 
     @property
     def backfills_history(self) -> bool:
@@ -98,6 +106,7 @@ class HorizonPlan:
             "refits": len(self.folds.apy),
             "executor": self.executor.name,
             "executor_reason": self.executor.reason,
+            **(self.transfer.summary() if self.transfer else {}),
             **(_serving_summary(self.serving, self.history_days) if self.serving else {}),
         }
 
@@ -184,30 +193,50 @@ def plan_forecast(
         serving = serving_versions(settings, database, engine=engine, horizon=horizon, as_of=as_of)
         fitting = training_folds(settings, as_of, horizon)
         refits = refit_is_due(serving.newest_as_of, as_of, days, settings.refit_days)
-        # exponential means never forget: a run that fits nothing reads as far back as one that
-        # does, so both see the same features
-        first_day = first_read_day(fitting)
-        rows, pools = row_counts(settings, first_day, as_of)
-        plans.append(
-            HorizonPlan(
-                as_of=as_of,
-                age_days=age_days(as_of, today),
-                engine=engine,
-                folds=fitting if refits else inference_folds(as_of, horizon=horizon),
-                refits=refits,
-                first_day=first_day,
-                rows=rows,
-                pools=pools,
-                executor=executor_of_engine(settings, engine, rows, prefers_spark=prefers_spark),
-                history_days=days,
-                serving=serving,
-            )
+        plan = _planned(
+            settings,
+            fitting if refits else inference_folds(as_of, horizon=horizon),
+            # exponential means never forget: a run that fits nothing reads as far back as one that
+            # does, so both see the same features
+            first_day=first_read_day(fitting),
+            as_of=as_of,
+            engine=engine,
+            today=today,
+            prefers_spark=prefers_spark,
         )
+        plans.append(replace(plan, refits=refits, history_days=days, serving=serving))
     return _with_one_executor(plans)
+
+
+def _planned(
+    settings: Settings,
+    folds: FoldPlan,
+    *,
+    first_day: dt.date,
+    as_of: dt.date,
+    engine: str,
+    today: dt.date,
+    prefers_spark: bool,
+) -> HorizonPlan:
+    """The plan of a run that fits models, with the rows it reads and the executor they choose."""
+    rows, pools = row_counts(settings, first_day, as_of)
+    return HorizonPlan(
+        as_of=as_of,
+        age_days=age_days(as_of, today),
+        engine=engine,
+        folds=folds,
+        refits=True,
+        first_day=first_day,
+        rows=rows,
+        pools=pools,
+        executor=executor_of_engine(settings, engine, rows, prefers_spark=prefers_spark),
+        transfer=transfer_choice(settings, pools, folds.apy[-1].train.end) if folds.apy else None,
+    )
 
 
 def _with_one_executor(plans: Sequence[HorizonPlan]) -> RunPlan:
     """The run of these horizons; the one that reads the most chooses the executor of all."""
+    # the horizons share one start: a session for the largest serves the others
     executor = max(plans, key=lambda plan: plan.rows).executor
     return RunPlan(tuple(replace(plan, executor=executor) for plan in plans))
 
@@ -266,19 +295,15 @@ def plan_backtest(
             train_days=settings.train_days,
             refit_days=settings.refit_days,
         )
-        first_day = first_read_day(folds)
-        rows, pools = row_counts(settings, first_day, newest)
         plans.append(
-            HorizonPlan(
+            _planned(
+                settings,
+                folds,
+                first_day=first_read_day(folds),
                 as_of=newest,
-                age_days=age_days(newest, today),
                 engine=engine,
-                folds=folds,
-                refits=True,
-                first_day=first_day,
-                rows=rows,
-                pools=pools,
-                executor=executor_of_engine(settings, engine, rows, prefers_spark=False),
+                today=today,
+                prefers_spark=False,
             )
         )
     return _with_one_executor(plans)

@@ -35,6 +35,7 @@ from forecasting.run.as_of_day import first_read_day, training_folds
 
 CODE = Path(__file__).parents[2]
 SOURCES = ("common", "database", "forecasting", "spark")
+TRANSFER_PANEL = "sample_data/pool_history.parquet"
 PACKAGES = ("lightgbm", "numpy", "pandas", "pyarrow", "pyspark")
 # the engine and the as-of day are inputs of their own; a backtest's days do not concern a forecast
 OTHER_SETTINGS = {"engine", "backtest_days"}
@@ -208,8 +209,8 @@ def _package_version(name: str) -> str:
 
 @cache
 def sources_digest() -> str:
-    """Returns a hash of the source files of a checkout, whose code changes under one version; the
-    same one in the whole life of a process.
+    """Returns a hash of the source files of a checkout, whose code changes under one version, and
+    of the transfer panel; the same one in the whole life of a process.
 
     Empty in a release: its zip is no folder, and its version is its commit.
     """
@@ -218,6 +219,8 @@ def sources_digest() -> str:
         for file in sorted((CODE / name).rglob("*.py")):
             digest.update(f"{file.relative_to(CODE)}\n".encode())
             digest.update(file.read_bytes())
+    for panel in CODE.glob(TRANSFER_PANEL):
+        digest.update(panel.read_bytes())
     return digest.hexdigest()[:16] if CODE.is_dir() else ""
 
 

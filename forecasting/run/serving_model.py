@@ -28,6 +28,7 @@ from forecasting.evaluation.promotion_policy import (
 )
 from forecasting.features.feature_names import feature_names
 from forecasting.features.targets import targets_of
+from forecasting.features.transfer_panel import panel_hash
 from forecasting.models.feature_importance import gain_by_feature, gain_by_group
 from forecasting.models.stacked_model import (
     TVL_FORECAST,
@@ -142,17 +143,18 @@ def _fit(
         with run.stage("predict"):
             champion_sample = forecast_by(dataset, load_stacked_model(engine, champion, days))
     if not fitted.models[0].apy:
-        # too few rows to fit: the champion, if there is one, goes on
+        # too few rows to fit: the champion, if there is one, keeps serving
         return champion_sample or fitted, champion, False, Refit(fitted)
     with run.stage("validate"):
         promotion = decide_promotion(fitted, champion_sample, settings)
         reference = training_reference(dataset, plan.folds.apy[0].train)
         archive = _archive(
-            fitted.models[0], summary, plan, settings, promotion, engine.name, reference
+            fitted.models[0], dataset, summary, plan, settings, promotion, engine.name, reference
         )
     refit = Refit(fitted, archive, promotion)
     if promotion.decision == KEPT and champion_sample:
         return champion_sample, champion, False, refit
+    # a refused version forecasts too, but persistence is published
     return fitted, archive, promotion.decision != PROMOTED, refit
 
 
@@ -167,6 +169,7 @@ def decide_promotion(
     rows = challenger.rows
     moves = {CHALLENGER: rows["apy_move"].to_numpy(float)}
     if champion:
+        # NaN on the days that the champion was fitted on, of which it has no forecast
         by_key = champion.rows.set_index(list(KEY))["apy_move"]
         aligned = by_key.reindex(pd.MultiIndex.from_frame(rows[list(KEY)]))
         moves[CHAMPION] = aligned.to_numpy(float)
@@ -194,6 +197,7 @@ def modelled_rows(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
 
 def _archive(
     model: StackedModel,
+    dataset: FeatureRows,
     summary: DatasetSummary,
     plan: HorizonPlan,
     settings: Settings,
@@ -217,7 +221,7 @@ def _archive(
         data_rows=summary.metrics.rows,
         data_hash=summary.metrics.hash,
         features=features,
-        settings=_model_settings(settings),
+        settings=_model_settings(settings) | _transfer_panel(dataset, plan),
         code_version=settings.code_version,
         passed=promotion.passed,
         scores=promotion.numbers,
@@ -239,6 +243,16 @@ def _model_settings(settings: Settings) -> dict[str, Any]:
     """The settings that a version depends on."""
     names = ("train_days", "validation_days", "min_history_days", "market_features")
     return asdict(model_parameters(settings)) | {name: getattr(settings, name) for name in names}
+
+
+def _transfer_panel(dataset: FeatureRows, plan: HorizonPlan) -> dict[str, Any]:
+    """The rows of the transfer panel that the APY models learned from, and the panel's hash; empty
+    for a version of own rows alone.
+    """
+    if not plan.transfers:
+        return {}
+    rows = dataset.transfer_rows("apy_label", plan.folds.apy[0].train)
+    return {"transfer_rows": rows, "transfer_panel": panel_hash()}
 
 
 def load_stacked_model(engine: Engine, archive: ModelArchive, days: DaySpan) -> StackedModel:

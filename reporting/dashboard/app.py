@@ -10,6 +10,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from reporting.dashboard import visits
 from reporting.dashboard.charts import colours
 from reporting.dashboard.connection import database_problem
 from reporting.dashboard.page_parts import escaped
@@ -58,4 +59,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with visits.counted():
+        main()

@@ -18,6 +18,16 @@ HEIGHT = 280
 COUNTS = [0, 1, 3, 10, 30, *(10**power for power in range(2, 8))]
 POWERS = [0, 0.1, *(10**power for power in range(7))]
 """Ticks of logarithmic axes, of counts and of APYs."""
+LINE_LEGEND = alt.Legend(
+    title=None,
+    orient="top",
+    # two fit into a telephone
+    columns=2,
+    labelLimit=260,
+    symbolType="stroke",
+    symbolSize=400,
+    symbolStrokeWidth=2,
+)
 # each by itself: the format of an axis has one prefix for all labels
 POWER_LABELS = "format(datum.value, datum.value < 1000 ? '~g' : '~s')"
 
@@ -145,20 +155,11 @@ def _line_layer(
 ) -> alt.Chart:
     palette = colours()
     labels = [each.label for each in drawn]
-    values = (
-        rows[["date", line.column]].rename(columns={line.column: "value"}).assign(line=line.label)
-    )
-    legend = alt.Legend(
-        title=None,
-        orient="top",
-        columns=2,
-        labelLimit=260,
-        symbolType="stroke",
-        symbolSize=400,
-        symbolStrokeWidth=2,
-    )
+    hues = [getattr(palette, each.colour) for each in drawn]
+    dashes = [list(each.dashes or (1, 0)) for each in drawn]
+    values = rows[["date", line.column]].rename(columns={line.column: "value"})
     chart: alt.Chart = (
-        alt.Chart(values)
+        alt.Chart(values.assign(line=line.label))
         .mark_line(
             strokeWidth=1.8, point={"size": 16, "shape": line.points} if line.points else False
         )
@@ -167,17 +168,14 @@ def _line_layer(
             y=height,
             color=alt.Color(
                 "line:N",
-                scale=alt.Scale(
-                    domain=labels, range=[getattr(palette, each.colour) for each in drawn]
-                ),
-                legend=legend,
+                scale=alt.Scale(domain=labels, range=hues),
+                legend=LINE_LEGEND,
             ),
             strokeDash=alt.StrokeDash(
                 "line:N",
-                scale=alt.Scale(
-                    domain=labels, range=[list(each.dashes or (1, 0)) for each in drawn]
-                ),
-                legend=legend,
+                scale=alt.Scale(domain=labels, range=dashes),
+                # the same legend for both: Vega draws one with colour and dashes
+                legend=LINE_LEGEND,
             ),
             tooltip=[
                 alt.Tooltip("date:T", title="day, UTC", format="%Y-%m-%d"),
@@ -195,7 +193,8 @@ def uncertainty_scatter(rows: pd.DataFrame) -> AnyChart:
     Args:
         rows: apy, apy_width, tvl_today, label, place, made_by (`model` or `fallback`).
     """
-    palette = colours()
+    axis = alt.Axis(values=POWERS, labelExpr=POWER_LABELS, labelOverlap="greedy")
+    shape, colour = _made_by()
     chart: alt.Chart = (
         alt.Chart(rows)
         .mark_point(filled=False, opacity=1, size=42, strokeWidth=1.5)
@@ -203,27 +202,18 @@ def uncertainty_scatter(rows: pd.DataFrame) -> AnyChart:
             x=alt.X(
                 "apy_width:Q",
                 title="width of the interval, points of APY (log scale)",
+                # intervals of quiet pools are narrower than a point: more room below 1
                 scale=alt.Scale(type="symlog", constant=0.1),
-                axis=alt.Axis(values=POWERS, labelExpr=POWER_LABELS, labelOverlap="greedy"),
+                axis=axis,
             ),
             y=alt.Y(
                 "apy:Q",
                 title="forecast APY, % (log scale)",
                 scale=alt.Scale(type="symlog", constant=1),
-                axis=alt.Axis(values=POWERS, labelExpr=POWER_LABELS, labelOverlap="greedy"),
+                axis=axis,
             ),
-            shape=alt.Shape(
-                "made_by:N",
-                scale=alt.Scale(domain=["model", "fallback"], range=["circle", "cross"]),
-                legend=alt.Legend(title="made by", orient="top"),
-            ),
-            color=alt.Color(
-                "made_by:N",
-                scale=alt.Scale(
-                    domain=["model", "fallback"], range=[palette.accent, palette.second]
-                ),
-                legend=alt.Legend(title="made by", orient="top"),
-            ),
+            shape=shape,
+            color=colour,
             tooltip=[
                 alt.Tooltip("label:N", title="pool"),
                 alt.Tooltip("place:N", title="protocol · chain"),
@@ -235,6 +225,17 @@ def uncertainty_scatter(rows: pd.DataFrame) -> AnyChart:
         .properties(height=340)
     )
     return chart
+
+
+def _made_by() -> tuple[alt.Shape, alt.Color]:
+    palette, made_by = colours(), ["model", "fallback"]
+    legend = alt.Legend(title="made by", orient="top", symbolStrokeWidth=1.5, symbolSize=60)
+    shapes = alt.Scale(domain=made_by, range=["circle", "cross"])
+    hues = alt.Scale(domain=made_by, range=[palette.accent, palette.second])
+    return (
+        alt.Shape("made_by:N", scale=shapes, legend=legend),
+        alt.Color("made_by:N", scale=hues, legend=legend),
+    )
 
 
 def bars(
@@ -274,7 +275,7 @@ def segment_points(rows: pd.DataFrame, *, value: str, unit: str, reference: floa
     Args:
         rows: segment (label), `value`, rows (number of forecasts); low and high may be missing.
     """
-    palette = colours()
+    accent, ink = colours().accent, colours().ink
     order = list(rows["segment"])
     axis = alt.Y("segment:N", sort=order, title=None, axis=alt.Axis(labelLimit=200))
     x_axis = alt.X(
@@ -287,17 +288,14 @@ def segment_points(rows: pd.DataFrame, *, value: str, unit: str, reference: floa
     if "low" in rows:
         layers.append(
             alt.Chart(rows)
-            .mark_rule(strokeWidth=2, color=palette.accent)
+            .mark_rule(strokeWidth=2, color=accent)
             .encode(y=axis, x=alt.X("low:Q", title=unit, scale=alt.Scale(zero=False)), x2="high:Q")
         )
-    layers.append(
-        alt.Chart(pd.DataFrame({value: [reference]}))
-        .mark_rule(strokeDash=[4, 3], color=palette.ink)
-        .encode(x=x_axis)
-    )
+    reference_row = pd.DataFrame({value: [reference]})
+    layers.append(alt.Chart(reference_row).mark_rule(strokeDash=[4, 3], color=ink).encode(x=x_axis))
     layers.append(
         alt.Chart(rows)
-        .mark_point(filled=True, size=60, color=palette.accent, opacity=1)
+        .mark_point(filled=True, size=60, color=accent, opacity=1)
         .encode(
             y=axis,
             x=x_axis,
@@ -334,7 +332,7 @@ def gap_heat_map(rows: pd.DataFrame) -> AnyChart:
         .mark_point(filled=True, opacity=1)
         .encode(
             x=day_axis(),
-            y=alt.Y("label:N", sort=None, title="pool", axis=alt.Axis(labelLimit=150)),
+            y=alt.Y("label:N", sort=None, title="pool", axis=alt.Axis(labelLimit=185)),
             shape=alt.Shape(
                 "state:N",
                 scale=alt.Scale(domain=states, range=[shape for _, shape in GAP_STATES.values()]),

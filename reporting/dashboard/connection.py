@@ -21,6 +21,7 @@ from database.schema.own_schema import require_read_rights
 
 STATEMENT_SECONDS = 60
 """A statement that takes longer is cancelled: its page would be abandoned by then."""
+# the role may have the right to write: the pages never do
 READ_ONLY_SESSION = {
     "default_transaction_read_only": "on",
     "statement_timeout": f"{STATEMENT_SECONDS}s",
@@ -28,6 +29,7 @@ READ_ONLY_SESSION = {
 CONNECTIONS = 4
 """Kept open: a login takes longer than most of the pages' statements."""
 
+# a run that failed may have changed rows too, so every end counts
 NEWEST_RUN = """
 SELECT run_id
 FROM yieldspark.run_ledger
@@ -75,8 +77,10 @@ def use(settings: Settings) -> None:
         poolclass=QueuePool,
         creator=partial(connect, parameters),
         pool_size=CONNECTIONS,
+        # the server may have been restarted since the last visit
         pool_pre_ping=True,
     ).execution_options(**{METRICS_OPTION: settings.metrics_table})
+    # their connections would stay open for the life of the process
     for earlier in _connected:
         earlier.engine.dispose()
     _connected[:] = [Connected(settings, engine, parameters.where)]

@@ -45,8 +45,8 @@ def pool_label(pool: Any) -> str:
 
 def pool_place(pool: Any) -> str:
     """Return protocol and chain of a pool."""
-    known = [one_line(text) for text in (pool.protocol, pool.chain) if text and text == text]
-    return " · ".join(known)
+    parts = [one_line(text) for text in (pool.protocol, pool.chain) if text and text == text]
+    return " · ".join(parts)
 
 
 def pool_link(pool_id: str) -> str:
@@ -79,7 +79,8 @@ def tiles(facts: Sequence[tuple[str, str, str]]) -> None:
         for title, value, note in facts:
             with st.container(border=True, width=TILE_WIDTH, height="stretch"):
                 st.metric(escaped(title), value)
-                st.caption(escaped(note) if note else "&nbsp;")
+                # a number and its unit stay in one line
+                st.caption(escaped(note).replace(" %", "&nbsp;%") if note else "&nbsp;")
 
 
 def commands(*lines: str) -> None:
@@ -162,6 +163,7 @@ class Pager:
     def __init__(self, name: str, selection: object) -> None:
         self._name = f"pager_{name}"
         state = st.session_state.get(self._name)
+        # the keys of another filter or order say nothing about this one
         if state is None or state["selection"] != selection:
             state = {"selection": selection, "keys": []}
             st.session_state[self._name] = state

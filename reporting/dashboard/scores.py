@@ -68,6 +68,7 @@ def compute_scores(
         DatabaseError: the database does not answer or refuses a statement.
     """
     begin(0)
+    # the charts by day reach three times as far back: added up in the database
     by_day = newest_by_day(engine, days=SERIES_DAYS)
     begin(1)
     rows = newest_evaluated(engine, days=SCORED_DAYS)

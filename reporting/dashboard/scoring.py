@@ -62,21 +62,21 @@ _children: set[subprocess.Popen[bytes]] = set()
 def scoring_of(version: DataVersion) -> Scoring:
     """Return the scoring of a version, and start it if there is none."""
     with _lock:
-        found = _kept.get(version)
-        if found is None or found.is_to_repeat:
-            found = Scoring()
-            _keep(version, found)
-            arguments = (found, connected().settings)
+        scoring = _kept.get(version)
+        if scoring is None or scoring.is_to_repeat:
+            scoring = Scoring()
+            _keep(version, scoring)
+            arguments = (scoring, connected().settings)
             threading.Thread(target=_run, args=arguments, name="scores", daemon=True).start()
-        return found
+        return scoring
 
 
 def keep(version: DataVersion, scores: Scores | None) -> None:
     """Keep scores that were computed elsewhere."""
-    found = Scoring(scores=scores)
-    found.ended.set()
+    scoring = Scoring(scores=scores)
+    scoring.ended.set()
     with _lock:
-        _keep(version, found)
+        _keep(version, scoring)
 
 
 def end_processes() -> None:

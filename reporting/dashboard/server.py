@@ -53,7 +53,7 @@ DARK = {
 SIZES = {
     "headingFontSizes": ["2rem", "1.4rem", "1.15rem", "1rem", "1rem", "1rem"],
     "metricValueFontSize": "1.6rem",
-    "paddingTop": "3rem",
+    "paddingTop": "1rem",
     "paddingBottom": "2rem",
 }
 

@@ -181,6 +181,7 @@ def pools_with_gaps(
     Raises:
         DatabaseError: the database does not answer or refuses a statement.
     """
+    # no pool has -1 such days: the condition of the first page
     key = after or GapKey(-1, "")
     return _frame(
         engine,

@@ -127,8 +127,8 @@ def raw_end(engine: Engine, after: RawEnd | None = None) -> RawEnd:
     Raises:
         DatabaseError: the database does not answer or refuses a statement.
     """
-    known = after or RawEnd(None, None, None)
-    parameters = {"last_id": known.last_id, "newest": known.newest}
+    earlier = after or RawEnd(None, None, None)
+    parameters = {"last_id": earlier.last_id, "newest": earlier.newest}
     with checked_connection(engine) as connection:
         return RawEnd(**connection.execute(text(RAW_END), parameters).mappings().one())
 

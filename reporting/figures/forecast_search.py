@@ -40,9 +40,9 @@ ORDERS: Mapping[str, tuple[str, str, bool]] = {
     "symbol": ("pool, by symbol", "sort_symbol", False),
 }
 
-FOUND = f"""
+LISTED = f"""
 WITH {NEWEST_FORECASTS},
-found AS (
+listed AS (
     SELECT f.pool_id, p.name, p.symbol, p.protocol, p.chain,
         m.actual_apy::float8 AS apy_today,
         f.apy::float8 AS apy,
@@ -70,19 +70,19 @@ SELECT count(*) AS forecasts,
     coalesce(sum(tvl_today), 0)::float8 AS tvl_today,
     percentile_cont(0.5) WITHIN GROUP (ORDER BY apy) AS median_apy,
     percentile_cont(0.5) WITHIN GROUP (ORDER BY apy_width) AS median_width
-FROM found
+FROM listed
 """
 
 CHOICES = """
-SELECT 'chain' AS filter, chain AS value, count(*) AS forecasts FROM found
+SELECT 'chain' AS filter, chain AS value, count(*) AS forecasts FROM listed
 WHERE chain IS NOT NULL
 GROUP BY chain
 UNION ALL
-SELECT 'protocol', protocol, count(*) FROM found
+SELECT 'protocol', protocol, count(*) FROM listed
 WHERE protocol IS NOT NULL
 GROUP BY protocol
 UNION ALL
-SELECT 'reason', apy_fallback_reason, count(*) FROM found
+SELECT 'reason', apy_fallback_reason, count(*) FROM listed
 WHERE apy_fallback_reason IS NOT NULL
 GROUP BY apy_fallback_reason
 ORDER BY filter, forecasts DESC, value
@@ -114,7 +114,7 @@ class ForecastFilter:
 
     @property
     def condition(self) -> str:
-        """SQL condition on `found`, with the parameters of `parameters`."""
+        """SQL condition on `listed`, with the parameters of `parameters`."""
         parts = ["true"] if self.pool_id is None else ["pool_id = :pool_id"]
         if self.search:
             parts.append(
@@ -210,11 +210,11 @@ def forecast_choices(engine: Engine) -> ForecastChoices:
     Raises:
         DatabaseError: the database does not answer or refuses a statement.
     """
-    found: dict[str, dict[str, int]] = {"chain": {}, "protocol": {}, "reason": {}}
+    values: dict[str, dict[str, int]] = {"chain": {}, "protocol": {}, "reason": {}}
     with checked_connection(engine) as connection:
-        for row in connection.execute(text(_found(connection) + CHOICES)):
-            found[row.filter][row.value] = row.forecasts
-    return ForecastChoices(found["chain"], found["protocol"], found["reason"])
+        for row in connection.execute(text(_listed(connection) + CHOICES)):
+            values[row.filter][row.value] = row.forecasts
+    return ForecastChoices(values["chain"], values["protocol"], values["reason"])
 
 
 def forecast_summary(engine: Engine, selection: ForecastFilter) -> ForecastSummary:
@@ -224,7 +224,7 @@ def forecast_summary(engine: Engine, selection: ForecastFilter) -> ForecastSumma
         DatabaseError: the database does not answer or refuses a statement.
     """
     with checked_connection(engine) as connection:
-        query = f"{_found(connection)}{SUMMARY}WHERE {selection.condition}"
+        query = f"{_listed(connection)}{SUMMARY}WHERE {selection.condition}"
         row = connection.execute(text(query), selection.parameters).mappings().one()
     return ForecastSummary(**row)
 
@@ -245,7 +245,7 @@ def forecast_page(
         limit: rows of the page; None for all.
 
     Returns:
-        Columns of `found`.
+        Columns of `listed`.
 
     Raises:
         DatabaseError: the database does not answer or refuses a statement.
@@ -254,7 +254,7 @@ def forecast_page(
     condition, key = _after(value, is_descending, after)
     rows = f"""
 SELECT *
-FROM found
+FROM listed
 WHERE {selection.condition}
     AND {condition}
 ORDER BY {value} {"DESC" if is_descending else "ASC"} NULLS LAST, pool_id COLLATE "C"
@@ -262,7 +262,7 @@ LIMIT :limit
 """
     with checked_connection(engine) as connection:
         result = connection.execute(
-            text(_found(connection) + rows), selection.parameters | key | {"limit": limit}
+            text(_listed(connection) + rows), selection.parameters | key | {"limit": limit}
         )
         return pd.DataFrame(result.mappings().all(), columns=list(result.keys()))
 
@@ -281,8 +281,8 @@ def like_pattern(search: str) -> str:
     return search
 
 
-def _found(connection: Connection) -> str:
-    return FOUND.format(metrics=metrics_name(connection))
+def _listed(connection: Connection) -> str:
+    return LISTED.format(metrics=metrics_name(connection))
 
 
 def _after(value: str, is_descending: bool, key: PageKey | None) -> tuple[str, dict[str, Any]]:

@@ -54,20 +54,20 @@ def _of_target(rows: pd.DataFrame) -> list[IntervalReliability]:
         low, high, actual = (np.log1p(np.maximum(ends, 0.0)) for ends in (low, high, actual))
     with np.errstate(divide="ignore", invalid="ignore"):
         width = (high - low) / scale
-    known = np.isfinite(width) & np.isfinite(actual)
-    if not known.any():
+    is_known = np.isfinite(width) & np.isfinite(actual)
+    if not is_known.any():
         return []
-    low, high, actual, width = (ends[known] for ends in (low, high, actual, width))
+    low, high, actual, width = (ends[is_known] for ends in (low, high, actual, width))
     edges = np.quantile(width, np.linspace(0, 1, CLASSES + 1)[1:-1])
     classes = np.searchsorted(edges, width, side="left")
-    found = []
+    reliabilities = []
     for number, label in enumerate(LABELS):
         member = classes == number
         if not member.any():
             continue
         below = float((actual[member] < low[member]).mean())
         above = float((actual[member] > high[member]).mean())
-        found.append(
+        reliabilities.append(
             IntervalReliability(label, int(member.sum()), below, 1.0 - below - above, above)
         )
-    return found
+    return reliabilities

@@ -19,6 +19,7 @@ from forecasting.registry.decisions import RecordedDecision
 DRIFT_CHECKS = ("feature_drift", "new_pools_share", "fallback_share")
 MAX_DECISIONS = 8
 
+# a run that failed may have ended before its checks
 NEWEST_CHECKS = """
 SELECT as_of, checks
 FROM yieldspark.run_ledger

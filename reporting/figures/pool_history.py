@@ -19,9 +19,11 @@ from forecasting.features.observed_values import is_observed, staleness_join
 from reporting.figures.forecast_search import like_pattern
 from reporting.figures.forecasts import NEWEST_FORECASTS
 
+# a source may send a document of megabytes, or a snapshot a minute
 SHOWN_CHARACTERS = 10_000
 MOST_SNAPSHOTS = 200
 
+# a pool may be in `pools` before its first metrics, and have metrics without being in `pools`
 FACTS = """
 SELECT coalesce(p.pool_id, c.pool_id) AS pool_id, p.name, p.symbol, p.protocol, p.chain,
     p.is_active, c.first_day, c.last_day, c.last_observed_day
@@ -40,6 +42,7 @@ ORDER BY p.tvl DESC NULLS LAST, p.pool_id COLLATE "C"
 LIMIT :limit
 """
 
+# rows after the coverage are those of another job
 HISTORY = f"""
 SELECT m.date,
     m.actual_apy::float8 AS apy,
@@ -73,6 +76,7 @@ WHERE e.pool_id = :pool
 ORDER BY e.target_date
 """
 
+# an id is text: JavaScript loses digits of large integers
 SNAPSHOTS = """
 SELECT timestamp, insertion_timestamp, left(raw_json_data::text, :characters) AS raw_json_data,
     id::text AS id

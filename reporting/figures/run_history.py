@@ -15,6 +15,7 @@ from sqlalchemy import Engine, text
 
 from database.connections.engine import checked_connection
 
+# the age is by the server's clock, as the start is: that of this machine may differ
 RUN_COLUMNS = """
 run_id, job, status, mode, "start", "end", as_of, engine, code_version, started_at, finished_at,
     plan, rows, stages, seconds, checks, cost_usd, error, batch_id, is_undoable, undone_at,

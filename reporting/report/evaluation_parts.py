@@ -46,20 +46,13 @@ def evaluation_parts(engine: Engine, rows: pd.DataFrame, *, scored_days: int) ->
         engine,
         rows[rows["target_date"] > rows["target_date"].max() - dt.timedelta(days=scored_days)],
     )
-    segments = [
-        segment for segment in segment_scores(scored, level) if segment.by in SEGMENT_TITLES
-    ]
-    by_segment = []
-    for target in sorted({segment.target for segment in segments}):
-        of_target = [segment for segment in segments if segment.target == target]
-        by_segment.append(_segment_part(target, of_target))
     return {
         "scores": accuracy(scored),
         "by_day": [
             _daily_part(str(target), rows_of_target, level)
             for target, rows_of_target in rows.groupby("target")
         ],
-        "by_segment": by_segment,
+        "by_segment": _segment_parts(segment_scores(scored, level)),
         "largest_errors": largest_errors(engine, scored),
         "recent_days": RECENT_DAYS,
     }
@@ -135,6 +128,15 @@ def _daily_plot(days: pd.DataFrame, measure: str, plot: tuple[str, int]) -> Dail
     )
     svg, clipped = plot
     return DailyPlot(Markup(svg), clipped, recent, low, high)
+
+
+def _segment_parts(segments: list[SegmentScore]) -> list[SegmentPart]:
+    # segments by chain and protocol have names of the data, and are on the dashboard only
+    drawn = [segment for segment in segments if segment.by in SEGMENT_TITLES]
+    parts = []
+    for target in sorted({segment.target for segment in drawn}):
+        parts.append(_segment_part(target, [part for part in drawn if part.target == target]))
+    return parts
 
 
 def _segment_part(target: str, segments: list[SegmentScore]) -> SegmentPart:

@@ -7,7 +7,8 @@ values off their scale. Labels are those of this module, never names of the data
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -111,12 +112,11 @@ def _draw_days(
 
 
 def _draw_segments(by_class: Sequence[tuple[str, Sequence[SegmentScore]]]) -> tuple[str, int]:
-    shown = [segment for _, members in by_class for segment in members]
+    shown = list(chain.from_iterable(members for _, members in by_class))
+    values = _numbers(segment.mae_ratio for segment in shown)
     # with too few days there is no interval: the segment gets a point without a bar
-    values, low, high = (
-        np.array([getattr(segment, name) for segment in shown], dtype=float)
-        for name in ("mae_ratio", "mae_ratio_low", "mae_ratio_high")
-    )
+    low = _numbers(segment.mae_ratio_low for segment in shown)
+    high = _numbers(segment.mae_ratio_high for segment in shown)
     left, right = _ratio_limits(np.concatenate([values, low, high]))
     lines = len(shown) + len(by_class)
     titles = [*SEGMENT_TITLES.values(), *(_segment_label(segment) for segment in shown)]
@@ -145,6 +145,10 @@ def _draw_segments(by_class: Sequence[tuple[str, Sequence[SegmentScore]]]) -> tu
             plot.label_row(row, f"{segment.rows:,}", "right")
         row += 1
     return plot.svg(), int((values > right).sum())
+
+
+def _numbers(values: Iterable[float | None]) -> Values:
+    return np.array(list(values), dtype=float)
 
 
 def _draw_segment(plot: Plot, row: int, value: float, low: float, high: float) -> None:

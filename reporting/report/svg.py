@@ -194,6 +194,9 @@ class Plot:
         )
 
     def _label_below(self, x: float, label: str) -> None:
+        # a label of the last tick would be cut off at the edge of the element
+        half = CHARACTER_WIDTH * len(label) / 2
+        x = min(max(x, half), WIDTH - half)
         self._text(x, self._bottom + TICK_LENGTH + FONT_SIZE + 1.0, label, "middle", MUTED)
 
     def _bottom_line(self) -> None:

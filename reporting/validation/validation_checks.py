@@ -224,6 +224,7 @@ def _missing_in_target(source: str, target: str) -> str:
 
 
 def _different_values(source: str, target: str) -> str:
+    # IS DISTINCT FROM: a value that is unknown on one side only is a difference
     return f"""
     SELECT s.pool_id, s.date, s.apy AS source_apy, t.apy, s.tvl AS source_tvl, t.tvl
     FROM ({source}) AS s

@@ -1,4 +1,4 @@
-"""Tests the output of `evaluate` and `backtest`: scores beside persistence, as a table and
+"""Tests the output of `evaluate` and `backtest`: scores against persistence, as a table and
 as JSON.
 """
 

@@ -38,11 +38,9 @@ def applications(port: int, path: str = "") -> Any:
 
 def listeners(port: int) -> list[str]:
     """Return the IPv4 and IPv6 addresses that listen at a port, as Linux writes them."""
-    rows = [
-        line.split()
-        for name in ("tcp", "tcp6")
-        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
-    ]
+    rows: list[list[str]] = []
+    for name in ("tcp", "tcp6"):
+        rows += map(str.split, Path(f"/proc/net/{name}").read_text().splitlines()[1:])
     listening = [row[1] for row in rows if row[3] == "0A"]
     return [address for address in listening if address.endswith(f":{port:04X}")]
 

@@ -326,7 +326,7 @@ with end_on_signal(lambda: sys.stderr.write("interrupted\\n"), end_seconds=0.5):
 
 @pytest.mark.usefixtures("processes")
 def test_nothing_is_reported_after_the_last_words() -> None:
-    """The clean-up of the main thread takes too long, and goes on until the process ends."""
+    """The clean-up of the main thread takes too long, and continues until the process ends."""
     ended = subprocess.run(
         [sys.executable, "-c", GOES_ON],
         cwd=PROJECT,

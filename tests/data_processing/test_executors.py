@@ -27,7 +27,7 @@ from data_processing.calculate_pool_metrics_spark import run_metrics
 from data_processing.executors import in_process, partition_processes
 from data_processing.planning.run_request import Request
 from database.connections.engine import make_engine
-from spark.executor_choice import IN_PROCESS_ROWS, choose_executor
+from spark.executor_choice import IN_PROCESS_RAW_ROWS, choose_executor
 from tests.support import metrics_oracle
 from tests.support.fault_database import (
     DISK_IS_FULL,
@@ -219,6 +219,8 @@ def no_session(_: int) -> SparkSession:
     raise AssertionError("a Spark session was asked for")
 
 
+LIMIT = 1_000
+
 CONTAINER = {"environment": "production", "spark_master": "local[*]"}
 
 
@@ -226,12 +228,12 @@ CONTAINER = {"environment": "production", "spark_master": "local[*]"}
     ("values", "rows", "prefers_spark", "expected"),
     [
         ({}, 1, False, "inprocess"),
-        ({}, IN_PROCESS_ROWS, False, "inprocess"),
-        ({}, IN_PROCESS_ROWS + 1, False, "spark"),
+        ({}, LIMIT, False, "inprocess"),
+        ({}, LIMIT + 1, False, "spark"),
         ({}, 1, True, "spark"),
         ({"environment": "production"}, 1, False, "spark"),
-        (CONTAINER, IN_PROCESS_ROWS, True, "inprocess"),
-        (CONTAINER, IN_PROCESS_ROWS + 1, True, "spark"),
+        (CONTAINER, LIMIT, True, "inprocess"),
+        (CONTAINER, LIMIT + 1, True, "spark"),
         ({**CONTAINER, "executor": "spark"}, 1, True, "spark"),
         ({"executor": "inprocess"}, 10**9, True, "inprocess"),
         ({"executor": "spark"}, 1, False, "spark"),
@@ -242,7 +244,7 @@ CONTAINER = {"environment": "production", "spark_master": "local[*]"}
 )
 def test_choice(values: dict[str, Any], rows: int, prefers_spark: bool, expected: str) -> None:
     settings = Settings(_env_file=None, db_host="nowhere", **values)
-    choice = choose_executor(settings, rows, prefers_spark=prefers_spark)
+    choice = choose_executor(settings, rows, limit=LIMIT, prefers_spark=prefers_spark)
     assert choice.name == expected
     assert choice.reason
 
@@ -254,7 +256,7 @@ def test_plan_names_the_executor(database: Settings, engine: Engine) -> None:
     plan = run_metrics(settings, dry_run=True, now=of.now)["plan"]
     assert (plan["executor"], plan["executor_reason"]) == (
         "inprocess",
-        f"at most {IN_PROCESS_ROWS:,} rows to read",
+        f"at most {IN_PROCESS_RAW_ROWS:,} rows to read",
     )
     run_metrics(settings, now=of.now)
     stored = rows_of(engine, "SELECT plan ->> 'executor' AS name FROM yieldspark.run_ledger")

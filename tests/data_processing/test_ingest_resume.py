@@ -94,7 +94,7 @@ def test_ingest_resumes_by_its_own_record_and_reports_unfetched_pools(
 
     check = interrupted("3 of 8 pools,").checks[0]
     assert (check["name"], check["passed"]) == ("every_pool_fetched", False)
-    assert check["found"].startswith("5 of 8 pools not fetched yet: the next `ingest` goes on")
+    assert check["found"].startswith("5 of 8 pools not fetched yet: the next `ingest` continues")
     with engine.begin() as connection:
         connection.execute(text("UPDATE pools SET last_updated = clock_timestamp()"))
         connection.execute(text("DELETE FROM raw_defillama_pool_history WHERE pool_id = 'p0'"))

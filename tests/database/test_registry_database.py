@@ -206,7 +206,7 @@ def test_failed_login_has_a_next_step(
     for ask in (registry.versions, lambda: registry.register(A, None)):
         with pytest.raises(
             RegistryUnreachable,
-            match=rf"{where}.*{message}.*; forecasts go on without it",
+            match=rf"{where}.*{message}.*; forecasts continue without it",
         ) as caught:
             ask()
         assert "very-secret" not in str(caught.value) + caplog.text

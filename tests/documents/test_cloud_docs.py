@@ -34,7 +34,7 @@ TEXT = "\n".join(PAGES.values())
 BUILD = (PROJECT / "cloudbuild.yaml").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
 # a block inside a list is indented
-LINES = [line.strip() for line in chain.from_iterable(block.splitlines() for block in BLOCKS)]
+LINES = [line.strip() for line in chain.from_iterable(map(str.splitlines, BLOCKS))]
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith(PROGRAM)])

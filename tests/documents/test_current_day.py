@@ -17,17 +17,18 @@ CLOCK = {"now", "today", "yesterday", "tomorrow", "utcnow", "days_ago"}
 """Names of functions that read the clock, without their module."""
 
 
-def calls_at_import(node: ast.AST) -> Iterator[ast.Call]:
-    """Yield the calls in a module that are no part of a function's body."""
-    if isinstance(node, ast.Lambda):
-        return
-    if isinstance(node, ast.Call):
-        yield node
-    children: list[ast.AST] = list(ast.iter_child_nodes(node))
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        children = [*node.decorator_list, node.args]
-    for child in children:
-        yield from calls_at_import(child)
+def calls_at_import(tree: ast.AST) -> Iterator[ast.Call]:
+    """Yield the calls of a module that are no part of a function's body."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for part in (*node.decorator_list, node.args):
+                # in an expression, as a call that is the root would not be yielded
+                root = ast.Expression(part) if isinstance(part, ast.Call) else part
+                yield from calls_at_import(root)
+        elif not isinstance(node, ast.Lambda):
+            if isinstance(node, ast.Call):
+                yield node
+            yield from calls_at_import(node)
 
 
 def clock_reads(source: str) -> list[int]:

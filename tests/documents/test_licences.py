@@ -23,6 +23,7 @@ from docs.licences import (
     licence_problems,
     main,
     pins_of,
+    read_pins,
 )
 
 ALLOWED = frozenset({"MIT", "BSD-3-Clause", "Apache-2.0"})
@@ -133,8 +134,7 @@ def test_installed_packages_of_the_locks_have_allowed_licences() -> None:
     """Those of the other environments are compared by `make audit`."""
     rules = tomllib.loads(RULES.read_text(encoding="utf-8"))
     installed = installed_licences([HERE])
-    pins = {pin for lock in LOCKS for pin in pins_of(lock.read_text(encoding="utf-8"))}
-    licences = {pin: installed[pin] for pin in pins & installed.keys()}
+    licences = {pin: installed[pin] for pin in read_pins(LOCKS) & installed.keys()}
     assert len(licences) > 100
     problems = list(licence_problems(licences, rules))
     assert [problem for problem in problems if "take it out" not in problem] == []

@@ -350,10 +350,8 @@ def test_the_official_client_reads_every_answer(cloud: Cloud) -> None:
     batch = client.get_batch(name=f"{PARENT}/batches/metrics-1")
     assert batch.state is Batch.State.SUCCEEDED
     assert batch.runtime_info.approximate_usage.milli_dcu_seconds > 0
-    assert (
-        batch.environment_config.execution_config.authentication_config.user_workload_authentication_type.name
-        == "SERVICE_ACCOUNT"
-    )
+    authentication = batch.environment_config.execution_config.authentication_config
+    assert authentication.user_workload_authentication_type.name == "SERVICE_ACCOUNT"
     assert [entry.name for entry in client.list_batches(parent=PARENT)] == [batch.name]
     assert client.get_operation({"name": batch.operation}).done is True
     client.cancel_operation({"name": batch.operation})

@@ -227,7 +227,8 @@ def test_executions_are_listed_by_state_and_age_and_cancelled() -> None:
         assert "argument" not in first["executions"][0]
         _, second = ask(
             "GET",
-            f"{requests}&orderBy=createTime&pageSize=1&pageToken={first['nextPageToken']}&view=FULL",
+            f"{requests}&orderBy=createTime&pageSize=1"
+            f"&pageToken={first['nextPageToken']}&view=FULL",
         )
         assert [(entry["name"], entry["argument"]) for entry in second["executions"]] == [
             (names[2], "{}")

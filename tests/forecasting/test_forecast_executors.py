@@ -9,7 +9,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -23,7 +23,7 @@ from common.errors import DatabaseError, RunInProgress
 from config_spark import Settings
 from database.connections.engine import make_engine
 from forecasting.forecast_pools_spark import run_forecast
-from spark.executor_choice import IN_PROCESS_ROWS
+from spark.executor_choice import IN_PROCESS_POOL_DAYS
 from tests.forecasting.test_forecast_job import no_session
 from tests.support.fault_database import (
     DISK_IS_FULL,
@@ -115,10 +115,12 @@ def contents(engine: Engine) -> dict[str, list[str]]:
     tables = {}
     for name, query in TABLES.items():
         rows = rows_of(engine, query)
-        tables[name] = sorted(
-            repr({key: value for key, value in row.items() if key not in volatile}) for row in rows
-        )
+        tables[name] = sorted(text_without(row, volatile) for row in rows)
     return tables
+
+
+def text_without(row: Mapping[str, Any], columns: Container[str]) -> str:
+    return repr({name: value for name, value in row.items() if name not in columns})
 
 
 def newest_plan(engine: Engine) -> dict[str, Any]:
@@ -183,7 +185,7 @@ def test_plan_names_the_executor(short: Settings, engine: Engine) -> None:
         plan = run_forecast(settings, engine=name, dry_run=True, session=no_session, **options)
         return plan["plan"]["executor"], plan["plan"]["executor_reason"]
 
-    few = f"at most {IN_PROCESS_ROWS:,} rows to read"
+    few = f"at most {IN_PROCESS_POOL_DAYS:,} rows to read"
     assert planned(auto, "lightgbm") == ("inprocess", few)
     assert planned(auto, "lightgbm", prefers_spark=True)[0] == "spark"
     assert planned(short, "lightgbm") == ("inprocess", "EXECUTOR=inprocess")

@@ -73,13 +73,13 @@ TABLES = {
 
 def of_next_day(engine: Engine) -> dict[str, list[str]]:
     """Returns all that is published of the next day as sorted text, without run ids."""
-    return {
-        name: sorted(
-            repr({key: value for key, value in row.items() if key != "run_id"})
-            for row in rows_of(engine, query)
-        )
-        for name, query in TABLES.items()
-    }
+    tables = {}
+    for name, query in TABLES.items():
+        rows = rows_of(engine, query)
+        for row in rows:
+            row.pop("run_id", None)
+        tables[name] = sorted(map(repr, rows))
+    return tables
 
 
 def settings_of(database: Settings, *horizons: int, **values: Any) -> Settings:

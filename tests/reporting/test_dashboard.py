@@ -14,7 +14,7 @@ from config_spark import Settings
 from database.schema.own_tables import promotion, run_ledger
 from reporting.dashboard import charts, server
 from reporting.dashboard.page_parts import escaped, to_second
-from reporting.dashboard.views import runs, tomorrow
+from reporting.dashboard.views import data, runs, tomorrow
 from reporting.dashboard.views.model_parts import numbers_table
 from reporting.figures.data_gaps import GapKey, pools_with_gaps
 from reporting.figures.data_quality import RawEnd, raw_end
@@ -287,7 +287,7 @@ WHERE target = 'apy'
 """,
     )
     table = table_with(page, "forecaster", "mae")
-    of_all = table[table["pools"] == "All pools"].set_index("forecaster")
+    of_all = table[table["pools"] == "all pools"].set_index("forecaster")
     assert of_all.loc["Model", "rows"] == rows
     assert of_all.loc["Model", "mae"] == pytest.approx(mae)
     assert of_all.loc["Persistence", "mae"] == pytest.approx(persistence)
@@ -473,6 +473,20 @@ WHERE date = '2025-10-04'
     assert list(gaps["gap_days"]) == [4, 1]
     rest = pools_with_gaps(engine, days=60, limit=5, after=GapKey(4, "p3"))
     assert list(rest["pool_id"]) == ["p0"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        (["a1b2c3d4-e5", "ffffffff-00"], ["USDC (3) · a1b2c3d4", "USDC (3) · ffffffff"]),
+        (["pool-000001", "pool-000002"], ["USDC (3) · pool-000001", "USDC (3) · pool-000002"]),
+        (["p", "p1"], ["USDC (3) · p", "USDC (3) · p1"]),
+        ([], []),
+    ],
+)
+def test_pools_of_one_name_have_different_labels(ids: list[str], expected: list[str]) -> None:
+    pools = pd.DataFrame({"pool_id": ids, "label": "USDC", "gap_days": 3})
+    assert data.gap_labels(pools) == dict(zip(ids, expected, strict=True))
 
 
 def test_the_newest_snapshot_is_found_among_new_rows(engine: Engine) -> None:

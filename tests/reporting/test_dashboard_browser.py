@@ -156,8 +156,8 @@ def _reached(page: Page) -> set[str]:
 def _without_state(html: str) -> str:
     # the focus changes classes, styles and the cell of a table
     tag = html.split(">", 1)[0]
-    known = re.findall(r'(?:aria-label|data-testid|href|placeholder|id)="[^"]*"', tag)
-    return " ".join([tag.split()[0], *known])
+    attributes = re.findall(r'(?:aria-label|data-testid|href|placeholder|id)="[^"]*"', tag)
+    return " ".join([tag.split()[0], *attributes])
 
 
 @pytest.mark.long

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +17,6 @@ from common.errors import DatabaseUnreachable, ProcessLost
 from config_spark import Settings
 from reporting.dashboard import connection, scoring
 from reporting.dashboard.connection import data_version
-from reporting.dashboard.preparation import prepare_figures
 from reporting.dashboard.scores import STEPS, compute_scores
 from reporting.dashboard.scoring import Scoring, scoring_of
 from tests.support.dashboard_pages import shown_text
@@ -47,16 +45,9 @@ def test_the_process_computes_the_scores_and_a_killed_one_is_named(
 ) -> None:
     fill(engine)
     connection.use(database)
-    stop = threading.Event()
-    preparation = threading.Thread(target=prepare_figures, args=(stop,))
-    preparation.start()
-    try:
-        version = data_version()
-        found = scoring_of(version)
-        assert found.ended.wait(SECONDS)
-    finally:
-        stop.set()
-        preparation.join(SECONDS)
+    version = data_version()
+    found = scoring_of(version)
+    assert found.ended.wait(SECONDS)
     assert found.error is None
     expected = compute_scores(connection.connected().engine)
     assert expected is not None

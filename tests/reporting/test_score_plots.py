@@ -18,6 +18,7 @@ from forecasting.features.feature_names import feature_names
 from forecasting.models.stacked_model import TVL_FORECAST
 from reporting.report.feature_labels import feature_label
 from reporting.report.score_plots import coverage_plot, ratio_plot, segment_plot
+from reporting.report.svg import CHARACTER_WIDTH, WIDTH
 from tests.forecasting.test_daily_scores import days
 from tests.forecasting.test_scores import evaluation, month
 
@@ -38,6 +39,16 @@ def test_any_number_of_days_has_plots(count: int) -> None:
         assert ("var(--band)" in svg) == (count >= RECENT_DAYS)
         assert clipped == 0
         assert words(svg)
+
+
+@pytest.mark.parametrize("count", [10, 24, 62])
+def test_labels_of_the_last_days_are_not_cut_off(count: int) -> None:
+    svg, _ = coverage_plot(daily_scores(days(count)), 0.8)
+    labels = re.findall(r'<text x="([\d.]+)"[^>]*text-anchor: middle[^>]*>([^<]*)<', svg)
+    assert labels
+    for x, label in labels:
+        half = CHARACTER_WIDTH * len(label) / 2
+        assert half <= float(x) <= WIDTH - half + 0.1, label
 
 
 def test_a_day_far_worse_than_persistence_is_marked_at_the_edge() -> None:

@@ -61,11 +61,11 @@ def _write(path: Path, rows: Sequence[Sequence[object]]) -> None:
 
 def write_files(folder: Path) -> tuple[str, str]:
     """Write a history and descriptions of a pool for each value; returns the names of the files."""
-    history = [
-        [value, f"{FIRST + dt.timedelta(days=day)}T12:00:00Z", 5 + number + day / 10, 1e6 + number]
-        for number, value in enumerate(IDS)
-        for day in range(DAYS)
-    ]
+    history: list[list[object]] = []
+    for number, value in enumerate(IDS):
+        for day in range(DAYS):
+            noon = f"{FIRST + dt.timedelta(days=day)}T12:00:00Z"
+            history.append([value, noon, 5 + number + day / 10, 1e6 + number])
     # an implausible row: its pool's name is in the quarantine
     history += [[value, f"{LAST}T13:00:00Z", "NaN", -1] for value in IDS[:5]]
     _write(folder / FILE, [["pool_id", "timestamp", "apy", "tvlUsd"], *history])
@@ -125,7 +125,7 @@ def test_every_command_shows_names_and_obeys_none(
     downloaded = tomorrow.with_reasons(forecasts)[list(tomorrow.DOWNLOADED)]
     cells = list(csv.reader(io.StringIO(tomorrow.csv_of(downloaded).decode(), newline="")))
     assert len(cells) == 1 + len(ids)
-    texts = [cell for row in cells for cell in row if MARK in cell]
+    texts = [cell for cell in chain.from_iterable(cells) if MARK in cell]
     assert len(texts) > 2 * len(ids)
     assert [cell for cell in texts if cell[0] in "=+-@＝＋－＠\t\r\n"] == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -83,7 +84,7 @@ def shown_text(page: AppTest) -> str:
         *(page.title, page.header, page.subheader, page.markdown, page.caption),
         *(page.info, page.warning, page.error, page.success),
     )
-    return "\n".join(str(element.value) for kind in kinds for element in kind)
+    return "\n".join(str(element.value) for element in chain.from_iterable(kinds))
 
 
 def name_hostile(engine: Engine) -> None:

@@ -19,7 +19,8 @@ METRICS, FORECAST = "calculate_metrics", "forecast_pools"
 
 
 def console(batch: str) -> str:
-    return f"https://console.cloud.google.com/dataproc/batches/{REGION}/{batch}/summary?project={PROJECT}"
+    batches = f"https://console.cloud.google.com/dataproc/batches/{REGION}"
+    return f"{batches}/{batch}/summary?project={PROJECT}"
 
 
 def assert_succeeded(outcome: Outcome, *platforms: str) -> None:

@@ -26,12 +26,11 @@ ORDER BY 1
 
 def contents(engine: Engine) -> dict[str, list[str]]:
     """Return all rows of the tables that runs write, as sorted texts, by table."""
-    return {
-        row["name"]: sorted(
-            entry["row"] for entry in rows_of(engine, f"SELECT t::text AS row FROM {row['name']} t")
-        )
-        for row in rows_of(engine, WRITTEN)
-    }
+    tables = {}
+    for table in rows_of(engine, WRITTEN):
+        rows = rows_of(engine, f"SELECT t::text AS row FROM {table['name']} t")
+        tables[table["name"]] = sorted(row["row"] for row in rows)
+    return tables
 
 
 def last_run_id(engine: Engine, job: str = "calculate_metrics") -> str:

@@ -51,10 +51,8 @@ def test_submit_waits_for_its_batch(cloud: Cloud) -> None:
         "calculate_metrics",
     )
     assert 0.01 < actual["cost_usd"] < 0.1, "a minute is billed at least"
-    assert (
-        actual["console"]
-        == f"https://console.cloud.google.com/dataproc/batches/europe-west1/{actual['batch']}?project=acme"
-    )
+    batches = "https://console.cloud.google.com/dataproc/batches/europe-west1"
+    assert actual["console"] == f"{batches}/{actual['batch']}?project=acme"
 
 
 def test_concurrent_submits_are_two_batches(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,10 @@ class Batches:
 
     def console_url(self, batch_id: str) -> str:
         """Return the address of the batch in the Cloud console."""
-        return f"https://console.cloud.google.com/dataproc/batches/{self.region}/{batch_id}?project={self.project}"
+        return (
+            f"https://console.cloud.google.com/dataproc/batches/{self.region}/{batch_id}"
+            f"?project={self.project}"
+        )
 
     def submit(self, batch: Document, batch_id: str, request_id: str) -> Document:
         """Create a batch exactly once, and return it.
@@ -146,8 +149,8 @@ class Batches:
         except exceptions.NotFound:
             # ABORTED has the same HTTP status: nothing was created, so the request is retried
             raise exceptions.ServiceUnavailable(error.message) from error  # type: ignore[no-untyped-call]
-        ours, theirs = (payload.get("pysparkBatch", {}) for payload in (batch, existing))
-        if any(ours.get(field) != theirs.get(field) for field in ("mainPythonFileUri", "args")):
+        job, other = (payload.get("pysparkBatch", {}) for payload in (batch, existing))
+        if any(job.get(field) != other.get(field) for field in ("mainPythonFileUri", "args")):
             raise CloudRefused(
                 f"batch id {batch_id} is taken by another batch, created"
                 f" {existing.get('createTime')}: submit again under another id, or look at it:"

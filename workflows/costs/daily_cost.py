@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.jobs import CALCULATE_METRICS, FORECAST_POOLS, job_spec
-from spark.executor_choice import IN_PROCESS_ROWS
+from spark.executor_choice import IN_PROCESS_POOL_DAYS, IN_PROCESS_RAW_ROWS
 from workflows.costs.bill_inputs import BillInputs
 from workflows.costs.cost import cloud_run_usd, estimate, prices
 from workflows.spec.batch_request import batch_key
@@ -84,7 +84,8 @@ def has_jvm(job: str, platform: PlatformName, rows: int, inputs: BillInputs) -> 
         return True
     if _engine(job, inputs) == "synapseml":
         return True
-    return inputs.executor == "auto" and rows > IN_PROCESS_ROWS
+    limit = IN_PROCESS_RAW_ROWS if job == CALCULATE_METRICS.name else IN_PROCESS_POOL_DAYS
+    return inputs.executor == "auto" and rows > limit
 
 
 def cores_of(job: str, platform: PlatformName, rows: int, inputs: BillInputs) -> int:

@@ -51,9 +51,9 @@ def with_measured(
         if run.job == FORECAST_POOLS.name and run.pools and run.engine == inputs.engine
     ]
     shorter = _shorter_than_a_start(metrics + forecasts, inputs)
-    starts: dict[str, Any] = {
-        name: min(run.seconds for run in runs) for name, runs in shorter.items()
-    }
+    starts: dict[str, Any] = {}
+    for name, short_runs in shorter.items():
+        starts[name] = min(run.seconds for run in short_runs)
     cold_inputs = replace(inputs, **starts)
     # the shortest run defines the start-up time, so it has no work of its own to measure
     working = [run for run in metrics if run.seconds > _cold_seconds(run, cold_inputs)]

@@ -19,7 +19,8 @@ from typing import Any
 from common.errors import ConfigurationError
 
 TOKEN = re.compile(
-    r"""\s*(?:(?P<number>\d+\.\d+|\d+)|(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<name>[A-Za-z_]\w*)|(?P<sign>//|==|!=|<=|>=|[-+*/%<>()\[\].,]))"""
+    r"""\s*(?:(?P<number>\d+\.\d+|\d+)|(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+    r"""|(?P<name>[A-Za-z_]\w*)|(?P<sign>//|==|!=|<=|>=|[-+*/%<>()\[\].,]))"""
 )
 CONSTANTS = {"true": True, "false": False, "null": None}
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=", "in")

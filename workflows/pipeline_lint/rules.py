@@ -104,7 +104,7 @@ def _allowed_functions(workflow: SourceMap) -> Iterator[str]:
         for call in (part for part in parts(node) if isinstance(part, Call)):
             if call.function.startswith(WAITING):
                 yield step.fault(
-                    f"{call.function} waits, and nothing that waits can stand in an expression;"
+                    f"{call.function} waits, and an expression can call nothing that waits;"
                     " make it a `call`"
                 )
             elif call.function not in FUNCTIONS:

@@ -1,6 +1,6 @@
 """Builds the zips of a release, for the jobs and for the operator; equal files give equal bytes.
-Both exclude tests, benchmarks, samples and the emulator. The command line, reports and cloud
-commands are in the operator's zip only.
+Both exclude tests, benchmarks, the emulator and the sample, except its pool history. The command
+line, reports and cloud commands are in the operator's zip only.
 """
 
 from __future__ import annotations
@@ -26,8 +26,13 @@ MODULES = (
     "cli/output.py",
     "cli/run_application.py",
     "cli/terminal.py",
+    "sample_data/LICENSE",
+    "sample_data/__init__.py",
+    "sample_data/pool_history.parquet",
 )
-"""Files that every job needs: the settings, and the jobs' commands."""
+"""Files that every job needs: the settings, the jobs' commands, and the transfer panel of the
+forecasts with its licence.
+"""
 OPERATOR_PACKAGES = ("cli", "local_runtime", "reporting", "workflows")
 
 OPERATOR_MAIN = "__main__.py"

@@ -197,9 +197,9 @@ def _require_registry(settings: Settings) -> None:
         return
     raise ConfigurationError(
         f"{name} is {addresses[name] or 'not set'}, and the files of a batch are deleted with it:"
-        f" every run would fit a model and lose it. Set MLFLOW_TRACKING_URI to {REGISTRY_DATABASE}://"
-        f"{settings.db_host}/mlflow, with MLFLOW_ARTIFACTS_URI=gs://BUCKET/models, or to the"
-        " address of an MLflow server"
+        " every run would fit a model and lose it. Set MLFLOW_TRACKING_URI to"
+        f" {REGISTRY_DATABASE}://{settings.db_host}/mlflow, with"
+        " MLFLOW_ARTIFACTS_URI=gs://BUCKET/models, or to the address of an MLflow server"
     )
 
 

@@ -199,7 +199,7 @@ class DefiLlama:
                 if attempt == self._policy.attempts:
                     raise SourceUnavailable(
                         f"{url}: {failure}, after {attempt} attempts. Check the network and"
-                        " HTTPS_PROXY, then run again: it goes on where it stopped"
+                        " HTTPS_PROXY, then run again: it continues where it stopped"
                     ) from failure
                 self._pause(url, attempt, failure.retry_after)
         raise AssertionError("attempts is at least 1")

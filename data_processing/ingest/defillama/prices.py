@@ -108,6 +108,7 @@ def _merge(connection: Connection, symbol: str, closes_by_day: dict[date, Decima
         "closes": list(closes_by_day.values()),
     }
     written = connection.execute(text(defillama_sql.MERGE_CLOSES), parameters).rowcount
+    # only a trigger can drop a row of the merge
     if has_triggers(connection, raw_prices):
         missing = connection.execute(
             text(defillama_sql.COUNT_MISSING_CLOSES), parameters

@@ -1,9 +1,9 @@
 """Ingests pools, their history and the closes of ETH and BTC from DefiLlama's API into the raw
 tables.
 
-One pool is one transaction, a failing pool is reported and the others go on, and an interrupted run
-is resumed by the next one (`progress`). APY percent, TVL and prices USD. DefiLlama has no gas
-prices: `load` reads them from a file. Computes no metric.
+One pool is one transaction, a failing pool is reported and does not stop the others, and an
+interrupted run is resumed by the next one (`progress`). APY percent, TVL and prices USD. DefiLlama
+has no gas prices: `load` reads them from a file. Computes no metric.
 """
 
 from __future__ import annotations
@@ -273,6 +273,7 @@ def _store_charts(
     # closed also after an error: its threads must end before the run does
     with closing(charts):
         for count, (pool_id, chart) in enumerate(charts, start=1):
+            # any other outcome shows that the API answers
             unanswered = unanswered + 1 if isinstance(chart, SourceUnavailable) else 0
             with _failures_reported(result, pool_id):
                 _store(pull, pool_id, listed.get(pool_id), chart)
@@ -389,8 +390,8 @@ def _record_result(run: Run, result: IngestResult) -> None:
     if not_reached:
         failures = f"; {message}" if result.failed else ""
         message = (
-            f"{not_reached} of {result.pools_chosen} pools not fetched yet: the next `ingest` goes"
-            f" on with them{failures}"
+            f"{not_reached} of {result.pools_chosen} pools not fetched yet: the next `ingest`"
+            f" continues with them{failures}"
         )
     if result.failed and not (result.pools_fetched or result.pools_skipped):
         # every pool failed, without an exception that ends the run

@@ -112,10 +112,12 @@ def select_pools(
 
 def number(value: object) -> float | None:
     """Return a finite JSON number as float, None for anything else."""
+    # true and false are integers in Python
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         return float(value) if math.isfinite(value) else None
+    # an integer of JSON may be larger than any double
     except OverflowError:
         return None
 

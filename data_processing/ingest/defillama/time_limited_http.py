@@ -56,6 +56,7 @@ class TimeLimitedHttp:
         client, request = self._client(), _LimitedRequest(self._of_thread)
         deadline = time.monotonic() + seconds
         timer = threading.Timer(seconds, request.end)
+        # a command that is interrupted does not wait for it
         timer.daemon = True
         timer.start()
         try:

@@ -67,7 +67,7 @@ NAMES: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
 
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "protocol": ("protocolslug",),
-    # DefiLlama's name of the addresses; beside them, the owner's `pools` has symbols there
+    # DefiLlama's name of the addresses; in the owner's `pools`, which has both, it has symbols
     "underlying_token_addresses": ("underlyingtokens",),
 }
 """Names that a column of `pools` may have if the file has none of `NAMES`."""
@@ -118,14 +118,14 @@ def map_columns(path: Path, names: Sequence[str], kind: Kind) -> FileColumns:
         InputError: a needed column is missing, or two columns have the same name.
     """
     columns, candidates = {}, {}
-    for ours, possible in NAMES[kind].items():
-        own = _own_names(path, ours, possible, names)
+    for column, possible in NAMES[kind].items():
+        own = _own_names(path, column, possible, names)
         if not own and kind == "pools":
-            own = _own_names(path, ours, OTHER_NAMES.get(ours, ()), names)
+            own = _own_names(path, column, OTHER_NAMES.get(column, ()), names)
         if own:
-            columns[ours] = own[0]
+            columns[column] = own[0]
         if len(own) > 1:
-            candidates[ours] = own
+            candidates[column] = own
     missing = [name for name in NEEDED[kind] if name not in columns]
     if missing:
         raise InputError(
@@ -166,9 +166,9 @@ def fitting_kinds(names: Sequence[str]) -> list[Kind]:
     """
     plain = {plain_name(name) for name in names}
 
-    def has(kind: Kind, *ours: str) -> bool:
+    def has(kind: Kind, *columns: str) -> bool:
         others = OTHER_NAMES if kind == "pools" else {}
-        return all(plain & {*NAMES[kind][name], *others.get(name, ())} for name in ours)
+        return all(plain & {*NAMES[kind][name], *others.get(name, ())} for name in columns)
 
     has_pools = has("pools", "pool_id") and (
         has("pools", "protocol") or has("pools", "chain") or describes_only(names)
@@ -238,7 +238,7 @@ VALUE = re.compile(r"[+-]?[0-9][0-9.,:+/ TZe-]*")
 
 
 def _own_names(
-    path: Path, ours: str, possible: Sequence[str], names: Sequence[str]
+    path: Path, column: str, possible: Sequence[str], names: Sequence[str]
 ) -> tuple[str, ...]:
     """Return the file's names for one column, in the order of the possible ones."""
     own: list[str] = []
@@ -246,7 +246,7 @@ def _own_names(
         spelled = [name for name in names if plain_name(name) == spelling]
         if len(spelled) > 1:
             raise InputError(
-                f"{path} has {len(spelled)} columns that may be {ours}:"
+                f"{path} has {len(spelled)} columns that may be {column}:"
                 f" {format_names(spelled)}. Keep one of them"
             )
         own += spelled

@@ -71,22 +71,23 @@ def choose_columns(
         InputError: two columns that may have the same meaning differ in a row.
     """
     candidates = {
-        ours: _of_readable_type(table, names, roles[ours])
-        for ours, names in columns.candidates.items()
+        column: _of_readable_type(table, names, roles[column])
+        for column, names in columns.candidates.items()
     }
-    chosen = {ours: names[0] for ours, names in candidates.items()}
-    several = {ours: names for ours, names in candidates.items() if len(names) > 1}
-    comparisons = {ours: _Comparison() for ours in several}
+    chosen = {column: names[0] for column, names in candidates.items()}
+    several = {column: names for column, names in candidates.items() if len(names) > 1}
+    comparisons = {column: _Comparison() for column in several}
     # without such columns the file is not read here
     for batch in table.batches() if several else ():
-        for ours, names in several.items():
+        for column, names in several.items():
             by_name = {name: batch.table.column(table.columns.index(name)) for name in names}
-            if roles[ours] == "instant":
-                _compare_instants(table, by_name, batch.row_numbers, comparisons[ours])
+            comparison, role = comparisons[column], roles[column]
+            if role == "instant":
+                _compare_instants(table, by_name, batch.row_numbers, comparison)
             else:
-                _compare_cells(table, by_name, batch.row_numbers, comparisons[ours], roles[ours])
-    for ours, names in several.items():
-        chosen[ours] = _chosen(table, ours, names, comparisons[ours])
+                _compare_cells(table, by_name, batch.row_numbers, comparison, role)
+    for column, names in several.items():
+        chosen[column] = _choose(table, column, names, comparisons[column])
     return replace(columns, names={**columns.names, **chosen}, candidates={})
 
 
@@ -188,9 +189,9 @@ def _differ(
 
 def _are_close(first: pa.ChunkedArray, second: pa.ChunkedArray, factor: float) -> pa.ChunkedArray:
     """Return the rows in which `first` times `factor` is `second`; False for no number."""
-    ours, theirs = pc.multiply(_floats(first), factor), _floats(second)
-    limit = pc.multiply(pc.abs(theirs), CLOSE_RATIO)
-    return pc.fill_null(pc.less_equal(pc.abs(pc.subtract(ours, theirs)), limit), fill_value=False)
+    scaled, other = pc.multiply(_floats(first), factor), _floats(second)
+    limit = pc.multiply(pc.abs(other), CLOSE_RATIO)
+    return pc.fill_null(pc.less_equal(pc.abs(pc.subtract(scaled, other)), limit), fill_value=False)
 
 
 def _floats(texts: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -220,19 +221,19 @@ def _note(
         differences[pair] = _Difference(row_numbers[row], (first, second))
 
 
-def _chosen(table: FileTable, ours: str, names: Sequence[str], comparison: _Comparison) -> str:
+def _choose(table: FileTable, column: str, names: Sequence[str], comparison: _Comparison) -> str:
     """Return the column to use for one of ours."""
     usable = [name for name in names if name in comparison.usable] or list(names[:1])
     for pair in combinations(usable, 2):
         are_exact = set(pair) <= comparison.exact
         differences = comparison.moments if are_exact else comparison.differences
         if pair in differences:
-            raise _error(table, ours, pair, differences[pair])
+            raise _error(table, column, pair, differences[pair])
     return next((name for name in usable if name in comparison.exact), usable[0])
 
 
 def _error(
-    table: FileTable, ours: str, pair: tuple[str, str], difference: _Difference
+    table: FileTable, column: str, pair: tuple[str, str], difference: _Difference
 ) -> InputError:
     first, second = (
         "no value" if text is None else repr(text[:MAX_QUOTED_CHARACTERS])
@@ -240,8 +241,8 @@ def _error(
     )
     return InputError(
         f"{table.path} has the columns {format_names(pair[:1])} and {format_names(pair[1:])}, and"
-        f" either may be {ours}; row {difference.row_number:,} has {first} in one and {second} in"
-        f" the other. Remove the column that is not {ours}, or rename it"
+        f" either may be {column}; row {difference.row_number:,} has {first} in one and {second} in"
+        f" the other. Remove the column that is not {column}, or rename it"
     )
 
 

@@ -85,6 +85,7 @@ def require_known_units(table: FileTable, columns: FileColumns) -> None:
         meanings = [OF_UNIT["gwei" if "gwei" in columns.names else "wei"], ON_ETHEREUM]
     if "timestamp" in columns.names and columns.kind != "pools":
         meanings.append(IN_UTC)
+    # a loaded column, such as the chain of a pool, says nothing about the others
     in_use = set(columns.names.values())
     for meaning in meanings:
         names = [
@@ -104,6 +105,7 @@ def _require(table: FileTable, columns: FileColumns, name: str, meaning: _Meanin
         differs = pc.invert(
             pc.match_substring_regex(pc.utf8_upper(texts), f"^({meaning.allowed})$")
         )
+        # a time with a zone of its own does not depend on the column
         if meaning is IN_UTC:
             differs = pc.and_(differs, _without_zone(times))
         row = pc.index(pc.fill_null(differs, fill_value=False), value=True).as_py()
@@ -120,6 +122,7 @@ def _without_zone(times: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = times.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return pa.chunked_array([pa.array([getattr(kind, "tz", None) is None] * len(times))])
+    # a number is unix time, which is in UTC
     if not cells.holds_text(kind):
         return pa.chunked_array([pa.array([False] * len(times))])
     texts = cells.to_texts("", times)

@@ -46,6 +46,8 @@ from reporting.report import formatting
 
 CALENDAR_POOLS = 25
 CALENDAR_DAYS = {"30 days": 30, "60 days": 60, "120 days": 120}
+LABEL_LENGTH, ID_LENGTH = 24, 8
+"""Characters of a pool's name that are shown, and of its id at least."""
 ROW_DAYS = 90
 QUARANTINED_ROWS, QUARANTINE_REASONS = 20, 8
 """Newest rows that are listed of each reason, and reasons that have such a list."""
@@ -69,6 +71,7 @@ def raw_end_of(version: DataVersion) -> RawEnd:
 )
 def _sources(version: DataVersion) -> list[SourceFreshness]:
     engine = connected().engine
+    # the whole history was read once for this version; now only the rows that came since
     return source_freshness(engine, raw_end(engine, raw_end_of(version)))
 
 
@@ -224,16 +227,13 @@ def _show_gaps(version: DataVersion) -> None:
         )
     days = CALENDAR_DAYS[shown or "60 days"]
     pager = Pager("gaps", (version, search, days))
-    found = _gaps(version, days, search, pager.after)
-    pools = found.head(CALENDAR_POOLS)
+    listed = _gaps(version, days, search, pager.after)
+    pools = listed.head(CALENDAR_POOLS)
     if pools.empty:
         st.write("No such pool has a day without an observed APY in these days.")
         return
     calendar = _calendar(version, tuple(pools["pool_id"]), days)
-    named: dict[str, str] = {}
-    for row in pools.to_dict("records"):
-        label, pool_id = one_line(row["label"])[:24], str(row["pool_id"])
-        named[pool_id] = f"{label} · {pool_id[:8]} ({row['gap_days']})"
+    named = gap_labels(pools)
     # the chart lists pools in the order of its rows, which is that of the page
     parts = [calendar[calendar["pool_id"] == pool_id] for pool_id in named]
     drawn = pd.concat(parts)
@@ -244,8 +244,30 @@ def _show_gaps(version: DataVersion) -> None:
         " days without an observed APY.",
     )
     last = pools.iloc[-1]
-    more = len(found) > CALENDAR_POOLS
+    more = len(listed) > CALENDAR_POOLS
     pager.buttons(GapKey(int(last["gap_days"]), last["pool_id"]) if more else None)
+
+
+def gap_labels(pools: pd.DataFrame) -> dict[str, str]:
+    """Return a different label for each pool: its name, gap days and the start of its id.
+
+    Args:
+        pools: pool_id, label, gap_days.
+
+    Returns:
+        Labels by pool_id, in the order of the rows.
+    """
+    ids = [str(pool_id) for pool_id in pools["pool_id"]]
+    # ids may begin alike, and two pools with one label would be drawn in one row
+    length = ID_LENGTH
+    while len({pool_id[:length] for pool_id in ids}) < len(ids):
+        length += 1
+    names = [one_line(label)[:LABEL_LENGTH] for label in pools["label"]]
+    # the end of a long label is cut off, and every id is in the tooltip
+    return {
+        pool_id: f"{name} ({days}) · {pool_id[:length]}"
+        for pool_id, name, days in zip(ids, names, pools["gap_days"], strict=True)
+    }
 
 
 def _show_quarantine(version: DataVersion, health: DataQuality) -> None:

@@ -56,35 +56,7 @@ def show_decisions(decisions: Sequence[RecordedDecision]) -> None:
     if not decisions:
         st.write("No decision on the serving model has been recorded.")
         return
-    rows = pd.DataFrame(
-        {
-            "decided": utc(decision.decided_at),
-            "as_of": decision.as_of,
-            "decision": decision.decision.replace("_", " "),
-            "engine": decision.engine,
-            "challenger": decision.challenger,
-            "champion": decision.champion,
-            "serving": decision.serving_version or "persistence",
-            "reason": decision.reason,
-            "decided_by": decision.decided_by,
-        }
-        for decision in decisions
-    )
-    chosen = selectable_table(
-        texts(rows, *[str(column) for column in rows if column != "as_of"]),
-        {
-            "as_of": "as-of day, UTC",
-            "decision": "decision",
-            "reason": st.column_config.TextColumn("reason", width=300),
-            "challenger": "challenger",
-            "champion": "champion before",
-            "serving": "serving version",
-            "engine": "engine",
-            "decided_by": "decided by",
-            "decided": "decided, UTC",
-        },
-        key="decision_table",
-    )
+    chosen = _show_decision_table(decisions)
     select_hint("the numbers of its decision; without one, those of the newest are below")
     decision = decisions[chosen or 0]
     numbers = numbers_table(decision.numbers)
@@ -99,6 +71,39 @@ def show_decisions(decisions: Sequence[RecordedDecision]) -> None:
             numbers,
             {"number": "number: losses and ratios have no unit", "value": "value"},
         )
+
+
+def _show_decision_table(decisions: Sequence[RecordedDecision]) -> int | None:
+    rows = pd.DataFrame(
+        {
+            "decided": utc(decision.decided_at),
+            "as_of": decision.as_of,
+            "decision": decision.decision.replace("_", " "),
+            "engine": decision.engine,
+            "challenger": decision.challenger,
+            "champion": decision.champion,
+            "serving": decision.serving_version or "persistence",
+            "reason": decision.reason,
+            "decided_by": decision.decided_by,
+        }
+        for decision in decisions
+    )
+    return selectable_table(
+        # a day is no text: the table sorts it as a day
+        texts(rows, *[str(column) for column in rows if column != "as_of"]),
+        {
+            "as_of": "as-of day, UTC",
+            "decision": "decision",
+            "reason": st.column_config.TextColumn("reason", width=300),
+            "challenger": "challenger",
+            "champion": "champion before",
+            "serving": "serving version",
+            "engine": "engine",
+            "decided_by": "decided by",
+            "decided": "decided, UTC",
+        },
+        key="decision_table",
+    )
 
 
 def numbers_table(numbers: Mapping[str, Any]) -> pd.DataFrame:

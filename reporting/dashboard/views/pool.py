@@ -27,6 +27,7 @@ from reporting.dashboard.page_parts import (
     tiles,
     to_second,
 )
+from reporting.dashboard.views.pool_forecasts import UNITS, show_past
 from reporting.dashboard.views.tomorrow import with_reasons
 from reporting.figures.forecast_search import ForecastFilter, forecast_page
 from reporting.figures.pool_history import (
@@ -43,9 +44,6 @@ from reporting.report import formatting
 FOUND_POOLS = 50
 SPANS = {"30 days": 30, "90 days": 90, "365 days": 365, "all": 100_000}
 TARGETS = {"APY": "apy", "TVL": "tvl"}
-UNITS = {"apy": "APY, %", "tvl": "TVL, USD"}
-ERROR_UNITS = {"apy": "absolute error, points of APY", "tvl": "absolute error, USD"}
-VALUE_FORMATS = {"apy": ",.2f", "tvl": "$,.4s"}
 QUARANTINED_ROWS = 50
 
 
@@ -102,7 +100,7 @@ def show() -> None:
         target = TARGETS[name or "APY"]
         days = SPANS[span or "90 days"]
         _show_history(_history(version, pool_id, days), target)
-        _show_past(_past(version, pool_id, target, days), target)
+        show_past(_past(version, pool_id, target, days), target)
     _show_quarantine(pool_id)
     _show_snapshots(facts)
 
@@ -117,7 +115,7 @@ def _show_none(*, is_search: bool) -> None:
 
 
 def _choose(version: DataVersion) -> str | None:
-    """Show the search and return the chosen pool: a link's, or the largest one found."""
+    """Show the search and return the chosen pool: a link's, or the largest that matches."""
     linked = st.query_params.get("pool")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         search = st.text_input(
@@ -126,10 +124,10 @@ def _choose(version: DataVersion) -> str | None:
             key="pool_search",
             width=300,
         )
-        found = {pool.pool_id: pool for pool in _found(version, search.strip())}
-        options = list(found)
+        pools_by_id = {pool.pool_id: pool for pool in _found(version, search.strip())}
+        options = list(pools_by_id)
         # a linked pool need not be among the largest
-        if linked and not search and linked not in found:
+        if linked and not search and linked not in pools_by_id:
             options.insert(0, linked)
         if not options:
             return None
@@ -137,9 +135,10 @@ def _choose(version: DataVersion) -> str | None:
             f"Pool, the {FOUND_POOLS} largest that match",
             options,
             index=options.index(linked) if linked in options else 0,
-            format_func=lambda pool_id: _option(found.get(pool_id), pool_id),
+            format_func=lambda pool_id: _option(pools_by_id.get(pool_id), pool_id),
             width=430,
         )
+    # the address of the page is a link to this pool
     if chosen != linked:
         st.query_params["pool"] = chosen
     return chosen
@@ -197,35 +196,22 @@ def _show_history(history: pd.DataFrame, target: str) -> None:
     if history.empty:
         st.write("No metrics in these days.")
         return
-    rows = history.assign(
-        observed=history[target].where(history[f"{target}_is_observed"].astype(bool)),
-        band_low=history["mean_30d"] - history["stddev_30d"],
-        band_high=history["mean_30d"] + history["stddev_30d"],
-    )
     if target == "tvl":
         st.caption("The line is interrupted where no TVL was observed.")
-        drawn = [Line("observed", "observed TVL", "ink", points="circle")]
-        chart = charts.lines(rows, drawn, unit=UNITS["tvl"], value_format="$,.4s")
     else:
         st.caption(
             "The line of the observed APY is interrupted where none was observed. The band is the"
             " 30-day mean plus and minus one standard deviation."
         )
-        drawn = [
-            Line("observed", "observed APY", "ink", points="circle"),
-            Line("mean_7d", "mean of 7 days", "second", (6, 3)),
-            Line("mean_30d", "mean of 30 days", "accent", (2, 2)),
-        ]
-        chart = charts.lines(rows, drawn, unit=UNITS["apy"], band=("band_low", "band_high"))
-    newest = rows.iloc[-1]
+    newest = history.iloc[-1]
     charts.show(
-        chart,
-        f"{target.upper()} of {len(rows)} days up to {newest['date']}; on the last day"
+        _history_chart(history, target),
+        f"{target.upper()} of {len(history)} days up to {newest['date']}; on the last day"
         f" {newest[target]:,.2f}.",
     )
     with st.expander("Numbers"):
         table(
-            rows[::-1],
+            history[::-1],
             {
                 "date": "day, UTC",
                 "apy": st.column_config.NumberColumn("APY, %", format="%.4f"),
@@ -244,97 +230,26 @@ def _show_history(history: pd.DataFrame, target: str) -> None:
         )
 
 
-def _show_past(past: pd.DataFrame, target: str) -> None:
-    st.header(f"Forecast against actual {target.upper()}")
-    if past.empty:
-        st.write("No past forecast of this pool has been scored in these days.")
-        return
-    rows = past.astype(
-        dict.fromkeys(
-            ("actual", "forecast", "low", "high", "persistence", "gate_weight", "error"), float
-        )
-        | {"persistence_error": float}
+def _history_chart(history: pd.DataFrame, target: str) -> charts.AnyChart:
+    rows = history.assign(
+        # carried values are in the table only: a line through them would hide the gap
+        observed=history[target].where(history[f"{target}_is_observed"].astype(bool)),
+        band_low=history["mean_30d"] - history["stddev_30d"],
+        band_high=history["mean_30d"] + history["stddev_30d"],
     )
-    scored = rows.dropna(subset=["actual"])
-    _show_scores(scored, target)
-    st.caption("The band is the interval of the forecast.")
-    charts.show(
-        charts.lines(
-            rows,
-            [
-                Line("actual", "actual value", "ink", points="circle"),
-                Line("forecast", "forecast", "accent", (4, 2)),
-            ],
-            unit=UNITS[target],
-            band=("low", "high"),
-            value_format=VALUE_FORMATS[target],
-        ),
-        f"Forecast and actual {target.upper()} of {len(scored)} target days; the band is the"
-        " forecast's interval.",
-    )
-    st.subheader("Errors beside persistence")
-    charts.show(
-        charts.lines(
-            scored,
-            [
-                Line("error", "forecast", "accent", points="circle"),
-                Line("persistence_error", "persistence", "second", (4, 2)),
-            ],
-            unit=ERROR_UNITS[target],
-            value_format=VALUE_FORMATS[target],
-        ),
-        f"Absolute errors of forecast and persistence on {len(scored)} target days.",
-    )
-    st.subheader("Weight of the gate")
-    if rows["gate_weight"].notna().any():
-        st.caption("0 publishes persistence (tomorrow = today), 1 the model's own change.")
-        charts.show(
-            charts.lines(
-                rows,
-                [Line("gate_weight", "weight of the gate", "accent", points="circle")],
-                unit="weight, 0 to 1",
-                domain=(0.0, 1.0),
-            ),
-            "Weight of the gate by target day.",
-        )
-    else:
-        st.write("These forecasts have no gate weight: they were made by a fallback or before it.")
-
-
-def _show_scores(scored: pd.DataFrame, target: str) -> None:
-    """Show the figures of these days; they are of this pool only."""
-    if scored.empty:
-        return
-    size = formatting.points if target == "apy" else formatting.usd
-    with_interval = scored.dropna(subset=["low", "high"])
-    inside = with_interval["actual"].between(with_interval["low"], with_interval["high"])
-    persistence = float(scored["persistence_error"].mean())
-    error = float(scored["error"].mean())
-    tiles(
-        [
-            ("Scored target days", formatting.count(len(scored)), "with an observed actual value"),
-            (
-                "Mean absolute error",
-                size(error),
-                f"persistence {size(persistence)}" + (" points" if target == "apy" else ""),
-            ),
-            (
-                "MAE ratio",
-                formatting.ratio(error / persistence if persistence else None),
-                "to persistence; under 1 is better",
-            ),
-            (
-                "Inside the interval",
-                formatting.share(float(inside.mean()) if len(inside) else None),
-                f"of actual values; nominal"
-                f" {formatting.share(float(scored['interval_level'].iloc[-1]))}",
-            ),
-        ]
-    )
+    observed = Line("observed", f"observed {target.upper()}", "ink", points="circle")
+    if target == "tvl":
+        return charts.lines(rows, [observed], unit=UNITS["tvl"], value_format="$,.4s")
+    means = [
+        Line("mean_7d", "mean of 7 days", "second", (6, 3)),
+        Line("mean_30d", "mean of 30 days", "accent", (2, 2)),
+    ]
+    return charts.lines(rows, [observed, *means], unit=UNITS["apy"], band=("band_low", "band_high"))
 
 
 def _show_quarantine(pool_id: str) -> None:
     st.header("Quarantined rows")
+    # also the rows that were resolved since: they explain gaps
     selection = Selection(pool_id=pool_id, resolved=True)
     listing = list_rows(connected().engine, selection, limit=QUARANTINED_ROWS)
     if not listing["rows"]:
@@ -364,6 +279,7 @@ def _show_quarantine(pool_id: str) -> None:
 def _show_snapshots(facts: PoolFacts) -> None:
     st.header("Raw snapshots of a day")
     newest = facts.last_observed_day or facts.last_day or dt.datetime.now(dt.UTC).date()
+    # a key for each pool: otherwise the day that was chosen for another pool would stay
     day = st.date_input(
         "Day, UTC", value=newest, format="YYYY-MM-DD", key=f"day_{facts.pool_id}", width=180
     )

@@ -34,7 +34,7 @@ from reporting.dashboard.page_parts import (
 from reporting.dashboard.scores import STEPS, Scores
 from reporting.dashboard.scoring import Scoring, scoring_of
 from reporting.dashboard.views.model_parts import show_decisions, show_drift
-from reporting.figures.accuracy import ClassAccuracy
+from reporting.figures.accuracy import ClassAccuracy, ForecasterErrors
 from reporting.figures.interval_reliability import IntervalReliability
 from reporting.figures.largest_errors import ForecastError
 from reporting.figures.model_health import ModelHealth, model_health
@@ -77,6 +77,7 @@ def show() -> None:
 
 def _show_progress(scoring: Scoring) -> None:
     if scoring.ended.is_set():
+        # the whole page: this fragment would only repeat itself
         st.rerun()
     seconds = formatting.duration(time.monotonic() - scoring.started)
     st.progress(
@@ -92,6 +93,7 @@ def _show_accuracy(scores: Scores) -> None:
         f"Target days {first.first_day} to {first.last_day} (UTC), engine {escaped(first.engine)}."
         " Each was forecast from earlier days only. Persistence forecasts today's value for"
         " tomorrow. MAE: mean absolute error; its ratio is to persistence's, under 1 is better."
+        f" {escaped(labels.CLASSES['restricted'])}."
     )
     name = st.segmented_control(
         "Value", list(TARGETS), default="APY", key="quality_target", required=True
@@ -113,7 +115,6 @@ def _show_tiles(scores: Sequence[ClassAccuracy]) -> None:
     noise = "too few days for its noise"
     if low is not None:
         noise = f"noise {formatting.ratio(low)} to {formatting.ratio(high)}"
-    pools = "large pools" if first.pool_class == "restricted" else "all pools"
     tiles(
         [
             (
@@ -126,25 +127,23 @@ def _show_tiles(scores: Sequence[ClassAccuracy]) -> None:
                 formatting.share(first.coverage),
                 f"nominal {formatting.share(first.interval_level)}",
             ),
-            ("Scored forecasts", formatting.count(first.rows), f"of {first.pools:,} {pools}"),
+            (
+                "Scored forecasts",
+                formatting.count(first.rows),
+                f"of {first.pools:,} {_pools(first)}",
+            ),
         ]
     )
 
 
+def _pools(score: ClassAccuracy) -> str:
+    return "large pools" if score.pool_class == "restricted" else "all pools"
+
+
 def _show_forecasters(scores: Sequence[ClassAccuracy]) -> None:
-    rows = [
-        {
-            "pools": labels.CLASSES[score.pool_class],
-            "forecaster": labels.FORECASTERS[errors.name],
-            "mae": errors.mae,
-            "median_ae": errors.median_ae,
-            "rmse": errors.rmse,
-            "ratio": errors.ratio,
-            "rows": score.rows,
-        }
-        for score in scores
-        for errors in score.forecasters
-    ]
+    rows: list[dict[str, Any]] = []
+    for score in scores:
+        rows += [_forecaster_cells(score, errors) for errors in score.forecasters]
     unit = "points of APY" if scores and scores[0].target == "apy" else "USD"
     digits = "%.4f" if unit != "USD" else "localized"
     table(
@@ -161,6 +160,18 @@ def _show_forecasters(scores: Sequence[ClassAccuracy]) -> None:
     )
 
 
+def _forecaster_cells(score: ClassAccuracy, errors: ForecasterErrors) -> dict[str, Any]:
+    return {
+        "pools": _pools(score),
+        "forecaster": labels.FORECASTERS[errors.name],
+        "mae": errors.mae,
+        "median_ae": errors.median_ae,
+        "rmse": errors.rmse,
+        "ratio": errors.ratio,
+        "rows": score.rows,
+    }
+
+
 def _show_days(days: pd.DataFrame, target: str, level: float) -> None:
     st.header("By day")
     st.caption(
@@ -169,6 +180,7 @@ def _show_days(days: pd.DataFrame, target: str, level: float) -> None:
         " pool, so that no single pool decides a day."
     )
     drawn = days.rename(columns={"target_date": "date"})
+    # a day of few calm pools may have any ratio, and would flatten the others
     highest = min(float(drawn["capped_ratio"].max()), RATIO_CLIP)
     lowest = float(drawn["capped_ratio"].min())
     charts.show(
@@ -188,15 +200,19 @@ def _show_days(days: pd.DataFrame, target: str, level: float) -> None:
         f" {formatting.ratio(lowest)} to {formatting.ratio(float(drawn['capped_ratio'].max()))};"
         " the dashed line at 1 is persistence.",
     )
+    _show_coverage(drawn, target, level)
+
+
+def _show_coverage(days: pd.DataFrame, target: str, level: float) -> None:
     st.subheader("Coverage by day")
-    lowest_coverage = float(drawn["coverage"].min())
+    lowest_coverage = float(days["coverage"].min())
     charts.show(
         charts.lines(
-            drawn.assign(
-                percent=100 * drawn["coverage"],
-                recent=100 * drawn["coverage_recent"],
-                low=100 * drawn["coverage_low"],
-                high=100 * drawn["coverage_high"],
+            days.assign(
+                percent=100 * days["coverage"],
+                recent=100 * days["coverage_recent"],
+                low=100 * days["coverage_low"],
+                high=100 * days["coverage_high"],
             ),
             [
                 Line("percent", "day", "muted", (2, 3), points="circle"),
@@ -267,8 +283,6 @@ def _show_segments(segments: Sequence[SegmentScore], level: float) -> None:
             "segment": SEGMENT_LABELS.get(part.group, one_line(part.group)),
             "rows": part.rows,
             "pools": part.pools,
-            "mae": part.mae,
-            "persistence_mae": part.persistence_mae,
             "mae_ratio": part.mae_ratio,
             "low": part.mae_ratio_low,
             "high": part.mae_ratio_high,
@@ -277,6 +291,7 @@ def _show_segments(segments: Sequence[SegmentScore], level: float) -> None:
         for part in segments
         if part.by == by
     )
+    # a segment of few pools has ratios far above, which would hide the others
     clipped = rows.assign(
         **{
             name: rows[name].astype(float).clip(upper=RATIO_CLIP)
@@ -292,6 +307,10 @@ def _show_segments(segments: Sequence[SegmentScore], level: float) -> None:
         ),
         f"MAE relative to persistence by {SEGMENTS[by]}; the table has the numbers.",
     )
+    _show_segment_table(rows, by, level)
+
+
+def _show_segment_table(rows: pd.DataFrame, by: str, level: float) -> None:
     # None in a column of numbers would be shown as a word
     for name in ("low", "high"):
         rows[name] = [formatting.ratio(None if pd.isna(end) else float(end)) for end in rows[name]]

@@ -67,20 +67,20 @@ def show() -> None:
             "Status", [ALL, *statuses], format_func=_status, key="run_status", width=200
         )
     pager = Pager("runs", (job, status))
-    found = run_page(
+    listed = run_page(
         connected().engine,
         job=None if job == ALL else job,
         status=None if status == ALL else status,
         after=pager.after,
         limit=PAGE_ROWS + 1,
     )
-    runs = found[:PAGE_ROWS]
+    runs = listed[:PAGE_ROWS]
     if not runs:
         st.write("No run matches.")
         return
     chosen = _show_ledger(runs)
     last = runs[-1]
-    pager.buttons(RunKey(last.started_at, last.run_id) if len(found) > PAGE_ROWS else None)
+    pager.buttons(RunKey(last.started_at, last.run_id) if len(listed) > PAGE_ROWS else None)
     wanted = _wanted(runs, chosen)
     if any(run.status == RUNNING for run in runs) or (wanted and wanted.status == RUNNING):
         st.fragment(_show_run, run_every=REFRESH_SECONDS)(wanted.run_id if wanted else "")
@@ -121,6 +121,7 @@ def _show_ledger(runs: Sequence[LedgerRun]) -> int | None:
             "run_id": "run id",
         },
         key="run_table",
+        # no empty rows below a few runs; many scroll, so that the chosen one stays in sight
         height=min(38 + 35 * len(runs), 420),
     )
     select_hint("its plan, stages, checks and changes")
@@ -235,6 +236,7 @@ def _show_facts(run: LedgerRun) -> None:
             "change": "change",
             "rows": st.column_config.NumberColumn("rows", format="localized"),
         },
+        height="content",
     )
     if run.is_undoable and not run.undone_at:
         st.write("The rows that it replaced are kept. Show what changed, or restore them:")
@@ -282,6 +284,7 @@ def _show_checks(checks: Sequence[Mapping[str, Any]]) -> None:
             "found": st.column_config.TextColumn("found", width=420),
             "severity": "severity",
         },
+        height="content",
     )
 
 

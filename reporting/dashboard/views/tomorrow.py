@@ -50,6 +50,7 @@ from reporting.report.feature_labels import feature_label
 
 SCATTER_POOLS = 1500
 """The largest pools of the filter are drawn: more points hide each other, and delay the page."""
+SCATTER_ORDER = "tvl_today"
 LEAST_TVL = {
     "any TVL": 0.0,
     "over $100K": 1e5,
@@ -118,6 +119,17 @@ def why(fallback_reason: str | None, explanation: list[Mapping[str, Any]] | None
         for part in explanation or []
     ]
     return "; ".join(parts) or "model"
+
+
+def prepare_page(version: DataVersion) -> None:
+    """Read the figures that the page shows without a choice of its visitor."""
+    if _day(version) is None:
+        return
+    selection, order = ForecastFilter(), next(iter(ORDERS))
+    _choices(version)
+    _summary(version, selection)
+    _rows(version, selection, order, None, PAGE_ROWS + 1)
+    _rows(version, selection, SCATTER_ORDER, None, SCATTER_POOLS)
 
 
 def show() -> None:
@@ -215,8 +227,8 @@ def _show_table(
     version: DataVersion, selection: ForecastFilter, order: str, forecasts: int
 ) -> None:
     pager = Pager("forecasts", (version, selection, order))
-    found = _rows(version, selection, order, pager.after, PAGE_ROWS + 1)
-    rows = found.head(PAGE_ROWS)
+    listed = _rows(version, selection, order, pager.after, PAGE_ROWS + 1)
+    rows = listed.head(PAGE_ROWS)
     level = formatting.share(float(rows["interval_level"].iloc[0]))
     chosen = selectable_table(
         texts(rows, "place", "why"),
@@ -241,7 +253,7 @@ def _show_table(
         key="forecast_table",
         height=460,
     )
-    last = page_key(rows, order) if len(found) > PAGE_ROWS else None
+    last = page_key(rows, order) if len(listed) > PAGE_ROWS else None
     pager.buttons(last, forecasts)
     if chosen is None:
         select_hint("its whole reason and the link to its pool")
@@ -257,15 +269,15 @@ def _percent(heading: str) -> Any:
 def _show_details(row: Any) -> None:
     with st.container(border=True):
         st.subheader(escaped(row["label"]))
-        known = {name: None if pd.isna(row[name]) else float(row[name]) for name in VALUES}
-        low, high = formatting.points(known["apy_low"]), formatting.points(known["apy_high"])
+        values = {name: None if pd.isna(row[name]) else float(row[name]) for name in VALUES}
+        low, high = formatting.points(values["apy_low"]), formatting.points(values["apy_high"])
         st.markdown(
-            f"{escaped(row['place'])}: APY {formatting.percent(known['apy_today'])} today, forecast"
-            f" {formatting.percent(known['apy'])} ({low} to {high})"
+            f"{escaped(row['place'])}: APY {formatting.percent(values['apy_today'])} today,"
+            f" forecast {formatting.percent(values['apy'])} ({low} to {high})"
         )
         parts = str(row["why"]).split("; ")
         st.markdown("\n".join(f"- {escaped(part)}" for part in parts))
-        tvl = {name: escaped(formatting.usd(known[name])) for name in VALUES if "tvl" in name}
+        tvl = {name: escaped(formatting.usd(values[name])) for name in VALUES if "tvl" in name}
         made_by = row["tvl_fallback_reason"]
         st.markdown(
             f"TVL {tvl['tvl_today']} today, forecast {tvl['tvl']} ({tvl['tvl_low']} to"
@@ -276,8 +288,8 @@ def _show_details(row: Any) -> None:
 
 def _downloads(version: DataVersion, selection: ForecastFilter, order: str) -> None:
     def rows() -> pd.DataFrame:
-        found = forecast_page(connected().engine, selection, order)
-        return with_reasons(found)[list(DOWNLOADED)]
+        listed = forecast_page(connected().engine, selection, order)
+        return with_reasons(listed)[list(DOWNLOADED)]
 
     def parquet() -> bytes:
         target = io.BytesIO()
@@ -320,7 +332,7 @@ _FORMULA_SIGNS = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\
 
 def _show_scatter(version: DataVersion, selection: ForecastFilter, forecasts: int) -> None:
     st.header("Expected yield against uncertainty")
-    drawn = _rows(version, selection, "tvl_today", None, SCATTER_POOLS)
+    drawn = _rows(version, selection, SCATTER_ORDER, None, SCATTER_POOLS)
     drawn = drawn.dropna(subset=["apy", "apy_width"])
     largest = f"the {SCATTER_POOLS:,} largest of " if forecasts > SCATTER_POOLS else ""
     st.caption(
