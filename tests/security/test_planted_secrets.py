@@ -122,7 +122,6 @@ def test_the_search_finds_a_secret_in_every_encoding() -> None:
     archive = BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("a", PASSWORD)
-    zstandard: bytes = pa.compress(PASSWORD.encode(), "zstd", asbytes=True)
     encoded: list[bytes] = [
         PASSWORD.encode(),
         repr(PASSWORD).encode(),
@@ -132,12 +131,14 @@ def test_the_search_finds_a_secret_in_every_encoding() -> None:
         PASSWORD.encode("utf-16-le"),
         *(base64.b64encode(b"x" * shift + PASSWORD.encode()) for shift in range(3)),
         archive.getvalue(),
-        zstandard,
     ]
     for content in encoded:
         assert [found.partition(" ")[0] for found in found_in(content, where="here")] == [
             "DB_PASSWORD"
         ], content
+    # a short text may stay as it is
+    packed_text: bytes = pa.compress(PASSWORD.encode(), "zstd", asbytes=True)
+    assert any(" (unpacked)" in found for found in found_in(packed_text, where="here"))
     assert list(found_in(b"nothing", where="here")) == []
 
 
@@ -293,10 +294,10 @@ def test_commands_leave_no_secret_anywhere(
         run_id = last_run_id(engine)
         searched("runs", "show", run_id)
         searched("runs", "diff", run_id, "--json")
-        assert "forecast_pools" in searched("undo", run_id, code=1)
+        assert "forecast_pools" in searched("undo", run_id, code=2)
         searched("undo", run_id, "--cascade", "--dry-run")
         searched("undo", run_id, "--cascade", "--json")
-        searched("undo", run_id, code=1)
+        searched("undo", run_id, code=2)
     searched.search(engine)
     searched.found += seen.found()
     assert searched.found == []
