@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from dataclasses import asdict
 from io import BytesIO
 
@@ -559,9 +560,10 @@ def test_hostile_names_are_shown_and_never_markup(
     fill(engine)
     name_hostile(engine)
     page = show_page(database, name)
-    shown = shown_text(page)
+    # a sign after a backslash is no markup
+    markup = re.sub(r"\\.", "", shown_text(page))
     for sign in ("<script", "<img", "](javascript", "](http", "$\\frac"):
-        assert sign not in shown, sign
+        assert sign not in markup, sign
 
 
 def test_escaped_text_has_no_sign_of_markdown() -> None:

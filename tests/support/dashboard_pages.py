@@ -20,6 +20,8 @@ from tests.support.report_store import UNSAFE, decision, drift, ledger_row
 
 PAGES = ("tomorrow", "pool", "quality", "runs", "data")
 SECONDS = 60.0
+POOLS = 8
+"""Pools of `report_store.fill`: p0 to p7."""
 
 HOSTILE_NAMES = (
     *MARKUP[:2],
@@ -88,15 +90,21 @@ def shown_text(page: AppTest) -> str:
 
 
 def name_hostile(engine: Engine) -> None:
-    """Give every text of the database a hostile value, and add runs that have them."""
+    """Give every text of the database a hostile value, and add runs that have them.
+
+    The pool `p<number>` has HOSTILE_NAMES[number]; there are fewer pools than names, and the others
+    are protocols and chains.
+    """
     names = list(HOSTILE_NAMES)
     renamed = text(
-        "UPDATE pools SET name = :name, symbol = :name, protocol = :name, chain = :name"
+        "UPDATE pools SET name = :name, symbol = :name, protocol = :place, chain = :place"
         " WHERE pool_id = :pool"
     )
     with engine.begin() as connection:
-        for number, name in enumerate(names):
-            connection.execute(renamed, {"name": name, "pool": f"p{number % 8}"})
+        for number in range(POOLS):
+            place = names[(number + POOLS) % len(names)]
+            values = {"name": names[number], "place": place, "pool": f"p{number}"}
+            connection.execute(renamed, values)
         connection.execute(
             text(
                 "UPDATE yieldspark.forecasts SET apy_fallback_reason = :name WHERE pool_id = 'p1'"
