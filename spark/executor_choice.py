@@ -23,8 +23,8 @@ million.
 IN_PROCESS_POOL_DAYS = 3_600_000
 """Up to this number of pool-days to read, `auto` forecasts in process, which has them in memory.
 
-A refit of 20,000 pools x 180 days had its peak of 7.2 GB before the fits, and 4.5 GB during them.
-With Spark, the driver's two processes had 12 GB.
+A refit of 20,000 pools x 180 days had its peak of 7,020 MB before the fits, and up to 4,340 MB in
+the first minutes of them. With Spark, Python and the JVM had 10,920 MB together during the fits.
 """
 
 

@@ -33,7 +33,7 @@ GROUP BY date
 """
 
 # A pool that is missing in `pools`, or has no is_active there, counts as active. The newest values
-# are joined by their days: an aggregate that sorts the rows of each pool takes four times as long.
+# are joined by their days: an aggregate that sorts the rows of each pool takes three times as long.
 _ACTIVE_POOLS = f"""
 SELECT n.pool_id,
     {finite("a.actual_apy")} AS apy,
